@@ -1,0 +1,15 @@
+#!jinja|json
+{# selfheal/remediate/look -> saltutil.running (reads only) on the minions that the healer's ledger names for this JID.
+    Any minion can forge the event, so its JID is all that is taken from it; a JID without a live attempt of this
+    action renders to nothing. #}
+{%- set attempt = salt['selfheal.attempt'](data['jid']) -%}
+{%- if attempt and attempt.action == 'look' -%}
+{"selfheal_look": {"local.saltutil.running": [
+  {"tgt": {{ attempt.minions | tojson }}},
+  {"tgt_type": "list"},
+  {"jid": {{ attempt.jid | tojson }}},
+  {"arg": []}
+]}}
+{%- else -%}
+{}
+{%- endif -%}

@@ -1,0 +1,1 @@
+"""Self-healing for databases run with Salt."""

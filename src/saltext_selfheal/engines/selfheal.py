@@ -1,0 +1,114 @@
+"""
+Heal RethinkDB clusters from the Salt master
+============================================
+
+.. versionadded:: 0.1.0
+
+The engine probes the nodes of the configured clusters and, when a fault is confirmed and every gate is open, fires
+``selfheal/remediate/<action>``, which the reactor files of this extension turn into jobs on the nodes' minions.
+
+:configuration: ``salt-run selfheal.config`` prints a complete drop-in for ``master.d``; every setting is explained
+    in the :doc:`configuration reference </reference/configuration>`.
+
+    .. code-block:: yaml
+
+        engines:
+          - selfheal:
+              clusters:
+                runbook:
+                  minions: 'db*'
+                  nodes:
+                    db1: 10.0.0.11
+                    db2: 10.0.0.12
+                    db3: 10.0.0.13
+"""
+
+import logging
+import time
+
+log = logging.getLogger(__name__)
+
+__virtualname__ = "selfheal"
+
+AGAIN_S = 10
+
+
+def __virtual__():
+    if __opts__.get("__role") != "master":
+        # `start_engines` says nothing about an engine that did not load (3006 to 3008).
+        log.error("selfheal: the engine runs on a master only, not on a %s", __opts__.get("__role"))
+        return False, "the selfheal engine runs on a master only"
+    return __virtualname__
+
+
+def start(**kwargs):
+    """
+    Run the healer. Never returns and never raises: Salt would restart the engine every ten seconds for ever.
+
+    The settings are read from the master's ``engines``, as the runner and the reactor read them, so the keywords
+    that Salt passes are not looked at.
+    """
+    # Here and not above: whoever only lists this module should not pay for it.
+    from saltext_selfheal import bus
+    from saltext_selfheal import config
+    from saltext_selfheal import healer
+    from saltext_selfheal import jobs
+    from saltext_selfheal import probe
+    from saltext_selfheal.healing.model import Observed
+    from saltext_selfheal.ledger import Ledger
+    from saltext_selfheal.ledger import LedgerBusy
+    from saltext_selfheal.ledger import LedgerError
+
+    out = bus.Bus(__opts__)
+
+    def do_nothing(why, problems):
+        log.critical("selfheal: nothing is healed until the master is restarted: %s", why)
+        for problem in problems:
+            log.critical("selfheal: %s", problem)
+        out.fire(
+            "selfheal/engine/config_error", {"why": why, "problems": problems, "at": time.time()}
+        )
+        while True:
+            time.sleep(3600)
+
+    try:
+        settings = config.load(__opts__)
+    except config.ConfigError as exc:
+        do_nothing("the settings cannot be used", [str(p) for p in exc.problems])
+    path = settings.ledger_path(__opts__)
+
+    waiting = False
+    while True:
+        try:
+            ledger = Ledger(path)
+            break
+        except LedgerBusy as exc:
+            # An engine that was just ended may hold it for a moment.
+            if not waiting:
+                log.warning("selfheal: waiting: %s", exc)
+            waiting = True
+            time.sleep(1)
+        except LedgerError as exc:
+            do_nothing("the ledger cannot be used", [str(exc)])
+        except Exception as exc:
+            log.exception("selfheal: opening the ledger failed")
+            do_nothing("the ledger cannot be opened", [str(exc)])
+
+    heal = None
+    while heal is None:
+        try:
+            heal = healer.Healer(
+                settings=settings, ledger=ledger, bus=out, mint=lambda: jobs.mint(__opts__)
+            )
+        except Exception:
+            log.exception("selfheal: the healer did not start, trying again in %s s", AGAIN_S)
+            time.sleep(AGAIN_S)
+
+    reader = jobs.JobReader(__opts__, heal.deliver)
+    reader.start()
+    prober = probe.Prober(
+        probe.targets(settings.clusters), lambda seen: heal.deliver(Observed(seen))
+    )
+    prober.start()
+    bus.Listener(__opts__, heal.deliver_bus).start()
+    heal.run(reader)

@@ -1,0 +1,300 @@
+"""The healer's loop: one queue in, `step()`, the ledger, then the effects.
+
+Clock, prober, bus, jobs and ledger are passed in; nothing here knows how they work. Order is everything: what a
+step decided is in the ledger before any of it happens, so that a process that ends at any point knows afterwards
+what it had meant to do. Nothing may depend on an orderly end: Salt ends an engine by ``os._exit``.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import Protocol
+
+from . import intake
+from .config import EngineSettings
+from .healing.model import Action
+from .healing.model import Announce
+from .healing.model import Answer
+from .healing.model import Attempt
+from .healing.model import Effect
+from .healing.model import Event
+from .healing.model import Fire
+from .healing.model import Phase
+from .healing.model import Reply
+from .healing.model import Request
+from .healing.model import Requested
+from .healing.model import State
+from .healing.model import Tick
+from .healing.step import begin
+from .healing.step import forgotten
+from .healing.step import step
+from .jobs import Watched
+from .ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+HEARTBEAT_S = 30.0
+
+
+class Out(Protocol):
+    """The way out to the bus."""
+
+    def fire(self, tag: str, data: Mapping[str, Any]) -> bool: ...
+
+
+class Jobs(Protocol):
+    """Who reads the job cache."""
+
+    def watch(self, watched: tuple[Watched, ...]) -> None: ...
+
+    def check(self) -> str | None: ...
+
+
+class Healer:
+    """Feeds `step()` and carries out its effects. ``deliver`` may be called from any thread, the rest from one."""
+
+    def __init__(
+        self,
+        *,
+        settings: EngineSettings,
+        ledger: Ledger,
+        bus: Out,
+        mint: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._bus = bus
+        self._jobs: Jobs | None = None
+        self._mint = mint
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._failing = False
+        self._last_beat = 0.0
+        self._now = ledger.timeline.now
+        self.state: State = self._begin()
+
+    # ------------------------------------------------------------ in
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event over, from any thread."""
+        self._queue.put(event)
+
+    def deliver_bus(self, tag: str, data: Mapping[str, Any]) -> None:
+        """A request from the bus; one without the form of a request is dropped with a line."""
+        try:
+            self.deliver(Requested(intake.from_bus(tag, data)))
+        except intake.BadRequest as exc:
+            log.warning("selfheal: a request on %.100s was dropped: %s", tag, exc)
+
+    def attach(self, jobs: Jobs) -> None:
+        """Who tells what became of jobs; what was in flight when the last engine ended is watched at once."""
+        self._jobs = jobs
+        self._watch({})
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self, jobs: Jobs) -> None:
+        """Never returns, never raises."""
+        self.attach(jobs)
+        self._tell("started", {"clusters": sorted(self.state.clusters)})
+        next_tick = time.monotonic()
+        while True:
+            try:
+                self.turn(max(0.0, next_tick - time.monotonic()))
+                if time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK_S
+                    self.tick()
+            except Exception:
+                log.critical("selfheal: the healer's loop failed, going on", exc_info=True)
+                time.sleep(1)
+
+    def turn(self, wait_s: float) -> None:
+        """Take at most one event."""
+        try:
+            event = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+        except queue.Empty:
+            return
+        self.handle(event)
+
+    def tick(self) -> None:
+        """Time has passed: the inbox, what has come due, a sign of life."""
+        self._drain_inbox()
+        self.handle(Tick())
+        complaint = self._jobs.check() if self._jobs else None
+        if complaint:
+            log.error("selfheal: %s", complaint)
+        if time.monotonic() - self._last_beat >= HEARTBEAT_S:
+            self._last_beat = time.monotonic()
+            try:
+                self._ledger.beat()
+            except sqlite3.Error as exc:
+                self._cannot_record(exc)
+            open_incidents = [i.id for c in self.state.clusters.values() for i in c.incidents]
+            self._tell("heartbeat", {"incidents": open_incidents})
+
+    def _drain_inbox(self) -> None:
+        try:
+            waiting = self._ledger.waiting()
+        except sqlite3.Error as exc:
+            self._cannot_record(exc)
+            return
+        for request in waiting:
+            self.handle(Requested(request))
+
+    # ------------------------------------------------------------ one event
+
+    def _begin(self) -> State:
+        now = self._now()
+        policies = self._settings.policies()
+        if self._ledger.lost:
+            log.critical("selfheal: the ledger was lost: %s", self._ledger.lost)
+            self._tell("ledger_lost", {"why": self._ledger.lost})
+            remembered = forgotten(policies, now)
+            self._ledger.note(now, "engine", {"said": "ledger_lost", "why": self._ledger.lost})
+        else:
+            remembered = self._ledger.clusters()
+        state, effects = begin(policies, self._settings.bounds(), remembered, now)
+        self._ledger.commit(now, state.clusters.values(), effects, {})
+        self.state = state
+        self._carry_out(effects, {}, now)
+        # A pause or a request given while the engine was down comes before the first decision.
+        self._drain_inbox()
+        return self.state
+
+    def handle(self, event: Event) -> None:
+        """One event: decide, write down, do."""
+        if isinstance(event, Requested) and self._ledger.answered(event.request.id):
+            return  # asked again with the same id: it has its answer
+        now = self._now()
+        before = self.state
+        state, effects = step(before, event, now)
+        changed = [c for name, c in state.clusters.items() if c != before.clusters.get(name)]
+        orders = {}
+        if changed or effects:
+            orders = self._orders(effects)
+            try:
+                self._ledger.commit(now, changed, effects, orders)
+            except sqlite3.Error as exc:
+                # What cannot be recorded is not done, and not believed either: the next probe tells again.
+                self._cannot_record(exc)
+                return
+            self._failing = False
+        self.state = state
+        self._carry_out(effects, orders, now)
+
+    def _orders(self, effects: tuple[Effect, ...]) -> dict[str, tuple[str, list[str]]]:
+        """JID and arguments of each attempt that is fired for the first time."""
+        return {
+            e.attempt.id: (self._mint(), self._arguments(e.attempt))
+            for e in effects
+            if isinstance(e, Fire) and e.attempt.firings == 1
+        }
+
+    def _arguments(self, attempt: Attempt) -> list[str]:
+        if attempt.action in (Action.RESTART, Action.START):
+            return [self._settings.clusters[attempt.cluster].service]
+        return []
+
+    def _cannot_record(self, exc: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            log.critical(
+                "selfheal: the ledger cannot be written, nothing is done until it can: %s", exc
+            )
+            self._tell("ledger_failed", {"why": str(exc)})
+
+    # ------------------------------------------------------------ out
+
+    def _carry_out(
+        self, effects: tuple[Effect, ...], orders: Mapping[str, tuple[str, list[str]]], now: float
+    ) -> None:
+        jids = {attempt: jid for attempt, (jid, _) in orders.items()}
+        for effect in effects:  # what heals comes before what tells
+            if isinstance(effect, Fire):
+                self._fire(effect.attempt, jids, now)
+        self._watch(jids)
+        for effect in effects:
+            if isinstance(effect, Announce):
+                self._announce(effect, jids, now)
+            elif isinstance(effect, Answer):
+                self._answer(effect)
+
+    def _fire(self, attempt: Attempt, jids: Mapping[str, str], now: float) -> None:
+        jid = jids.get(attempt.id) or self._ledger.jid(attempt.id)
+        self._bus.fire(
+            f"selfheal/remediate/{attempt.action.value}",
+            {
+                "jid": jid,
+                "cluster": attempt.cluster,
+                "incident": attempt.incident,
+                "attempt": attempt.id,
+                "action": attempt.action.value,
+                "minions": list(attempt.nodes),
+                "at": now,
+            },
+        )
+
+    def _announce(self, effect: Announce, jids: Mapping[str, str], now: float) -> None:
+        incident = effect.incident
+        quiet = effect.said in (Phase.SUSPECTED.value, Phase.VERIFYING.value)
+        level = logging.INFO if quiet else logging.WARNING
+        log.log(
+            level, "selfheal: %s (%s on %s) %s: %s",
+            incident.id, incident.fault.value, ", ".join(incident.nodes), effect.said, effect.why,
+        )  # fmt: skip
+        step_now = (
+            incident.steps[incident.step].action.value
+            if incident.step < len(incident.steps)
+            else None
+        )
+        self._bus.fire(
+            f"selfheal/incident/{incident.cluster}/{effect.said}",
+            {
+                "incident": incident.id,
+                "fault": incident.fault.value,
+                "nodes": list(incident.nodes),
+                "phase": effect.said,
+                "step": step_now,
+                "attempt": effect.attempt,
+                "jid": jids.get(effect.attempt) if effect.attempt else None,
+                "why": effect.why,
+                "opened": incident.opened_at,
+                "at": now,
+            },
+        )
+
+    def _answer(self, effect: Answer) -> None:
+        request: Request = effect.request
+        level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
+        log.log(
+            level, "selfheal: request %s (%s on %s, by %s) %s: %s",
+            request.id, request.action, request.cluster, request.asker, effect.reply.value, effect.why,
+        )  # fmt: skip
+        self._bus.fire(f"selfheal/decision/{request.id}", {"request": request.id})
+
+    def _watch(self, jids: Mapping[str, str]) -> None:
+        """Tell the job reader what is in flight now."""
+
+        def watched(attempt: Attempt) -> Watched | None:
+            jid = jids.get(attempt.id) or self._known_jid(attempt.id)
+            of_jid = self._known_jid(attempt.of) if attempt.of else None
+            return Watched(attempt.id, jid, attempt.action, attempt.nodes, of_jid) if jid else None
+
+        in_flight = [a for c in self.state.clusters.values() for a in (c.attempt, c.look) if a]
+        if self._jobs is not None:
+            self._jobs.watch(tuple(w for w in map(watched, in_flight) if w))
+
+    def _known_jid(self, attempt: str) -> str | None:
+        try:
+            return self._ledger.jid(attempt)
+        except sqlite3.Error:
+            return None
+
+    def _tell(self, what: str, data: Mapping[str, Any]) -> None:
+        self._bus.fire(f"selfheal/engine/{what}", {**data, "at": self._now()})

@@ -1,0 +1,57 @@
+"""Fault → steps, and how long a node rests afterwards. Pure.
+
+The default escalations stand here and nowhere else; the settings may replace them per fault, within `NEVER`.
+"""
+
+from __future__ import annotations
+
+from .model import Action
+from .model import Fault
+from .model import Policy
+from .model import Seconds
+from .model import Step
+
+#: What helps by default. A fault without steps is announced and left to people.
+DEFAULT: dict[Fault, tuple[Step, ...]] = {
+    # A dead process cannot be harmed by a start; a highstate may change more than is broken,
+    # so it comes when a restart did not hold.
+    Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE), Step(Action.RESTART)),
+    Fault.HUNG: (Step(Action.RESTART),),
+    Fault.UNREACHABLE: (),
+    Fault.UNAVAILABLE: (Step(Action.HIGHSTATE),),
+    Fault.PARTITIONED: (),
+    Fault.AUTH: (Step(Action.HIGHSTATE),),
+    Fault.TLS: (Step(Action.HIGHSTATE),),
+    Fault.ALIEN: (Step(Action.HIGHSTATE),),
+    Fault.SLOW: (),
+    Fault.ISSUE: (),
+    Fault.REQUESTED: (),
+}
+
+#: What no setting may order: a restart cures neither a password nor a certificate, and it takes the last
+#: serving side of a partition away.
+NEVER: dict[Fault, frozenset[Action]] = {
+    Fault.AUTH: frozenset({Action.RESTART}),
+    Fault.TLS: frozenset({Action.RESTART}),
+    Fault.PARTITIONED: frozenset({Action.RESTART}),
+}
+
+
+def for_every_fault(steps: tuple[Step, ...]) -> dict[Fault, tuple[Step, ...]]:
+    """One list for all faults: it replaces the default wherever there is one, less what `NEVER` forbids."""
+    return {
+        fault: tuple(s for s in steps if s.action not in NEVER.get(fault, ())) if default else ()
+        for fault, default in DEFAULT.items()
+    }
+
+
+def rest_s(policy: Policy, relapses: int) -> Seconds:
+    """How long a node rests after an attempt: doubled per relapse, bounded."""
+    if relapses >= 32:  # 2**32 × any minimum is beyond every maximum
+        return policy.cooldown_max_s
+    return min(policy.cooldown_max_s, policy.cooldown_min_s * float(2**relapses))
+
+
+def first_step(helped: int, steps: tuple[Step, ...]) -> int:
+    """Where a relapse starts: at the step after the one that had helped, the last one if none is left."""
+    return max(0, min(helped + 1, len(steps) - 1))

@@ -1,0 +1,357 @@
+"""The nouns of healing: what is observed, remembered, decided. Frozen data and enums only.
+
+Nothing here acts, reads a clock or knows Salt. Times are seconds on the healer's timeline (epoch-like, never
+running backwards); durations carry ``_s``. Whatever of this is remembered across restarts is stored as it stands
+by the ledger, so a field added here needs a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from enum import Enum
+
+Seconds = float
+
+
+class Fault(str, Enum):
+    """What is wrong with a node (or, for the cluster-wide ones, with its cluster)."""
+
+    DEAD = "dead"
+    HUNG = "hung"
+    UNREACHABLE = "unreachable"
+    UNAVAILABLE = "unavailable"
+    PARTITIONED = "partitioned"
+    AUTH = "auth"
+    TLS = "tls"
+    ALIEN = "alien"
+    SLOW = "slow"
+    ISSUE = "issue"
+    REQUESTED = "requested"
+
+
+class Action(str, Enum):
+    """What a step can do; each has one reactor file of the same name."""
+
+    HIGHSTATE = "highstate"
+    RESTART = "restart"
+    START = "start"
+    LOOK = "look"
+
+
+#: Actions a step or a request may name. ``look`` only reads and belongs to the healer itself.
+REMEDIES = (Action.HIGHSTATE, Action.RESTART, Action.START)
+
+
+class Mode(str, Enum):
+    """How much the healer may do by itself."""
+
+    OFF = "off"
+    SHADOW = "shadow"
+    APPROVE = "approve"
+    AUTO = "auto"
+
+
+class Phase(str, Enum):
+    """Where an incident stands. ``held`` is no phase: it is said about ``open``."""
+
+    SUSPECTED = "suspected"
+    OPEN = "open"
+    REMEDIATING = "remediating"
+    VERIFYING = "verifying"
+    LOCKED = "locked"
+    RESOLVED = "resolved"
+    ACKNOWLEDGED = "acknowledged"
+
+
+#: Phases that end an incident.
+ENDED = frozenset({Phase.RESOLVED, Phase.ACKNOWLEDGED})
+
+
+class Outcome(str, Enum):
+    """What came of a job on one minion, or of a whole attempt."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BUSY = "busy"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+
+
+class Reply(str, Enum):
+    """What a request is told."""
+
+    ACCEPTED = "accepted"
+    JOINED = "joined"
+    HELD = "held"
+    REFUSED = "refused"
+
+
+# ---------------------------------------------------------------- what the settings ask for
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rung of an escalation: an action, not before ``after_s`` since the incident opened."""
+
+    action: Action
+    after_s: Seconds = 0.0
+    mode: Mode | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Everything the core needs to know of one cluster's settings."""
+
+    name: str
+    nodes: tuple[str, ...]
+    minions: str
+    mode: Mode = Mode.AUTO
+    confirm_s: Mapping[Fault, Seconds] = field(default_factory=dict)
+    poll_s: Seconds = 2.0
+    timeout_s: Seconds = 2.0
+    stable_s: Seconds = 30.0
+    escalation: Mapping[Fault, tuple[Step, ...]] = field(default_factory=dict)
+    attempt_timeout_s: Seconds = 300.0
+    verify_s: Seconds = 60.0
+    cooldown_min_s: Seconds = 120.0
+    cooldown_max_s: Seconds = 3600.0
+    budget_attempts: int = 3  #: 0 = no budget
+    budget_per_s: Seconds = 3600.0
+    relapse_s: Seconds = 3600.0
+    restart_needs_probe: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds over all clusters; 0 switches one off."""
+
+    attempts: int = 10
+    per_s: Seconds = 3600.0
+    storm_share: float = 0.34
+
+
+# ---------------------------------------------------------------- what happens
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One probe's result. ``fault`` None means: the node answered as it should."""
+
+    cluster: str
+    node: str
+    fault: Fault | None
+    evidence: str
+    latency_s: Seconds = 0.0
+    server_id: str | None = None
+    server_name: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Somebody asks for healing; ``nodes`` empty means: whichever the fault, or the whole cluster."""
+
+    id: str
+    cluster: str
+    action: str
+    nodes: tuple[str, ...] = ()
+    reason: str = ""
+    door: str = ""
+    asker: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    observation: Observation
+
+
+@dataclass(frozen=True)
+class Published:
+    """The job of an attempt (or of its look) is in the job cache."""
+
+    attempt: str
+
+
+@dataclass(frozen=True)
+class Returned:
+    """One minion's result of an attempt's job. For a look, ``detail`` is what the minion still runs."""
+
+    attempt: str
+    node: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Requested:
+    request: Request
+
+
+@dataclass(frozen=True)
+class Started:
+    """The healer (re)started: what it remembers of the nodes' health is old."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = Observed | Published | Returned | Requested | Started | Tick
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One node as the healer knows it."""
+
+    fault: Fault | None = None
+    evidence: str = "not probed yet"
+    since: Seconds | None = (
+        None  #: since when the verdict (this fault, or well) holds; None = unknown
+    )
+    confirmed: bool = False
+    at: Seconds | None = field(default=None, compare=False)  #: last observation
+    polls: int = field(default=0, compare=False)  #: observations since the healer started
+    server_id: str | None = None
+    server_name: str | None = None
+    version: str | None = None
+    cooldown_until: Seconds = 0.0
+    cooldown_incident: str | None = None
+    spent: tuple[Seconds, ...] = ()  #: one entry per attempt that named this node
+
+    @property
+    def well(self) -> bool:
+        return self.since is not None and self.fault is None
+
+    @property
+    def suspected(self) -> bool:
+        return self.since is not None and self.fault is not None and not self.confirmed
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of an action: one JID, minted by the healer when it is written down."""
+
+    id: str
+    cluster: str
+    incident: str
+    action: Action
+    nodes: tuple[str, ...]
+    step: int
+    decided_at: Seconds
+    fired_at: Seconds
+    firings: int = 1
+    published_at: Seconds | None = None
+    results: Mapping[str, tuple[Outcome, str]] = field(default_factory=dict)
+    of: str | None = None  #: for a look: the attempt it asks about
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One fault of one cluster, from first sight to its end."""
+
+    id: str
+    cluster: str
+    fault: Fault
+    nodes: tuple[str, ...]
+    phase: Phase
+    opened_at: Seconds
+    changed_at: Seconds
+    steps: tuple[Step, ...] = ()
+    step: int = 0
+    tried: tuple[str, ...] = ()  #: nodes that the present step has visited
+    acting: tuple[str, ...] = ()  #: nodes of the last attempt
+    visited: tuple[str, ...] = ()  #: nodes that any step has visited
+    verified: bool = False  #: the fault was seen gone from them after the job
+    job_failed: bool = False
+    busy_since: Seconds | None = None
+    attempts: int = 0
+    why: str = ""
+    held: str = ""  #: the shut gates as last announced
+    not_before: Seconds = 0.0
+    gone_since: Seconds | None = None  #: since when all of its nodes are well
+    relapse_of: str | None = None
+    relapses: int = 0
+    requests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How a node was healed last: what a relapse starts from."""
+
+    node: str
+    fault: Fault
+    incident: str
+    at: Seconds
+    step: int
+    relapses: int
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """One cluster as the healer knows it: all that must survive a restart."""
+
+    name: str
+    nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    incidents: tuple[Incident, ...] = ()  #: those that have not ended
+    attempt: Attempt | None = None  #: in flight
+    look: Attempt | None = None  #: in flight: does the timed-out attempt still run?
+    recoveries: tuple[Recovery, ...] = ()
+    serial: int = 0  #: number of the last incident
+
+
+@dataclass(frozen=True)
+class State:
+    """The whole of what step() works on. Policies and limits come from the settings, the rest from the ledger."""
+
+    policies: Mapping[str, Policy]
+    limits: Limits
+    clusters: Mapping[str, ClusterState]
+    started_at: Seconds
+
+
+# ---------------------------------------------------------------- what is to be done
+
+
+@dataclass(frozen=True)
+class Fire:
+    """Fire this attempt's remediation event; again under the same JID when ``firings`` > 1."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The attempt has ended: its one terminal record."""
+
+    attempt: Attempt
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Tell the world where an incident stands. ``said`` is a phase, or ``held``."""
+
+    incident: Incident
+    said: str
+    why: str
+    attempt: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Tell whoever asked what became of the request."""
+
+    request: Request
+    reply: Reply
+    why: str
+    incident: str | None = None
+
+
+Effect = Fire | Finish | Announce | Answer

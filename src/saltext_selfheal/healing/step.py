@@ -1,0 +1,1018 @@
+"""step(state, event, now) → (state, effects): everything that decides.
+
+Rule 1: whatever changes what the healer believes or orders stands in this file, and nothing in this file waits,
+asks, writes or fires. The caller stores the new state first and carries out the effects second.
+
+How to read it. An event first changes the *facts*: how a node looks, what a minion answered, who asked for what
+(the functions called from `_facts`). Then every incident of the clusters concerned walks the table `TRANSITIONS`
+until no row applies: a row names the phase it leaves, the condition, the phase it leads to, the sentence an
+operator will read, and what it does besides. Rows of a phase are tried from top to bottom, the first that applies
+is taken. All timing lies in the conditions: a `Tick` changes no fact, it lets time-bound conditions come true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
+
+from . import escalation
+from . import gates
+from .model import ENDED
+from .model import REMEDIES
+from .model import Action
+from .model import Announce
+from .model import Answer
+from .model import Attempt
+from .model import ClusterState
+from .model import Effect
+from .model import Event
+from .model import Fault
+from .model import Finish
+from .model import Fire
+from .model import Incident
+from .model import Limits
+from .model import Mode
+from .model import NodeState
+from .model import Observed
+from .model import Outcome
+from .model import Phase
+from .model import Policy
+from .model import Published
+from .model import Recovery
+from .model import Reply
+from .model import Request
+from .model import Requested
+from .model import Returned
+from .model import Seconds
+from .model import Started
+from .model import State
+from .model import Step
+from .model import Tick
+
+PUBLISH_WITHIN_S = (
+    15.0  #: a job that is not in the job cache by then is fired again under the same JID
+)
+FIRINGS = 3
+PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
+BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
+LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this
+LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
+LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
+
+# ---------------------------------------------------------------- one incident, seen from all sides
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One incident with all that its rows' conditions ask for."""
+
+    state: State
+    cluster: ClusterState
+    incident: Incident
+    now: Seconds
+
+    @property
+    def policy(self) -> Policy:
+        return self.state.policies[self.cluster.name]
+
+    @property
+    def requested(self) -> bool:
+        return self.incident.fault is Fault.REQUESTED
+
+    def shows(self, name: str) -> bool:
+        """The node shows this incident's fault."""
+        return self.cluster.nodes[name].fault is self.incident.fault
+
+    def known(self, name: str) -> bool:
+        return self.cluster.nodes[name].since is not None
+
+    def seen_since(self, name: str, then: Seconds) -> bool:
+        node = self.cluster.nodes[name]
+        return node.since is not None and node.at is not None and node.at > then
+
+    @cached_property
+    def afflicted(self) -> tuple[str, ...]:
+        """Nodes that the present step is for: those confirmed, or those a request names and no job has visited."""
+        nodes = self.cluster.nodes
+        if self.requested:
+            return tuple(n for n in self.incident.nodes if n not in self.incident.tried)
+        return tuple(
+            n
+            for n in self.incident.nodes
+            if nodes[n].confirmed and nodes[n].fault is self.incident.fault
+        )
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        return tuple(n for n in self.afflicted if n not in self.incident.tried)
+
+    @property
+    def failed_on(self) -> tuple[str, ...]:
+        """Nodes that the present step has visited and that (again) show the fault."""
+        return tuple(n for n in self.afflicted if n in self.incident.tried)
+
+    @property
+    def step(self) -> Step | None:
+        index = self.incident.step
+        return self.incident.steps[index] if index < len(self.incident.steps) else None
+
+    @cached_property
+    def intent(self) -> gates.Intent | None:
+        """What would be done now: dead nodes together, nodes that may serve one after the other."""
+        if self.step is None:
+            return None
+        nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]
+        return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
+
+    @cached_property
+    def shut(self) -> tuple[gates.Gate, ...]:
+        assert self.intent is not None
+        return gates.shut(gates.judge(self.state, self.intent, self.now))
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """This incident's attempt in flight."""
+        attempt = self.cluster.attempt
+        return attempt if attempt and attempt.incident == self.incident.id else None
+
+    @property
+    def gone_for_s(self) -> Seconds:
+        gone = self.incident.gone_since
+        return -1.0 if gone is None else self.now - gone
+
+    @property
+    def evidence(self) -> str:
+        told = [
+            f"{n}: {self.cluster.nodes[n].evidence}" for n in self.incident.nodes if self.shows(n)
+        ]
+        return "; ".join(told) or "nothing wrong at the moment"
+
+
+def _moved(cluster: ClusterState, incident: Incident) -> ClusterState:
+    """The cluster with this incident in its new shape (and without it, if it has ended)."""
+    others = tuple(i for i in cluster.incidents if i.id != incident.id)
+    if incident.phase in ENDED:
+        return replace(cluster, incidents=others)
+    return replace(
+        cluster,
+        incidents=tuple(incident if i.id == incident.id else i for i in cluster.incidents),
+    )
+
+
+def _with_nodes(cluster: ClusterState, changed: Mapping[str, NodeState]) -> ClusterState:
+    return replace(cluster, nodes={**cluster.nodes, **changed}) if changed else cluster
+
+
+# ---------------------------------------------------------------- conditions
+
+
+def _ended_unconfirmed(s: Sight) -> bool:
+    return all(s.known(n) and not s.shows(n) for n in s.incident.nodes)
+
+
+def _confirmed(s: Sight) -> bool:
+    return any(s.cluster.nodes[n].confirmed and s.shows(n) for n in s.incident.nodes)
+
+
+def _asked(s: Sight) -> bool:
+    return s.requested
+
+
+def _well_again(s: Sight) -> bool:
+    return s.gone_for_s >= s.policy.stable_s
+
+
+def _well_and_visited(s: Sight) -> bool:
+    return _well_again(s) and not s.afflicted
+
+
+def _did_not_help(s: Sight) -> bool:
+    return bool(s.failed_on) and s.step is not None
+
+
+def _no_step_left(s: Sight) -> bool:
+    return s.step is None and bool(s.incident.steps) and bool(s.afflicted)
+
+
+def _nothing_to_do(s: Sight) -> bool:
+    return not s.incident.steps and s.incident.held != "announce only"
+
+
+def _may_act(s: Sight) -> bool:
+    return s.intent is not None and bool(s.intent.nodes) and not s.shut
+
+
+def _held_anew(s: Sight) -> bool:
+    if s.intent is None or not s.intent.nodes:
+        return False
+    return s.incident.held != ", ".join(g.name for g in s.shut)
+
+
+def _verdict(s: Sight) -> Outcome | None:
+    """What came of the attempt's job, once that is known."""
+    attempt = s.attempt
+    if attempt is None:
+        return Outcome.LOST  # written down nowhere: nothing is known to have run
+    results = [outcome for outcome, _ in attempt.results.values()]
+    if len(results) < len(attempt.nodes):
+        return None
+    if any(outcome is Outcome.BUSY for outcome in results):
+        return Outcome.BUSY
+    if all(outcome is Outcome.DONE for outcome in results):
+        return Outcome.DONE
+    if any(outcome is Outcome.TIMED_OUT for outcome in results):
+        return Outcome.TIMED_OUT
+    return Outcome.FAILED
+
+
+def _done(s: Sight) -> bool:
+    return _verdict(s) is Outcome.DONE
+
+
+def _busy_too_long(s: Sight) -> bool:
+    since = s.incident.busy_since
+    return since is not None and s.now - since >= s.policy.attempt_timeout_s
+
+
+def _busy(s: Sight) -> bool:
+    return _verdict(s) is Outcome.BUSY and not _busy_too_long(s)
+
+
+def _failed(s: Sight) -> bool:
+    return _verdict(s) in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.BUSY)
+
+
+def _unpublished(s: Sight) -> bool:
+    attempt = s.attempt
+    return (
+        attempt is not None
+        and attempt.published_at is None
+        and not attempt.results
+        and s.now - attempt.fired_at >= PUBLISH_WITHIN_S
+    )
+
+
+def _lost(s: Sight) -> bool:
+    attempt = s.attempt
+    if attempt is None:
+        return True
+    if not _unpublished(s):
+        return False
+    cause_gone = not s.requested and all(s.known(n) and not s.shows(n) for n in attempt.nodes)
+    too_old = s.now - attempt.decided_at >= PUBLISH_AT_ALL_S
+    return attempt.firings >= FIRINGS or too_old or cause_gone
+
+
+def _fire_again(s: Sight) -> bool:
+    """Not published: fire again, the gates judged anew as if this attempt were not there."""
+    if not _unpublished(s) or s.attempt is None or s.step is None:
+        return False
+    free = replace(s.cluster, attempt=None, look=None)
+    state = replace(s.state, clusters={**s.state.clusters, s.cluster.name: free})
+    intent = gates.Intent(s.cluster.name, s.incident, s.step, s.attempt.nodes)
+    # Paid for already, when it was decided.
+    shut = [
+        g
+        for g in gates.shut(gates.judge(state, intent, s.now))
+        if g.name not in ("budget", "limits")
+    ]
+    return not shut
+
+
+def _overdue(s: Sight) -> bool:
+    attempt = s.attempt
+    return (
+        attempt is not None
+        and attempt.published_at is not None
+        and _verdict(s) is None
+        and s.cluster.look is None
+        and s.now - attempt.published_at >= s.policy.attempt_timeout_s
+        and s.now >= s.incident.not_before
+    )
+
+
+def _look_ended(s: Sight) -> bool:
+    look = s.cluster.look
+    if look is None or s.attempt is None or look.of != s.attempt.id:
+        return False
+    return len(look.results) == len(look.nodes) or s.now - look.fired_at >= LOOK_WITHIN_S
+
+
+def _still_running(s: Sight) -> bool:
+    look = s.cluster.look
+    if look is None or not _look_ended(s):
+        return False
+    return any(outcome is Outcome.BUSY for outcome, _ in look.results.values())
+
+
+def _recovered(s: Sight) -> bool:
+    """Seen after the job's end: the nodes it was for are well, whatever the job said of itself."""
+    since = s.incident.changed_at
+    return not s.incident.verified and all(
+        s.seen_since(n, since) and s.cluster.nodes[n].well for n in s.incident.acting
+    )
+
+
+def _seen_faulty(s: Sight) -> bool:
+    """After a job that failed, one look that still shows the fault is enough."""
+    since = s.incident.changed_at
+    acting = s.incident.acting
+    seen = all(s.seen_since(n, since) for n in acting)
+    return s.incident.job_failed and seen and any(s.shows(n) for n in acting)
+
+
+def _not_in_time(s: Sight) -> bool:
+    if s.incident.verified:
+        return False
+    known = all(s.known(n) for n in s.incident.acting)
+    return known and s.now - s.incident.changed_at >= s.policy.verify_s
+
+
+def _did_not_hold(s: Sight) -> bool:
+    if not s.incident.verified:
+        return False
+    return any(s.cluster.nodes[n].confirmed and s.shows(n) for n in s.incident.acting)
+
+
+def _others_wait(s: Sight) -> bool:
+    return s.incident.verified and bool(s.untried)
+
+
+# ---------------------------------------------------------------- what rows do besides
+
+Change = tuple[ClusterState, Incident, tuple[Effect, ...]]
+
+
+def _nothing(s: Sight) -> Change:
+    return s.cluster, s.incident, ()
+
+
+def _open(s: Sight) -> Change:
+    """The escalation is fixed when the incident opens; a relapse starts after the step that had helped."""
+    incident = s.incident
+    if s.requested:
+        return s.cluster, replace(incident, opened_at=s.now), ()
+    nodes = tuple(n for n in incident.nodes if s.cluster.nodes[n].confirmed and s.shows(n))
+    steps = s.policy.escalation.get(incident.fault, escalation.DEFAULT[incident.fault])
+    incident = replace(incident, nodes=nodes, steps=steps, opened_at=s.now)
+    before = [
+        r
+        for r in s.cluster.recoveries
+        if r.node in nodes and r.fault is incident.fault and s.now - r.at < s.policy.relapse_s
+    ]
+    if before:
+        last = max(before, key=lambda r: (r.relapses, r.at))
+        incident = replace(
+            incident,
+            step=escalation.first_step(last.step, steps),
+            relapse_of=last.incident,
+            relapses=last.relapses + 1,
+        )
+    return s.cluster, incident, ()
+
+
+def _resolve(s: Sight) -> Change:
+    """Remember what helped, so that a relapse need not try it again."""
+    incident = s.incident
+    recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
+    if not s.requested:
+        recoveries = tuple(r for r in recoveries if r.node not in incident.visited) + tuple(
+            Recovery(n, incident.fault, incident.id, s.now, incident.step, incident.relapses)
+            for n in incident.visited
+        )
+    return replace(s.cluster, recoveries=recoveries), incident, ()
+
+
+def _hold(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, held=", ".join(g.name for g in s.shut)), ()
+
+
+def _only_tell(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, held="announce only"), ()
+
+
+def _next_step(s: Sight) -> Change:
+    incident = replace(
+        s.incident, step=s.incident.step + 1, tried=(), held="", not_before=0.0, busy_since=None
+    )
+    return s.cluster, incident, ()
+
+
+def _act(s: Sight) -> Change:
+    """Write the attempt down, charge the nodes' budgets, fire."""
+    assert s.intent is not None
+    intent = s.intent
+    number = s.incident.attempts + 1
+    attempt = Attempt(
+        id=f"{s.incident.id}.{number}",
+        cluster=s.cluster.name,
+        incident=s.incident.id,
+        action=intent.step.action,
+        nodes=intent.nodes,
+        step=s.incident.step,
+        decided_at=s.now,
+        fired_at=s.now,
+    )
+    keep_s = max(s.policy.budget_per_s, s.state.limits.per_s)
+    nodes = s.cluster.nodes
+    charged = {
+        n: replace(nodes[n], spent=(*(t for t in nodes[n].spent if t > s.now - keep_s), s.now))
+        for n in intent.nodes
+    }
+    cluster = replace(_with_nodes(s.cluster, charged), attempt=attempt)
+    incident = replace(
+        s.incident,
+        attempts=number,
+        held="",
+        acting=intent.nodes,
+        tried=(*s.incident.tried, *intent.nodes),
+        visited=tuple(dict.fromkeys((*s.incident.visited, *intent.nodes))),
+        verified=False,
+        job_failed=False,
+        not_before=0.0,
+    )
+    return cluster, incident, (Fire(attempt),)
+
+
+def _again(s: Sight) -> Change:
+    assert s.attempt is not None
+    attempt = replace(s.attempt, fired_at=s.now, firings=s.attempt.firings + 1)
+    return replace(s.cluster, attempt=attempt), s.incident, (Fire(attempt),)
+
+
+def _look(s: Sight) -> Change:
+    """Ask the minions that owe an answer what they run. Reads only, pays no budget."""
+    assert s.attempt is not None
+    number = s.incident.attempts + 1
+    look = Attempt(
+        id=f"{s.incident.id}.{number}",
+        cluster=s.cluster.name,
+        incident=s.incident.id,
+        action=Action.LOOK,
+        nodes=tuple(n for n in s.attempt.nodes if n not in s.attempt.results),
+        step=s.incident.step,
+        decided_at=s.now,
+        fired_at=s.now,
+        of=s.attempt.id,
+    )
+    return replace(s.cluster, look=look), replace(s.incident, attempts=number), (Fire(look),)
+
+
+def _look_result(look: Attempt) -> tuple[Outcome, str]:
+    silent = [n for n in look.nodes if n not in look.results]
+    if silent:
+        return Outcome.TIMED_OUT, f"no answer from {', '.join(silent)}"
+    return Outcome.DONE, "; ".join(detail for _, detail in look.results.values())
+
+
+def _wait_on(s: Sight) -> Change:
+    assert s.cluster.look is not None
+    outcome, why = _look_result(s.cluster.look)
+    incident = replace(s.incident, not_before=s.now + LOOK_PAUSE_S)
+    return replace(s.cluster, look=None), incident, (Finish(s.cluster.look, outcome, why),)
+
+
+def _give_up_waiting(s: Sight) -> Change:
+    """The look is over and our job does not run any more: the nodes that owe an answer have timed out."""
+    look, attempt = s.cluster.look, s.attempt
+    assert look is not None and attempt is not None
+    late = {
+        n: (
+            Outcome.TIMED_OUT,
+            (
+                "no result, and the job is not running"
+                if n in look.results
+                else "neither a result nor an answer: is the minion up?"
+            ),
+        )
+        for n in look.nodes
+    }
+    attempt = replace(attempt, results={**attempt.results, **late})
+    outcome, why = _look_result(look)
+    return replace(s.cluster, look=None, attempt=attempt), s.incident, (Finish(look, outcome, why),)
+
+
+def _told(attempt: Attempt) -> str:
+    return "; ".join(
+        f"{n}: {outcome.value}{f' ({detail})' if detail else ''}"
+        for n, (outcome, detail) in attempt.results.items()
+    )
+
+
+def _finish(s: Sight, outcome: Outcome, why: str) -> Change:
+    """The attempt's one terminal record; cooldown counts from here."""
+    attempt = s.attempt
+    if attempt is None:
+        return s.cluster, s.incident, ()
+    nodes = s.cluster.nodes
+    if outcome in (
+        Outcome.BUSY,
+        Outcome.LOST,
+    ):  # nothing was changed: nothing is paid, nothing rests
+        changed = {
+            n: replace(nodes[n], spent=tuple(t for t in nodes[n].spent if t != attempt.decided_at))
+            for n in attempt.nodes
+        }
+    else:
+        until = s.now + escalation.rest_s(s.policy, s.incident.relapses)
+        changed = {
+            n: replace(nodes[n], cooldown_until=until, cooldown_incident=s.incident.id)
+            for n in attempt.nodes
+        }
+    ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)
+    if s.cluster.look is not None:
+        ended = (*ended, Finish(s.cluster.look, Outcome.DONE, "the results came meanwhile"))
+    cluster = replace(_with_nodes(s.cluster, changed), attempt=None, look=None)
+    return cluster, s.incident, ended
+
+
+def _verify(s: Sight) -> Change:
+    assert s.attempt is not None
+    outcome = _verdict(s)
+    assert outcome is not None
+    if outcome is Outcome.BUSY:
+        outcome = Outcome.FAILED
+    cluster, incident, effects = _finish(s, outcome, _told(s.attempt))
+    failed = outcome is not Outcome.DONE
+    return cluster, replace(incident, job_failed=failed, busy_since=None), effects
+
+
+def _untry(s: Sight, pause_s: Seconds) -> Incident:
+    acting = set(s.incident.acting)
+    return replace(
+        s.incident,
+        tried=tuple(n for n in s.incident.tried if n not in acting),
+        not_before=s.now + pause_s,
+        held="",
+    )
+
+
+def _retry_busy(s: Sight) -> Change:
+    assert s.attempt is not None
+    cluster, _, effects = _finish(s, Outcome.BUSY, _told(s.attempt))
+    since = s.now if s.incident.busy_since is None else s.incident.busy_since
+    return cluster, replace(_untry(s, BUSY_PAUSE_S), busy_since=since), effects
+
+
+def _write_off(s: Sight) -> Change:
+    cluster, _, effects = _finish(s, Outcome.LOST, "never seen in the job cache")
+    return cluster, _untry(s, LOST_PAUSE_S), effects
+
+
+def _note_recovery(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, verified=True), ()
+
+
+# ---------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One transition. ``why`` is what the operator reads; ``said`` is what is announced (None = nothing)."""
+
+    leaves: Phase
+    when: Callable[[Sight], bool]
+    leads_to: Phase
+    why: str
+    do: Callable[[Sight], Change] = _nothing
+    said: str | None = ""
+
+
+TRANSITIONS: tuple[Row, ...] = (
+    Row(Phase.SUSPECTED, _asked, Phase.OPEN, "{action} was requested", _open),
+    Row(Phase.SUSPECTED, _ended_unconfirmed, Phase.RESOLVED, "it ended before it was confirmed"),
+    Row(Phase.SUSPECTED, _confirmed, Phase.OPEN, "{fault} confirmed: {evidence}", _open),
+    #
+    Row(Phase.OPEN, _well_and_visited, Phase.RESOLVED, "well for {stable}", _resolve),
+    Row(Phase.OPEN, _did_not_help, Phase.OPEN, "{action} did not help on {failed}", _next_step),
+    Row(Phase.OPEN, _no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
+    Row(
+        Phase.OPEN,
+        _nothing_to_do,
+        Phase.OPEN,
+        "no action helps against this: {evidence}",
+        _only_tell,
+        said="held",
+    ),
+    Row(Phase.OPEN, _may_act, Phase.REMEDIATING, "{action} on {target}", _act),
+    Row(Phase.OPEN, _held_anew, Phase.OPEN, "{shut}", _hold, said="held"),
+    #
+    Row(Phase.REMEDIATING, _done, Phase.VERIFYING, "{action} returned: {told}", _verify),
+    Row(Phase.REMEDIATING, _busy, Phase.OPEN, "another state run is active: {told}", _retry_busy),
+    Row(Phase.REMEDIATING, _failed, Phase.VERIFYING, "{action} failed: {told}", _verify),
+    Row(
+        Phase.REMEDIATING,
+        _lost,
+        Phase.OPEN,
+        "the reactor does not publish {action} on {acting}",
+        _write_off,
+        said="held",
+    ),
+    Row(Phase.REMEDIATING, _fire_again, Phase.REMEDIATING, "not published: fired again", _again),
+    Row(
+        Phase.REMEDIATING,
+        _overdue,
+        Phase.REMEDIATING,
+        "no result of {action} in time: looking whether it still runs",
+        _look,
+    ),
+    Row(Phase.REMEDIATING, _still_running, Phase.REMEDIATING, "the job still runs", _wait_on),
+    Row(
+        Phase.REMEDIATING,
+        _look_ended,
+        Phase.REMEDIATING,
+        "the job does not run any more",
+        _give_up_waiting,
+    ),
+    #
+    Row(
+        Phase.VERIFYING,
+        _recovered,
+        Phase.VERIFYING,
+        "{acting}: well again",
+        _note_recovery,
+    ),
+    Row(
+        Phase.VERIFYING,
+        _seen_faulty,
+        Phase.OPEN,
+        "{action} failed and the fault is still there: {evidence}",
+    ),
+    Row(
+        Phase.VERIFYING,
+        _not_in_time,
+        Phase.OPEN,
+        "the fault is still there {verify} after {action}: {evidence}",
+    ),
+    Row(
+        Phase.VERIFYING,
+        _did_not_hold,
+        Phase.OPEN,
+        "{action} did not hold: {evidence}",
+    ),
+    Row(Phase.VERIFYING, _others_wait, Phase.OPEN, "{acting} done, {waiting} next"),
+    Row(
+        Phase.VERIFYING,
+        _well_and_visited,
+        Phase.RESOLVED,
+        "well for {stable} after {action}",
+        _resolve,
+    ),
+    #
+    Row(Phase.LOCKED, _well_again, Phase.RESOLVED, "the fault ended by itself", _resolve),
+)
+
+_BY_PHASE: dict[Phase, tuple[Row, ...]] = {
+    phase: tuple(row for row in TRANSITIONS if row.leaves is phase) for phase in Phase
+}
+
+
+class _Words(dict[str, str]):
+    """What the table's sentences may mention, worked out only when a sentence mentions it."""
+
+    def __init__(self, sight: Sight) -> None:
+        super().__init__()
+        self.sight = sight
+
+    def __missing__(self, key: str) -> str:
+        return _WORDS[key](self.sight)
+
+
+def _last_action(s: Sight) -> str:
+    return s.step.action.value if s.step else "the last step"
+
+
+_WORDS: dict[str, Callable[[Sight], str]] = {
+    "fault": lambda s: s.incident.fault.value,
+    "evidence": lambda s: s.evidence,
+    "action": _last_action,
+    "target": lambda s: ", ".join(s.intent.nodes) if s.intent else "",
+    "acting": lambda s: ", ".join(s.incident.acting),
+    "waiting": lambda s: ", ".join(s.untried),
+    "failed": lambda s: ", ".join(s.failed_on),
+    "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "told": lambda s: _told(s.attempt) if s.attempt else "",
+    "stable": lambda s: f"{s.policy.stable_s:g} s",
+    "verify": lambda s: f"{s.policy.verify_s:g} s",
+}
+
+
+def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[State, list[Effect]]:
+    """Let one incident take every row that applies."""
+    effects: list[Effect] = []
+    for _ in range(
+        32
+    ):  # a cycle without time passing would be a bug of the table: end it all the same
+        cluster = state.clusters[name]
+        incident = next((i for i in cluster.incidents if i.id == incident_id), None)
+        if incident is None:
+            break
+        sight = Sight(state, cluster, incident, now)
+        row = next((row for row in _BY_PHASE[incident.phase] if row.when(sight)), None)
+        if row is None:
+            break
+        why = row.why.format_map(_Words(sight))
+        cluster, incident, done = row.do(sight)
+        if row.leads_to is not incident.phase:
+            incident = replace(incident, phase=row.leads_to, changed_at=now)
+        incident = replace(incident, why=why)
+        state = replace(state, clusters={**state.clusters, name: _moved(cluster, incident)})
+        fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
+        effects += done
+        effects.append(Announce(incident, row.said or row.leads_to.value, why, fired))
+    return state, effects
+
+
+# ---------------------------------------------------------------- facts
+
+
+def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
+    """Note for each incident since when all of its nodes are well."""
+    incidents = []
+    for incident in cluster.incidents:
+        gone = all(cluster.nodes[n].well for n in incident.nodes)
+        since = (now if incident.gone_since is None else incident.gone_since) if gone else None
+        incidents.append(
+            incident if since == incident.gone_since else replace(incident, gone_since=since)
+        )
+    return replace(cluster, incidents=tuple(incidents))
+
+
+def _observe(state: State, event: Observed, now: Seconds) -> tuple[State, list[Effect]]:
+    seen = event.observation
+    cluster = state.clusters.get(seen.cluster)
+    if cluster is None or seen.node not in cluster.nodes:
+        return state, []
+    policy = state.policies[seen.cluster]
+    node = cluster.nodes[seen.node]
+    same = node.since is not None and node.fault is seen.fault
+    since = node.since if same and node.since is not None else now
+    confirm_s = policy.confirm_s.get(seen.fault, 0.0) if seen.fault else 0.0
+    node = replace(
+        node,
+        fault=seen.fault,
+        since=since,
+        confirmed=seen.fault is not None and now - since >= confirm_s,
+        evidence=node.evidence if same else seen.evidence,
+        at=now,
+        polls=node.polls + 1,
+        server_id=seen.server_id or node.server_id,
+        server_name=seen.server_name or node.server_name,
+        version=seen.version or node.version,
+    )
+    cluster = _with_nodes(cluster, {seen.node: node})
+    effects: list[Effect] = []
+    if seen.fault is not None:
+        cluster, effects = _assign(cluster, seen.node, node, now)
+    cluster = _watch_gone(cluster, now)
+    return replace(state, clusters={**state.clusters, seen.cluster: cluster}), effects
+
+
+def _assign(
+    cluster: ClusterState, name: str, node: NodeState, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """A node with a fault belongs to an incident of that fault; one is opened if it can join none.
+
+    It can join one that has not gone beyond its first step: later steps are for nodes that had the first.
+    """
+    assert node.fault is not None
+    same = [i for i in cluster.incidents if i.fault is node.fault]
+    if any(name in i.nodes for i in same):
+        return cluster, []
+    incident = next((i for i in same if i.step == 0 and i.phase is not Phase.LOCKED), None)
+    if incident is None:
+        return _begin(cluster, node.fault, (name,), now, node.evidence)
+    if incident.phase is not Phase.SUSPECTED and not node.confirmed:
+        return cluster, []
+    joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
+    why = f"{name} as well: {node.evidence}"
+    return _moved(cluster, joined), [Announce(joined, joined.phase.value, why)]
+
+
+def _begin(
+    cluster: ClusterState,
+    fault: Fault,
+    nodes: tuple[str, ...],
+    now: Seconds,
+    why: str,
+    steps: tuple[Step, ...] = (),
+) -> tuple[ClusterState, list[Effect]]:
+    serial = cluster.serial + 1
+    incident = Incident(
+        id=f"{cluster.name}-{serial}",
+        cluster=cluster.name,
+        fault=fault,
+        nodes=nodes,
+        phase=Phase.SUSPECTED,
+        opened_at=now,
+        changed_at=now,
+        steps=steps,
+        why=why,
+    )
+    cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
+    return cluster, [Announce(incident, Phase.SUSPECTED.value, why)]
+
+
+def _attempt_event(state: State, event: Published | Returned, now: Seconds) -> State:
+    """A job was published, or a minion answered. Anything that is not in flight is old news."""
+    for cluster in state.clusters.values():
+        for slot in ("attempt", "look"):
+            attempt: Attempt | None = getattr(cluster, slot)
+            if attempt is None or attempt.id != event.attempt:
+                continue
+            if attempt.published_at is None:
+                attempt = replace(attempt, published_at=now)
+            if isinstance(event, Returned):
+                if event.node not in attempt.nodes or event.node in attempt.results:
+                    return state
+                results = {**attempt.results, event.node: (event.outcome, event.detail)}
+                attempt = replace(attempt, results=results)
+            changed = (
+                replace(cluster, attempt=attempt)
+                if slot == "attempt"
+                else replace(cluster, look=attempt)
+            )
+            return replace(state, clusters={**state.clusters, cluster.name: changed})
+    return state
+
+
+def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[Effect]]:
+    """Refuse, join, or open. What becomes of an opened one is answered after its gates have spoken."""
+
+    def refused(why: str) -> tuple[State, list[Effect]]:
+        return state, [Answer(request, Reply.REFUSED, why)]
+
+    cluster = state.clusters.get(request.cluster)
+    if cluster is None:
+        known = ", ".join(sorted(state.clusters)) or "none"
+        return refused(f"unknown cluster {request.cluster!r}; configured: {known}")
+    policy = state.policies[request.cluster]
+    action = next((a for a in REMEDIES if a.value == request.action), None)
+    if action is None:
+        allowed = ", ".join(a.value for a in REMEDIES)
+        return refused(f"unknown action {request.action!r}; allowed: {allowed}")
+    foreign = [n for n in request.nodes if n not in cluster.nodes]
+    if foreign:
+        return refused(
+            f"no node {', '.join(map(repr, foreign))} in {cluster.name}; nodes: {', '.join(policy.nodes)}"
+        )
+    if policy.mode is Mode.OFF:
+        return refused(f"mode of {cluster.name} is off")
+
+    live = sorted(cluster.incidents, key=lambda i: i.opened_at, reverse=True)
+    if live:
+        # An incident that can still do something is worth more than the newest one.
+        host = next(
+            (i for i in live if i.phase is not Phase.LOCKED and i.step < len(i.steps)), live[0]
+        )
+        host = replace(host, requests=(*host.requests, request.id)[-20:])
+        state = replace(state, clusters={**state.clusters, cluster.name: _moved(cluster, host)})
+        why = f"{host.id} ({host.fault.value}) is {host.phase.value}: {host.why}"
+        return state, [Answer(request, Reply.JOINED, why, host.id)]
+    if action is Action.RESTART and policy.restart_needs_probe:
+        return refused("the probe sees nothing wrong, and a restart needs its agreement")
+
+    nodes = request.nodes or policy.nodes
+    asked = f"{action.value} asked by {request.asker or 'somebody'}"
+    why = f"{asked}: {request.reason}" if request.reason else asked
+    cluster, effects = _begin(cluster, Fault.REQUESTED, nodes, now, why, (Step(action),))
+    opened = replace(cluster.incidents[-1], requests=(request.id,))
+    state = replace(state, clusters={**state.clusters, cluster.name: _moved(cluster, opened)})
+    return state, effects
+
+
+def _answered(state: State, request: Request, effects: list[Effect]) -> list[Effect]:
+    """The answer to a request that opened an incident: accepted, or held by which gates."""
+    if any(isinstance(e, Answer) for e in effects):
+        return []
+    said = next((e for e in reversed(effects) if isinstance(e, Announce)), None)
+    if said is None:
+        return [Answer(request, Reply.REFUSED, "nothing came of it")]
+    reply = Reply.HELD if said.said == "held" else Reply.ACCEPTED
+    return [Answer(request, reply, said.why, said.incident.id)]
+
+
+def _restart(state: State) -> State:
+    """After a start, every verdict about health is old: look anew before believing anything."""
+    clusters = {}
+    for name, cluster in state.clusters.items():
+        nodes = {
+            n: replace(
+                s,
+                fault=None,
+                since=None,
+                confirmed=False,
+                at=None,
+                polls=0,
+                evidence="not probed yet",
+            )
+            for n, s in cluster.nodes.items()
+        }
+        incidents = tuple(replace(i, gone_since=None, held="") for i in cluster.incidents)
+        clusters[name] = replace(cluster, nodes=nodes, incidents=incidents)
+    return replace(state, clusters=clusters)
+
+
+# ---------------------------------------------------------------- the function
+
+
+def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect, ...]]:
+    """What the healer believes and orders after this event. Total: what it cannot place changes nothing."""
+    effects: list[Effect] = []
+    names = list(state.clusters)
+    if isinstance(event, Observed):
+        state, effects = _observe(state, event, now)
+        names = [n for n in names if n == event.observation.cluster]
+    elif isinstance(event, Published | Returned):
+        state = _attempt_event(state, event, now)
+    elif isinstance(event, Requested):
+        state, effects = _request(state, event.request, now)
+        names = [n for n in names if n == event.request.cluster]
+    elif isinstance(event, Started):
+        state = replace(_restart(state), started_at=now)
+    elif not isinstance(event, Tick):
+        return state, ()
+
+    for name in names:
+        for incident in state.clusters[name].incidents:
+            state, more = _walk(state, name, incident.id, now)
+            effects += more
+    if isinstance(event, Requested):
+        effects += _answered(state, event.request, effects)
+    return state, tuple(effects)
+
+
+def begin(
+    policies: Mapping[str, Policy],
+    limits: Limits,
+    remembered: Mapping[str, ClusterState],
+    now: Seconds,
+) -> tuple[State, tuple[Effect, ...]]:
+    """The first state: what the settings say, with what the ledger remembers of it.
+
+    What the settings do not name any more ends here: incidents lose such nodes, and end when none is left; an
+    attempt that names one is written off.
+    """
+    effects: list[Effect] = []
+    clusters = {}
+    for name, policy in policies.items():
+        old = remembered.get(name, ClusterState(name))
+        nodes = {n: old.nodes.get(n, NodeState()) for n in policy.nodes}
+        attempt, look = old.attempt, old.look
+        if attempt and not set(attempt.nodes) <= set(nodes):
+            effects.append(
+                Finish(attempt, Outcome.LOST, "the settings do not name its nodes any more")
+            )
+            attempt = None
+        if look and (attempt is None or look.of != attempt.id):
+            effects.append(Finish(look, Outcome.LOST, "nothing is left to look for"))
+            look = None
+        incidents = []
+        for incident in old.incidents:
+            kept = tuple(n for n in incident.nodes if n in nodes)
+            incident = replace(
+                incident,
+                nodes=kept,
+                tried=tuple(n for n in incident.tried if n in nodes),
+                acting=tuple(n for n in incident.acting if n in nodes),
+                visited=tuple(n for n in incident.visited if n in nodes),
+            )
+            if kept:
+                incidents.append(incident)
+                continue
+            why = "the settings do not name its nodes any more"
+            ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
+            effects.append(Announce(ended, ended.phase.value, why))
+        recoveries = tuple(r for r in old.recoveries if r.node in nodes)
+        clusters[name] = replace(
+            old,
+            nodes=nodes,
+            incidents=tuple(incidents),
+            attempt=attempt,
+            look=look,
+            recoveries=recoveries,
+        )
+    state = State(policies=policies, limits=limits, clusters=clusters, started_at=now)
+    state, more = step(state, Started(), now)
+    return state, (*effects, *more)
+
+
+def forgotten(policies: Mapping[str, Policy], now: Seconds) -> dict[str, ClusterState]:
+    """What to assume where the ledger was lost: every node rests at its maximum, every budget is spent."""
+    return {
+        name: ClusterState(
+            name,
+            nodes={
+                n: NodeState(
+                    cooldown_until=now + policy.cooldown_max_s,
+                    cooldown_incident=None,
+                    spent=(now,) * policy.budget_attempts,
+                )
+                for n in policy.nodes
+            },
+        )
+        for name, policy in policies.items()
+    }

@@ -1,0 +1,5 @@
+base:
+  'db*':
+    - rethinkdb
+  'app*':
+    - application

@@ -1,0 +1,236 @@
+"""The settings: what is understood, and how each mistake is told."""
+
+from copy import deepcopy
+
+import pytest
+
+from saltext_selfheal import config
+from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import Step
+
+MINIMAL = {
+    "clusters": {"runbook": {"minions": "db*", "nodes": {"db1": "10.0.0.11", "db2": "10.0.0.12"}}}
+}
+
+FULL = {
+    "mode": "auto",
+    "clusters": {
+        "runbook": {
+            "minions": "db*",
+            "nodes": {"db1": "10.0.0.11", "db2": "10.0.0.12:29015"},
+            "service": "rethinkdb",
+            "user": "selfheal",
+            "password": "secret",
+            "tls": {"ca_certs": "/etc/rethinkdb/ca.pem"},
+            "tables": ["runbook"],
+            "poll": "2s",
+            "timeout": "2s",
+            "confirm": {"dead": "3s", "hung": "20s", "default": "10s"},
+            "settle": "45s",
+            "stable": "30s",
+            "escalation": ["highstate", {"restart": {"after": "60s"}}],
+            "attempt": {"timeout": "5m", "verify": "60s"},
+            "cooldown": {"min": "2m", "max": "1h"},
+            "budget": {"attempts": 3, "per": "1h"},
+            "relapse": "1h",
+            "flapping": {"changes": 4, "within": "15m", "quiet": "30m"},
+            "requests": {"rate": "6/m", "restart_needs": "probe"},
+        }
+    },
+    "limits": {"attempts": 10, "per": "1h", "storm": "34%"},
+    "webhooks": {
+        "runbook-web": {"secret": "whsec_x", "clusters": ["runbook"], "actions": ["highstate"]}
+    },
+    "formula_secretkey": None,
+    "ledger": {"keep": "90d", "path": None},
+}
+
+
+def load(settings, **opts):
+    return config.load({"engines": [{"reactor": {}}, {"selfheal": settings}], **opts})
+
+
+def changed(base, path, value):
+    """The settings with one value put at this path."""
+    copy = deepcopy(base)
+    *parents, last = path.split(".")
+    at = copy
+    for part in parents:
+        at = at[part]
+    at[last] = value
+    return copy
+
+
+def problems(settings, **opts):
+    with pytest.raises(config.ConfigError) as caught:
+        load(settings, **opts)
+    return [str(p) for p in caught.value.problems]
+
+
+def test_every_key_of_the_contract_is_understood():
+    policy = load(FULL).policies()["runbook"]
+    assert policy.confirm_s[Fault.DEAD] == 3
+    assert policy.confirm_s[Fault.AUTH] == 10
+    assert policy.escalation[Fault.DEAD] == (Step(Action.HIGHSTATE), Step(Action.RESTART, 60.0))
+    assert policy.attempt_timeout_s == 300
+    assert policy.cooldown_max_s == 3600
+
+
+def test_the_defaults_are_those_of_the_full_example_but_for_its_own_choices():
+    policy, minimal = load(FULL).policies()["runbook"], load(MINIMAL).policies()["runbook"]
+    assert minimal.escalation == escalation.DEFAULT
+    for same in (
+        "poll_s",
+        "timeout_s",
+        "stable_s",
+        "verify_s",
+        "confirm_s",
+        "budget_attempts",
+        "mode",
+    ):
+        assert getattr(minimal, same) == getattr(policy, same)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("2s", 2), ("5m", 300), ("1h", 3600), ("90d", 7776000), (3, 3), (0.5, 0.5)],
+)
+def test_durations_are_read_as_written(text, seconds):
+    assert config.duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("off", [0, "0", False, "off"])
+def test_zero_and_off_switch_a_thing_off(off):
+    settings = deepcopy(MINIMAL)
+    keys = ("confirm", "cooldown", "settle", "stable", "flapping", "budget", "relapse")
+    settings["clusters"]["runbook"].update(
+        {k: (0 if off == "0" and k in ("cooldown", "flapping", "budget") else off) for k in keys}
+    )
+    settings["limits"] = 0 if off == "0" else off
+    loaded = load(settings)
+    policy = loaded.policies()["runbook"]
+    assert (
+        policy.confirm_s[Fault.DEAD]
+        == policy.cooldown_min_s
+        == policy.stable_s
+        == policy.budget_attempts
+        == 0
+    )
+    assert loaded.bounds().attempts == 0
+
+
+def test_a_bare_off_in_yaml_is_a_mode():
+    assert load(changed(MINIMAL, "mode", False)).policies()["runbook"].mode is Mode.OFF
+    assert (
+        load(changed(MINIMAL, "clusters.runbook.mode", "shadow")).policies()["runbook"].mode
+        is Mode.SHADOW
+    )
+
+
+def test_one_list_for_all_faults_spares_those_that_a_restart_cannot_cure_or_nothing_can():
+    chosen = (
+        load(changed(MINIMAL, "clusters.runbook.escalation", ["restart"]))
+        .policies()["runbook"]
+        .escalation
+    )
+    assert chosen[Fault.DEAD] == (Step(Action.RESTART),)
+    assert chosen[Fault.AUTH] == chosen[Fault.UNREACHABLE] == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("10.0.0.11", "10.0.0.11", 28015),
+        ("db1.example.com:29015", "db1.example.com", 29015),
+        ("::1", "::1", 28015),
+        ("[::1]:29015", "::1", 29015),
+    ],
+)
+def test_addresses(text, host, port):
+    nodes = load(changed(MINIMAL, "clusters.runbook.nodes.db1", text)).clusters["runbook"].nodes
+    assert nodes["db1"] == config.Address(host, port)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("moed", 1, "engines.selfheal.moed: found an unknown key; allowed: mode, clusters, limits, webhooks"),
+        ("mode", "on", "engines.selfheal.mode: found 'on'; allowed: off, shadow, approve, auto"),
+        ("clusters.runbook.pol", "2s", "engines.selfheal.clusters.runbook.pol: found an unknown key; allowed: minions"),
+        ("clusters.runbook.poll", "2 parsecs", "runbook.poll: found '2 parsecs'; allowed: a duration such as 500ms"),
+        ("clusters.runbook.poll", 0, "runbook.poll: found 0; allowed: a duration"),
+        ("clusters.runbook.timeout", True, "runbook.timeout: found True; allowed: a duration"),
+        ("clusters.runbook.confirm", {"daed": 1}, "runbook.confirm: found {'daed': 1}; allowed: default, dead, hung"),
+        ("clusters.runbook.nodes.db3", "a:99999", "runbook.nodes.db3: found 'a:99999'; allowed: address or address:port"),
+        ("clusters.runbook.nodes.db3", "10.0.0.11", "runbook.nodes.db3: found 10.0.0.11:28015, which is db1 already"),
+        ("clusters.runbook.nodes.web1", "10.0.0.9", "nodes.web1: found a node outside minions 'db*'"),
+        ("clusters.runbook.nodes", {}, "runbook.nodes: found {}; allowed:"),
+        ("clusters.runbook.escalation", ["fly"], "escalation: found ['fly']; allowed: a list of actions (highstate, restart, start)"),
+        ("clusters.runbook.escalation", ["force_restart"], "escalation: found ['force_restart']; allowed: a list of actions"),
+        ("clusters.runbook.escalation", {"auth": ["restart"]}, "allowed: for auth any action but restart"),
+        ("clusters.runbook.escalation", {"nosuch": []}, "allowed: faults: dead, hung"),
+        ("clusters.runbook.cooldown", {"min": "2h", "max": "1h"}, "runbook.cooldown: found"),
+        ("clusters.runbook.requests", {"rate": "6 a day"}, "requests.rate: found '6 a day'; allowed: a rate such as 6/m"),
+        ("clusters.runbook.service", "a; rm -rf /", "runbook.service: found 'a; rm -rf /'"),
+        ("limits", {"storm": "200%"}, "limits.storm: found '200%'; allowed: a share such as 34%"),
+        ("webhooks", {"x": {"clusters": ["runbook"]}}, "webhooks.x.secret: found a value that is not shown"),
+        ("webhooks", {"x": {"secret": "s", "clusters": ["other"]}}, "webhooks.x.clusters: found 'other'; allowed: runbook"),
+        ("ledger", {"path": "relative"}, "ledger.path: found 'relative'; allowed: an absolute path"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_path_what_was_found_and_what_is_allowed(path, value, told):
+    found = problems(changed(MINIMAL, path, value))
+    assert len(found) == 1, found
+    assert told in found[0]
+
+
+def test_each_mistake_is_told_and_not_only_the_first():
+    settings = changed(changed(MINIMAL, "mode", "on"), "clusters.runbook.poll", "soon")
+    assert len(problems(settings)) == 2
+
+
+def test_a_node_belongs_to_one_cluster():
+    settings = changed(MINIMAL, "clusters.other", {"minions": "*", "nodes": {"db1": "10.0.0.99"}})
+    assert problems(settings) == [
+        "engines.selfheal.clusters.other.nodes.db1: found a node of cluster 'runbook' as well; allowed: one cluster per node"
+    ]
+
+
+@pytest.mark.parametrize("value", [5, "pässword", "sdb://vault/unresolved"])
+def test_a_password_is_never_shown(value):
+    (told,) = problems(changed(MINIMAL, "clusters.runbook.password", value))
+    assert "found a value that is not shown" in told
+    assert str(value) not in told
+
+
+def test_a_password_is_not_in_what_the_settings_print():
+    assert "secret" not in repr(load(FULL).clusters["runbook"].password)
+
+
+@pytest.mark.parametrize(
+    ("engines", "told"),
+    [
+        ([], "engines: found no selfheal"),
+        (["selfheal"], "engines.selfheal.clusters: found nothing"),
+        ([{"selfheal": None}], "engines.selfheal.clusters: found nothing"),
+        ([{"selfheal": ["clusters"]}], "engines.selfheal: found 'list'; allowed: a mapping"),
+        ([{"selfheal": {"clusters": {}}}], "engines.selfheal.clusters: found {}"),
+    ],
+)
+def test_an_engine_without_settings_is_told(engines, told):
+    with pytest.raises(config.ConfigError, match=r".") as caught:
+        config.load({"engines": engines})
+    assert told in str(caught.value)
+
+
+def test_the_engine_may_be_listed_in_a_mapping_or_under_another_name():
+    assert config.load({"engines": {"selfheal": MINIMAL}}).clusters
+    assert config.load({"engines": [{"healer": {"engine_module": "selfheal", **MINIMAL}}]}).clusters
+
+
+def test_without_a_job_cache_there_are_no_results_to_read():
+    assert problems(MINIMAL, job_cache=False)[0].startswith("job_cache: found false")
+    assert load(MINIMAL, job_cache=False, ext_job_cache="redis").clusters
