@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 REQUESTS = "selfheal/request/"
 VERSION = 1
+DOWN_S = 1.0  #: finding out that the bus is down takes a second: not for every event
 
 
 class Bus:
@@ -27,21 +28,31 @@ class Bus:
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = opts
         self._event: Any = None
+        self._down_until: float | None = None
 
     def fire(self, tag: str, data: Mapping[str, Any]) -> bool:
-        """Fire one event; False if the bus cannot be reached."""
-        for _ in range(2):  # the second time over a new connection
+        """Fire one event; False if the bus cannot be reached. Then nothing is tried again for a second."""
+        if self._down_until is not None and time.monotonic() < self._down_until:
+            return False
+        for _ in range(1 if self._event is None else 2):  # an old connection may have gone stale
             try:
                 if self._event is None:
                     self._event = salt.utils.event.get_master_event(
                         dict(self._opts), self._opts["sock_dir"], listen=False
                     )
                 if self._event.fire_event({"v": VERSION, **data}, tag, timeout=1000):
+                    if self._down_until is not None:
+                        log.warning("selfheal: the event bus can be reached again")
+                    self._down_until = None
                     return True
             except Exception:
                 log.debug("selfheal: firing %s failed", tag, exc_info=True)
             self.close()
-        log.error("selfheal: the event bus cannot be reached, %s was not fired", tag)
+        if self._down_until is None:
+            log.error(
+                "selfheal: the event bus cannot be reached; %s and what follows is not fired", tag
+            )
+        self._down_until = time.monotonic() + DOWN_S
         return False
 
     def close(self) -> None:

@@ -29,8 +29,9 @@ import psutil
 
 MARKER = "SELFHEAL_LAB"
 
-# Sockets of Salt and supervisord lie a few folders below, and a unix socket's path ends at 107 characters.
-LONGEST_ROOT = 60
+# A unix socket's path ends at 107 characters, and the longest here adds 49 to the root:
+# `/app1/run/minion/minion_event_172dd4a036_pull.ipc`
+LONGEST_ROOT = 50
 
 GIVE_UP_S = 10.0
 QUIET_S = 0.2

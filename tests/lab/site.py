@@ -25,7 +25,7 @@ import psutil
 import requests
 import salt.client
 import salt.config
-import salt.runner
+import salt.loader
 import salt.utils.event
 
 from tests.lab import daemons
@@ -400,13 +400,11 @@ class Site:
             return bus.fire_event(dict(data or {}), tag)
 
     def run_runner(self, function, *args, **kwargs):
-        """A runner in this process, as the master's user. Its return value, an exception if it raised."""
-
-        def run():
-            with salt.runner.RunnerClient(self.master_opts()) as client:
-                return client.cmd(function, arg=list(args), kwarg=kwargs, print_event=False)
-
-        return _in_a_thread(run)
+        """A runner's function in this process, through Salt's loader: its return value, or what it raised."""
+        # Not RunnerClient: it would store a job for each call, and 3008 complains at exit of what that leaves open.
+        return _in_a_thread(
+            lambda: salt.loader.runner(self.master_opts())[function](*args, **kwargs)
+        )
 
     def salt_run(self, *args, timeout=60, **kwargs):
         """``salt-run`` as an operator types it: ``returncode``, ``stdout``, ``stderr``, ``data``."""
@@ -440,14 +438,38 @@ class Site:
         )
 
     def engine_pid(self):
-        """Pid of the healer's engine among the master's children, None if there is none."""
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self.master.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    title = " ".join(child.cmdline())
-                    if "Engine(" in title and "selfheal" in title.rpartition("Engine(")[2]:
-                        return child.pid
+        """
+        Pid of the healer's engine among the master's children, None if there is none.
+
+        It is the one that holds the ledger; an engine that heals nothing is known by its title, which Salt gives to
+        its first process only (3008: the one that follows a killed engine is called ``Engine``).
+        """
+        for child in psutil.Process(self.master.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if any(file.path.endswith(".sqlite3.lock") for file in child.open_files()):
+                    return child.pid
+                title = " ".join(child.cmdline())
+                if "selfheal" in title.rpartition("Engine(")[2]:
+                    return child.pid
         return None
+
+    def wait_until_warm(self):
+        """Wait until the engine has run for so long that it may act."""
+        age_s = time.time() - psutil.Process(self.engine_pid()).create_time()
+        time.sleep(max(0.0, 16.0 - age_s))
+
+    def wait_until_quiet(self):
+        """Wait until the engine is warm, every node serves and no incident is open."""
+        self.wait_until_warm()
+        with self.events("selfheal/incident/*") as events:
+            for node in self.nodes.values():
+                node.wait_serving(60)
+            # It saw the site's own start as an outage, too.
+            while any(
+                c["incidents"] for c in self.run_runner("selfheal.status")["clusters"].values()
+            ):
+                ended = len(events.matching("*/resolved"))
+                events.wait("*/resolved", count=ended + 1, timeout=60)
 
     def logs(self):
         """Name → path of every log file there is."""

@@ -44,12 +44,12 @@ def policy(**changes):
 class World:
     """Nodes that are well until told otherwise, polled every second."""
 
-    def __init__(self, *policies, limits=Limits(), remembered=None, now=1_000_000.0):
+    def __init__(self, *policies, limits=None, remembered=None, now=1_000_000.0):
         self.policies = {p.name: p for p in policies or (policy(),)}
         self.now = now
         self.faults = {(p.name, n): None for p in self.policies.values() for n in p.nodes}
         self.effects = []
-        self.state, effects = begin(self.policies, limits, remembered or {}, now)
+        self.state, effects = begin(self.policies, limits or Limits(), remembered or {}, now)
         self.effects += effects
 
     def step(self, event):
@@ -96,7 +96,9 @@ class World:
             self.step(Returned(attempt.id, node, outcome, detail))
 
     def ask(self, action="highstate", nodes=(), cluster="runbook", id="r1"):
-        effects = self.step(Requested(Request(id, cluster, action, tuple(nodes), "", "test", "app")))
+        effects = self.step(
+            Requested(Request(id, cluster, action, tuple(nodes), "", "test", "app"))
+        )
         return next(e for e in effects if isinstance(e, Answer))
 
     # what came of it
@@ -132,7 +134,9 @@ class World:
         return [(e.incident.id, e.said) for e in self.effects if isinstance(e, Announce)]
 
     def last_said(self, incident="runbook-1"):
-        return [e for e in self.effects if isinstance(e, Announce) and e.incident.id == incident][-1]
+        return [e for e in self.effects if isinstance(e, Announce) and e.incident.id == incident][
+            -1
+        ]
 
     def heal(self, *nodes, after=2):
         """The job in flight returns, and these nodes are well."""

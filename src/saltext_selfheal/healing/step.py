@@ -546,7 +546,7 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
         s.incident,
         tried=tuple(n for n in s.incident.tried if n not in acting),
         not_before=s.now + pause_s,
-        held="",
+        held="after",  # said with its reason; the gate of that name adds nothing to it
     )
 
 
@@ -582,7 +582,7 @@ class Row:
 
 
 TRANSITIONS: tuple[Row, ...] = (
-    Row(Phase.SUSPECTED, _asked, Phase.OPEN, "{action} was requested", _open),
+    Row(Phase.SUSPECTED, _asked, Phase.OPEN, "{asked}", _open),
     Row(Phase.SUSPECTED, _ended_unconfirmed, Phase.RESOLVED, "it ended before it was confirmed"),
     Row(Phase.SUSPECTED, _confirmed, Phase.OPEN, "{fault} confirmed: {evidence}", _open),
     #
@@ -687,6 +687,7 @@ def _last_action(s: Sight) -> str:
 
 _WORDS: dict[str, Callable[[Sight], str]] = {
     "fault": lambda s: s.incident.fault.value,
+    "asked": lambda s: s.incident.why,
     "evidence": lambda s: s.evidence,
     "action": _last_action,
     "target": lambda s: ", ".join(s.intent.nodes) if s.intent else "",
@@ -813,6 +814,8 @@ def _begin(
         why=why,
     )
     cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
+    if fault is Fault.REQUESTED:  # nothing is suspected: it opens in the same step
+        return cluster, []
     return cluster, [Announce(incident, Phase.SUSPECTED.value, why)]
 
 

@@ -1,0 +1,362 @@
+"""Pages that the code writes: settings, faults, gates, transitions.
+
+Before Sphinx reads a page, this writes ``reference/_*.md``, which pages include. What the code cannot tell (what proves
+a fault, what a gate means to an operator, what this release does not yet act on) stands here, and a build fails if the
+code knows a name that is missing here or the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from typing import Literal
+from typing import get_args
+from typing import get_origin
+
+import yaml
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from saltext_selfheal import config
+from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing import gates
+from saltext_selfheal.healing import step
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Mode
+
+#: Settings that are read and checked, and that nothing acts on so far.
+WITHOUT_EFFECT = {
+    "clusters.<name>.tables",
+    "clusters.<name>.settle",
+    "clusters.<name>.flapping",
+    "clusters.<name>.requests.rate",
+    "webhooks",
+    "formula_secretkey",
+    "ledger.keep",
+}
+
+#: Whether this release's probe looks for a fault, and what proves it.
+EVIDENCE: dict[Fault, tuple[bool, str]] = {
+    Fault.DEAD: (True, "The node refuses the connection."),
+    Fault.HUNG: (
+        True,
+        "TCP is accepted, then TLS, the handshake or the answer does not come in time.",
+    ),
+    Fault.UNREACHABLE: (True, "No answer to TCP, no route, or a name that does not resolve."),
+    Fault.UNAVAILABLE: (False, "Nodes answer, but a table cannot be read or written."),
+    Fault.PARTITIONED: (False, "Nodes disagree about who is connected to whom."),
+    Fault.AUTH: (True, "The login is refused: wrong password, unknown user."),
+    Fault.TLS: (True, "The TLS handshake fails: certificate, host name, protocol."),
+    Fault.ALIEN: (True, "Something answers on the port that does not speak as RethinkDB does."),
+    Fault.SLOW: (False, "Answers come, but take too long."),
+    Fault.ISSUE: (False, "The database itself reports an issue."),
+    Fault.REQUESTED: (True, "Somebody asked for healing while the probe saw nothing wrong."),
+}
+
+#: Gate → the name under which it is announced, and what it asks.
+GATES: dict[str, tuple[str, str]] = {
+    "mode": (
+        "mode",
+        "Is the mode `auto`? The more careful of the cluster's and the step's counts.",
+    ),
+    "warm_up": (
+        "warm-up",
+        f"Has the engine run for {gates.WARM_UP_S:.0f} s and probed each node concerned {gates.WARM_UP_POLLS} times?",
+    ),
+    "target": (
+        "target",
+        "Is at least one node named, and is every one of them configured and inside `minions`?",
+    ),
+    "confirmed": ("confirmed", "Has the fault lasted for `confirm` on every node concerned?"),
+    "decided": (
+        "decided",
+        "Before the first attempt on dead nodes: is every suspected node of the cluster decided, so that all "
+        "dead ones are started together?",
+    ),
+    "in_flight": ("in flight", "Has the cluster's previous attempt ended?"),
+    "locked": ("locked", "Is no locked incident open on these nodes?"),
+    "after": ("after", "Has the step's `after` passed since the incident opened?"),
+    "cooldown": (
+        "cooldown",
+        "Has each node rested since an attempt of another incident? Counted from that attempt's end.",
+    ),
+    "budget": ("budget", "Has each node attempts left in its sliding window?"),
+    "limits": ("limits", "Are attempts left over all clusters?"),
+    "storm": (
+        "storm",
+        "With three clusters or more: do few enough of them show a fault for the cause to lie in each?",
+    ),
+    "one_at_a_time": (
+        "one at a time",
+        "Is at most one node concerned that may still serve and, if it is well, are all others well, too?",
+    ),
+}
+
+_UNITS = [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)]
+
+
+def duration(seconds: float) -> str:
+    """As an operator writes it."""
+    if seconds and seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    unit, size = next((u for u in _UNITS if seconds and seconds % u[1] == 0), ("s", 1))
+    return f"{seconds / size:g}{unit}"
+
+
+# ---------------------------------------------------------------- settings: forms and defaults
+
+
+def _is(alias: Any, field: FieldInfo) -> bool:
+    """Whether the field was declared with this Annotated alias of `config`."""
+    return get_args(alias)[1] in field.metadata or alias in get_args(field.annotation)
+
+
+_FORMS: list[tuple[Any, str]] = [
+    (config.Duration, "duration"),
+    (config.PositiveDuration, "duration, more than 0"),
+    (config.DurationOrOff, "duration, or `off`"),
+    (config.Count, "whole number, 0 or more"),
+    (config.Share, "share in percent, or `off`"),
+    (config.Rate, "number per `s`, `m` or `h`, or `off`"),
+    (config.Confirm, "duration, or a duration per fault"),
+    (config.Escalation, "list of steps, or a list of steps per fault"),
+    (config.ModeSetting, ", ".join(f"`{m.value}`" for m in Mode)),
+]
+
+
+def _form(field: FieldInfo) -> str:
+    for alias, form in _FORMS:
+        if _is(alias, field):
+            return form
+    kind = field.annotation
+    if type(None) in get_args(kind):
+        kind = next(one for one in get_args(kind) if one is not type(None))
+    if get_origin(kind) is dict and get_args(kind)[1] is config.NodeAddress:
+        return "mapping of minion id to address"
+    if get_origin(kind) is list:
+        of = get_args(kind)[0]
+        words = f": {_words(of)}" if get_origin(of) is Literal else ""
+        return f"list{words}"
+    if get_origin(kind) is Literal:
+        return _words(kind)
+    if kind in (str, SecretStr):
+        return "text"
+    raise ExtensionError(f"tables.py does not know how to describe a setting of type {kind}")
+
+
+def _words(literal: Any) -> str:
+    return ", ".join(f"`{word}`" for word in get_args(literal))
+
+
+def _plain(value: Any, field: FieldInfo) -> str:
+    """A default value as it would stand in the file."""
+    if value is None:
+        return "null"
+    if isinstance(value, SecretStr):
+        return repr(value.get_secret_value())
+    if isinstance(value, Enum):
+        return str(value.value)
+    if _is(config.Confirm, field):
+        return _confirm(value)
+    if _is(config.Rate, field):
+        number, per_s = value
+        return f"{number}/{duration(per_s)[1:]}"
+    if _is(config.Share, field):
+        return f"{value:.0%}"
+    if any(_is(a, field) for a in (config.Duration, config.PositiveDuration, config.DurationOrOff)):
+        return duration(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return "{}" if not value else ""
+    return str(value)
+
+
+def _confirm(per_fault: dict[Fault, float]) -> str:
+    usual = Counter(per_fault.values()).most_common(1)[0][0]
+    own = [f"{f.value}: {duration(s)}" for f, s in per_fault.items() if s != usual]
+    return f"{{{', '.join([*own, f'default: {duration(usual)}'])}}}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        raise ExtensionError(f"no default for {field}")
+    if _is(config.Escalation, field):
+        return "per fault"
+    return f"`{_plain(value, field)}`"
+
+
+# ---------------------------------------------------------------- settings: the page
+
+
+def _group(field: FieldInfo) -> type[config.Settings] | None:
+    """The settings inside this one, if it is a group or a mapping of groups."""
+
+    def inside(kind: Any) -> type[config.Settings] | None:
+        if isinstance(kind, type) and issubclass(kind, config.Settings):
+            return kind
+        return next((found for one in get_args(kind) if (found := inside(one))), None)
+
+    return inside(field.annotation)
+
+
+def _fields(model: type[config.Settings], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Each setting with its path, groups before what is in them."""
+    for name, field in model.model_fields.items():
+        path = f"{above}{name}"
+        yield path, field
+        group = _group(field)
+        if group is not None:
+            by_name = ".<name>" if get_origin(field.annotation) is dict else ""
+            yield from _fields(group, f"{path}{by_name}.")
+
+
+def _without_effect(path: str) -> bool:
+    return any(path == one or path.startswith(f"{one}.") for one in WITHOUT_EFFECT)
+
+
+def settings_page(example: Path) -> str:
+    fields = dict(_fields(config.EngineSettings))
+    _check_example(example, fields)
+    unknown = WITHOUT_EFFECT - set(fields)
+    if unknown:
+        raise ExtensionError(f"tables.py names settings that do not exist: {sorted(unknown)}")
+    groups: dict[str, list[str]] = {}
+    for path in fields:
+        groups.setdefault(path.rpartition(".")[0], []).append(path)
+    parts = []
+    for group, paths in groups.items():
+        parts += [f"## `{group}`" if group else "## The engine", ""]
+        for path in paths:
+            parts += _entry(path, fields[path], path in groups or f"{path}.<name>" in groups)
+    return "\n".join(parts) + "\n"
+
+
+def _entry(path: str, field: FieldInfo, group: bool) -> list[str]:
+    name = path.rpartition(".")[2]
+    if group:
+        by_name = get_origin(field.annotation) is dict
+        form = "mapping of name to group" if by_name else "group"
+        below = f"`{path}.<name>`" if by_name else f"`{path}`"
+        default = "required" if field.is_required() else f"see {below}"
+        if not by_name and any("_off_is" in repr(m) for m in field.metadata):
+            form = "group, or `off`"
+        if not field.is_required() and field.get_default() in (None, {}):
+            default = "none"
+    else:
+        form, default = _form(field), _default(field)
+    text = f"{field.description}"
+    if _without_effect(path):
+        text += " *Checked, but without effect in this release.*"
+    told = "**required**" if default == "required" else f"default: {default}"
+    return [f"`{name}`", f": {form} · {told}", "", f"  {text}", ""]
+
+
+def _check_example(example: Path, fields: dict[str, FieldInfo]) -> None:
+    """The example is one the engine accepts, and it sets everything that has an effect."""
+    text = re.sub(r"sdb://\S+", "resolved", example.read_text())
+    opts = yaml.safe_load(text)
+    try:
+        config.load(opts)
+    except config.ConfigError as exc:
+        raise ExtensionError(f"{example.name} is refused: {exc}") from exc
+    given = set(_paths(config.EngineSettings, config.entry(opts)))
+    missing = [path for path in fields if not _without_effect(path) and path not in given]
+    if missing:
+        raise ExtensionError(f"{example.name} does not show: {', '.join(missing)}")
+
+
+def _paths(model: type[config.Settings], given: dict[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in given.items():
+        field = model.model_fields[name]
+        yield f"{above}{name}"
+        group = _group(field)
+        if group is None or not isinstance(value, dict):
+            continue
+        if get_origin(field.annotation) is dict:
+            for one in value.values():
+                yield from _paths(group, one, f"{above}{name}.<name>.")
+        else:
+            yield from _paths(group, value, f"{above}{name}.")
+
+
+# ---------------------------------------------------------------- faults, gates, transitions
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
+
+
+def _same(ours: set[Any], theirs: set[Any], what: str) -> None:
+    if ours != theirs:
+        raise ExtensionError(f"tables.py and the code disagree about {what}: {ours ^ theirs}")
+
+
+def faults_table() -> str:
+    _same(set(EVIDENCE), set(Fault), "faults")
+    rows = []
+    for fault, (looked_for, evidence) in EVIDENCE.items():
+        steps = " → ".join(s.action.value for s in escalation.DEFAULT[fault])
+        helps = f"{steps} → lock" if steps else "none: announced, left to people"
+        if fault is Fault.REQUESTED:
+            helps = "the action asked for, once"
+        never = ", ".join(sorted(a.value for a in escalation.NEVER.get(fault, ())))
+        mark = "" if looked_for else " *Not looked for in this release.*"
+        rows.append([f"`{fault.value}`", evidence + mark, helps, never and f"`{never}`"])
+    return _table(["fault", "evidence", "steps by default", "never"], rows)
+
+
+def gates_table() -> str:
+    _same(set(GATES), {gate.__name__ for gate in gates.GATES}, "gates")
+    rows = [list(GATES[gate.__name__]) for gate in gates.GATES]
+    return _table(["gate", "asks; a yes is open"], [[f"`{name}`", text] for name, text in rows])
+
+
+def transitions_table() -> str:
+    rows = []
+    for row in step.TRANSITIONS:
+        why = re.sub(r"\{(\w+)\}", r"*\1*", row.why)
+        said = "—" if row.said is None else f"`{row.said or row.leads_to.value}`"
+        rows.append([row.leaves.value, row.leads_to.value, said, why])
+    return _table(["from", "to", "announced as", "why, in the words an operator reads"], rows)
+
+
+def reactor_files(folder: Path) -> str:
+    files = {path.stem: path for path in folder.glob("*.sls")}
+    _same(set(files), {action.value for action in Action}, "reactor files")
+    return "\n".join(
+        f"## {name}.sls\n\n```{{literalinclude}} ../../reactor/{name}.sls\n:language: jinja\n```\n"
+        for name in sorted(files)
+    )
+
+
+def write(app: Sphinx) -> None:
+    docs = Path(app.srcdir)
+    pages = {
+        "settings": settings_page(docs / "reference" / "selfheal.conf"),
+        "faults": faults_table(),
+        "gates": gates_table(),
+        "transitions": transitions_table(),
+        "reactor": reactor_files(docs.parent / "reactor"),
+    }
+    for name, text in pages.items():
+        path = docs / "reference" / f"_{name}.md"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

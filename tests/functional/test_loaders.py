@@ -1,0 +1,237 @@
+"""The loader modules, found through the package's entry point by Salt's own loaders."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import salt.loader
+import salt.utils.json
+import salt.utils.yaml
+from salt.exceptions import SaltInvocationError
+
+from saltext_selfheal import config
+from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger import engine_alive
+from tests.functional.conftest import REACTOR
+from tests.functional.conftest import SETTINGS
+
+
+@pytest.fixture
+def runner(opts):
+    return salt.loader.runner(opts)
+
+
+def test_all_functions_are_found(opts, runner):
+    modules = salt.loader.minion_mods(opts)
+    engines = salt.loader.engines(opts, modules, runner, {})
+    assert "selfheal.start" in engines
+    assert {f for f in runner if f.startswith("selfheal.")} == {
+        f"selfheal.{name}" for name in ("trigger", "status", "history", "config")
+    }
+    assert {f for f in modules if f.startswith("selfheal.")} == {
+        f"selfheal.{name}" for name in ("trigger", "highstate", "restart", "probe", "attempt")
+    }
+
+
+def test_the_engine_does_not_load_on_a_minion(opts, runner, caplog):
+    opts["__role"] = "minion"
+    assert "selfheal.start" not in salt.loader.engines(
+        opts, salt.loader.minion_mods(opts), runner, {}
+    )
+    assert "runs on a master only" in caplog.text
+
+
+def test_status_before_the_engine_ever_ran(runner):
+    told = runner["selfheal.status"]()
+    assert told["engine"] == "not running"
+    assert "no ledger" in told["errors"][0]
+    assert told["clusters"]["runbook"]["nodes"]["db1"] == "unknown: not probed yet"
+
+
+def test_status_shows_what_is_wrong_with_the_settings(opts):
+    opts["engines"] = [{"selfheal": {**SETTINGS, "moed": "auto"}}]
+    told = salt.loader.runner(opts)["selfheal.status"]()
+    assert told["engine"].startswith("heals nothing")
+    assert told["errors"] == [
+        "engines.selfheal.moed: found an unknown key; allowed: mode, clusters, limits, webhooks, "
+        "formula_secretkey, ledger"
+    ]
+
+
+def test_a_request_while_the_engine_is_down_is_stored_and_said_to_be(opts, runner):
+    Ledger(config.load(opts).ledger_path(opts)).close()
+    told = runner["selfheal.trigger"]("runbook", reason="drift", request="r1")
+    assert told["reply"] == "stored"
+    assert "the engine is not running" in told["why"]
+
+
+def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
+    with pytest.raises(SaltInvocationError, match="no ledger; the engine has not run yet"):
+        runner["selfheal.trigger"]("runbook")
+
+
+@pytest.mark.parametrize(
+    ("function", "kwargs", "told"),
+    [
+        ("trigger", {"cluster": "a*"}, "cluster: found 'a\\*'"),
+        ("trigger", {"cluster": "runbook", "nodes": 5}, "nodes: found 5"),
+        ("status", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
+        ("history", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
+        ("history", {"since": "yesterday"}, "since: found 'yesterday'; allowed: a duration"),
+        ("history", {"limit": 0}, "limit: found 0; allowed"),
+        ("config", {"nodes": []}, "nodes: found \\[\\]"),
+        ("config", {"nodes": {"web1": "10.0.0.1"}}, "a node outside minions"),
+    ],
+)
+def test_bad_arguments_are_one_clear_error(runner, function, kwargs, told):
+    with pytest.raises(SaltInvocationError, match=told):
+        runner[f"selfheal.{function}"](**kwargs)
+
+
+def test_the_printed_drop_in_is_complete_and_right(opts, runner):
+    opts["engines"], opts["reactor"] = [], []
+    printed = salt.loader.runner(opts)["selfheal.config"](
+        nodes={"db1": "10.0.0.11", "db2": "10.0.0.12:29015"}
+    )
+    read = salt.utils.yaml.safe_load(printed)
+    assert config.load({**opts, **read}).clusters["runbook"].nodes["db2"].port == 29015
+    mapped = {tag.rsplit("/", 1)[1]: files for one in read["reactor"] for tag, files in one.items()}
+    assert mapped == {path.stem: [str(path)] for path in REACTOR.glob("*.sls")}
+    assert "NOTE" not in printed
+
+
+def test_the_printed_drop_in_warns_of_lists_that_it_would_replace(opts):
+    opts["engines"] = [{"logstash": {}}]
+    assert "# NOTE: this replaces the `engines:`" in salt.loader.runner(opts)["selfheal.config"]()
+
+
+def test_a_request_from_a_minion_is_refused_there_if_it_has_not_the_form(opts):
+    opts["__role"] = "minion"
+    told = salt.loader.minion_mods(opts)["selfheal.trigger"]("../x")
+    assert told["sent"] is False
+    assert "cluster: found '../x'" in told["error"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"address": "a:b:c"}, {"address": 5}, {"address": "a", "timeout": 0}]
+)
+def test_a_probe_of_nothing_is_one_clear_error(opts, wrong):
+    with pytest.raises(SaltInvocationError, match="allowed"):
+        salt.loader.minion_mods(opts)["selfheal.probe"](**wrong)
+
+
+def test_a_probe_of_a_closed_port_says_dead(opts):
+    told = salt.loader.minion_mods(opts)["selfheal.probe"]("127.0.0.1:1")
+    assert (told["well"], told["fault"]) == (False, "dead")
+
+
+# ---------------------------------------------------------------- the engine by itself
+
+ENGINE = """
+import json, logging, sys
+import salt.config, salt.loader
+logging.basicConfig(level="INFO", stream=sys.stderr, force=True)
+opts = salt.config.master_config(sys.argv[1])
+opts["engines"] = json.loads(sys.argv[2])
+runners, modules = salt.loader.runner(opts), salt.loader.minion_mods(opts)
+salt.loader.engines(opts, modules, runners, {})["selfheal.start"](unknown="keyword")
+"""
+
+
+@pytest.fixture
+def engine(opts, tmp_path):
+    """Start the engine as Salt does, but without a master around it; gives its process and the text it logs."""
+    started = []
+
+    def start(engines):
+        log = tmp_path / f"engine-{len(started)}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-c", ENGINE, opts["conf_file"], salt.utils.json.dumps(engines)],
+                stdout=out,
+                stderr=out,
+            )
+        started.append(process)
+        return process, log
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(log, text, timeout_s=30.0):
+    give_up = time.monotonic() + timeout_s
+    while text not in (told := log.read_text()):
+        assert time.monotonic() < give_up, told
+        time.sleep(0.02)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("engines", "told"),
+    [
+        (["selfheal"], "engines.selfheal.clusters: found nothing"),
+        ([{"selfheal": {**SETTINGS, "moed": 1}}], "engines.selfheal.moed: found an unknown key"),
+        (
+            [
+                {
+                    "selfheal": {
+                        "clusters": {"runbook": {"minions": "db*", "nodes": {"web1": "10.0.0.1"}}}
+                    }
+                }
+            ],
+            "runbook.nodes.web1: found a node outside minions 'db*'",
+        ),
+    ],
+)
+def test_an_engine_with_settings_that_cannot_be_used_lives_on_and_heals_nothing(
+    engine, opts, engines, told
+):
+    process, log = engine(engines)
+    text = until(log, told)
+    assert text.count(told) == 1
+    assert process.poll() is None
+    assert not config.EngineSettings.model_validate(SETTINGS).ledger_path(opts).parent.exists()
+
+
+def test_an_engine_without_a_bus_decides_and_records_all_the_same(engine, opts, runner):
+    settings = {
+        "clusters": {"runbook": {**SETTINGS["clusters"]["runbook"], "poll": "200ms", "confirm": 0}}
+    }
+    process, log = engine([{"selfheal": settings}])
+    path = config.load(opts).ledger_path(opts)
+    until(log, "runbook-1 (dead on db1, db2) open: db2 as well")
+    assert process.poll() is None
+    assert engine_alive(path)
+    told = runner["selfheal.status"]()
+    assert told["engine"] == "running"
+    assert told["clusters"]["runbook"]["incidents"]["runbook-1"]["nodes"] == ["db1", "db2"]
+    assert told["clusters"]["runbook"]["nodes"]["db2"].startswith("dead since")
+    answer = runner["selfheal.trigger"]("runbook", action="restart", reason="no connection")
+    assert answer["reply"] == Reply.JOINED.value
+    assert runner["selfheal.history"](limit=1)[0]["request"] == answer["request"]
+
+
+def test_a_second_engine_waits_for_the_first(engine, opts):
+    first, log = engine([{"selfheal": SETTINGS}])
+    until(log, "suspected")
+    second, other = engine([{"selfheal": SETTINGS}])
+    until(other, "waiting: ")
+    first.kill()
+    first.wait()
+    until(other, "suspected")
+    assert second.poll() is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_engine_that_cannot_write_its_ledger_lives_on_and_says_so(engine, opts):
+    path = config.load({"engines": [{"selfheal": SETTINGS}]}).ledger_path(opts)
+    path.parent.mkdir(parents=True)
+    path.parent.chmod(0o500)
+    process, log = engine([{"selfheal": SETTINGS}])
+    until(log, "nothing is healed")
+    assert process.poll() is None
