@@ -111,6 +111,12 @@ def _count(value: Any) -> int:
     raise _wrong("a whole number, 0 or more")
 
 
+def _positive_count(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000:
+        return value
+    raise _wrong("a whole number between 1 and 1000")
+
+
 def _share(value: Any) -> float:
     if value is False or value == "off":
         return 0.0
@@ -142,6 +148,7 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 PositiveDuration = Annotated[float, BeforeValidator(lambda v: _positive(_duration(v)))]
 DurationOrOff = Annotated[float, BeforeValidator(_duration_or_off)]
 Count = Annotated[int, BeforeValidator(_count)]
+PositiveCount = Annotated[int, BeforeValidator(_positive_count)]
 Share = Annotated[float, BeforeValidator(_share)]
 ModeSetting = Annotated[Mode, BeforeValidator(_mode)]
 Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
@@ -297,6 +304,30 @@ class FlappingSettings(Settings):
     )
 
 
+class SlowSettings(Settings):
+    above: DurationOrOff = Field(
+        0.0, description="An answer that takes longer is slow; `off` (default) = not looked for."
+    )
+    count: PositiveCount = Field(3, description="So many slow answers …")
+    of: PositiveCount = Field(5, description="… among so many make the node slow.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> SlowSettings:
+        if self.count > self.of:
+            raise _wrong("count at most as large as of")
+        return self
+
+
+class ViewSettings(Settings):
+    every: PositiveDuration = Field(
+        5.0, description="How often one live node is asked for the cluster's system tables."
+    )
+    timeout: PositiveDuration = Field(
+        20.0,
+        description="One deadline for that. A peer that hangs delays system tables by 15 s.",
+    )
+
+
 class RequestSettings(Settings):
     rate: Rate = Field(
         (6, 60.0), description="How many requests that would open or act are taken, such as `6/m`."
@@ -392,6 +423,10 @@ class ClusterSettings(Settings):
         description="After a node (re)started its tables may be opening: no `unavailable` for this long.",
     )
     stable: DurationOrOff = Field(30.0, description="Well for this long = resolved.")
+    slow: Annotated[SlowSettings, _off_is({"above": 0})] = Field(
+        SlowSettings(), description="When a node that answers counts as slow."
+    )
+    view: ViewSettings = Field(ViewSettings(), description="The look into the system tables.")
     escalation: Escalation = Field(
         default_factory=lambda: dict(escalation.DEFAULT),
         description="The steps, as one list for all faults or as lists per fault. Default: see "
@@ -434,7 +469,15 @@ class ClusterSettings(Settings):
             confirm_s=self.confirm,
             poll_s=self.poll,
             timeout_s=self.timeout,
+            settle_s=self.settle,
             stable_s=self.stable,
+            slow_above_s=self.slow.above,
+            slow_count=self.slow.count,
+            slow_of=self.slow.of,
+            flapping_changes=self.flapping.changes,
+            flapping_within_s=self.flapping.within,
+            flapping_quiet_s=self.flapping.quiet,
+            tables=tuple(self.tables),
             escalation=self.escalation,
             attempt_timeout_s=self.attempt.timeout,
             verify_s=self.attempt.verify,

@@ -30,6 +30,7 @@ from .healing.model import Reply
 from .healing.model import Request
 from .healing.model import Requested
 from .healing.model import State
+from .healing.model import Tell
 from .healing.model import Tick
 from .healing.step import begin
 from .healing.step import forgotten
@@ -224,6 +225,8 @@ class Healer:
                 self._announce(effect, jids, now)
             elif isinstance(effect, Answer):
                 self._answer(effect)
+            elif isinstance(effect, Tell):
+                self._say(effect)
 
     def _fire(self, attempt: Attempt, jids: Mapping[str, str], now: float) -> None:
         jid = jids.get(attempt.id) or self._ledger.jid(attempt.id)
@@ -246,7 +249,7 @@ class Healer:
         level = logging.INFO if quiet else logging.WARNING
         log.log(
             level, "selfheal: %s (%s on %s) %s: %s",
-            incident.id, incident.fault.value, ", ".join(incident.nodes), effect.said, effect.why,
+            incident.id, incident.called, ", ".join(incident.nodes), effect.said, effect.why,
         )  # fmt: skip
         step_now = (
             incident.steps[incident.step].action.value
@@ -257,7 +260,7 @@ class Healer:
             f"selfheal/incident/{incident.cluster}/{effect.said}",
             {
                 "incident": incident.id,
-                "fault": incident.fault.value,
+                "fault": incident.called,
                 "nodes": list(incident.nodes),
                 "phase": effect.said,
                 "step": step_now,
@@ -277,6 +280,11 @@ class Healer:
             request.id, request.action, request.cluster, request.asker, effect.reply.value, effect.why,
         )  # fmt: skip
         self._bus.fire(f"selfheal/decision/{request.id}", {"request": request.id})
+
+    def _say(self, effect: Tell) -> None:
+        where = " ".join(word for word in (effect.cluster, effect.node) if word)
+        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", effect.what, effect.why)
+        self._tell(effect.what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why})
 
     def _watch(self, jids: Mapping[str, str]) -> None:
         """Tell the job reader what is in flight now."""

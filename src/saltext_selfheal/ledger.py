@@ -31,6 +31,7 @@ from .healing.model import Effect
 from .healing.model import Finish
 from .healing.model import Fire
 from .healing.model import Request
+from .healing.model import Tell
 
 SCHEMA = 1
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
@@ -345,15 +346,22 @@ class Ledger:
             ended = now if incident.phase.value in ("resolved", "acknowledged") else None
             self._db.execute(
                 "INSERT OR REPLACE INTO incidents VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (incident.id, incident.cluster, incident.fault.value, json.dumps(incident.nodes),
+                (incident.id, incident.cluster, incident.called, json.dumps(incident.nodes),
                  incident.phase.value, incident.opened_at, incident.changed_at, ended, incident.attempts,
                  effect.why),
             )  # fmt: skip
-            told = {"said": effect.said, "fault": incident.fault.value, "nodes": incident.nodes,
+            told = {"said": effect.said, "fault": incident.called, "nodes": incident.nodes,
                     "step": incident.step, "attempt": effect.attempt, "why": effect.why}  # fmt: skip
             self._audit(now, incident.cluster, incident.id, "incident", told)
         elif isinstance(effect, Answer):
             self._answer(now, effect)
+        elif isinstance(effect, Tell):
+            told = {
+                "said": effect.what,
+                "nodes": [effect.node] if effect.node else [],
+                "why": effect.why,
+            }
+            self._audit(now, effect.cluster, None, "health", told)
 
     def _answer(self, now: float, effect: Answer) -> None:
         request = effect.request

@@ -1,49 +1,57 @@
-"""What one look at a RethinkDB node tells, and the loop that keeps looking.
+"""What a look at a RethinkDB node or cluster tells, and the loop that keeps looking.
 
-The official driver's protocol parts (handshake, query, response) are used over a transport of our own, because
-its connections know no deadline: a hung server would hold them for ever (driver 2.4.10). Everything here runs in
-one asyncio loop on one thread; no Salt call may enter it. A probe never raises: whatever goes wrong is a fault.
+Everything here runs in one asyncio loop on one thread; no Salt call may enter it. A probe never raises and never
+outlasts its deadline: whatever goes wrong is a fault with its evidence. A node is judged by its own dial alone;
+what the system tables of one node say of others is the cluster's view, asked for separately and more patiently.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import errno
 import logging
+import os
 import random
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
-from rethinkdb import net
-from rethinkdb.ast import ReQLDecoder
-from rethinkdb.errors import ReqlAuthError
-from rethinkdb.handshake import HandshakeV1_0
-from rethinkdb.ql2_pb2 import Query
-from rethinkdb.ql2_pb2 import Response
+from rethinkdb import RethinkDB
 
 from .config import Address
 from .config import ClusterSettings
+from .healing.model import ClusterView
 from .healing.model import Fault
+from .healing.model import Issue
 from .healing.model import Observation
+from .healing.model import Observed
+from .healing.model import Replica
+from .healing.model import Shard
+from .healing.model import Table
+from .healing.model import Viewed
+from .healing.model import ViewStatus
+from .wire import Forbidden
+from .wire import LoginRefused
+from .wire import Lost
+from .wire import Wire
 
 log = logging.getLogger(__name__)
 
-MAX_HANDSHAKE_BYTES = 64 * 1024
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_ITERATIONS = (
-    1_000_000  #: of PBKDF2; RethinkDB asks for 4,096, a hostile server for hours of CPU
-)
-REDIAL_S = 0.05  #: at least this between two looks at one node
 RESOLVER_THREADS = (
     4  #: getaddrinfo cannot be cancelled: a stuck one holds a thread of this pool only
 )
+CRYPTO_THREADS = 2
+REDIAL_S = 0.05  #: at least this between two looks at one node, however often it hangs up
+#: What the operating system says when it is this process that can open nothing more.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True)
@@ -54,349 +62,488 @@ class Target:
     node: str
     address: Address
     user: str = "admin"
-    password: str = ""
-    ca_certs: str | None = None
+    password: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = None
     poll_s: float = 2.0
     timeout_s: float = 2.0
 
 
-def targets(clusters: dict[str, ClusterSettings]) -> list[Target]:
-    """Every node of the settings."""
-    return [
-        Target(
-            cluster=name,
-            node=node,
-            address=address,
-            user=cluster.user,
-            password=cluster.password.get_secret_value(),
-            ca_certs=cluster.tls.ca_certs if cluster.tls else None,
-            poll_s=cluster.poll,
-            timeout_s=cluster.timeout,
-        )
-        for name, cluster in clusters.items()
-        for node, address in cluster.nodes.items()
-    ]
+@dataclass(frozen=True)
+class ViewPlan:
+    """How a cluster's system tables are looked at."""
+
+    every_s: float = 5.0
+    timeout_s: float = 20.0
 
 
-class _Alien(Exception):
-    """The peer does not speak as RethinkDB does."""
+def tls_context(ca_certs: str) -> ssl.SSLContext:
+    """What a node's certificate is checked against. Raises OSError or ssl.SSLError if the file is of no use."""
+    return ssl.create_default_context(cafile=ca_certs)
 
 
-class _Lost(Exception):
-    """The connection ended."""
+def targets(clusters: Mapping[str, ClusterSettings]) -> list[Target]:
+    """Every node of the settings. Raises OSError or ssl.SSLError for CA certificates that cannot be read."""
+    found = []
+    for name, cluster in clusters.items():
+        tls = tls_context(cluster.tls.ca_certs) if cluster.tls else None
+        for node, address in cluster.nodes.items():
+            found.append(
+                Target(
+                    cluster=name,
+                    node=node,
+                    address=address,
+                    user=cluster.user,
+                    password=cluster.password.get_secret_value(),
+                    tls=tls,
+                    poll_s=cluster.poll,
+                    timeout_s=cluster.timeout,
+                )
+            )
+    return found
 
 
-class _Wire(asyncio.Protocol):
-    """Bytes in, whole messages out, bounded; and the moment the connection ends."""
+# ---------------------------------------------------------------- names
+
+
+class Resolver:
+    """Names → addresses in a bounded pool of its own; the last good ones serve while it is stuck."""
 
     def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.lost = asyncio.Event()
-        self._buffer = bytearray()
-        self._limit = MAX_HANDSHAKE_BYTES
-        self._arrived = asyncio.Event()
+        self._pool = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="selfheal-resolve")
+        self._good: dict[Address, list[tuple[int, Any]]] = {}
+        self._asking: dict[Address, asyncio.Future[list[tuple[int, Any]]]] = {}
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+    async def resolve(self, address: Address, patience_s: float) -> list[tuple[int, Any]]:
+        """(family, socket address) pairs. Raises socket.gaierror, or TimeoutError after ``patience_s``."""
+        literal = _literal(address)
+        if literal is not None:
+            return [literal]
+        asking = self._asking.get(address)
+        if asking is None:
+            loop = asyncio.get_running_loop()
+            asking = loop.run_in_executor(self._pool, _getaddrinfo, address)
+            asking.add_done_callback(lambda done: self._answered(address, done))
+            self._asking[address] = asking
+        good = self._good.get(address)
+        try:
+            # With something to fall back on, most of the time is kept for the dial.
+            patience_s = patience_s / 4 if good else patience_s
+            return await asyncio.wait_for(asyncio.shield(asking), patience_s)
+        except asyncio.TimeoutError:
+            if good:
+                return good
+            raise
+        except socket.gaierror as exc:
+            # A resolver that fails for the moment is as good as stuck; a name that does not exist is an answer.
+            if good and exc.errno == socket.EAI_AGAIN:
+                return good
+            raise
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if len(self._buffer) > self._limit and self.transport is not None:
-            self.transport.pause_reading()  # whoever waits sees what is too much
-        self._arrived.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
-        self._arrived.set()
-
-    def send(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
+    def _answered(self, address: Address, done: asyncio.Future[list[tuple[int, Any]]]) -> None:
+        self._asking.pop(address, None)
+        if not done.cancelled() and done.exception() is None:
+            self._good[address] = done.result()
 
     def close(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _more(self) -> None:
-        if self.lost.is_set():
-            raise _Lost
-        self._arrived.clear()
-        await self._arrived.wait()
 
-    async def until_nul(self) -> bytes:
-        """One handshake message, without its NUL."""
-        while True:
-            end = self._buffer.find(b"\0", 0, MAX_HANDSHAKE_BYTES)
-            if end >= 0:
-                message = bytes(self._buffer[:end])
-                del self._buffer[: end + 1]
-                return message
-            if len(self._buffer) > MAX_HANDSHAKE_BYTES:
-                raise _Alien(
-                    f"sent more than {MAX_HANDSHAKE_BYTES} bytes without ending its greeting"
-                )
-            await self._more()
+def _getaddrinfo(address: Address) -> list[tuple[int, Any]]:
+    rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]
 
-    async def answer(self) -> tuple[int, bytes]:
-        """One answer: its token and its JSON."""
-        self._limit = MAX_ANSWER_BYTES
-        while len(self._buffer) < 12:
-            await self._more()
-        token, size = struct.unpack_from("<QL", self._buffer)
-        if size > MAX_ANSWER_BYTES:
-            raise _Alien(f"announces an answer of {size} bytes")
-        while len(self._buffer) < 12 + size:
-            await self._more()
-        body = bytes(self._buffer[12 : 12 + size])
-        del self._buffer[: 12 + size]
-        return token, body
+
+def _literal(address: Address) -> tuple[int, Any] | None:
+    host, _, zone = address.host.partition("%")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        if family == socket.AF_INET:
+            return (family, (host, address.port))
+        scope = socket.if_nametoindex(zone) if zone else 0
+        return (family, (host, address.port, 0, scope))
+    return None
+
+
+# ---------------------------------------------------------------- one node
 
 
 class Look:
     """One node, looked at again and again over one connection as long as it holds."""
 
-    def __init__(self, target: Target, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, target: Target, resolver: Resolver, crypto: Executor) -> None:
         self.target = target
-        self._pool = pool
-        self._wire: _Wire | None = None
-        self._version: str | None = None
-        self._token = 0
-        self._stage = ""
-        self._addresses: list[tuple[Any, ...]] = []
-        self._tls: ssl.SSLContext | None = None
+        self._resolver = resolver
+        self._crypto = crypto
+        self._wire: Wire | None = None
+        self._stage = "name"
+        self._idle: asyncio.Future[None] | None = None
+        self.answers = False  #: as of the last probe
 
     @property
-    def ended(self) -> asyncio.Event | None:
-        """Set when the open connection ends; None without one."""
-        return self._wire.lost if self._wire else None
+    def wire(self) -> Wire | None:
+        """The open connection; None without one."""
+        return self._wire if self._wire is not None and self._wire.open else None
 
     def close(self) -> None:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
 
+    async def idle(self, until: float) -> None:
+        """Wait until then (of the loop's clock), or until the connection ends: that is an observation, too."""
+        if self._wire is not None and not self._wire.open:
+            return
+        loop = asyncio.get_running_loop()
+        idle = self._idle = loop.create_future()
+        timer = loop.call_at(until, _wake, idle)
+        try:
+            await idle
+        finally:
+            timer.cancel()
+            self._idle = None
+
+    def _lost(self) -> None:
+        if self._idle is not None:
+            _wake(self._idle)
+
     async def probe(self) -> Observation:
-        """Look once, within the target's timeout. Never raises but for cancellation."""
+        """Look once, within the target's timeout. Raises nothing but cancellation."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        fault: Fault | None
         info: dict[str, Any] = {}
+        fault: Fault | None = None
+        evidence, ours = "answers", False
         try:
-            info = await asyncio.wait_for(self._look(), self.target.timeout_s)
-            fault, evidence = None, "answers"
+            info = await self._look(began + self.target.timeout_s)
         except asyncio.CancelledError:
             self.close()
             raise
-        except BaseException as exc:
+        except Exception as exc:
             self.close()
             fault, evidence = self._judge(exc)
+            ours = isinstance(exc, OSError) and exc.errno in _OURS
+        self.answers = fault is None
+        version = self._wire.version if self._wire is not None else None
         return Observation(
             cluster=self.target.cluster,
             node=self.target.node,
             fault=fault,
             evidence=evidence,
             latency_s=loop.time() - began,
-            server_id=info.get("id"),
-            server_name=info.get("name"),
-            version=self._version if fault is None else None,
+            server_id=_text(info.get("id")),
+            server_name=_text(info.get("name")),
+            version=version[:100] if version else None,
+            ours=ours,
         )
 
-    def _judge(self, exc: BaseException) -> tuple[Fault, str]:
+    def _judge(self, exc: Exception) -> tuple[Fault, str]:
         """Which fault an exception proves. The stage tells where the time ran out."""
         at = f"{self.target.address}"
         within = f"within {self.target.timeout_s:g} s"
-        if isinstance(exc, (asyncio.TimeoutError, TimeoutError)):
+        if isinstance(exc, asyncio.TimeoutError):
             return {
                 "name": (Fault.UNREACHABLE, f"name of {at} does not resolve {within}"),
                 "connect": (Fault.UNREACHABLE, f"{at} does not answer to TCP {within}"),
                 "tls": (Fault.HUNG, f"{at} accepts TCP, but no TLS handshake {within}"),
                 "handshake": (Fault.HUNG, f"{at} accepts TCP, but no handshake {within}"),
-                "answer": (Fault.HUNG, f"{at} is connected, but gives no answer {within}"),
-            }.get(self._stage, (Fault.UNREACHABLE, f"{at} does not answer {within}"))
+            }.get(self._stage, (Fault.HUNG, f"{at} is connected, but gives no answer {within}"))
+        if isinstance(exc, OSError) and exc.errno in _OURS:
+            return Fault.UNREACHABLE, f"this master cannot open a connection: {exc.strerror}"
         if isinstance(exc, ConnectionRefusedError):
             return Fault.DEAD, f"connection to {at} refused"
         if isinstance(exc, socket.gaierror):
             return Fault.UNREACHABLE, f"name of {at} does not resolve: {exc.strerror or exc}"
         if isinstance(exc, ssl.SSLError):
-            return (
-                Fault.TLS,
-                f"TLS with {at} failed: {getattr(exc, 'verify_message', '') or exc.reason or exc}",
-            )
-        if isinstance(exc, _Login):
+            return Fault.TLS, f"TLS with {at} failed: {_tls_words(exc)}"
+        if isinstance(exc, LoginRefused):
             return Fault.AUTH, f"{at} refuses the login: {exc}"
-        if isinstance(exc, _Lost):
+        if isinstance(exc, Lost):
             return Fault.ALIEN, f"{at} closes the connection in the {self._stage}"
-        if isinstance(exc, OSError) and self._stage in ("name", "connect"):
-            return Fault.UNREACHABLE, f"{at}: {exc.strerror or exc}"
         if isinstance(exc, OSError):
-            return (
-                Fault.ALIEN,
-                f"{at} breaks the connection in the {self._stage}: {exc.strerror or exc}",
-            )
+            words = os.strerror(exc.errno) if exc.errno else _in_words(exc)
+            # A reset needs somebody who had accepted.
+            if self._stage in ("name", "connect") and not isinstance(exc, ConnectionError):
+                return Fault.UNREACHABLE, f"{at}: {words}"
+            return Fault.ALIEN, f"{at} breaks the connection: {words}"
         # The driver's parts raise nearly anything on input that RethinkDB would not send.
-        return (
-            Fault.ALIEN,
-            f"{at} does not speak as RethinkDB does: {type(exc).__name__}: {str(exc)[:200]}",
-        )
+        words = _in_words(exc)
+        return Fault.ALIEN, f"{at} does not speak as RethinkDB does: {words}"
 
-    async def _look(self) -> dict[str, Any]:
-        if self._wire is not None and not self._wire.lost.is_set():
+    async def _look(self, deadline: float) -> dict[str, Any]:
+        wire = self.wire
+        if wire is not None:
+            self._stage = "answer"
             try:
-                return await self._server_info()
-            except (_Lost, OSError):
+                return await wire.server_info(deadline)
+            except Lost:
                 pass  # an open connection that ends proves nothing yet: dial afresh
         self.close()
         try:
-            await self._dial()
-            return await self._server_info()
-        except (_Lost, ConnectionResetError, BrokenPipeError):
+            return await self._dial_and_ask(deadline)
+        except (Lost, ConnectionResetError, BrokenPipeError):
             # It may have died in the middle of the greeting: then the second dial is refused.
             self.close()
-            await self._dial()
-            return await self._server_info()
+            return await self._dial_and_ask(deadline)
 
-    async def _dial(self) -> None:
+    async def _dial_and_ask(self, deadline: float) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        address = self.target.address
+        wire = await asyncio.wait_for(self._connect(deadline), deadline - loop.time())
+        wire.on_lost = self._lost
+        self._wire = wire
+        self._stage = "handshake"
+        target = self.target
+        address = target.address
+        await wire.greet(
+            address.host, address.port, target.user, target.password, deadline, self._crypto
+        )
+        self._stage = "answer"
+        return await wire.server_info(deadline)
+
+    async def _connect(self, deadline: float) -> Wire:
+        """TCP, and TLS where configured. Several addresses share the one deadline."""
+        loop = asyncio.get_running_loop()
         self._stage = "name"
-        found = await self._resolve()
-        self._stage = "connect"
-        context = self._context()
-        last: Exception | None = None
+        found = await self._resolver.resolve(self.target.address, deadline - loop.time())
+        failures: list[Exception] = []
         for index, (family, sockaddr) in enumerate(found):
-            left = len(found) - index
-            share_s = self.target.timeout_s / len(found) if left > 1 else None
+            self._stage = "connect"
+            share_s = (deadline - loop.time()) / (len(found) - index)
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)
                 await asyncio.wait_for(loop.sock_connect(sock, sockaddr), share_s)
+                self._stage = "tls" if self.target.tls else "handshake"
+                if sock.getsockname() == sock.getpeername():
+                    # Linux lets a dial to a free local port connect to itself: nobody listens there.
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
+                return await self._adopt(sock)
             except (OSError, asyncio.TimeoutError) as exc:
                 sock.close()
-                last = exc
-                continue
+                failures.append(exc)
+                if isinstance(exc, ssl.SSLError) or getattr(exc, "errno", None) in _OURS:
+                    raise
             except BaseException:
                 sock.close()
                 raise
-            break
-        else:
-            assert last is not None
-            raise last
+        # Refused proves death only if it is all that was heard.
+        raise next((e for e in failures if not isinstance(e, ConnectionRefusedError)), failures[0])
+
+    async def _adopt(self, sock: socket.socket) -> Wire:
+        loop = asyncio.get_running_loop()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stage = "tls" if context else "handshake"
-        try:
-            _, wire = await loop.create_connection(
-                _Wire, sock=sock, ssl=context, server_hostname=address.host if context else None
-            )
-        except BaseException:
-            sock.close()
-            raise
-        self._wire = wire
-        self._stage = "handshake"
-        await self._greet(wire)
-
-    async def _resolve(self) -> list[tuple[int, Any]]:
-        address = self.target.address
-        loop = asyncio.get_running_loop()
-
-        def ask() -> list[tuple[int, Any]]:
-            rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            return [(family, sockaddr) for family, _, _, _, sockaddr in rows]
-
-        try:
-            return [(socket.AF_INET, (_literal(address.host, socket.AF_INET), address.port))]
-        except OSError:
-            pass
-        return await loop.run_in_executor(self._pool, ask)
-
-    def _context(self) -> ssl.SSLContext | None:
-        if self.target.ca_certs is None:
-            return None
-        if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self.target.ca_certs)
-        return self._tls
-
-    async def _greet(self, wire: _Wire) -> None:
-        """The V1_0 handshake, by the driver's own state machine."""
-        target = self.target
-        shake = HandshakeV1_0(
-            json.JSONDecoder(),
-            json.JSONEncoder(),
-            target.address.host,
-            target.address.port,
-            target.user,
-            target.password,
-        )
-        wire.send(shake.next_message(None))
-        greeting = await wire.until_nul()
-        shake.next_message(greeting)
-        version = json.loads(greeting).get("server_version")
-        self._version = version if isinstance(version, str) else None
-        challenge = await wire.until_nul()
-        _check_iterations(challenge)
-        loop = asyncio.get_running_loop()
-        # PBKDF2 costs a millisecond with RethinkDB's count: off the loop, a mass reconnect would add it up.
-        proof = await loop.run_in_executor(self._pool, _advance, shake, challenge)
-        wire.send(proof)
-        _advance(shake, await wire.until_nul())
-
-    async def _server_info(self) -> dict[str, Any]:
-        wire = self._wire
-        assert wire is not None
-        self._stage = "answer"
-        self._token += 1
-        query = net.Query(Query.QueryType.SERVER_INFO, self._token, None, None)
-        wire.send(query.serialize())
-        token, body = await wire.answer()
-        if token != self._token:
-            raise _Alien(f"answers to token {token} instead of {self._token}")
-        answer = net.Response(
-            token, body, ReQLDecoder({"time_format": "raw", "binary_format": "raw"})
-        )
-        if answer.type != Response.ResponseType.SERVER_INFO:
-            raise _Alien(f"answers SERVER_INFO with type {answer.type}")
-        info = answer.data[0]
-        return {k: v for k, v in info.items() if k in ("id", "name") and isinstance(v, str)}
+        tls = self.target.tls
+        host = self.target.address.host.partition("%")[0] if tls else None
+        _, wire = await loop.create_connection(Wire, sock=sock, ssl=tls, server_hostname=host)
+        return wire
 
 
-class _Login(Exception):
-    """RethinkDB refused the user or the password."""
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
-def _literal(host: str, family: int) -> str:
-    socket.inet_pton(family, host)
-    return host
+def _text(value: Any) -> str | None:
+    return value[:200] if isinstance(value, str) else None
 
 
-def _advance(shake: HandshakeV1_0, message: bytes) -> bytes:
-    """One step of the handshake. The server's own refusal is `_Login`; what the driver finds odd is not."""
+def _in_words(exc: BaseException) -> str:
+    """The exception's type and text; the driver's errors may fail to print themselves (2.4.10)."""
     try:
-        answer = shake.next_message(message)
-    except ReqlAuthError as exc:
-        refused = json.loads(message)
-        if isinstance(refused, dict) and refused.get("success") is False:
-            raise _Login(str(refused.get("error"))[:200]) from None
-        raise _Alien(exc.message) from None
-    return answer if isinstance(answer, bytes) else b""
+        text = str(exc)
+    except Exception:
+        text = "(no text)"
+    return f"{type(exc).__name__}: {text[:200]}"
 
 
-def _check_iterations(challenge: bytes) -> None:
-    """The server chooses how long PBKDF2 runs: read its count before computing anything."""
-    fields = json.loads(challenge)
-    for part in str(fields.get("authentication", "")).split(","):
-        if part.startswith("i=") and int(part[2:]) > MAX_ITERATIONS:
-            raise _Alien(f"asks for {int(part[2:])} rounds of PBKDF2")
+def _tls_words(exc: ssl.SSLError) -> str:
+    """Expired, self-signed, wrong host …, in OpenSSL's own words; or what else went wrong."""
+    words = getattr(exc, "verify_message", "")
+    if words:
+        return str(words)
+    if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return "the other side does not speak TLS"
+    return exc.reason or str(exc)[:200] or type(exc).__name__
+
+
+# ---------------------------------------------------------------- one cluster
+
+
+class View:
+    """A cluster's system tables, asked of one live node a round; and whom each live node is connected to."""
+
+    def __init__(self, cluster: str, looks: list[Look], plan: ViewPlan) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        self._looks = looks
+        self._turn = 0
+        # An object of our own: the driver's global `r` shares its loop type with everybody.
+        system = RethinkDB().db("rethinkdb")
+        self._terms = {
+            name: system.table(name)
+            for name in ("server_status", "table_status", "table_config", "current_issues")
+        }
+
+    def _asked(self) -> Look | None:
+        """The next live node in turn."""
+        for _ in self._looks:
+            look = self._looks[self._turn % len(self._looks)]
+            self._turn += 1
+            if look.answers and look.wire is not None:
+                return look
+        return None
+
+    async def look(self) -> ClusterView | None:
+        """One round; None if no node answers at all. Raises nothing but cancellation."""
+        look = self._asked()
+        if look is None:
+            return None
+        deadline = asyncio.get_running_loop().time() + self.plan.timeout_s
+        node = look.target.node
+        try:
+            connected, started = await self._connected(deadline)
+            rows = {
+                name: await self._rows(look, name, deadline)
+                for name in ("table_config", "table_status", "current_issues")
+            }
+            return ClusterView(
+                cluster=self.cluster,
+                node=node,
+                status=ViewStatus.KNOWN,
+                why="",
+                tables=_tables(rows["table_status"], rows["table_config"]),
+                issues=_issues(rows["current_issues"]),
+                connected=connected,
+                started=started,
+            )
+        except asyncio.CancelledError:
+            raise
+        except asyncio.TimeoutError:
+            status = ViewStatus.UNKNOWN
+            why = f"no answer from {node} within {self.plan.timeout_s:g} s: some peer hangs"
+        except Forbidden as exc:
+            status = ViewStatus.FORBIDDEN
+            grant = f"r.db('rethinkdb').grant('{look.target.user}', {{read: true}})"
+            why = f"{node} lets {look.target.user} not read the system tables; missing: {grant} ({exc})"
+        except (Lost, OSError):
+            status, why = ViewStatus.UNKNOWN, f"{node} ended the connection"
+        except Exception as exc:
+            status = ViewStatus.UNKNOWN
+            why = f"{node} answers oddly: {_in_words(exc)}"
+        return ClusterView(self.cluster, node, status, why)
+
+    async def _rows(self, look: Look, table: str, deadline: float) -> list[dict[str, Any]]:
+        wire = look.wire
+        if wire is None:
+            raise Lost
+        return await wire.table(self._terms[table], deadline)
+
+    async def _connected(
+        self, deadline: float
+    ) -> tuple[dict[str, frozenset[str]], dict[str, float]]:
+        """``server_status`` of every live node: unaffected by peers that hang (2.4.4)."""
+        live = [look for look in self._looks if look.answers and look.wire is not None]
+        answers = await asyncio.gather(
+            *(self._rows(look, "server_status", deadline) for look in live), return_exceptions=True
+        )
+        connected: dict[str, frozenset[str]] = {}
+        started: dict[str, float] = {}
+        for look, rows in zip(live, answers, strict=True):
+            if isinstance(rows, (Forbidden, asyncio.CancelledError)):
+                raise rows
+            if isinstance(rows, BaseException):
+                continue  # that node's own probe tells what is wrong with it
+            ids = [row.get("id") for row in rows]
+            connected[look.target.node] = frozenset(i for i in ids if isinstance(i, str))
+            for row in rows:
+                when = _epoch(_at(row, "process", "time_started"))
+                if isinstance(row.get("id"), str) and when is not None:
+                    started[row["id"]] = when
+        return connected, started
+
+
+def _at(row: Any, *path: str) -> Any:
+    for key in path:
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
+
+
+def _epoch(value: Any) -> float | None:
+    """RethinkDB's raw time pseudo-type as epoch seconds."""
+    when = _at(value, "epoch_time")
+    return float(when) if isinstance(when, (int, float)) else None
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+
+
+def _tables(status: list[dict[str, Any]], config: list[dict[str, Any]]) -> tuple[Table, ...]:
+    """``table_status``, with ``table_config`` telling which replicas vote."""
+    configured = {c.get("id"): c.get("shards") for c in config if isinstance(c.get("id"), str)}
+    return tuple(_table(row, configured.get(row.get("id"))) for row in status)
+
+
+def _table(row: dict[str, Any], configured: Any) -> Table:
+    shards = []
+    for index, shard in enumerate(row["shards"] if isinstance(row.get("shards"), list) else []):
+        plan = (
+            configured[index] if isinstance(configured, list) and index < len(configured) else None
+        )
+        silent = set(_strings(_at(plan, "nonvoting_replicas")))
+        replicas = _at(shard, "replicas")
+        shards.append(
+            Shard(
+                primaries=_strings(_at(shard, "primary_replicas")),
+                replicas=tuple(
+                    Replica(
+                        str(_at(r, "server")), str(_at(r, "state")), _at(r, "server") not in silent
+                    )
+                    for r in (replicas if isinstance(replicas, list) else [])
+                ),
+            )
+        )
+    return Table(
+        name=f"{row.get('db')}.{row.get('name')}",
+        reads=_at(row, "status", "ready_for_reads") is True,
+        writes=_at(row, "status", "ready_for_writes") is True,
+        all_replicas=_at(row, "status", "all_replicas_ready") is True,
+        shards=tuple(shards),
+    )
+
+
+def _issues(rows: list[dict[str, Any]]) -> tuple[Issue, ...]:
+    return tuple(
+        Issue(
+            type=str(row.get("type"))[:60],
+            description=str(row.get("description"))[:300],
+            critical=row.get("critical") is True,
+        )
+        for row in rows[:100]
+    )
+
+
+# ---------------------------------------------------------------- all of it, for ever
 
 
 class Prober:
-    """Keeps looking at every target, in a loop on a thread of its own.
+    """Keeps looking at every node and every cluster, in a loop on a thread of its own.
 
-    ``deliver`` is called on that thread with each observation and must not block.
+    ``deliver`` is called on that thread with each Observed and Viewed and must not block. ``plans`` holds the
+    clusters whose system tables are looked at, too.
     """
 
-    def __init__(self, nodes: Iterable[Target], deliver: Callable[[Observation], None]) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Target],
+        deliver: Callable[[Observed | Viewed], None],
+        plans: Mapping[str, ViewPlan] | None = None,
+    ) -> None:
         self._targets = list(nodes)
         self._deliver = deliver
+        self._plans = dict(plans or {})
         self._thread = threading.Thread(target=self._run, name="selfheal-probe", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -407,7 +554,7 @@ class Prober:
         self._ready.wait()
 
     def stop(self) -> None:
-        """For tests: the engine's own end is the process's."""
+        """For tests and benchmarks: the engine's own end is its process's."""
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
@@ -418,39 +565,53 @@ class Prober:
     async def _watch_all(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        with ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="selfheal-resolve") as pool:
-            watchers = [asyncio.create_task(self._watch(Look(t, pool))) for t in self._targets]
-            self._ready.set()
-            await self._stop.wait()
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+        resolver = Resolver()
+        crypto = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="selfheal-crypto")
+        looks = [Look(target, resolver, crypto) for target in self._targets]
+        by_cluster: dict[str, list[Look]] = {}
+        for look in looks:
+            by_cluster.setdefault(look.target.cluster, []).append(look)
+        watchers = [asyncio.create_task(self._watch(look)) for look in looks]
+        watchers += [
+            asyncio.create_task(self._watch_cluster(View(name, by_cluster[name], plan)))
+            for name, plan in self._plans.items()
+            if name in by_cluster
+        ]
+        self._ready.set()
+        await self._stop.wait()
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        for look in looks:
+            look.close()
+        resolver.close()
+        crypto.shutdown(wait=False, cancel_futures=True)
 
     async def _watch(self, look: Look) -> None:
         loop = asyncio.get_running_loop()
         poll_s = look.target.poll_s
-        # Spread over the interval, so that a thousand nodes are no burst.
-        due = loop.time() + random.uniform(0, min(poll_s, 1.0))
-        try:
-            await asyncio.sleep(due - loop.time())
-            while True:
-                began = loop.time()
-                self._deliver(await look.probe())
-                due = began + poll_s
-                ended = look.ended
-                left_s = max(0.0, due - loop.time())
-                if ended is None:
-                    await asyncio.sleep(left_s)
-                    continue
-                try:
-                    # The end of an open connection is an observation: look again at once, but never in a
-                    # tight loop with a server that closes after each answer.
-                    await asyncio.wait_for(ended.wait(), left_s)
-                    await asyncio.sleep(began + REDIAL_S - loop.time())
-                except asyncio.TimeoutError:
-                    pass
-        finally:
-            look.close()
+        # Spread over the interval and then kept to it, so that a thousand nodes are no burst.
+        due = loop.time() + random.uniform(0, poll_s)
+        await asyncio.sleep(due - loop.time())
+        while True:
+            began = loop.time()
+            self._deliver(Observed(await look.probe()))
+            if loop.time() >= due:
+                due += poll_s * (1 + (loop.time() - due) // poll_s)
+            await look.idle(due)
+            pause_s = began + REDIAL_S - loop.time()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+
+    async def _watch_cluster(self, view: View) -> None:
+        await asyncio.sleep(random.uniform(0, view.plan.every_s))
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + view.plan.every_s
+            seen = await view.look()
+            if seen is not None:
+                self._deliver(Viewed(seen))
+            await asyncio.sleep(max(0.0, due - loop.time()))
 
 
 def probe_once(target: Target) -> Observation:
@@ -458,11 +619,12 @@ def probe_once(target: Target) -> Observation:
     seen: list[Observation] = []
 
     async def look() -> None:
-        with ThreadPoolExecutor(1) as pool:
-            one = Look(target, pool)
+        resolver = Resolver()
+        with ThreadPoolExecutor(1) as crypto:
+            one = Look(target, resolver, crypto)
             seen.append(await one.probe())
             one.close()
-            await asyncio.sleep(0)
+        resolver.close()
 
     # A thread of its own: the caller may be inside a running loop.
     thread = threading.Thread(target=lambda: asyncio.run(look()), name="selfheal-probe-once")

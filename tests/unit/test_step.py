@@ -159,7 +159,7 @@ def test_a_wrong_password_or_certificate_is_never_restarted(fault):
     assert world.last_said().said == "locked"
 
 
-@pytest.mark.parametrize("fault", [Fault.UNREACHABLE, Fault.PARTITIONED, Fault.SLOW])
+@pytest.mark.parametrize("fault", [Fault.UNREACHABLE, Fault.SLOW])
 def test_what_no_action_helps_against_is_only_announced_once(fault):
     world = World().warm()
     world.break_("db1", fault=fault)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import ClusterView
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
@@ -17,7 +18,10 @@ from saltext_selfheal.healing.model import Published
 from saltext_selfheal.healing.model import Request
 from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import Table
 from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import Viewed
+from saltext_selfheal.healing.model import ViewStatus
 from saltext_selfheal.healing.step import begin
 from saltext_selfheal.healing.step import step
 
@@ -39,6 +43,10 @@ def policy(**changes):
         verify_s=20.0,
     )
     return replace(base, **changes)
+
+
+def table(name="runbook.runbook", reads=True, writes=True):
+    return Table(name, reads, writes, reads and writes, ())
 
 
 class World:
@@ -63,15 +71,32 @@ class World:
         for (name, node), fault in self.faults.items():
             if cluster in (None, name):
                 evidence = "answers" if fault is None else f"{fault.value} it is"
-                self.step(Observed(Observation(name, node, fault, evidence)))
+                self.step(
+                    Observed(Observation(name, node, fault, evidence, server_id=f"id-{node}"))
+                )
 
-    def pass_time(self, seconds, poll=True):
+    def look(self, cluster="runbook", **changes):
+        """A round over the cluster's system tables: all well but for the changes."""
+        names = self.policies[cluster].nodes
+        values = {
+            "cluster": cluster,
+            "node": names[0],
+            "status": ViewStatus.KNOWN,
+            "why": "",
+            "tables": (table(),),
+            "connected": {n: frozenset(f"id-{m}" for m in names) for n in names},
+        }
+        return self.step(Viewed(ClusterView(**{**values, **changes})))
+
+    def pass_time(self, seconds, poll=True, **view):
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + 1.0)
             self.step(Tick())
             if poll:
                 self.poll()
+            if view:
+                self.look(**view)
 
     def warm(self):
         """Until the healer may act."""

@@ -54,7 +54,6 @@ def start(**kwargs):
     from saltext_selfheal import healer
     from saltext_selfheal import jobs
     from saltext_selfheal import probe
-    from saltext_selfheal.healing.model import Observed
     from saltext_selfheal.ledger import Ledger
     from saltext_selfheal.ledger import LedgerBusy
     from saltext_selfheal.ledger import LedgerError
@@ -75,6 +74,10 @@ def start(**kwargs):
         settings = config.load(__opts__)
     except config.ConfigError as exc:
         do_nothing("the settings cannot be used", [str(p) for p in exc.problems])
+    try:
+        nodes = probe.targets(settings.clusters)
+    except OSError as exc:  # ssl.SSLError is one
+        do_nothing("the CA certificates of tls.ca_certs cannot be used", [str(exc)])
     path = settings.ledger_path(__opts__)
 
     waiting = False
@@ -106,9 +109,11 @@ def start(**kwargs):
 
     reader = jobs.JobReader(__opts__, heal.deliver)
     reader.start()
-    prober = probe.Prober(
-        probe.targets(settings.clusters), lambda seen: heal.deliver(Observed(seen))
-    )
+    plans = {
+        name: probe.ViewPlan(cluster.view.every, cluster.view.timeout)
+        for name, cluster in settings.clusters.items()
+    }
+    prober = probe.Prober(nodes, heal.deliver, plans)
     prober.start()
     bus.Listener(__opts__, heal.deliver_bus).start()
     heal.run(reader)

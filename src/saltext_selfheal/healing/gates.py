@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from . import health
 from .model import Action
 from .model import ClusterState
 from .model import Fault
@@ -91,22 +92,28 @@ def target(state: State, intent: Intent, now: Seconds) -> Gate:
 def confirmed(state: State, intent: Intent, now: Seconds) -> Gate:
     """Every node named shows the incident's fault, confirmed; for a request, every node has been seen."""
     _, cluster = _of(state, intent)
-    fault = intent.incident.fault
-    if fault is Fault.REQUESTED:
+    if intent.incident.fault is Fault.REQUESTED:
         unseen = [n for n in intent.nodes if cluster.nodes[n].since is None]
         why = f"not probed yet: {', '.join(unseen)}" if unseen else "requested"
         return Gate("confirmed", not unseen, why)
-    doubtful = [
-        n
-        for n in intent.nodes
-        if not (cluster.nodes[n].confirmed and cluster.nodes[n].fault is fault)
-    ]
-    why = (
-        f"{fault.value} not confirmed on {', '.join(doubtful)}"
-        if doubtful
-        else f"{fault.value} confirmed"
-    )
+    doubtful = [n for n in intent.nodes if not health.confirmed(cluster, intent.incident, n)]
+    where = f"not confirmed on {', '.join(doubtful)}" if doubtful else "confirmed"
+    why = f"{intent.incident.called} {where}"
     return Gate("confirmed", not doubtful, why)
+
+
+def blind(state: State, intent: Intent, now: Seconds) -> Gate:
+    """A healer that does not trust its own eyes does nothing."""
+    return Gate("blind", not state.blind, state.blind or "the healer trusts its own eyes")
+
+
+def flapping(state: State, intent: Intent, now: Seconds) -> Gate:
+    """A node that comes and goes by itself is left alone until it is quiet, or steadily faulty."""
+    _, cluster = _of(state, intent)
+    restless = [n for n in intent.nodes if cluster.nodes[n].flapping]
+    if not restless:
+        return Gate("flapping", True, "no node comes and goes")
+    return Gate("flapping", False, f"{', '.join(restless)} comes and goes by itself")
 
 
 def decided(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -242,7 +249,9 @@ GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
     mode,
     warm_up,
     target,
+    blind,
     confirmed,
+    flapping,
     decided,
     in_flight,
     locked,

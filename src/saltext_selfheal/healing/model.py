@@ -31,6 +31,10 @@ class Fault(str, Enum):
     REQUESTED = "requested"
 
 
+#: Faults of a cluster as a whole: seen in its system tables, not on one node's dial.
+CLUSTER_WIDE = frozenset({Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE})
+
+
 class Action(str, Enum):
     """What a step can do; each has one reactor file of the same name."""
 
@@ -111,7 +115,15 @@ class Policy:
     confirm_s: Mapping[Fault, Seconds] = field(default_factory=dict)
     poll_s: Seconds = 2.0
     timeout_s: Seconds = 2.0
+    settle_s: Seconds = 45.0
     stable_s: Seconds = 30.0
+    slow_above_s: Seconds = 0.0  #: 0 = not looked for
+    slow_count: int = 3
+    slow_of: int = 5
+    flapping_changes: int = 4  #: 0 = not looked for
+    flapping_within_s: Seconds = 900.0
+    flapping_quiet_s: Seconds = 1800.0
+    tables: tuple[str, ...] = ()  #: databases or db.table that must be available; empty = all
     escalation: Mapping[Fault, tuple[Step, ...]] = field(default_factory=dict)
     attempt_timeout_s: Seconds = 300.0
     verify_s: Seconds = 60.0
@@ -147,6 +159,66 @@ class Observation:
     server_id: str | None = None
     server_name: str | None = None
     version: str | None = None
+    ours: bool = False  #: it went wrong on the healer's side and proves nothing about the node
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica of a shard, by the server's name."""
+
+    server: str
+    state: str
+    voting: bool
+
+
+@dataclass(frozen=True)
+class Shard:
+    primaries: tuple[str, ...]
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as ``table_status`` and ``table_config`` show it."""
+
+    name: str  #: database.table
+    reads: bool
+    writes: bool
+    all_replicas: bool
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One of ``current_issues``."""
+
+    type: str
+    description: str
+    critical: bool
+
+
+class ViewStatus(str, Enum):
+    """Whether the system tables could be read."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    FORBIDDEN = "auth"
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """What the system tables of one live node say, and whom each live node is connected to."""
+
+    cluster: str
+    node: str  #: who was asked for the tables
+    status: ViewStatus
+    why: str
+    tables: tuple[Table, ...] = ()
+    issues: tuple[Issue, ...] = ()
+    #: node → ids of the servers that it is connected to, itself included
+    connected: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    #: server id → when that server's process started, epoch seconds of its own clock
+    started: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,6 +237,11 @@ class Request:
 @dataclass(frozen=True)
 class Observed:
     observation: Observation
+
+
+@dataclass(frozen=True)
+class Viewed:
+    view: ClusterView
 
 
 @dataclass(frozen=True)
@@ -199,7 +276,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Observed | Published | Returned | Requested | Started | Tick
+Event = Observed | Viewed | Published | Returned | Requested | Started | Tick
 
 
 # ---------------------------------------------------------------- what is remembered
@@ -220,6 +297,10 @@ class NodeState:
     server_id: str | None = None
     server_name: str | None = None
     version: str | None = None
+    started_at: float | None = None  #: of the server's process, by its own clock
+    changes: tuple[Seconds, ...] = ()  #: from well to faulty and back, made by nobody
+    flapping: bool = False
+    late: tuple[bool, ...] = field(default=(), compare=False)  #: the last answers, slow or not
     cooldown_until: Seconds = 0.0
     cooldown_incident: str | None = None
     spent: tuple[Seconds, ...] = ()  #: one entry per attempt that named this node
@@ -231,6 +312,16 @@ class NodeState:
     @property
     def suspected(self) -> bool:
         return self.since is not None and self.fault is not None and not self.confirmed
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """A fault of the cluster as a whole, or one of RethinkDB's own issues."""
+
+    fault: Fault
+    since: Seconds
+    confirmed: bool
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -274,10 +365,16 @@ class Incident:
     why: str = ""
     held: str = ""  #: the shut gates as last announced
     not_before: Seconds = 0.0
+    issue: str = ""  #: for a fault ``issue``: RethinkDB's type of it
     gone_since: Seconds | None = None  #: since when all of its nodes are well
     relapse_of: str | None = None
     relapses: int = 0
     requests: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """The fault as operators read it."""
+        return f"{self.fault.value}:{self.issue}" if self.issue else self.fault.value
 
 
 @dataclass(frozen=True)
@@ -298,6 +395,9 @@ class ClusterState:
 
     name: str
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    ailments: Mapping[str, Ailment] = field(default_factory=dict)  #: by name: fault, or issue:type
+    view: str = "not asked yet"  #: whether the system tables could be read
+    viewed_at: Seconds | None = field(default=None, compare=False)
     incidents: tuple[Incident, ...] = ()  #: those that have not ended
     attempt: Attempt | None = None  #: in flight
     look: Attempt | None = None  #: in flight: does the timed-out attempt still run?
@@ -313,6 +413,10 @@ class State:
     limits: Limits
     clusters: Mapping[str, ClusterState]
     started_at: Seconds
+    #: the latest table map of each cluster, and when it was taken; not remembered across restarts
+    maps: Mapping[str, tuple[Seconds, tuple[Table, ...]]] = field(default_factory=dict)
+    blind: str = ""  #: why the healer does not trust its own eyes
+    ours: tuple[Seconds, str] | None = None  #: the last probe that failed on the healer's own side
 
 
 # ---------------------------------------------------------------- what is to be done
@@ -345,6 +449,16 @@ class Announce:
 
 
 @dataclass(frozen=True)
+class Tell:
+    """Something about the healer's own eyes, or about a node beside its incidents."""
+
+    what: str  #: blind, sighted, flapping, steady, view
+    cluster: str
+    node: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """Tell whoever asked what became of the request."""
 
@@ -354,4 +468,4 @@ class Answer:
     incident: str | None = None
 
 
-Effect = Fire | Finish | Announce | Answer
+Effect = Fire | Finish | Announce | Answer | Tell

@@ -20,6 +20,7 @@ from functools import cached_property
 
 from . import escalation
 from . import gates
+from . import health
 from .model import ENDED
 from .model import REMEDIES
 from .model import Action
@@ -50,7 +51,10 @@ from .model import Seconds
 from .model import Started
 from .model import State
 from .model import Step
+from .model import Tell
 from .model import Tick
+from .model import Viewed
+from .model import ViewStatus
 
 PUBLISH_WITHIN_S = (
     15.0  #: a job that is not in the job cache by then is fired again under the same JID
@@ -83,27 +87,23 @@ class Sight:
         return self.incident.fault is Fault.REQUESTED
 
     def shows(self, name: str) -> bool:
-        """The node shows this incident's fault."""
-        return self.cluster.nodes[name].fault is self.incident.fault
+        return health.shows(self.cluster, self.incident, name)
+
+    def confirmed(self, name: str) -> bool:
+        return health.confirmed(self.cluster, self.incident, name)
 
     def known(self, name: str) -> bool:
-        return self.cluster.nodes[name].since is not None
+        return health.known(self.cluster, self.incident, name)
 
     def seen_since(self, name: str, then: Seconds) -> bool:
-        node = self.cluster.nodes[name]
-        return node.since is not None and node.at is not None and node.at > then
+        return health.seen_since(self.cluster, self.incident, name, then)
 
     @cached_property
     def afflicted(self) -> tuple[str, ...]:
         """Nodes that the present step is for: those confirmed, or those a request names and no job has visited."""
-        nodes = self.cluster.nodes
         if self.requested:
             return tuple(n for n in self.incident.nodes if n not in self.incident.tried)
-        return tuple(
-            n
-            for n in self.incident.nodes
-            if nodes[n].confirmed and nodes[n].fault is self.incident.fault
-        )
+        return tuple(n for n in self.incident.nodes if self.confirmed(n))
 
     @property
     def untried(self) -> tuple[str, ...]:
@@ -143,13 +143,6 @@ class Sight:
         gone = self.incident.gone_since
         return -1.0 if gone is None else self.now - gone
 
-    @property
-    def evidence(self) -> str:
-        told = [
-            f"{n}: {self.cluster.nodes[n].evidence}" for n in self.incident.nodes if self.shows(n)
-        ]
-        return "; ".join(told) or "nothing wrong at the moment"
-
 
 def _moved(cluster: ClusterState, incident: Incident) -> ClusterState:
     """The cluster with this incident in its new shape (and without it, if it has ended)."""
@@ -174,7 +167,7 @@ def _ended_unconfirmed(s: Sight) -> bool:
 
 
 def _confirmed(s: Sight) -> bool:
-    return any(s.cluster.nodes[n].confirmed and s.shows(n) for n in s.incident.nodes)
+    return any(s.confirmed(n) for n in s.incident.nodes)
 
 
 def _asked(s: Sight) -> bool:
@@ -312,7 +305,7 @@ def _recovered(s: Sight) -> bool:
     """Seen after the job's end: the nodes it was for are well, whatever the job said of itself."""
     since = s.incident.changed_at
     return not s.incident.verified and all(
-        s.seen_since(n, since) and s.cluster.nodes[n].well for n in s.incident.acting
+        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting
     )
 
 
@@ -334,7 +327,7 @@ def _not_in_time(s: Sight) -> bool:
 def _did_not_hold(s: Sight) -> bool:
     if not s.incident.verified:
         return False
-    return any(s.cluster.nodes[n].confirmed and s.shows(n) for n in s.incident.acting)
+    return any(s.confirmed(n) for n in s.incident.acting)
 
 
 def _others_wait(s: Sight) -> bool:
@@ -355,7 +348,7 @@ def _open(s: Sight) -> Change:
     incident = s.incident
     if s.requested:
         return s.cluster, replace(incident, opened_at=s.now), ()
-    nodes = tuple(n for n in incident.nodes if s.cluster.nodes[n].confirmed and s.shows(n))
+    nodes = tuple(n for n in incident.nodes if s.confirmed(n))
     steps = s.policy.escalation.get(incident.fault, escalation.DEFAULT[incident.fault])
     incident = replace(incident, nodes=nodes, steps=steps, opened_at=s.now)
     before = [
@@ -686,9 +679,9 @@ def _last_action(s: Sight) -> str:
 
 
 _WORDS: dict[str, Callable[[Sight], str]] = {
-    "fault": lambda s: s.incident.fault.value,
+    "fault": lambda s: s.incident.called,
     "asked": lambda s: s.incident.why,
-    "evidence": lambda s: s.evidence,
+    "evidence": lambda s: health.evidence(s.cluster, s.incident),
     "action": _last_action,
     "target": lambda s: ", ".join(s.intent.nodes) if s.intent else "",
     "acting": lambda s: ", ".join(s.incident.acting),
@@ -734,7 +727,7 @@ def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
     """Note for each incident since when all of its nodes are well."""
     incidents = []
     for incident in cluster.incidents:
-        gone = all(cluster.nodes[n].well for n in incident.nodes)
+        gone = all(health.well(cluster, incident, n) for n in incident.nodes)
         since = (now if incident.gone_since is None else incident.gone_since) if gone else None
         incidents.append(
             incident if since == incident.gone_since else replace(incident, gone_since=since)
@@ -747,28 +740,83 @@ def _observe(state: State, event: Observed, now: Seconds) -> tuple[State, list[E
     cluster = state.clusters.get(seen.cluster)
     if cluster is None or seen.node not in cluster.nodes:
         return state, []
-    policy = state.policies[seen.cluster]
-    node = cluster.nodes[seen.node]
-    same = node.since is not None and node.fault is seen.fault
-    since = node.since if same and node.since is not None else now
-    confirm_s = policy.confirm_s.get(seen.fault, 0.0) if seen.fault else 0.0
-    node = replace(
-        node,
-        fault=seen.fault,
-        since=since,
-        confirmed=seen.fault is not None and now - since >= confirm_s,
-        evidence=node.evidence if same else seen.evidence,
-        at=now,
-        polls=node.polls + 1,
-        server_id=seen.server_id or node.server_id,
-        server_name=seen.server_name or node.server_name,
-        version=seen.version or node.version,
-    )
-    cluster = _with_nodes(cluster, {seen.node: node})
     effects: list[Effect] = []
-    if seen.fault is not None:
-        cluster, effects = _assign(cluster, seen.node, node, now)
+    if seen.ours:
+        return _eyes(replace(state, ours=(now, seen.evidence)), now)
+    before = cluster.nodes[seen.node]
+    node = health.observe(
+        before, seen, state.policies[seen.cluster], now, _acted_on(cluster, seen.node)
+    )
+    if node.flapping is not before.flapping:
+        times = len(node.changes)
+        why = f"{times} changes that nobody made" if node.flapping else "it is steady again"
+        effects.append(
+            Tell("flapping" if node.flapping else "steady", cluster.name, seen.node, why)
+        )
+    cluster = _with_nodes(cluster, {seen.node: node})
+    if node.fault is not None:
+        cluster, more = _assign(cluster, seen.node, node, now)
+        effects += more
     cluster = _watch_gone(cluster, now)
+    state = replace(state, clusters={**state.clusters, seen.cluster: cluster})
+    # Only a node that has become unreachable, or ceased to be, can change what this asks of all nodes.
+    if before.fault is not node.fault or state.blind:
+        state, more = _eyes(state, now)
+        effects += more
+    return state, effects
+
+
+def _acted_on(cluster: ClusterState, node: str) -> bool:
+    """An attempt on this node is in flight or being verified: its changes are the healer's own work."""
+    if cluster.attempt and node in cluster.attempt.nodes:
+        return True
+    return any(i.phase is Phase.VERIFYING and node in i.acting for i in cluster.incidents)
+
+
+def _eyes(state: State, now: Seconds) -> tuple[State, list[Effect]]:
+    """Whether the healer trusts its own eyes; told when that changes."""
+    why = health.blind(state.clusters, state.ours, now)
+    if bool(why) is bool(state.blind):
+        return state, []
+    told = (
+        Tell("blind", "", "", why) if why else Tell("sighted", "", "", f"no longer: {state.blind}")
+    )
+    return replace(state, blind=why), [told]
+
+
+def _view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Effect]]:
+    """A look into a cluster's system tables: its ailments, its table map, the start times of its servers."""
+    seen = event.view
+    cluster = state.clusters.get(seen.cluster)
+    if cluster is None:
+        return state, []
+    effects: list[Effect] = []
+    told = (
+        seen.status.value if seen.status is ViewStatus.KNOWN else f"{seen.status.value}: {seen.why}"
+    )
+    if told != cluster.view and (cluster.view, told) != ("not asked yet", ViewStatus.KNOWN.value):
+        effects.append(Tell("view", cluster.name, seen.node, told))
+    cluster = replace(cluster, view=told)
+    if seen.status is ViewStatus.KNOWN:
+        by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
+        changed = {
+            by_id[server]: replace(cluster.nodes[by_id[server]], started_at=started)
+            for server, started in seen.started.items()
+            if server in by_id and cluster.nodes[by_id[server]].started_at != started
+        }
+        cluster = _with_nodes(cluster, changed)
+        ailments = health.view(cluster, seen, state.policies[seen.cluster], now)
+        cluster = replace(cluster, ailments=ailments, viewed_at=now)
+        state = replace(state, maps={**state.maps, seen.cluster: (now, seen.tables)})
+        for name, ailment in ailments.items():
+            issue = name.partition(":")[2]
+            if not any(i.fault is ailment.fault and i.issue == issue for i in cluster.incidents):
+                nodes = tuple(cluster.nodes)
+                cluster, more = _begin(
+                    cluster, ailment.fault, nodes, now, ailment.evidence, issue=issue
+                )
+                effects += more
+        cluster = _watch_gone(cluster, now)
     return replace(state, clusters={**state.clusters, seen.cluster: cluster}), effects
 
 
@@ -800,6 +848,7 @@ def _begin(
     now: Seconds,
     why: str,
     steps: tuple[Step, ...] = (),
+    issue: str = "",
 ) -> tuple[ClusterState, list[Effect]]:
     serial = cluster.serial + 1
     incident = Incident(
@@ -811,6 +860,7 @@ def _begin(
         opened_at=now,
         changed_at=now,
         steps=steps,
+        issue=issue,
         why=why,
     )
     cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
@@ -873,7 +923,7 @@ def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[
         )
         host = replace(host, requests=(*host.requests, request.id)[-20:])
         state = replace(state, clusters={**state.clusters, cluster.name: _moved(cluster, host)})
-        why = f"{host.id} ({host.fault.value}) is {host.phase.value}: {host.why}"
+        why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
         return state, [Answer(request, Reply.JOINED, why, host.id)]
     if action is Action.RESTART and policy.restart_needs_probe:
         return refused("the probe sees nothing wrong, and a restart needs its agreement")
@@ -915,8 +965,15 @@ def _restart(state: State) -> State:
             for n, s in cluster.nodes.items()
         }
         incidents = tuple(replace(i, gone_since=None, held="") for i in cluster.incidents)
-        clusters[name] = replace(cluster, nodes=nodes, incidents=incidents)
-    return replace(state, clusters=clusters)
+        clusters[name] = replace(
+            cluster,
+            nodes=nodes,
+            ailments={},
+            view="not asked yet",
+            viewed_at=None,
+            incidents=incidents,
+        )
+    return replace(state, clusters=clusters, maps={}, blind="", ours=None)
 
 
 # ---------------------------------------------------------------- the function
@@ -929,6 +986,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
     if isinstance(event, Observed):
         state, effects = _observe(state, event, now)
         names = [n for n in names if n == event.observation.cluster]
+    elif isinstance(event, Viewed):
+        state, effects = _view(state, event, now)
+        names = [n for n in names if n == event.view.cluster]
     elif isinstance(event, Published | Returned):
         state = _attempt_event(state, event, now)
     elif isinstance(event, Requested):

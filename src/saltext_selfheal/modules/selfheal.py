@@ -143,10 +143,14 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     password = str(password)
     if password.startswith("sdb://"):
         password = __salt__["sdb.get"](password)
+    try:
+        tls = eyes.tls_context(ca_certs) if ca_certs else None
+    except OSError as exc:  # ssl.SSLError is one
+        raise _invalid(
+            f"ca_certs: found {ca_certs!r}; allowed: a file of PEM certificates ({exc})"
+        ) from None
     seen = eyes.probe_once(
-        eyes.Target(
-            "", "", where, user=str(user), password=password, ca_certs=ca_certs, timeout_s=timeout
-        )
+        eyes.Target("", "", where, user=str(user), password=password, tls=tls, timeout_s=timeout)
     )
     return {
         "well": seen.fault is None,

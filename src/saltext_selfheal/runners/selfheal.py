@@ -157,7 +157,12 @@ def status(cluster=None):
 
 
 def _cluster_status(policy, state, now):
-    told = {"mode": policy.mode.value, "nodes": {}, "incidents": {}}
+    told = {
+        "mode": policy.mode.value,
+        "tables": state.view if state else "not asked yet",
+        "nodes": {},
+        "incidents": {},
+    }
     for name in policy.nodes:
         node = state.nodes.get(name) if state else None
         if node is None or node.since is None:
@@ -165,10 +170,11 @@ def _cluster_status(policy, state, now):
             continue
         verdict = "well" if node.fault is None else node.fault.value
         doubt = " (suspected)" if node.suspected else ""
+        doubt += " (flapping)" if node.flapping else ""
         told["nodes"][name] = f"{verdict}{doubt} since {_clock(node.since)}: {node.evidence}"
     for incident in state.incidents if state else ():
         told["incidents"][incident.id] = {
-            "fault": incident.fault.value,
+            "fault": incident.called,
             "nodes": list(incident.nodes),
             "phase": incident.phase.value,
             "held": incident.held or None,

@@ -1,0 +1,234 @@
+"""Observations → health of a node, of a cluster, and of the healer's own eyes. Pure.
+
+A single observation proves little: a fault is *suspected* until it has been seen for as long as ``confirm`` asks
+(soft to hard), and every verdict is about time, never about a number of polls. Nothing here opens an incident or
+orders anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .model import CLUSTER_WIDE
+from .model import Ailment
+from .model import ClusterState
+from .model import ClusterView
+from .model import Fault
+from .model import Incident
+from .model import NodeState
+from .model import Observation
+from .model import Policy
+from .model import Seconds
+from .model import ViewStatus
+
+OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long
+STEADY_S = 120.0  #: on top of ``confirm``: faulty for so long is no flapping any more
+
+# ---------------------------------------------------------------- nodes
+
+
+def observe(
+    node: NodeState, seen: Observation, policy: Policy, now: Seconds, acted_on: bool
+) -> NodeState:
+    """The node after one more observation. ``acted_on``: its changes at present are the healer's own work."""
+    fault, evidence, late = seen.fault, seen.evidence, node.late
+    if policy.slow_above_s and fault is None:
+        late = (*late, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
+        if sum(late) >= policy.slow_count:
+            fault = Fault.SLOW
+            evidence = (
+                f"{sum(late)} of {len(late)} answers took more than {policy.slow_above_s:g} s"
+            )
+    same = node.since is not None and node.fault is fault
+    since = node.since if same and node.since is not None else now
+    changes = node.changes
+    turned = node.since is not None and (node.fault is None) is not (fault is None)
+    if turned and not acted_on and policy.flapping_changes:
+        changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
+    confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
+    node = replace(
+        node,
+        fault=fault,
+        since=since,
+        confirmed=fault is not None and now - since >= confirm_s,
+        evidence=node.evidence if same else evidence,
+        at=now,
+        polls=node.polls + 1,
+        late=late,
+        changes=changes,
+        server_id=seen.server_id or node.server_id,
+        server_name=seen.server_name or node.server_name,
+        version=seen.version or node.version,
+    )
+    flapping = _flapping(node, policy, now, confirm_s)
+    return node if flapping is node.flapping else replace(node, flapping=flapping)
+
+
+def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds) -> bool:
+    """Whether the node comes and goes: shut for actions by time, not by a number of samples."""
+    if not policy.flapping_changes or not node.changes:
+        return False
+    if (
+        node.fault is not None
+        and node.since is not None
+        and now - node.since >= confirm_s + STEADY_S
+    ):
+        return False
+    if node.flapping:
+        return now - node.changes[-1] < policy.flapping_quiet_s
+    recent = [t for t in node.changes if t > now - policy.flapping_within_s]
+    return len(recent) >= policy.flapping_changes
+
+
+# ---------------------------------------------------------------- clusters
+
+
+def named(fault: Fault, issue: str = "") -> str:
+    """The name of a cluster-wide fault among the ailments."""
+    return f"{fault.value}:{issue}" if issue else fault.value
+
+
+def view(
+    cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
+) -> Mapping[str, Ailment]:
+    """The cluster's ailments after one more look into its system tables.
+
+    A look that could not be finished proves nothing, neither for nor against: some peer hangs, and that peer's own
+    dial tells about it.
+    """
+    if seen.status is not ViewStatus.KNOWN:
+        return cluster.ailments
+    found: dict[str, Ailment] = {}
+    for name, fault, evidence in _complaints(cluster, seen, policy, now):
+        old = cluster.ailments.get(name)
+        since = old.since if old else now
+        confirmed = now - since >= policy.confirm_s.get(fault, 0.0)
+        found[name] = Ailment(fault, since, confirmed, old.evidence if old else evidence)
+    return found
+
+
+def _complaints(
+    cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
+) -> Iterator[tuple[str, Fault, str]]:
+    apart = _apart(cluster, seen)
+    if apart:
+        yield named(Fault.PARTITIONED), Fault.PARTITIONED, apart
+    else:
+        closed = _unavailable(cluster, seen, policy, now)
+        if closed:
+            yield named(Fault.UNAVAILABLE), Fault.UNAVAILABLE, closed
+    for issue in seen.issues:
+        if issue.type != "table_availability":  # told by the tables themselves
+            yield named(Fault.ISSUE, issue.type), Fault.ISSUE, issue.description
+
+
+def _apart(cluster: ClusterState, seen: ClusterView) -> str:
+    """Nodes that answer and disagree about who is connected; empty if they agree."""
+    told = []
+    for one, ids in sorted(seen.connected.items()):
+        for other in sorted(seen.connected):
+            server = cluster.nodes[other].server_id if other in cluster.nodes else None
+            if other != one and server and server not in ids:
+                told.append(f"{one} is not connected to {other}")
+    return "; ".join(told)
+
+
+def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds) -> str:
+    """Tables that are not ready although every node answers and has had time to settle; empty if none."""
+    for node in cluster.nodes.values():
+        if node.fault is not None or node.since is None:
+            return ""  # that node's fault explains it
+    told = []
+    for table in seen.tables:
+        if not counts(table.name, policy.tables) or (table.reads and table.writes):
+            continue
+        lacks = [
+            word for word, ready in (("reads", table.reads), ("writes", table.writes)) if not ready
+        ]
+        told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
+    youngest = max((n.since for n in cluster.nodes.values() if n.since is not None), default=now)
+    if now - youngest < policy.settle_s:
+        return ""
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    return "; ".join(told[:3]) + more
+
+
+def counts(table: str, wanted: tuple[str, ...]) -> bool:
+    """Whether this table (``db.table``) is among those that must be available: databases or tables, none = all."""
+    return not wanted or table in wanted or table.split(".", 1)[0] in wanted
+
+
+# ---------------------------------------------------------------- what an incident asks
+
+
+def shows(cluster: ClusterState, incident: Incident, name: str) -> bool:
+    """The node shows this incident's fault, suspected or confirmed."""
+    if incident.fault in CLUSTER_WIDE:
+        return named(incident.fault, incident.issue) in cluster.ailments
+    return cluster.nodes[name].fault is incident.fault
+
+
+def confirmed(cluster: ClusterState, incident: Incident, name: str) -> bool:
+    """The node shows this incident's fault, confirmed."""
+    if incident.fault in CLUSTER_WIDE:
+        ailment = cluster.ailments.get(named(incident.fault, incident.issue))
+        return ailment is not None and ailment.confirmed
+    node = cluster.nodes[name]
+    return node.confirmed and node.fault is incident.fault
+
+
+def known(cluster: ClusterState, incident: Incident, name: str) -> bool:
+    """Something has been seen of it since the healer started."""
+    if incident.fault in CLUSTER_WIDE:
+        return cluster.viewed_at is not None
+    return cluster.nodes[name].since is not None
+
+
+def seen_since(cluster: ClusterState, incident: Incident, name: str, then: Seconds) -> bool:
+    """It has been looked at after that moment."""
+    node = cluster.nodes[name]
+    fresh = node.since is not None and node.at is not None and node.at > then
+    if incident.fault in CLUSTER_WIDE:
+        return fresh and cluster.viewed_at is not None and cluster.viewed_at > then
+    return fresh
+
+
+def well(cluster: ClusterState, incident: Incident, name: str) -> bool:
+    """The node is well, and its cluster does not show the incident's fault."""
+    if not cluster.nodes[name].well:
+        return False
+    return incident.fault not in CLUSTER_WIDE or (
+        known(cluster, incident, name) and not shows(cluster, incident, name)
+    )
+
+
+def evidence(cluster: ClusterState, incident: Incident) -> str:
+    """What speaks for the incident's fault now."""
+    if incident.fault in CLUSTER_WIDE:
+        ailment = cluster.ailments.get(named(incident.fault, incident.issue))
+        return ailment.evidence if ailment else "nothing wrong at the moment"
+    told = [
+        f"{n}: {cluster.nodes[n].evidence}" for n in incident.nodes if shows(cluster, incident, n)
+    ]
+    return "; ".join(told) or "nothing wrong at the moment"
+
+
+# ---------------------------------------------------------------- the healer's own eyes
+
+
+def blind(
+    clusters: Mapping[str, ClusterState], ours: tuple[Seconds, str] | None, now: Seconds
+) -> str:
+    """Why the healer should suspect itself; empty if it need not.
+
+    That every node of every cluster is unreachable at once is hardly the databases' doing: a refused connection
+    would be, for a refusal comes over a network that works.
+    """
+    if ours is not None and now - ours[0] < OURS_S:
+        return ours[1]
+    nodes = [node for cluster in clusters.values() for node in cluster.nodes.values()]
+    if nodes and all(node.fault is Fault.UNREACHABLE for node in nodes):
+        return f"all {len(nodes)} nodes are unreachable at once: has this master lost its network or its DNS?"
+    return ""
