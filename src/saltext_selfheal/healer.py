@@ -22,16 +22,20 @@ from .healing.model import Action
 from .healing.model import Announce
 from .healing.model import Answer
 from .healing.model import Attempt
+from .healing.model import ClusterState
 from .healing.model import Effect
 from .healing.model import Event
 from .healing.model import Fire
+from .healing.model import Observed
 from .healing.model import Phase
 from .healing.model import Reply
 from .healing.model import Request
 from .healing.model import Requested
+from .healing.model import Started
 from .healing.model import State
 from .healing.model import Tell
 from .healing.model import Tick
+from .healing.model import Viewed
 from .healing.step import begin
 from .healing.step import forgotten
 from .healing.step import step
@@ -42,6 +46,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 HEARTBEAT_S = 30.0
+GAP_S = 10.0
+KEPT_EVENTS = 10_000  #: while the ledger cannot be written
 
 
 class Out(Protocol):
@@ -77,7 +83,9 @@ class Healer:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._failing = False
         self._last_beat = 0.0
+        self._kept: list[Event] = []
         self._now = ledger.timeline.now
+        self._ticked = self._now()
         self.state: State = self._begin()
 
     # ------------------------------------------------------------ in
@@ -125,8 +133,13 @@ class Healer:
 
     def tick(self) -> None:
         """Time has passed: the inbox, what has come due, a sign of life."""
+        kept, self._kept = self._kept, []
+        for event in kept:
+            self.handle(event)
         self._drain_inbox()
-        self.handle(Tick())
+        # After a gap (a suspended machine, a loop held up) what is believed is as old as after a start.
+        ticked, self._ticked = self._ticked, self._now()
+        self.handle(Started() if self._ticked - ticked > GAP_S else Tick())
         complaint = self._jobs.check() if self._jobs else None
         if complaint:
             log.error("selfheal: %s", complaint)
@@ -161,29 +174,53 @@ class Healer:
         else:
             remembered = self._ledger.clusters()
         state, effects = begin(policies, self._settings.bounds(), remembered, now)
-        self._ledger.commit(now, state.clusters.values(), effects, {})
+        orders = self._orders(effects)
+        # What belonged to clusters that are gone has ended: only how far their numbers went is kept.
+        gone = [
+            ClusterState(c.name, serial=c.serial)
+            for n, c in remembered.items()
+            if n not in policies
+        ]
+        self._ledger.commit(now, [*state.clusters.values(), *gone], effects, orders)
         self.state = state
-        self._carry_out(effects, {}, now)
+        self._carry_out(effects, orders, now)
         # A pause or a request given while the engine was down comes before the first decision.
         self._drain_inbox()
         return self.state
 
     def handle(self, event: Event) -> None:
         """One event: decide, write down, do."""
-        if isinstance(event, Requested) and self._ledger.answered(event.request.id):
-            return  # asked again with the same id: it has its answer
+        if isinstance(event, Requested):
+            try:
+                if self._ledger.answered(event.request.id):
+                    return  # asked again with the same id: it has its answer
+            except sqlite3.Error as exc:
+                self._cannot_record(exc)
+                self._kept.append(event)
+                return
         now = self._now()
         before = self.state
         state, effects = step(before, event, now)
-        changed = [c for name, c in state.clusters.items() if c != before.clusters.get(name)]
+        changed = [
+            c
+            for name, c in state.clusters.items()
+            # Nearly all are the same object: no need to compare them field by field.
+            if c is not (old := before.clusters.get(name)) and c != old
+        ]
         orders = {}
         if changed or effects:
             orders = self._orders(effects)
             try:
                 self._ledger.commit(now, changed, effects, orders)
             except sqlite3.Error as exc:
-                # What cannot be recorded is not done, and not believed either: the next probe tells again.
+                # What cannot be recorded is not done, and not believed either. The next probe tells again; what
+                # is told only once is kept for the next tick.
                 self._cannot_record(exc)
+                if (
+                    not isinstance(event, (Observed, Viewed, Tick))
+                    and len(self._kept) < KEPT_EVENTS
+                ):
+                    self._kept.append(event)
                 return
             self._failing = False
         self.state = state
@@ -203,6 +240,7 @@ class Healer:
         return []
 
     def _cannot_record(self, exc: Exception) -> None:
+        self._ledger.look_again()
         if not self._failing:
             self._failing = True
             log.critical(

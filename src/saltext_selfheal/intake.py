@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .healing.model import Request
+from .healing.model import clean
 
 MAX_REASON = 500
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,100}")
@@ -58,7 +59,7 @@ def request(
         raise BadRequest(
             f"request: found {request!r:.80}; allowed: up to 100 of letters, digits, . _ : -"
         )
-    text = "" if reason is None else str(reason)
+    text = "" if reason is None else clean(str(reason))
     if len(text) > MAX_REASON:
         text = f"{text[:MAX_REASON]}… (cut from {len(text)} characters)"
     return Request(

@@ -20,9 +20,11 @@ import salt.utils.jid
 
 from .healing.model import Action
 from .healing.model import Event
+from .healing.model import Missing
 from .healing.model import Outcome
 from .healing.model import Published
 from .healing.model import Returned
+from .healing.model import clean
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,9 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     """
     result, retcode = entry.get("return"), entry.get("retcode")
     if watched.action is Action.LOOK:
-        running = result if isinstance(result, list) else []
+        if not isinstance(result, list):
+            return Outcome.BUSY, f"no answer to what it runs: {str(result)[:200]}"
+        running = result
         ours = [j for j in running if isinstance(j, dict) and j.get("jid") == watched.of_jid]
         return (
             (Outcome.BUSY, "the job still runs") if ours else (Outcome.DONE, "the job does not run")
@@ -89,10 +93,11 @@ class JobReader:
         self._watched: tuple[Watched, ...] = ()
         self._delivered: set[tuple[str, str]] = set()
         self._given_up: set[str] = set()
+        self._failed: set[str] = set()
+        self._told_missing: dict[str, float] = {}
         self._wake = threading.Event()
         self._reading: tuple[float, Watched] | None = None
         self._thread: threading.Thread | None = None
-        self._replaced = 0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="selfheal-jobs", daemon=True)
@@ -103,17 +108,16 @@ class JobReader:
         if watched == self._watched:
             return
         self._watched = watched
-        self._delivered = {d for d in self._delivered if d[0] in {w.attempt for w in watched}}
+        kept = {w.attempt for w in watched}
+        self._delivered = {d for d in self._delivered if d[0] in kept}
+        self._told_missing = {a: t for a, t in self._told_missing.items() if a in kept}
         self._wake.set()
 
     def check(self) -> str | None:
-        """Abandon a reader that hangs, once; the sentence to report, if there is one."""
+        """Abandon a read that hangs, and its job with it; the sentence to report, if there is one."""
         reading = self._reading
         if reading is None or time.monotonic() - reading[0] < HANGS_AFTER_S:
             return None
-        if self._replaced:
-            return None
-        self._replaced += 1
         self._given_up.add(reading[1].jid)
         self._reading = None
         self.start()
@@ -125,18 +129,21 @@ class JobReader:
         while me is self._thread:
             self._wake.wait(READ_EVERY_S if self._watched else None)
             self._wake.clear()
-            try:
-                if returners is None:
-                    # Building the loader costs 0.25 s: once per thread, and not before it is needed.
-                    returners = salt.minion.MasterMinion(
-                        dict(self._opts), states=False, rend=False, matcher=False
-                    ).returners
-                for watched in self._watched:
-                    if watched.jid not in self._given_up and me is self._thread:
-                        self._read(returners, watched)
-            except Exception:
-                log.error("selfheal: reading the job cache failed", exc_info=True)
-                time.sleep(1)
+            for watched in self._watched:
+                if watched.jid in self._given_up or me is not self._thread:
+                    continue
+                try:
+                    if returners is None:
+                        # Building the loader costs 0.25 s: once per thread, and not before it is needed.
+                        returners = salt.minion.MasterMinion(
+                            dict(self._opts), states=False, rend=False, matcher=False
+                        ).returners
+                    self._read(returners, watched)
+                    self._failed.discard(watched.jid)
+                except Exception:
+                    if watched.jid not in self._failed:
+                        self._failed.add(watched.jid)
+                        log.error("selfheal: job %s cannot be read", watched.jid, exc_info=True)
 
     def _read(self, returners: Any, watched: Watched) -> None:
         name = returner(self._opts)
@@ -145,6 +152,7 @@ class JobReader:
         try:
             if (watched.attempt, "") not in self._delivered:
                 if not returners[f"{name}.get_load"](watched.jid):
+                    self._missing(watched, me)
                     return
                 self._once(watched, "", Published(watched.attempt), me)
             results = returners[f"{name}.get_jid"](watched.jid)
@@ -154,7 +162,16 @@ class JobReader:
         for node in watched.nodes:
             if node in results and isinstance(results[node], dict):
                 outcome, detail = judge(watched, results[node])
-                self._once(watched, node, Returned(watched.attempt, node, outcome, detail), me)
+                self._once(
+                    watched, node, Returned(watched.attempt, node, outcome, clean(detail)), me
+                )
+
+    def _missing(self, watched: Watched, me: threading.Thread) -> None:
+        """Told once a second while it lasts: the cache was read, and the job is not there."""
+        now = time.monotonic()
+        if me is self._thread and now - self._told_missing.get(watched.attempt, 0.0) >= 1.0:
+            self._told_missing[watched.attempt] = now
+            self._deliver(Missing(watched.attempt))
 
     def _once(self, watched: Watched, what: str, event: Event, me: threading.Thread) -> None:
         if me is self._thread and (watched.attempt, what) not in self._delivered:

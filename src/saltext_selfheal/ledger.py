@@ -58,6 +58,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 _TABLES = """
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE state (cluster TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE attempts (
     id TEXT PRIMARY KEY, jid TEXT UNIQUE NOT NULL, cluster TEXT NOT NULL, incident TEXT NOT NULL,
@@ -86,6 +87,10 @@ _REQUEST = TypeAdapter(Request)
 
 class LedgerError(Exception):
     """The ledger cannot be used: what it is, what was found, what to do."""
+
+
+class LedgerRefused(LedgerError):
+    """Waiting does not make this ledger usable."""
 
 
 class LedgerBusy(LedgerError):
@@ -187,7 +192,9 @@ class Ledger:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         kind = _file_system(directory)
         if kind in NETWORK_FILE_SYSTEMS:
-            raise LedgerError(f"{path}: on {kind}; a local file system is needed, set ledger.path")
+            raise LedgerRefused(
+                f"{path}: on {kind}; a local file system is needed, set ledger.path"
+            )
         used = _lock_path(path).exists()  # an engine was here before
         self._lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -197,7 +204,11 @@ class Ledger:
             raise LedgerBusy(f"{path}: another engine uses it") from None
         if used and not path.exists():
             self.lost = f"{path} is missing"
-        self._db = self._open()
+        try:
+            self._db = self._open()
+        except BaseException:
+            os.close(self._lock)  # else it would seem that an engine runs
+            raise
         self.timeline = Timeline(self._anchor())
         self._seen_version = -1
 
@@ -220,17 +231,23 @@ class Ledger:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             db.close()
-            raise LedgerError(
+            raise LedgerRefused(
                 f"{self.path}: schema {version} is newer than this release knows ({SCHEMA}); "
                 "install the release that wrote it"
             )
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if version == 0 and not tables:
-            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+            # That something was lost is forgotten with the first transition, not with the next crash.
+            lost = (self.lost or "").replace("'", "''")
+            mark = f"INSERT INTO meta VALUES ('lost', '{lost}');" if lost else ""
+            db.executescript(f"BEGIN; {_TABLES} {mark} PRAGMA user_version={SCHEMA}; COMMIT;")
+            version = SCHEMA
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok" or (not version and tables):
             db.close()
             raise sqlite3.DatabaseError(verdict if verdict != "ok" else "no ledger of ours")
+        marked = db.execute("SELECT value FROM meta WHERE key = 'lost'").fetchone()
+        self.lost = marked["value"] if marked else self.lost
         for row in db.execute("SELECT body FROM state"):
             try:
                 _CLUSTER.validate_json(row["body"])
@@ -302,11 +319,14 @@ class Ledger:
         ``orders`` holds, for each attempt fired for the first time, its JID and the job's arguments.
         """
         with self._transaction():
+            if self.lost:
+                self._db.execute("DELETE FROM meta WHERE key = 'lost'")
             for cluster in changed:
                 body = _CLUSTER.dump_json(cluster).decode()
                 self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (cluster.name, body))
             for effect in effects:
                 self._record(effect, now, orders)
+        self.lost = None
 
     def _record(
         self, effect: Effect, now: float, orders: Mapping[str, tuple[str, list[str]]]
@@ -322,6 +342,8 @@ class Ledger:
                      json.dumps(attempt.nodes), json.dumps(args), attempt.firings, attempt.decided_at,
                      boot, since_boot),
                 )  # fmt: skip
+            elif attempt.firings == 1:
+                raise LedgerError(f"attempt {attempt.id} has no JID")
             else:
                 self._db.execute(
                     "UPDATE attempts SET firings=?, fired_boot=?, fired_boottime=? WHERE id=? AND ended_at IS NULL",
@@ -407,11 +429,30 @@ class Ledger:
             return []
         self._seen_version = version
         rows = self._db.execute(
-            "SELECT body FROM inbox WHERE answered_at IS NULL AND kind = 'request' ORDER BY seq LIMIT 1000"
+            "SELECT seq, body FROM inbox WHERE answered_at IS NULL AND kind = 'request' ORDER BY seq LIMIT 1000"
         ).fetchall()
         if len(rows) == 1000:
             self._seen_version = -1
-        return [_REQUEST.validate_json(row["body"]) for row in rows]
+        requests = []
+        for row in rows:
+            try:
+                requests.append(_REQUEST.validate_json(row["body"]))
+            except ValueError:
+                self._refuse_row(row["seq"])
+        return requests
+
+    def _refuse_row(self, seq: int) -> None:
+        """A row that no runner of ours wrote must not hold up the others."""
+        refused = {"reply": "refused", "why": "it has not the form of a request", "incident": None}
+        with self._transaction():
+            self._db.execute(
+                "UPDATE inbox SET answered_at = ?, answer = ? WHERE seq = ?",
+                (self.timeline.now(), json.dumps(refused), seq),
+            )
+
+    def look_again(self) -> None:
+        """What `waiting` gave last was not dealt with: give it again."""
+        self._seen_version = -1
 
     def answered(self, request: str) -> bool:
         """Whether a request of this id has had its answer."""
@@ -506,7 +547,7 @@ def answer(db: sqlite3.Connection, request: str) -> dict[str, Any] | None:
         return None
     told: dict[str, Any] = json.loads(row["answer"])
     last = db.execute(
-        "SELECT jid FROM attempts WHERE incident = ? ORDER BY decided_at DESC LIMIT 1",
+        "SELECT jid FROM attempts WHERE incident = ? AND action != 'look' ORDER BY decided_at DESC LIMIT 1",
         (told["incident"],),
     ).fetchone()
     return {**told, "jid": last["jid"] if last else None}

@@ -38,6 +38,7 @@ from .healing.model import Shard
 from .healing.model import Table
 from .healing.model import Viewed
 from .healing.model import ViewStatus
+from .healing.model import clean
 from .wire import Forbidden
 from .wire import LoginRefused
 from .wire import Lost
@@ -231,11 +232,11 @@ class Look:
             cluster=self.target.cluster,
             node=self.target.node,
             fault=fault,
-            evidence=evidence,
+            evidence=clean(evidence),
             latency_s=loop.time() - began,
             server_id=_text(info.get("id")),
             server_name=_text(info.get("name")),
-            version=version[:100] if version else None,
+            version=_text(version),
             ours=ours,
         )
 
@@ -346,7 +347,7 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 def _text(value: Any) -> str | None:
-    return value[:200] if isinstance(value, str) else None
+    return clean(value[:200]) if isinstance(value, str) else None
 
 
 def _in_words(exc: BaseException) -> str:
@@ -432,7 +433,7 @@ class View:
         except Exception as exc:
             status = ViewStatus.UNKNOWN
             why = f"{node} answers oddly: {_in_words(exc)}"
-        return ClusterView(self.cluster, node, status, why)
+        return ClusterView(self.cluster, node, status, clean(why))
 
     async def _rows(self, look: Look, table: str, deadline: float) -> list[dict[str, Any]]:
         wire = look.wire
@@ -477,7 +478,7 @@ def _epoch(value: Any) -> float | None:
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+    return tuple(clean(v) for v in value if isinstance(v, str)) if isinstance(value, list) else ()
 
 
 def _tables(status: list[dict[str, Any]], config: list[dict[str, Any]]) -> tuple[Table, ...]:
@@ -506,7 +507,7 @@ def _table(row: dict[str, Any], configured: Any) -> Table:
             )
         )
     return Table(
-        name=f"{row.get('db')}.{row.get('name')}",
+        name=clean(f"{row.get('db')}.{row.get('name')}"),
         reads=_at(row, "status", "ready_for_reads") is True,
         writes=_at(row, "status", "ready_for_writes") is True,
         all_replicas=_at(row, "status", "all_replicas_ready") is True,
@@ -517,8 +518,8 @@ def _table(row: dict[str, Any], configured: Any) -> Table:
 def _issues(rows: list[dict[str, Any]]) -> tuple[Issue, ...]:
     return tuple(
         Issue(
-            type=str(row.get("type"))[:60],
-            description=str(row.get("description"))[:300],
+            type=clean(str(row.get("type"))[:60]),
+            description=clean(str(row.get("description"))[:300]),
             critical=row.get("critical") is True,
         )
         for row in rows[:100]

@@ -204,12 +204,15 @@ def test_an_engine_without_a_bus_decides_and_records_all_the_same(engine, opts, 
     }
     process, log = engine([{"selfheal": settings}])
     path = config.load(opts).ledger_path(opts)
-    until(log, "runbook-1 (dead on db1, db2) open: db2 as well")
+    until(log, " as well: connection to 127.0.0.1")
     assert process.poll() is None
     assert engine_alive(path)
     told = runner["selfheal.status"]()
     assert told["engine"] == "running"
-    assert told["clusters"]["runbook"]["incidents"]["runbook-1"]["nodes"] == ["db1", "db2"]
+    assert told["clusters"]["runbook"]["incidents"]["runbook-1"]["nodes"] in (
+        ["db1", "db2"],
+        ["db2", "db1"],
+    )
     assert told["clusters"]["runbook"]["nodes"]["db2"].startswith("dead since")
     answer = runner["selfheal.trigger"]("runbook", action="restart", reason="no connection")
     assert answer["reply"] == Reply.JOINED.value
@@ -220,7 +223,7 @@ def test_a_second_engine_waits_for_the_first(engine, opts):
     first, log = engine([{"selfheal": SETTINGS}])
     until(log, "suspected")
     second, other = engine([{"selfheal": SETTINGS}])
-    until(other, "waiting: ")
+    until(other, "another engine uses it")
     first.kill()
     first.wait()
     until(other, "suspected")

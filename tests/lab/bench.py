@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.lab import bench_probe
 from tests.lab.site import CHECKOUT
 from tests.lab.site import REAL
 from tests.lab.site import SIMULATED
@@ -30,7 +31,7 @@ AT_ONCE = {
     "relapse": "off",
     "budget": "off",
 }
-POLL = "100ms"
+POLL = "2s"
 
 
 def heal(options, tell):
@@ -81,7 +82,7 @@ def heal(options, tell):
         }
 
 
-BENCHES = {"heal": heal}
+BENCHES = {"heal": heal, "probe": bench_probe.measure}
 
 
 def main():

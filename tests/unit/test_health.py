@@ -47,8 +47,16 @@ def test_a_fault_is_suspected_until_it_has_lasted():
 
 
 def test_a_fault_that_changes_its_kind_starts_anew():
-    node = after(*[Fault.DEAD] * 3, Fault.HUNG)
+    patience = {"confirm_s": {Fault.DEAD: 3.0, Fault.HUNG: 20.0}}
+    node = after(*[Fault.DEAD] * 3, *[Fault.HUNG] * 10, **patience)
     assert (node.fault, node.confirmed) == (Fault.HUNG, False)
+
+
+def test_a_node_that_goes_from_fault_to_fault_is_confirmed_by_the_longest_patience():
+    patience = {"confirm_s": {Fault.UNREACHABLE: 10.0, Fault.HUNG: 20.0}}
+    turns = [Fault.HUNG, Fault.UNREACHABLE] * 10
+    assert after(*turns, **patience).confirmed is False
+    assert after(*turns, Fault.HUNG, **patience).confirmed is True
 
 
 def test_with_nothing_to_confirm_the_first_proof_is_enough():

@@ -455,6 +455,200 @@ def test_what_the_settings_do_not_name_any_more_ends():
     assert [e.outcome for e in effects if isinstance(e, Finish)] == [Outcome.LOST]
 
 
+# ---------------------------------------------------------------- scars: each was once a bug here
+
+
+def test_a_node_that_falls_again_while_another_is_verified_is_not_forgotten():
+    world = World(policy(cooldown_min_s=0.0)).warm()
+    world.break_("db2")
+    world.pass_time(4)
+    world.heal("db2")
+    world.pass_time(2)
+    world.break_("db1")
+    world.pass_time(5)
+    assert world.fired[-1] == ("restart", ("db1",))
+    world.break_("db2")
+    world.heal("db1")
+    world.pass_time(30)
+    assert "db2" in world.fired[-1][1]
+    assert len(world.fired) > 2
+
+
+def test_a_restart_of_the_healer_gives_the_job_cache_time_before_it_judges():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(4)
+    world.publish()
+    world.pass_time(61)
+    assert world.fired[-1][0] == "look"
+    again = World(remembered=world.state.clusters, now=world.now + 600)
+    again.break_("db2")
+    again.pass_time(5)
+    assert again.finished == []
+    again.publish()
+    again.returns(Outcome.BUSY, "the job still runs")
+    again.pass_time(5)
+    assert again.fired == []
+
+
+def test_an_attempt_of_before_a_long_absence_is_lost_only_when_the_cache_says_so():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(4)
+    again = World(remembered=world.state.clusters, now=world.now + 1000)
+    again.break_("db2")
+    again.pass_time(10)
+    assert again.finished == []
+    again.pass_time(10)
+    assert again.finished == [("runbook-1.1", Outcome.LOST)]
+
+
+def test_a_job_cache_that_cannot_be_read_does_not_make_attempts_free():
+    world = World(policy(attempt_timeout_s=30.0, verify_s=5.0)).warm()
+    world.cache_readable = False
+    world.break_("db2")
+    world.pass_time(4000)
+    assert len(world.fired) == 3  # the budget
+    assert {o for _, o in world.finished} == {Outcome.TIMED_OUT}
+
+
+def test_a_reactor_that_never_publishes_is_asked_less_and_less():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(4 * 3600)
+    assert len(world.fired) < 12
+
+
+def test_one_busy_minion_does_not_make_the_others_repeat_their_job():
+    world = World().warm()
+    world.break_("db1", "db2")
+    world.pass_time(4)
+    world.publish()
+    world.returns(Outcome.DONE, nodes=["db1"])
+    world.returns(Outcome.BUSY, "running as PID 17", nodes=["db2"])
+    assert [len(world.cluster.nodes[n].spent) for n in ("db1", "db2")] == [1, 0]
+    world.mend("db1")
+    world.pass_time(5)
+    assert world.fired[1:] == [("restart", ("db2",))]
+
+
+def test_a_look_that_nobody_published_proves_nothing_about_the_job():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(4)
+    world.publish()
+    world.pass_time(61)
+    world.pass_time(60)  # the look is never published
+    assert {action for action, _ in world.fired[1:]} == {"look"}
+
+
+def test_a_job_that_never_ends_is_left_to_a_person_after_a_while():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(4)
+    world.publish()
+    for _ in range(200):
+        look = world.cluster.look
+        if look and look.published_at is None:
+            world.step(Published(look.id))
+            world.step(Returned(look.id, "db2", Outcome.BUSY, "the job still runs"))
+        world.pass_time(5)
+    assert world.last_said().said == "locked"
+    assert "does not end" in world.last_said().why
+    assert {action for action, _ in world.fired[1:]} == {"look"}
+    world.break_("db3")
+    world.pass_time(10)
+    assert world.fired[-1] == ("restart", ("db3",))
+
+
+def test_a_request_that_was_held_is_not_released_by_its_targets_illness():
+    world = World(policy(restart_needs_probe=False)).warm()
+    world.break_("db3", fault=Fault.UNREACHABLE)
+    world.mend("db3")
+    world.pass_time(1)
+    world.ask("restart", nodes=("db2",), id="r1")
+    world.publish()
+    world.returns()
+    world.pass_time(15)
+    fired = len(world.fired)
+    world.break_("db3", fault=Fault.UNREACHABLE)
+    world.pass_time(1)
+    world.break_("db2", fault=Fault.AUTH)
+    world.pass_time(60)
+    assert ("restart", ("db2",)) not in world.fired[fired:]
+
+
+def test_a_request_that_no_gate_lets_through_expires():
+    world = World(policy(mode=Mode.SHADOW)).warm()
+    world.ask("highstate")
+    world.pass_time(901)
+    assert world.last_said().said == "resolved"
+    assert "expired" in world.last_said().why
+
+
+def test_nothing_is_decided_on_what_was_seen_long_ago():
+    world = World(policy(mode=Mode.AUTO, confirm_s=dict.fromkeys(Fault, 3.0))).warm()
+    world.break_("db2")
+    world.pass_time(3)
+    world.pass_time(60, poll=False)
+    world.poll()
+    assert world.fired == [("restart", ("db2",))]
+    world.publish()
+    world.mend("db2")
+    world.returns()
+    world.pass_time(1)
+    world.pass_time(60, poll=False)
+    assert world.last_said().said == "verifying"  # not resolved: nobody has looked since
+
+
+def test_each_node_has_its_turn_before_the_healer_gives_up():
+    world = World().warm()
+    world.break_("db1", "db2", fault=Fault.AUTH)
+    world.pass_time(4)
+    for _ in range(2):
+        world.publish()
+        world.returns()
+        world.pass_time(25)
+    assert world.fired == [("highstate", ("db1",)), ("highstate", ("db2",))]
+    assert world.last_said().said == "locked"
+
+
+def test_a_result_that_came_during_the_look_counts():
+    world = World().warm()
+    world.break_("db1", "db2")
+    world.pass_time(4)
+    world.publish()
+    world.pass_time(61)
+    look, attempt = world.cluster.look, world.cluster.attempt
+    world.step(Published(look.id))
+    world.step(Returned(attempt.id, "db1", Outcome.DONE, "late but done"))
+    world.step(Returned(look.id, "db1", Outcome.DONE, ""))
+    world.step(Returned(look.id, "db2", Outcome.DONE, ""))
+    ended = next(e for e in world.effects if isinstance(e, Finish) and e.attempt.id == attempt.id)
+    assert ended.attempt.results["db1"] == (Outcome.DONE, "late but done")
+
+
+def test_a_cluster_that_was_removed_leaves_nothing_open():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(4)
+    other = policy(name="other", nodes=("dbx",))
+    _, effects = begin({"other": other}, Limits(), world.state.clusters, world.now)
+    assert [e.outcome for e in effects if isinstance(e, Finish)] == [Outcome.LOST]
+    assert [e.said for e in effects if hasattr(e, "said")] == ["resolved"]
+
+
+def test_a_lock_is_told_again_after_a_restart():
+    world = World(policy(budget_attempts=0)).warm()
+    world.break_("db2", fault=Fault.AUTH)
+    world.pass_time(4)
+    world.publish()
+    world.returns()
+    world.pass_time(30)
+    again = World(remembered=world.state.clusters, now=world.now + 60)
+    assert again.said == [("runbook-1", "locked")]
+
+
 def test_every_phase_but_the_last_ones_has_a_way_on():
     leaving = {row.leaves for row in TRANSITIONS}
     assert leaving == set(Phase) - {Phase.RESOLVED, Phase.ACKNOWLEDGED}

@@ -10,6 +10,7 @@ from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
 from saltext_selfheal.healing.model import Outcome
@@ -57,6 +58,7 @@ class World:
         self.now = now
         self.faults = {(p.name, n): None for p in self.policies.values() for n in p.nodes}
         self.effects = []
+        self.cache_readable = True
         self.state, effects = begin(self.policies, limits or Limits(), remembered or {}, now)
         self.effects += effects
 
@@ -93,6 +95,10 @@ class World:
         while self.now < end:
             self.now = min(end, self.now + 1.0)
             self.step(Tick())
+            if self.cache_readable:
+                for one in (self.cluster.attempt, self.cluster.look):
+                    if one and one.published_at is None:
+                        self.step(Missing(one.id))
             if poll:
                 self.poll()
             if view:
@@ -130,7 +136,7 @@ class World:
 
     @property
     def cluster(self):
-        return self.state.clusters["runbook"]
+        return self.state.clusters.get("runbook") or next(iter(self.state.clusters.values()))
 
     @property
     def in_flight(self):

@@ -55,8 +55,7 @@ def start(**kwargs):
     from saltext_selfheal import jobs
     from saltext_selfheal import probe
     from saltext_selfheal.ledger import Ledger
-    from saltext_selfheal.ledger import LedgerBusy
-    from saltext_selfheal.ledger import LedgerError
+    from saltext_selfheal.ledger import LedgerRefused
 
     out = bus.Bus(__opts__)
 
@@ -80,22 +79,18 @@ def start(**kwargs):
         do_nothing("the CA certificates of tls.ca_certs cannot be used", [str(exc)])
     path = settings.ledger_path(__opts__)
 
-    waiting = False
-    while True:
+    ledger, waiting_for = None, ""
+    while ledger is None:
         try:
             ledger = Ledger(path)
-            break
-        except LedgerBusy as exc:
-            # An engine that was just ended may hold it for a moment.
-            if not waiting:
-                log.warning("selfheal: waiting: %s", exc)
-            waiting = True
-            time.sleep(1)
-        except LedgerError as exc:
+        except LedgerRefused as exc:
             do_nothing("the ledger cannot be used", [str(exc)])
         except Exception as exc:
-            log.exception("selfheal: opening the ledger failed")
-            do_nothing("the ledger cannot be opened", [str(exc)])
+            # An engine that was just ended may hold it for a moment; a full disk may become free.
+            if str(exc) != waiting_for:
+                log.critical("selfheal: nothing is healed until the ledger can be opened: %s", exc)
+            waiting_for = str(exc)
+            time.sleep(1)
 
     heal = None
     while heal is None:

@@ -107,6 +107,14 @@ def blind(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("blind", not state.blind, state.blind or "the healer trusts its own eyes")
 
 
+def fresh(state: State, intent: Intent, now: Seconds) -> Gate:
+    """What the healer believes was seen lately."""
+    policy, cluster = _of(state, intent)
+    old = [n for n in intent.nodes if not health.fresh(cluster, policy, intent.incident, n, now)]
+    why = f"not seen lately: {', '.join(old)}" if old else "seen lately"
+    return Gate("fresh", not old, why)
+
+
 def flapping(state: State, intent: Intent, now: Seconds) -> Gate:
     """A node that comes and goes by itself is left alone until it is quiet, or steadily faulty."""
     _, cluster = _of(state, intent)
@@ -231,17 +239,22 @@ def storm(state: State, intent: Intent, now: Seconds) -> Gate:
 def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     """An action that can take a serving node away goes to one node at a time.
 
-    As long as nothing is known of the tables' replicas, a node that is well is not risked while another is not.
+    As long as nothing is known of the tables' replicas, a node that may serve is not risked while one that this
+    incident is not about is away. A hung node does not serve: what needs it is lost already.
     """
     _, cluster = _of(state, intent)
-    if intent.step.action in (Action.START, Action.LOOK) or intent.incident.fault is Fault.DEAD:
+    incident = intent.incident
+    if intent.step.action in (Action.START, Action.LOOK) or incident.fault is Fault.DEAD:
         return Gate("one at a time", True, "takes no serving node away")
     if len(intent.nodes) > 1:
         return Gate("one at a time", False, "several nodes that may serve are named")
-    if all(cluster.nodes[n].well for n in intent.nodes):
-        others = [n for n, node in cluster.nodes.items() if n not in intent.nodes and not node.well]
-        if others:
-            return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")
+    if incident.fault is Fault.HUNG:
+        return Gate("one at a time", True, "the node does not answer")
+    # A request is not about anybody's fault: a node that has one is its own incident's business.
+    concerned = () if incident.fault is Fault.REQUESTED else incident.nodes
+    others = [n for n, node in cluster.nodes.items() if n not in concerned and not node.well]
+    if others:
+        return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")
     return Gate("one at a time", True, "the only node taken away")
 
 
@@ -250,6 +263,7 @@ GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
     warm_up,
     target,
     blind,
+    fresh,
     confirmed,
     flapping,
     decided,

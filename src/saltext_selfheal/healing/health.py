@@ -23,6 +23,7 @@ from .model import Policy
 from .model import Seconds
 from .model import ViewStatus
 
+VIEW_AGE_S = 60.0  #: a look into the system tables that is older counts as none
 OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long
 STEADY_S = 120.0  #: on top of ``confirm``: faulty for so long is no flapping any more
 
@@ -48,11 +49,16 @@ def observe(
     if turned and not acted_on and policy.flapping_changes:
         changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
     confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
+    ill_since = (now if node.ill_since is None else node.ill_since) if fault else None
+    # A node that goes from one fault to another is ill all the time: the longest patience bounds that, too.
+    longest_s = max(policy.confirm_s.values(), default=0.0)
+    lasted = now - since >= confirm_s or (ill_since is not None and now - ill_since >= longest_s)
     node = replace(
         node,
         fault=fault,
         since=since,
-        confirmed=fault is not None and now - since >= confirm_s,
+        ill_since=ill_since,
+        confirmed=fault is not None and lasted,
         evidence=node.evidence if same else evidence,
         at=now,
         polls=node.polls + 1,
@@ -132,7 +138,12 @@ def _apart(cluster: ClusterState, seen: ClusterView) -> str:
             server = cluster.nodes[other].server_id if other in cluster.nodes else None
             if other != one and server and server not in ids:
                 told.append(f"{one} is not connected to {other}")
-    return "; ".join(told)
+    return _few(told)
+
+
+def _few(told: list[str]) -> str:
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    return "; ".join(told[:3]) + more
 
 
 def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds) -> str:
@@ -151,8 +162,7 @@ def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: 
     youngest = max((n.since for n in cluster.nodes.values() if n.since is not None), default=now)
     if now - youngest < policy.settle_s:
         return ""
-    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-    return "; ".join(told[:3]) + more
+    return _few(told)
 
 
 def counts(table: str, wanted: tuple[str, ...]) -> bool:
@@ -202,6 +212,17 @@ def well(cluster: ClusterState, incident: Incident, name: str) -> bool:
     return incident.fault not in CLUSTER_WIDE or (
         known(cluster, incident, name) and not shows(cluster, incident, name)
     )
+
+
+def fresh(
+    cluster: ClusterState, policy: Policy, incident: Incident, name: str, now: Seconds
+) -> bool:
+    """What is believed of the node was seen lately: three probes may be missed, not more."""
+    node = cluster.nodes[name]
+    lately = node.at is not None and now - node.at <= 3 * (policy.poll_s + policy.timeout_s)
+    if incident.fault not in CLUSTER_WIDE:
+        return lately
+    return lately and cluster.viewed_at is not None and now - cluster.viewed_at <= VIEW_AGE_S
 
 
 def evidence(cluster: ClusterState, incident: Incident) -> str:

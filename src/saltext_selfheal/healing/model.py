@@ -15,6 +15,11 @@ from enum import Enum
 Seconds = float
 
 
+def clean(text: str) -> str:
+    """Text from outside as text that can be stored and sent: a server's JSON may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class Fault(str, Enum):
     """What is wrong with a node (or, for the cluster-wide ones, with its cluster)."""
 
@@ -252,6 +257,13 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """The job cache was read, and the job of this attempt is not in it."""
+
+    attempt: str
+
+
+@dataclass(frozen=True)
 class Returned:
     """One minion's result of an attempt's job. For a look, ``detail`` is what the minion still runs."""
 
@@ -276,7 +288,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Observed | Viewed | Published | Returned | Requested | Started | Tick
+Event = Observed | Viewed | Missing | Published | Returned | Requested | Started | Tick
 
 
 # ---------------------------------------------------------------- what is remembered
@@ -291,6 +303,7 @@ class NodeState:
     since: Seconds | None = (
         None  #: since when the verdict (this fault, or well) holds; None = unknown
     )
+    ill_since: Seconds | None = None  #: since when it has not been well, whatever the fault
     confirmed: bool = False
     at: Seconds | None = field(default=None, compare=False)  #: last observation
     polls: int = field(default=0, compare=False)  #: observations since the healer started
@@ -338,6 +351,7 @@ class Attempt:
     fired_at: Seconds
     firings: int = 1
     published_at: Seconds | None = None
+    missing_at: Seconds | None = field(default=None, compare=False)  #: last seen to be unpublished
     results: Mapping[str, tuple[Outcome, str]] = field(default_factory=dict)
     of: str | None = None  #: for a look: the attempt it asks about
 
@@ -359,8 +373,9 @@ class Incident:
     acting: tuple[str, ...] = ()  #: nodes of the last attempt
     visited: tuple[str, ...] = ()  #: nodes that any step has visited
     verified: bool = False  #: the fault was seen gone from them after the job
-    job_failed: bool = False
+    job_failed: tuple[str, ...] = ()  #: nodes whose job did not say that it was done
     busy_since: Seconds | None = None
+    lost: int = 0  #: attempts in a row that nobody published
     attempts: int = 0
     why: str = ""
     held: str = ""  #: the shut gates as last announced

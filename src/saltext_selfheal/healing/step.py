@@ -35,6 +35,7 @@ from .model import Finish
 from .model import Fire
 from .model import Incident
 from .model import Limits
+from .model import Missing
 from .model import Mode
 from .model import NodeState
 from .model import Observed
@@ -62,7 +63,11 @@ PUBLISH_WITHIN_S = (
 FIRINGS = 3
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
-LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this
+LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doubled each time …
+LOST_PAUSE_MAX_S = 3600.0  #: … up to this
+READ_WITHIN_S = 10.0  #: so long the job cache may take to be read
+GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is left to a person
+REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
 LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
 LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
 
@@ -132,6 +137,10 @@ class Sight:
         assert self.intent is not None
         return gates.shut(gates.judge(self.state, self.intent, self.now))
 
+    def since_start(self, then: Seconds) -> Seconds:
+        """That moment, or the healer's start if it was later: what happened in its absence is not known yet."""
+        return max(then, self.state.started_at)
+
     @property
     def attempt(self) -> Attempt | None:
         """This incident's attempt in flight."""
@@ -175,7 +184,14 @@ def _asked(s: Sight) -> bool:
 
 
 def _well_again(s: Sight) -> bool:
-    return s.gone_for_s >= s.policy.stable_s
+    return s.gone_for_s >= s.policy.stable_s and all(
+        health.fresh(s.cluster, s.policy, s.incident, n, s.now) for n in s.incident.nodes
+    )
+
+
+def _expired(s: Sight) -> bool:
+    """A request that no gate let through is not carried out when nobody remembers it."""
+    return s.requested and not s.incident.attempts and s.now - s.incident.opened_at >= REQUEST_AGE_S
 
 
 def _well_and_visited(s: Sight) -> bool:
@@ -183,7 +199,8 @@ def _well_and_visited(s: Sight) -> bool:
 
 
 def _did_not_help(s: Sight) -> bool:
-    return bool(s.failed_on) and s.step is not None
+    """Only when nobody waits for the present step any more: each node has its turn with each step."""
+    return bool(s.failed_on) and not s.untried and s.step is not None
 
 
 def _no_step_left(s: Sight) -> bool:
@@ -209,10 +226,11 @@ def _verdict(s: Sight) -> Outcome | None:
     attempt = s.attempt
     if attempt is None:
         return Outcome.LOST  # written down nowhere: nothing is known to have run
-    results = [outcome for outcome, _ in attempt.results.values()]
-    if len(results) < len(attempt.nodes):
+    if len(attempt.results) < len(attempt.nodes):
         return None
-    if any(outcome is Outcome.BUSY for outcome in results):
+    # Where another state run was active nothing happened: that node is asked again, the others count.
+    results = [o for o, _ in attempt.results.values() if o is not Outcome.BUSY]
+    if not results:
         return Outcome.BUSY
     if all(outcome is Outcome.DONE for outcome in results):
         return Outcome.DONE
@@ -240,11 +258,21 @@ def _failed(s: Sight) -> bool:
 
 def _unpublished(s: Sight) -> bool:
     attempt = s.attempt
+    if attempt is None or attempt.published_at is not None or attempt.results:
+        return False
+    # The reader must have looked: a job cache that cannot be read proves nothing.
+    seen = attempt.missing_at
+    return seen is not None and seen - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S
+
+
+def _unreadable(s: Sight) -> bool:
+    """Neither published nor known not to be: the job may have run."""
+    attempt = s.attempt
     return (
         attempt is not None
         and attempt.published_at is None
-        and not attempt.results
-        and s.now - attempt.fired_at >= PUBLISH_WITHIN_S
+        and (attempt.missing_at is None or s.now - attempt.missing_at > READ_WITHIN_S)
+        and s.now - s.since_start(attempt.fired_at) >= s.policy.attempt_timeout_s
     )
 
 
@@ -254,7 +282,7 @@ def _lost(s: Sight) -> bool:
         return True
     if not _unpublished(s):
         return False
-    cause_gone = not s.requested and all(s.known(n) and not s.shows(n) for n in attempt.nodes)
+    cause_gone = not s.requested and any(s.known(n) and not s.shows(n) for n in attempt.nodes)
     too_old = s.now - attempt.decided_at >= PUBLISH_AT_ALL_S
     return attempt.firings >= FIRINGS or too_old or cause_gone
 
@@ -283,15 +311,36 @@ def _overdue(s: Sight) -> bool:
         and _verdict(s) is None
         and s.cluster.look is None
         and s.now - attempt.published_at >= s.policy.attempt_timeout_s
+        and s.now - s.state.started_at >= READ_WITHIN_S
         and s.now >= s.incident.not_before
     )
+
+
+def _runs_for_ever(s: Sight) -> bool:
+    """Looked for long enough: a person must end it."""
+    attempt = s.attempt
+    patience_s = GIVE_UP_AFTER * s.policy.attempt_timeout_s + LOOK_PAUSE_S
+    return (
+        attempt is not None
+        and attempt.published_at is not None
+        and _verdict(s) is None
+        and (_still_running(s) or _look_lost(s))
+        and s.now - attempt.published_at >= patience_s
+    )
+
+
+def _look_lost(s: Sight) -> bool:
+    """The look itself was never published: it proves nothing about the job."""
+    look = s.cluster.look
+    return look is not None and _look_ended(s) and look.published_at is None
 
 
 def _look_ended(s: Sight) -> bool:
     look = s.cluster.look
     if look is None or s.attempt is None or look.of != s.attempt.id:
         return False
-    return len(look.results) == len(look.nodes) or s.now - look.fired_at >= LOOK_WITHIN_S
+    waited_s = s.now - s.since_start(look.fired_at)
+    return len(look.results) == len(look.nodes) or waited_s >= LOOK_WITHIN_S
 
 
 def _still_running(s: Sight) -> bool:
@@ -313,21 +362,22 @@ def _seen_faulty(s: Sight) -> bool:
     """After a job that failed, one look that still shows the fault is enough."""
     since = s.incident.changed_at
     acting = s.incident.acting
-    seen = all(s.seen_since(n, since) for n in acting)
-    return s.incident.job_failed and seen and any(s.shows(n) for n in acting)
+    if not s.incident.job_failed or not all(s.seen_since(n, since) for n in acting):
+        return False
+    # Where the job was done the node has its time to come up.
+    ill = [n for n in acting if s.shows(n)]
+    return bool(ill) and set(ill) <= set(s.incident.job_failed)
 
 
 def _not_in_time(s: Sight) -> bool:
     if s.incident.verified:
         return False
-    known = all(s.known(n) for n in s.incident.acting)
-    return known and s.now - s.incident.changed_at >= s.policy.verify_s
+    seen = all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
+    return seen and s.now - s.incident.changed_at >= s.policy.verify_s
 
 
 def _did_not_hold(s: Sight) -> bool:
-    if not s.incident.verified:
-        return False
-    return any(s.confirmed(n) for n in s.incident.acting)
+    return s.incident.verified and bool(s.failed_on)
 
 
 def _others_wait(s: Sight) -> bool:
@@ -372,7 +422,9 @@ def _resolve(s: Sight) -> Change:
     incident = s.incident
     recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
     if not s.requested:
-        recoveries = tuple(r for r in recoveries if r.node not in incident.visited) + tuple(
+        recoveries = tuple(
+            r for r in recoveries if r.node not in incident.visited or r.fault is not incident.fault
+        ) + tuple(
             Recovery(n, incident.fault, incident.id, s.now, incident.step, incident.relapses)
             for n in incident.visited
         )
@@ -422,9 +474,8 @@ def _act(s: Sight) -> Change:
         held="",
         acting=intent.nodes,
         tried=(*s.incident.tried, *intent.nodes),
-        visited=tuple(dict.fromkeys((*s.incident.visited, *intent.nodes))),
         verified=False,
-        job_failed=False,
+        job_failed=(),
         not_before=0.0,
     )
     return cluster, incident, (Fire(attempt),)
@@ -483,7 +534,7 @@ def _give_up_waiting(s: Sight) -> Change:
         )
         for n in look.nodes
     }
-    attempt = replace(attempt, results={**attempt.results, **late})
+    attempt = replace(attempt, results={**late, **attempt.results})
     outcome, why = _look_result(look)
     return replace(s.cluster, look=None, attempt=attempt), s.incident, (Finish(look, outcome, why),)
 
@@ -495,26 +546,22 @@ def _told(attempt: Attempt) -> str:
     )
 
 
-def _finish(s: Sight, outcome: Outcome, why: str) -> Change:
-    """The attempt's one terminal record; cooldown counts from here."""
+def _finish(s: Sight, outcome: Outcome, why: str, idle: frozenset[str] = frozenset()) -> Change:
+    """The attempt's one terminal record; cooldown counts from here. On ``idle`` nodes nothing was done."""
     attempt = s.attempt
     if attempt is None:
         return s.cluster, s.incident, ()
     nodes = s.cluster.nodes
-    if outcome in (
-        Outcome.BUSY,
-        Outcome.LOST,
-    ):  # nothing was changed: nothing is paid, nothing rests
-        changed = {
-            n: replace(nodes[n], spent=tuple(t for t in nodes[n].spent if t != attempt.decided_at))
-            for n in attempt.nodes
-        }
-    else:
-        until = s.now + escalation.rest_s(s.policy, s.incident.relapses)
-        changed = {
-            n: replace(nodes[n], cooldown_until=until, cooldown_incident=s.incident.id)
-            for n in attempt.nodes
-        }
+    until = s.now + escalation.rest_s(s.policy, s.incident.relapses)
+    changed = {
+        n: (
+            # Nothing was changed there: nothing is paid, nothing rests.
+            replace(nodes[n], spent=tuple(t for t in nodes[n].spent if t != attempt.decided_at))
+            if outcome is Outcome.LOST or n in idle
+            else replace(nodes[n], cooldown_until=until, cooldown_incident=s.incident.id)
+        )
+        for n in attempt.nodes
+    }
     ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)
     if s.cluster.look is not None:
         ended = (*ended, Finish(s.cluster.look, Outcome.DONE, "the results came meanwhile"))
@@ -522,15 +569,51 @@ def _finish(s: Sight, outcome: Outcome, why: str) -> Change:
     return cluster, s.incident, ended
 
 
+def _busy_nodes(attempt: Attempt) -> frozenset[str]:
+    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome is Outcome.BUSY)
+
+
 def _verify(s: Sight) -> Change:
-    assert s.attempt is not None
-    outcome = _verdict(s)
+    """The job is over. Nodes that were busy meanwhile have not had the step yet, the others have."""
+    attempt = s.attempt
+    assert attempt is not None
+    outcome, idle = _verdict(s), _busy_nodes(attempt)
+    if outcome is Outcome.BUSY:  # for too long
+        outcome, idle = Outcome.FAILED, frozenset()
     assert outcome is not None
-    if outcome is Outcome.BUSY:
-        outcome = Outcome.FAILED
-    cluster, incident, effects = _finish(s, outcome, _told(s.attempt))
-    failed = outcome is not Outcome.DONE
-    return cluster, replace(incident, job_failed=failed, busy_since=None), effects
+    cluster, incident, effects = _finish(s, outcome, _told(attempt), idle)
+    had = tuple(n for n in attempt.nodes if n not in idle)
+    incident = replace(
+        incident,
+        acting=had,
+        tried=tuple(n for n in incident.tried if n not in idle),
+        visited=tuple(dict.fromkeys((*incident.visited, *had))),
+        job_failed=tuple(n for n in had if attempt.results[n][0] is not Outcome.DONE),
+        busy_since=None,
+        lost=0,
+    )
+    return cluster, incident, effects
+
+
+def _assume_it_ran(s: Sight) -> Change:
+    """What may have run is paid for."""
+    attempt = s.attempt
+    assert attempt is not None
+    unknown = (Outcome.TIMED_OUT, "the job cache could not be read: the job may have run")
+    attempt = replace(attempt, results={**dict.fromkeys(attempt.nodes, unknown), **attempt.results})
+    cluster = replace(s.cluster, attempt=attempt)
+    return _verify(Sight(s.state, cluster, s.incident, s.now))
+
+
+def _leave_it(s: Sight) -> Change:
+    return _finish(s, Outcome.TIMED_OUT, "it runs on, or its minion does not tell")
+
+
+def _look_again(s: Sight) -> Change:
+    assert s.cluster.look is not None
+    ended = Finish(s.cluster.look, Outcome.LOST, "never seen in the job cache")
+    incident = replace(s.incident, not_before=s.now + LOOK_PAUSE_S)
+    return replace(s.cluster, look=None), incident, (ended,)
 
 
 def _untry(s: Sight, pause_s: Seconds) -> Incident:
@@ -545,14 +628,16 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
 
 def _retry_busy(s: Sight) -> Change:
     assert s.attempt is not None
-    cluster, _, effects = _finish(s, Outcome.BUSY, _told(s.attempt))
+    cluster, _, effects = _finish(s, Outcome.BUSY, _told(s.attempt), _busy_nodes(s.attempt))
     since = s.now if s.incident.busy_since is None else s.incident.busy_since
     return cluster, replace(_untry(s, BUSY_PAUSE_S), busy_since=since), effects
 
 
 def _write_off(s: Sight) -> Change:
     cluster, _, effects = _finish(s, Outcome.LOST, "never seen in the job cache")
-    return cluster, _untry(s, LOST_PAUSE_S), effects
+    pause_s = min(LOST_PAUSE_S * 2.0 ** min(s.incident.lost, 10), LOST_PAUSE_MAX_S)
+    incident = replace(_untry(s, pause_s), lost=s.incident.lost + 1, busy_since=None)
+    return cluster, incident, effects
 
 
 def _note_recovery(s: Sight) -> Change:
@@ -562,16 +647,19 @@ def _note_recovery(s: Sight) -> Change:
 # ---------------------------------------------------------------- the table
 
 
+QUIET = "quiet"  #: not announced: it would be said again and again
+
+
 @dataclass(frozen=True)
 class Row:
-    """One transition. ``why`` is what the operator reads; ``said`` is what is announced (None = nothing)."""
+    """One transition. ``why`` is what the operator reads; ``said`` is announced, by default the phase."""
 
     leaves: Phase
     when: Callable[[Sight], bool]
     leads_to: Phase
     why: str
     do: Callable[[Sight], Change] = _nothing
-    said: str | None = ""
+    said: str = ""
 
 
 TRANSITIONS: tuple[Row, ...] = (
@@ -580,6 +668,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row(Phase.SUSPECTED, _confirmed, Phase.OPEN, "{fault} confirmed: {evidence}", _open),
     #
     Row(Phase.OPEN, _well_and_visited, Phase.RESOLVED, "well for {stable}", _resolve),
+    Row(Phase.OPEN, _expired, Phase.RESOLVED, "the request has expired: {why}"),
     Row(Phase.OPEN, _did_not_help, Phase.OPEN, "{action} did not help on {failed}", _next_step),
     Row(Phase.OPEN, _no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
     Row(
@@ -598,6 +687,13 @@ TRANSITIONS: tuple[Row, ...] = (
     Row(Phase.REMEDIATING, _failed, Phase.VERIFYING, "{action} failed: {told}", _verify),
     Row(
         Phase.REMEDIATING,
+        _unreadable,
+        Phase.VERIFYING,
+        "the job cache cannot be read: whether {action} ran on {acting} is not known",
+        _assume_it_ran,
+    ),
+    Row(
+        Phase.REMEDIATING,
         _lost,
         Phase.OPEN,
         "the reactor does not publish {action} on {acting}",
@@ -612,7 +708,29 @@ TRANSITIONS: tuple[Row, ...] = (
         "no result of {action} in time: looking whether it still runs",
         _look,
     ),
-    Row(Phase.REMEDIATING, _still_running, Phase.REMEDIATING, "the job still runs", _wait_on),
+    Row(
+        Phase.REMEDIATING,
+        _runs_for_ever,
+        Phase.LOCKED,
+        "{action} on {acting} does not end: see what runs there (saltutil.running), and end it",
+        _leave_it,
+    ),
+    Row(
+        Phase.REMEDIATING,
+        _look_lost,
+        Phase.REMEDIATING,
+        "nobody published the look: looking again",
+        _look_again,
+        said=QUIET,
+    ),
+    Row(
+        Phase.REMEDIATING,
+        _still_running,
+        Phase.REMEDIATING,
+        "the job still runs",
+        _wait_on,
+        said=QUIET,
+    ),
     Row(
         Phase.REMEDIATING,
         _look_ended,
@@ -680,6 +798,7 @@ def _last_action(s: Sight) -> str:
 
 _WORDS: dict[str, Callable[[Sight], str]] = {
     "fault": lambda s: s.incident.called,
+    "why": lambda s: s.incident.why,
     "asked": lambda s: s.incident.why,
     "evidence": lambda s: health.evidence(s.cluster, s.incident),
     "action": _last_action,
@@ -716,7 +835,8 @@ def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[Stat
         state = replace(state, clusters={**state.clusters, name: _moved(cluster, incident)})
         fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
         effects += done
-        effects.append(Announce(incident, row.said or row.leads_to.value, why, fired))
+        if row.said != QUIET:
+            effects.append(Announce(incident, row.said or row.leads_to.value, why, fired))
     return state, effects
 
 
@@ -869,14 +989,16 @@ def _begin(
     return cluster, [Announce(incident, Phase.SUSPECTED.value, why)]
 
 
-def _attempt_event(state: State, event: Published | Returned, now: Seconds) -> State:
+def _attempt_event(state: State, event: Missing | Published | Returned, now: Seconds) -> State:
     """A job was published, or a minion answered. Anything that is not in flight is old news."""
     for cluster in state.clusters.values():
         for slot in ("attempt", "look"):
             attempt: Attempt | None = getattr(cluster, slot)
             if attempt is None or attempt.id != event.attempt:
                 continue
-            if attempt.published_at is None:
+            if isinstance(event, Missing):
+                attempt = replace(attempt, missing_at=now)
+            elif attempt.published_at is None:
                 attempt = replace(attempt, published_at=now)
             if isinstance(event, Returned):
                 if event.node not in attempt.nodes or event.node in attempt.results:
@@ -989,13 +1111,20 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
     elif isinstance(event, Viewed):
         state, effects = _view(state, event, now)
         names = [n for n in names if n == event.view.cluster]
-    elif isinstance(event, Published | Returned):
+    elif isinstance(event, Missing | Published | Returned):
         state = _attempt_event(state, event, now)
     elif isinstance(event, Requested):
         state, effects = _request(state, event.request, now)
         names = [n for n in names if n == event.request.cluster]
     elif isinstance(event, Started):
         state = replace(_restart(state), started_at=now)
+        # Whoever should have heard of a lock may have been away as well.
+        effects = [
+            Announce(i, i.phase.value, i.why)
+            for cluster in state.clusters.values()
+            for i in cluster.incidents
+            if i.phase is Phase.LOCKED
+        ]
     elif not isinstance(event, Tick):
         return state, ()
 
@@ -1025,7 +1154,11 @@ def begin(
         old = remembered.get(name, ClusterState(name))
         nodes = {n: old.nodes.get(n, NodeState()) for n in policy.nodes}
         attempt, look = old.attempt, old.look
-        if attempt and not set(attempt.nodes) <= set(nodes):
+        if attempt:
+            kept = tuple(n for n in attempt.nodes if n in nodes)
+            left = {n: r for n, r in attempt.results.items() if n in nodes}
+            attempt = replace(attempt, nodes=kept, results=left)
+        if attempt and not attempt.nodes:
             effects.append(
                 Finish(attempt, Outcome.LOST, "the settings do not name its nodes any more")
             )
@@ -1058,6 +1191,14 @@ def begin(
             look=look,
             recoveries=recoveries,
         )
+    why = "the settings do not name its cluster any more"
+    for name, old in remembered.items():
+        if name in policies:
+            continue
+        effects += [Finish(a, Outcome.LOST, why) for a in (old.attempt, old.look) if a]
+        for incident in old.incidents:
+            ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
+            effects.append(Announce(ended, ended.phase.value, why))
     state = State(policies=policies, limits=limits, clusters=clusters, started_at=now)
     state, more = step(state, Started(), now)
     return state, (*effects, *more)
