@@ -34,9 +34,6 @@ from saltext_selfheal.healing.model import Mode
 
 #: Settings that are read and checked, and that nothing acts on so far.
 WITHOUT_EFFECT = {
-    "clusters.<name>.tables",
-    "clusters.<name>.settle",
-    "clusters.<name>.flapping",
     "clusters.<name>.requests.rate",
     "webhooks",
     "formula_secretkey",
@@ -51,13 +48,13 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
         "TCP is accepted, then TLS, the handshake or the answer does not come in time.",
     ),
     Fault.UNREACHABLE: (True, "No answer to TCP, no route, or a name that does not resolve."),
-    Fault.UNAVAILABLE: (False, "Nodes answer, but a table cannot be read or written."),
-    Fault.PARTITIONED: (False, "Nodes disagree about who is connected to whom."),
+    Fault.UNAVAILABLE: (True, "Every node answers, but a table is not ready for reads or writes, and `settle` has passed."),
+    Fault.PARTITIONED: (True, "Nodes that answer disagree about who is connected to whom."),
     Fault.AUTH: (True, "The login is refused: wrong password, unknown user."),
     Fault.TLS: (True, "The TLS handshake fails: certificate, host name, protocol."),
     Fault.ALIEN: (True, "Something answers on the port that does not speak as RethinkDB does."),
-    Fault.SLOW: (False, "Answers come, but take too long."),
-    Fault.ISSUE: (False, "The database itself reports an issue."),
+    Fault.SLOW: (True, "So many of the last answers took longer than `slow` allows; off by default."),
+    Fault.ISSUE: (True, "The database itself reports an issue; each type is an incident of its own, `issue:log_write_error` for example."),
     Fault.REQUESTED: (True, "Somebody asked for healing while the probe saw nothing wrong."),
 }
 
@@ -74,6 +71,17 @@ GATES: dict[str, tuple[str, str]] = {
     "target": (
         "target",
         "Is at least one node named, and is every one of them configured and inside `minions`?",
+    ),
+    "blind": (
+        "blind",
+        "Does the engine trust its own eyes? Not if every node of every cluster is unreachable at once, or if its own "
+        "process can open no connection.",
+    ),
+    "fresh": ("fresh", "Was each node concerned probed lately, within three intervals and timeouts?"),
+    "flapping": (
+        "flapping",
+        "Are the nodes concerned calm? One that came and went by itself more often than `flapping` allows is left "
+        "alone until it is quiet, or steadily faulty.",
     ),
     "confirmed": ("confirmed", "Has the fault lasted for `confirm` on every node concerned?"),
     "decided": (
@@ -96,7 +104,7 @@ GATES: dict[str, tuple[str, str]] = {
     ),
     "one_at_a_time": (
         "one at a time",
-        "Is at most one node concerned that may still serve and, if it is well, are all others well, too?",
+        "Is at most one node concerned that may still serve, and are all nodes well that the incident is not about?",
     ),
 }
 
@@ -124,6 +132,7 @@ _FORMS: list[tuple[Any, str]] = [
     (config.PositiveDuration, "duration, more than 0"),
     (config.DurationOrOff, "duration, or `off`"),
     (config.Count, "whole number, 0 or more"),
+    (config.PositiveCount, "whole number, 1 or more"),
     (config.Share, "share in percent, or `off`"),
     (config.Rate, "number per `s`, `m` or `h`, or `off`"),
     (config.Confirm, "duration, or a duration per fault"),
@@ -328,7 +337,7 @@ def transitions_table() -> str:
     rows = []
     for row in step.TRANSITIONS:
         why = re.sub(r"\{(\w+)\}", r"*\1*", row.why)
-        said = "—" if row.said is None else f"`{row.said or row.leads_to.value}`"
+        said = "—" if row.said == step.QUIET else f"`{row.said or row.leads_to.value}`"
         rows.append([row.leaves.value, row.leads_to.value, said, why])
     return _table(["from", "to", "announced as", "why, in the words an operator reads"], rows)
 

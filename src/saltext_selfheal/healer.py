@@ -303,7 +303,11 @@ class Healer:
                 "phase": effect.said,
                 "step": step_now,
                 "attempt": effect.attempt,
-                "jid": jids.get(effect.attempt) if effect.attempt else None,
+                "jid": (
+                    jids.get(effect.attempt) or self._known_jid(effect.attempt)
+                    if effect.attempt
+                    else None
+                ),
                 "why": effect.why,
                 "opened": incident.opened_at,
                 "at": now,

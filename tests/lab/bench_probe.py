@@ -189,6 +189,14 @@ class _Engine:
         self._stop.set()
         self._thread.join()
 
+    def wait_until_well(self, timeout_s=60.0):
+        """Until a thousand handshakes are over and every node was seen well."""
+        deadline = time.monotonic() + timeout_s
+        while not all(n.well for c in self.healer.state.clusters.values() for n in c.nodes.values()):
+            if time.monotonic() > deadline:
+                raise TimeoutError("not every node became well")
+            time.sleep(0.2)
+
     def lateness(self, since, nodes=None):
         """How late each probe began, by its own node's cadence of one second; seconds."""
         late = []
@@ -214,7 +222,8 @@ def crowd(tell):
         ports = [*well.ports, *one.ports, *many.ports]
         others = {f"n{n}" for n in range(CROWD - 301)}
         with _Engine(ports, folder, views=True) as engine:
-            time.sleep(8.0)  # a thousand handshakes, and the first views
+            engine.wait_until_well()
+            time.sleep(15.0)  # the first views, and what they announce
             me = psutil.Process()
             since, cpu = time.monotonic(), sum(me.cpu_times()[:2])
             time.sleep(WATCH_S)
