@@ -188,6 +188,15 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost: str | None = None
+        try:
+            self._take(path)
+        except OSError as exc:
+            raise LedgerError(f"{exc.filename or path}: {exc.strerror or exc}") from exc
+        self.timeline = Timeline(self._anchor())
+        self._seen_version = -1
+
+    def _take(self, path: Path) -> None:
+        """Lock it, and open it. Raises LedgerError or OSError."""
         directory = path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         kind = _file_system(directory)
@@ -209,8 +218,6 @@ class Ledger:
         except BaseException:
             os.close(self._lock)  # else it would seem that an engine runs
             raise
-        self.timeline = Timeline(self._anchor())
-        self._seen_version = -1
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -373,7 +380,7 @@ class Ledger:
                  effect.why),
             )  # fmt: skip
             told = {"said": effect.said, "fault": incident.called, "nodes": incident.nodes,
-                    "step": incident.step, "attempt": effect.attempt, "why": effect.why}  # fmt: skip
+                    "step": incident.step + 1, "attempt": effect.attempt, "why": effect.why}  # fmt: skip
             self._audit(now, incident.cluster, incident.id, "incident", told)
         elif isinstance(effect, Answer):
             self._answer(now, effect)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import random
@@ -427,7 +428,7 @@ class View:
         except Forbidden as exc:
             status = ViewStatus.FORBIDDEN
             grant = f"r.db('rethinkdb').grant('{look.target.user}', {{read: true}})"
-            why = f"{node} lets {look.target.user} not read the system tables; missing: {grant} ({exc})"
+            why = f"{look.target.user} may not read the system tables of {node}; missing: {grant} ({exc})"
         except (Lost, OSError):
             status, why = ViewStatus.UNKNOWN, f"{node} ended the connection"
         except Exception as exc:
@@ -551,6 +552,12 @@ class Prober:
         self._ready = threading.Event()
 
     def start(self) -> None:
+        """Begin to look. What the process holds by now is taken out of garbage collection.
+
+        A full collection walks all that Salt has loaded: 0.1 to 0.2 s in which nobody is probed.
+        """
+        gc.collect()
+        gc.freeze()
         self._thread.start()
         self._ready.wait()
 

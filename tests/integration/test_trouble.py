@@ -13,7 +13,7 @@ def cluster(site, node, address=None, **more):
         "password": site.password,
         "poll": "500ms",
         "timeout": "1s",
-        "confirm": 0,
+        "confirm": {"dead": 0, "unreachable": 0, "default": "1m"},
         "attempt": {"timeout": "3s", "verify": "3s"},
         **more,
     }

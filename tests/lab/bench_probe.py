@@ -192,7 +192,9 @@ class _Engine:
     def wait_until_well(self, timeout_s=60.0):
         """Until a thousand handshakes are over and every node was seen well."""
         deadline = time.monotonic() + timeout_s
-        while not all(n.well for c in self.healer.state.clusters.values() for n in c.nodes.values()):
+        while not all(
+            n.well for c in self.healer.state.clusters.values() for n in c.nodes.values()
+        ):
             if time.monotonic() > deadline:
                 raise TimeoutError("not every node became well")
             time.sleep(0.2)

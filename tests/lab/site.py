@@ -456,7 +456,7 @@ class Site:
     def wait_until_warm(self):
         """Wait until the engine has run for so long that it may act."""
         age_s = time.time() - psutil.Process(self.engine_pid()).create_time()
-        time.sleep(max(0.0, 16.0 - age_s))
+        time.sleep(max(0.0, 19.0 - age_s))  # the process is older than its healer
 
     def wait_until_quiet(self):
         """Wait until the engine is warm, every node serves and no incident is open."""

@@ -601,6 +601,20 @@ def test_nothing_is_decided_on_what_was_seen_long_ago():
     assert world.last_said().said == "verifying"  # not resolved: nobody has looked since
 
 
+def test_a_relapse_does_not_keep_dead_nodes_apart():
+    world = World(policy(cooldown_min_s=0.0)).warm()
+    world.break_("db2")
+    world.pass_time(4)
+    world.heal("db2")
+    world.pass_time(15)
+    world.break_("db2")
+    world.pass_time(1)
+    world.break_("db1", "db3")
+    world.pass_time(6)
+    assert [set(nodes) for _, nodes in world.fired[1:]] == [{"db1", "db2", "db3"}]
+    assert world.fired[1][0] == "restart"  # db1 and db3 have had none
+
+
 def test_each_node_has_its_turn_before_the_healer_gives_up():
     world = World().warm()
     world.break_("db1", "db2", fault=Fault.AUTH)

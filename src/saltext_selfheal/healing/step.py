@@ -945,20 +945,30 @@ def _assign(
 ) -> tuple[ClusterState, list[Effect]]:
     """A node with a fault belongs to an incident of that fault; one is opened if it can join none.
 
-    It can join one that has not gone beyond its first step: later steps are for nodes that had the first.
+    It can join one in which nothing was done yet, or that has not gone beyond its first step: later steps are for
+    nodes that had the first.
     """
     assert node.fault is not None
     same = [i for i in cluster.incidents if i.fault is node.fault]
     if any(name in i.nodes for i in same):
         return cluster, []
-    incident = next((i for i in same if i.step == 0 and i.phase is not Phase.LOCKED), None)
+    free = [i for i in same if i.phase is not Phase.LOCKED and (i.step == 0 or not i.attempts)]
+    incident = free[0] if free else None
     if incident is None:
         return _begin(cluster, node.fault, (name,), now, node.evidence)
     if incident.phase is not Phase.SUSPECTED and not node.confirmed:
         return cluster, []
     joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
+    if incident.step and not _relapsed(cluster, name, node.fault):
+        joined = replace(
+            joined, step=0
+        )  # whom nothing has helped yet gets the first step, and the others with it
     why = f"{name} as well: {node.evidence}"
     return _moved(cluster, joined), [Announce(joined, joined.phase.value, why)]
+
+
+def _relapsed(cluster: ClusterState, name: str, fault: Fault) -> bool:
+    return any(r.node == name and r.fault is fault for r in cluster.recoveries)
 
 
 def _begin(
