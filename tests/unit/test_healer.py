@@ -1,0 +1,231 @@
+"""The loop's order: decide, write down, do. With a real ledger, and a bus that only listens."""
+
+import sqlite3
+
+import pytest
+
+from saltext_selfheal import ledger as ledgers
+from saltext_selfheal.config import EngineSettings
+from saltext_selfheal.healer import Healer
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Missing
+from saltext_selfheal.healing.model import Observation
+from saltext_selfheal.healing.model import Observed
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Published
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Requested
+from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.ledger import Ledger
+
+CLUSTER = {
+    "minions": "db*", "nodes": {"db1": "10.0.0.1", "db2": "10.0.0.2"}, "poll": "10s", "timeout": "10s",
+    "confirm": 0, "stable": 0, "attempt": {"timeout": "30s", "verify": "30s"},
+}  # fmt: skip
+SETTINGS = EngineSettings.model_validate({"clusters": {"runbook": CLUSTER}})
+
+
+class Bus:
+    """Remembers what was fired, and what the ledger knew at that moment."""
+
+    def __init__(self, path):
+        self.path, self.fired = path, []
+
+    def fire(self, tag, data):
+        order = (
+            ledgers.order(self.path, data["jid"]) if tag.startswith("selfheal/remediate/") else None
+        )
+        self.fired.append((tag, dict(data), order))
+        return True
+
+    def tags(self, start=""):
+        return [tag for tag, _, _ in self.fired if tag.startswith(start)]
+
+
+class Jobs:
+    def __init__(self):
+        self.watched = ()
+
+    def watch(self, watched):
+        self.watched = watched
+
+    def check(self):
+        return None
+
+
+class Engine:
+    """One life of the healer. The clock is the test's."""
+
+    def __init__(self, path, clock):
+        self.ledger = Ledger(path)
+        self.ledger.timeline.now = lambda: clock[0]
+        self.bus, self.jobs = Bus(path), Jobs()
+        numbers = iter(range(10**6))
+        self.healer = Healer(
+            settings=SETTINGS,
+            ledger=self.ledger,
+            bus=self.bus,
+            mint=lambda: f"{int(clock[0]):014d}{next(numbers):06d}",
+        )
+        self.healer.attach(self.jobs)
+        self.clock = clock
+
+    def see(self, node, fault=None):
+        self.healer.handle(Observed(Observation("runbook", node, fault, "as told")))
+
+    def pass_time(self, seconds, db2=None):
+        for _ in range(seconds):
+            self.clock[0] += 1
+            self.see("db1")
+            self.see("db2", db2)
+            self.healer.tick()
+
+    def die(self):
+        """As by kill -9: nothing is finished, the kernel lets the lock go."""
+        self.ledger.close()
+
+    @property
+    def attempt(self):
+        return self.healer.state.clusters["runbook"].attempt
+
+
+@pytest.fixture
+def clock():
+    return [1_000_000.0]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "selfheal" / "ledger.sqlite3"
+
+
+@pytest.fixture
+def engine(path, clock):
+    made = Engine(path, clock)
+    made.pass_time(20)
+    return made
+
+
+def test_an_order_is_in_the_ledger_before_its_event_is_fired(engine):
+    engine.see("db2", Fault.DEAD)
+    ((_, data, order),) = [f for f in engine.bus.fired if f[0] == "selfheal/remediate/restart"]
+    assert (order["jid"], order["minions"], order["args"]) == (data["jid"], ["db2"], ["rethinkdb"])
+    assert [w.jid for w in engine.jobs.watched] == [data["jid"]]
+
+
+def test_what_heals_is_fired_before_what_tells(engine):
+    engine.see("db2", Fault.DEAD)
+    tags = engine.bus.tags()
+    first = tags.index("selfheal/remediate/restart")
+    assert not [t for t in tags[:first] if t.startswith("selfheal/incident/")]
+
+
+def test_what_cannot_be_written_is_not_done_and_is_said_once(engine, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    for _ in range(5):
+        engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/") == []
+    assert engine.bus.tags("selfheal/engine/ledger_failed") == ["selfheal/engine/ledger_failed"]
+    monkeypatch.undo()
+    engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/") == ["selfheal/remediate/restart"]
+
+
+def test_what_is_told_only_once_is_kept_until_it_can_be_written(engine, monkeypatch):
+    engine.see("db2", Fault.DEAD)
+    attempt = engine.attempt.id
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    engine.healer.handle(Published(attempt))
+    engine.healer.handle(Returned(attempt, "db2", Outcome.DONE))
+    engine.healer.handle(Requested(Request("r1", "runbook", "highstate", door="bus")))
+    monkeypatch.undo()
+    engine.healer.tick()
+    assert engine.attempt is None
+    assert engine.ledger.answered("r1")
+
+
+def test_a_killed_engine_goes_on_with_the_same_jid_and_fires_nothing_twice(engine, path, clock):
+    engine.see("db2", Fault.DEAD)
+    jid = engine.jobs.watched[0].jid
+    engine.die()
+    again = Engine(path, clock)
+    assert [w.jid for w in again.jobs.watched] == [jid]
+    again.healer.handle(Published("runbook-1.1"))
+    again.healer.handle(Returned("runbook-1.1", "db2", Outcome.DONE))
+    again.pass_time(30)
+    assert again.bus.tags("selfheal/remediate/") == []
+    assert "selfheal/incident/runbook/resolved" in again.bus.tags()
+
+
+def test_an_engine_killed_before_the_event_fires_it_again_under_the_same_jid(engine, path, clock):
+    engine.see("db2", Fault.DEAD)
+    jid = engine.jobs.watched[0].jid
+    engine.die()
+    again = Engine(path, clock)
+    for _ in range(20):
+        again.pass_time(1, db2=Fault.DEAD)
+        again.healer.handle(Missing("runbook-1.1"))
+    again.pass_time(1, db2=Fault.DEAD)
+    fired = [
+        (tag, data["jid"])
+        for tag, data, _ in again.bus.fired
+        if tag.startswith("selfheal/remediate/")
+    ]
+    assert fired == [("selfheal/remediate/restart", jid)]
+
+
+def test_a_look_at_the_start_has_a_jid_of_its_own(engine, path, clock):
+    engine.see("db2", Fault.DEAD)
+    engine.healer.handle(Published("runbook-1.1"))
+    engine.die()
+    clock[0] += 1000
+    again = Engine(path, clock)
+    again.pass_time(12, db2=Fault.DEAD)
+    ((_, data, order),) = [f for f in again.bus.fired if f[0] == "selfheal/remediate/look"]
+    assert data["jid"] == order["jid"]
+    assert {w.attempt for w in again.jobs.watched} == {"runbook-1.1", "runbook-1.2"}
+
+
+def test_a_request_given_while_the_engine_was_down_is_answered_at_its_start(engine, path, clock):
+    engine.die()
+    ledgers.ask(path, Request("r1", "runbook", "restart", door="runner"))
+    again = Engine(path, clock)
+    assert again.ledger.answered("r1")
+    assert "selfheal/decision/r1" in again.bus.tags()
+
+
+def test_after_a_gap_everything_is_looked_at_anew(engine, clock):
+    clock[0] += 3600
+    engine.healer.tick()
+    assert engine.healer.state.started_at == clock[0]
+    engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_a_lost_ledger_stays_lost_until_something_was_written(path, clock):
+    Ledger(path).close()
+    path.write_bytes(b"not a database" * 400)
+    Ledger(path).close()  # finds the damage, and dies before its first transition
+    again = Engine(path, clock)
+    assert "selfheal/engine/ledger_lost" in again.bus.tags()
+    assert len(again.healer.state.clusters["runbook"].nodes["db1"].spent) == 3
+    again.die()
+    assert Ledger(path).lost is None
+
+
+def test_a_malformed_request_on_the_bus_is_dropped(engine):
+    engine.healer.deliver_bus("selfheal/request/../x", {})
+    engine.healer.deliver_bus("selfheal/request/runbook", {"data": {"action": ["x"]}, "id": "app1"})
+    engine.healer.deliver_bus(
+        "selfheal/request/runbook", {"data": {"action": "restart"}, "id": "app1"}
+    )
+    engine.healer.turn(0.0)
+    engine.healer.turn(0.0)
+    assert len(engine.bus.tags("selfheal/decision/")) == 1
