@@ -51,6 +51,7 @@ RESOLVER_THREADS = (
     4  #: getaddrinfo cannot be cancelled: a stuck one holds a thread of this pool only
 )
 CRYPTO_THREADS = 2
+SETTLED_S = 10.0  #: after the start; all connections are open by then
 REDIAL_S = 0.05  #: at least this between two looks at one node, however often it hangs up
 #: What the operating system says when it is this process that can open nothing more.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -552,12 +553,6 @@ class Prober:
         self._ready = threading.Event()
 
     def start(self) -> None:
-        """Begin to look. What the process holds by now is taken out of garbage collection.
-
-        A full collection walks all that Salt has loaded: 0.1 to 0.2 s in which nobody is probed.
-        """
-        gc.collect()
-        gc.freeze()
         self._thread.start()
         self._ready.wait()
 
@@ -586,7 +581,9 @@ class Prober:
             if name in by_cluster
         ]
         self._ready.set()
+        settled = self._loop.call_later(SETTLED_S, _settle)
         await self._stop.wait()
+        settled.cancel()
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
@@ -620,6 +617,16 @@ class Prober:
             if seen is not None:
                 self._deliver(Viewed(seen))
             await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+def _settle() -> None:
+    """Take what the process holds by now out of garbage collection.
+
+    A full collection walks all that Salt has loaded and every open connection: 0.1 to 0.2 s in which nobody is
+    probed. Once, while the healer warms up and may not act anyway.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def probe_once(target: Target) -> Observation:

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import salt.config
 import salt.loader
 import salt.utils.json
 import salt.utils.yaml
@@ -238,3 +239,23 @@ def test_an_engine_that_cannot_write_its_ledger_lives_on_and_says_so(engine, opt
     process, log = engine([{"selfheal": SETTINGS}])
     until(log, "nothing is healed")
     assert process.poll() is None
+
+
+def test_a_password_may_stand_in_sdb(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFHEAL_TEST_PASSWORD", "from sdb")
+    cluster = {
+        **SETTINGS["clusters"]["runbook"],
+        "password": "sdb://environment/SELFHEAL_TEST_PASSWORD",
+    }
+    conf = tmp_path / "master"
+    conf.write_text(
+        salt.utils.yaml.safe_dump(
+            {
+                "root_dir": str(tmp_path),
+                "environment": {"driver": "env"},
+                "engines": [{"selfheal": {"clusters": {"runbook": cluster}}}],
+            }
+        )
+    )
+    loaded = config.load(salt.config.master_config(str(conf)))
+    assert loaded.clusters["runbook"].password.get_secret_value() == "from sdb"

@@ -227,8 +227,8 @@ def test_a_view_that_could_not_be_had_changes_no_verdict_and_is_told_once(status
     world = World(policy(settle_s=0.0)).warm()
     world.look(tables=CLOSED)
     ill = world.cluster.ailments
-    for _ in range(3):
-        world.look(status=status, why="some peer hangs", tables=())
+    for node in ("db1", "db2", "db3"):
+        world.look(status=status, why="some peer hangs", tables=(), node=node)
     assert world.cluster.ailments == ill
     assert told(world) == [("view", "db1")]
     assert world.cluster.view == f"{status.value}: some peer hangs"

@@ -911,12 +911,13 @@ def _view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Effect
     if cluster is None:
         return state, []
     effects: list[Effect] = []
-    told = (
-        seen.status.value if seen.status is ViewStatus.KNOWN else f"{seen.status.value}: {seen.why}"
-    )
-    if told != cluster.view and (cluster.view, told) != ("not asked yet", ViewStatus.KNOWN.value):
-        effects.append(Tell("view", cluster.name, seen.node, told))
-    cluster = replace(cluster, view=told)
+    # Told when it can be had no longer, or can again; not once a round for each node that was asked.
+    before = cluster.view.partition(":")[0]
+    if before != seen.status.value:
+        told = f"{seen.status.value}: {seen.why}" if seen.why else seen.status.value
+        if (before, told) != ("not asked yet", ViewStatus.KNOWN.value):
+            effects.append(Tell("view", cluster.name, seen.node, told))
+        cluster = replace(cluster, view=told)
     if seen.status is ViewStatus.KNOWN:
         by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
         changed = {
