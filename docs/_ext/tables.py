@@ -48,13 +48,22 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
         "TCP is accepted, then TLS, the handshake or the answer does not come in time.",
     ),
     Fault.UNREACHABLE: (True, "No answer to TCP, no route, or a name that does not resolve."),
-    Fault.UNAVAILABLE: (True, "Every node answers, but a table is not ready for reads or writes, and `settle` has passed."),
+    Fault.UNAVAILABLE: (
+        True,
+        "Every node answers, but a table is not ready for reads or writes, and `settle` has passed.",
+    ),
     Fault.PARTITIONED: (True, "Nodes that answer disagree about who is connected to whom."),
     Fault.AUTH: (True, "The login is refused: wrong password, unknown user."),
     Fault.TLS: (True, "The TLS handshake fails: certificate, host name, protocol."),
     Fault.ALIEN: (True, "Something answers on the port that does not speak as RethinkDB does."),
-    Fault.SLOW: (True, "So many of the last answers took longer than `slow` allows; off by default."),
-    Fault.ISSUE: (True, "The database itself reports an issue; each type is an incident of its own, `issue:log_write_error` for example."),
+    Fault.SLOW: (
+        True,
+        "So many of the last answers took longer than `slow` allows; off by default.",
+    ),
+    Fault.ISSUE: (
+        True,
+        "The database itself reports an issue; each type is an incident of its own, `issue:log_write_error` for example.",
+    ),
     Fault.REQUESTED: (True, "Somebody asked for healing while the probe saw nothing wrong."),
 }
 
@@ -77,7 +86,10 @@ GATES: dict[str, tuple[str, str]] = {
         "Does the engine trust its own eyes? Not if every node of every cluster is unreachable at once, or if its own "
         "process can open no connection.",
     ),
-    "fresh": ("fresh", "Was each node concerned probed lately, within three intervals and timeouts?"),
+    "fresh": (
+        "fresh",
+        "Was each node concerned probed lately, within three intervals and timeouts?",
+    ),
     "flapping": (
         "flapping",
         "Are the nodes concerned calm? One that came and went by itself more often than `flapping` allows is left "
