@@ -663,7 +663,7 @@ class Row:
 
 
 TRANSITIONS: tuple[Row, ...] = (
-    Row(Phase.SUSPECTED, _asked, Phase.OPEN, "{asked}", _open),
+    Row(Phase.SUSPECTED, _asked, Phase.OPEN, "{why}", _open),
     Row(Phase.SUSPECTED, _ended_unconfirmed, Phase.RESOLVED, "it ended before it was confirmed"),
     Row(Phase.SUSPECTED, _confirmed, Phase.OPEN, "{fault} confirmed: {evidence}", _open),
     #
@@ -799,7 +799,6 @@ def _last_action(s: Sight) -> str:
 _WORDS: dict[str, Callable[[Sight], str]] = {
     "fault": lambda s: s.incident.called,
     "why": lambda s: s.incident.why,
-    "asked": lambda s: s.incident.why,
     "evidence": lambda s: health.evidence(s.cluster, s.incident),
     "action": _last_action,
     "target": lambda s: ", ".join(s.intent.nodes) if s.intent else "",
