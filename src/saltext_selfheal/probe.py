@@ -15,6 +15,7 @@ import os
 import random
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -53,6 +54,7 @@ RESOLVER_THREADS = (
 CRYPTO_THREADS = 2
 SETTLED_S = 10.0  #: after the start; all connections are open by then
 REDIAL_S = 0.05  #: at least this between two looks at one node, however often it hangs up
+SWITCH_S = 0.0005  #: how long one thread may keep the interpreter while another wants it
 #: What the operating system says when it is this process that can open nothing more.
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -228,6 +230,7 @@ class Look:
             self.close()
             fault, evidence = self._judge(exc)
             ours = isinstance(exc, OSError) and exc.errno in _OURS
+            _forget(exc)
         self.answers = fault is None
         version = self._wire.version if self._wire is not None else None
         return Observation(
@@ -332,7 +335,9 @@ class Look:
                 sock.close()
                 raise
         # Refused proves death only if it is all that was heard.
-        raise next((e for e in failures if not isinstance(e, ConnectionRefusedError)), failures[0])
+        told = next((e for e in failures if not isinstance(e, ConnectionRefusedError)), failures[0])
+        failures.clear()
+        raise told
 
     async def _adopt(self, sock: socket.socket) -> Wire:
         loop = asyncio.get_running_loop()
@@ -341,6 +346,17 @@ class Look:
         host = self.target.address.host.partition("%")[0] if tls else None
         _, wire = await loop.create_connection(Wire, sock=sock, ssl=tls, server_hostname=host)
         return wire
+
+
+def _forget(exc: BaseException | None) -> None:
+    """Let go of the frames that an exception passed through.
+
+    They hold the future that holds the exception: such circles are left to the garbage collector, and three hundred
+    timeouts a second would make it stop every probe for 10 ms twice a second.
+    """
+    while exc is not None:
+        exc.__traceback__ = None
+        exc = exc.__cause__ or exc.__context__
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -553,6 +569,9 @@ class Prober:
         self._ready = threading.Event()
 
     def start(self) -> None:
+        # The probes share the interpreter with the healer's loop. By Python's default each of their wake-ups may
+        # have to wait 5 ms for it, ten times what a probe takes.
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
         self._ready.wait()
 

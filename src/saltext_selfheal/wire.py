@@ -36,6 +36,9 @@ PARSE_OFF_LOOP_BYTES = (
 )  #: a larger answer is parsed on a thread: it would hold up other probes
 
 _HEADER = struct.Struct("<QL")
+# Stateless, and each is a circle of references: one for all connections.
+_DECODER = ReQLDecoder({"time_format": "raw", "binary_format": "raw"})
+_JSON = json.JSONDecoder()
 _SEQUENCES = (Response.ResponseType.SUCCESS_SEQUENCE, Response.ResponseType.SUCCESS_PARTIAL)
 
 
@@ -74,7 +77,6 @@ class Wire(asyncio.Protocol):
         self._pending: dict[int, asyncio.Future[bytes]] = {}
         self._token = 0
         self._broken: Exception | None = None
-        self._decoder = ReQLDecoder({"time_format": "raw", "binary_format": "raw"})
 
     # ------------------------------------------------------------ asyncio's side
 
@@ -174,7 +176,7 @@ class Wire(asyncio.Protocol):
         self, host: str, port: int, user: str, password: str, deadline: float, crypto: Executor
     ) -> None:
         """The V1_0 handshake, by the driver's own state machine."""
-        shake = HandshakeV1_0(json.JSONDecoder(), json.JSONEncoder(), host, port, user, password)
+        shake = HandshakeV1_0(_JSON, json.JSONEncoder(), host, port, user, password)
         # RethinkDB's salt stays the same per user: a reconnect need not compute again what costs a millisecond,
         # nor a mass reconnect a second. (The driver, 2.4.10, looks the function up here; else nothing is gained.)
         shake._pbkdf2_hmac = _salted_password
@@ -203,10 +205,10 @@ class Wire(asyncio.Protocol):
         finally:
             self._pending.pop(token, None)
         if len(body) > PARSE_OFF_LOOP_BYTES:
-            parsing = self._loop.run_in_executor(None, net.Response, token, body, self._decoder)
+            parsing = self._loop.run_in_executor(None, net.Response, token, body, _DECODER)
             answer = await self._wait(parsing, deadline)
         else:
-            answer = net.Response(token, body, self._decoder)
+            answer = net.Response(token, body, _DECODER)
         return query, answer
 
     async def server_info(self, deadline: float) -> dict[str, Any]:
