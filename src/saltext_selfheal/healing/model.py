@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from enum import Enum
+from typing import Any
 
 Seconds = float
 
@@ -95,6 +96,18 @@ class Reply(str, Enum):
     JOINED = "joined"
     HELD = "held"
     REFUSED = "refused"
+
+
+class Verb(str, Enum):
+    """What an operator may order. ``explain`` only asks."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    LOCK = "lock"
+    ACK = "ack"
+    APPROVE = "approve"
+    REJECT = "reject"
+    EXPLAIN = "explain"
 
 
 # ---------------------------------------------------------------- what the settings ask for
@@ -240,6 +253,20 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Command:
+    """An operator orders, or asks. Which fields count depends on the verb."""
+
+    id: str
+    verb: Verb
+    by: str
+    cluster: str | None = None  #: pause, resume: None = every cluster; lock, explain: which
+    incident: str | None = None  #: ack, approve, reject
+    nodes: tuple[str, ...] = ()  #: lock, explain: empty = all of the cluster's
+    for_s: Seconds = 0.0  #: pause
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Observed:
     observation: Observation
 
@@ -279,6 +306,11 @@ class Requested:
 
 
 @dataclass(frozen=True)
+class Commanded:
+    command: Command
+
+
+@dataclass(frozen=True)
 class Started:
     """The healer (re)started: what it remembers of the nodes' health is old."""
 
@@ -288,7 +320,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Observed | Viewed | Missing | Published | Returned | Requested | Started | Tick
+Event = Observed | Viewed | Missing | Published | Returned | Requested | Commanded | Started | Tick
 
 
 # ---------------------------------------------------------------- what is remembered
@@ -357,6 +389,25 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Late:
+    """An attempt that ended without all of its results: they are recorded when they come, and change nothing."""
+
+    attempt: Attempt
+    ended_at: Seconds
+    running: bool  #: as far as is known its job still runs: nothing else is sent to its minions
+
+
+@dataclass(frozen=True)
+class Pause:
+    """No action in this cluster until then."""
+
+    until: Seconds
+    by: str
+    why: str
+    everywhere: bool = False  #: given for every cluster, those that are configured later included
+
+
+@dataclass(frozen=True)
 class Incident:
     """One fault of one cluster, from first sight to its end."""
 
@@ -385,10 +436,16 @@ class Incident:
     relapse_of: str | None = None
     relapses: int = 0
     requests: tuple[str, ...] = ()
+    approved_step: int | None = None
+    approved_at: Seconds = 0.0
+    approved_by: str = ""
+    by_hand: bool = False  #: a person's lock: no fault of its own, ended by ``ack`` alone
 
     @property
     def called(self) -> str:
         """The fault as operators read it."""
+        if self.by_hand:
+            return "lock"
         return f"{self.fault.value}:{self.issue}" if self.issue else self.fault.value
 
 
@@ -416,7 +473,9 @@ class ClusterState:
     incidents: tuple[Incident, ...] = ()  #: those that have not ended
     attempt: Attempt | None = None  #: in flight
     look: Attempt | None = None  #: in flight: does the timed-out attempt still run?
+    late: tuple[Late, ...] = ()
     recoveries: tuple[Recovery, ...] = ()
+    pause: Pause | None = None
     serial: int = 0  #: number of the last incident
 
 
@@ -465,22 +524,24 @@ class Announce:
 
 @dataclass(frozen=True)
 class Tell:
-    """Something about the healer's own eyes, or about a node beside its incidents."""
+    """Something about the healer's own eyes, or about a cluster or node beside its incidents."""
 
-    what: str  #: blind, sighted, flapping, steady, view
+    what: str  #: blind, sighted, flapping, steady, view, paused, resumed, late
     cluster: str
     node: str
     why: str
+    incident: str | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Tell whoever asked what became of the request."""
+    """Tell whoever asked what became of the request or the command. ``told`` is what an explanation holds."""
 
-    request: Request
+    request: Request | Command
     reply: Reply
     why: str
     incident: str | None = None
+    told: tuple[Mapping[str, Any], ...] = ()
 
 
 Effect = Fire | Finish | Announce | Answer | Tell
