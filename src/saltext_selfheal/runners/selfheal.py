@@ -78,8 +78,11 @@ def _user():
     return str(globals().get("__user__") or "unknown")
 
 
-def _ask(path, asked, later):
-    """Put it into the inbox, and wait for the engine's answer. ``later`` says when it counts if none comes."""
+_LATER = "it will be decided when the engine takes it"
+
+
+def _ask(path, asked, down=_LATER):
+    """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
     ledger.ask(path, asked)
     alive = ledger.engine_alive(path)
     until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
@@ -91,8 +94,12 @@ def _ask(path, asked, later):
             if time.monotonic() >= until:
                 break
             time.sleep(0.02)
-    why = f"no answer within {DECISION_WITHIN_S:g} s" if alive else "the engine is not running"
-    return {"reply": "stored", "why": f"{why}; {later}", "incident": None, "jid": None}
+    why = (
+        f"no decision within {DECISION_WITHIN_S:g} s; {_LATER}"
+        if alive
+        else f"the engine is not running; {down}"
+    )
+    return {"reply": "stored", "why": why, "incident": None, "jid": None}
 
 
 def _command(settings, verb, incident=None, cluster=None, **given):
@@ -105,7 +112,7 @@ def _command(settings, verb, incident=None, cluster=None, **given):
             _known_nodes(settings, cluster, command.nodes)
         if incident is not None:
             _known_incident(path, incident)
-        answer = _ask(path, command, "it takes effect before the engine's next decision")
+        answer = _ask(path, command, "it takes effect before the engine's first decision")
     except (intake.BadRequest, ledger.LedgerError) as exc:
         raise SaltInvocationError(str(exc)) from None
     return {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
@@ -152,9 +159,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
             door="runner",
             asker=_user(),
         )
-        answer = _ask(
-            settings.ledger_path(__opts__), asked, "it will be decided when the engine takes it"
-        )
+        answer = _ask(settings.ledger_path(__opts__), asked)
     except (intake.BadRequest, ledger.LedgerError) as exc:
         raise SaltInvocationError(str(exc)) from None
     return {"request": asked.id, **answer}
