@@ -823,7 +823,7 @@ def _first_since(db: sqlite3.Connection, since: float) -> int:
         row = db.execute(
             "SELECT seq, at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)
         ).fetchone()
-        if row["at"] < since:
+        if row is not None and row["at"] < since:
             low = row["seq"] + 1
         else:
             high = middle
@@ -878,6 +878,11 @@ def incident(db: sqlite3.Connection, name: str) -> dict[str, Any] | None:
     return told
 
 
+def knows(db: sqlite3.Connection, name: str) -> bool:
+    """Whether there is, or was, an incident of this id."""
+    return db.execute("SELECT 1 FROM incidents WHERE id = ?", (name,)).fetchone() is not None
+
+
 def latest_incidents(db: sqlite3.Connection, count: int, only_open: bool = False) -> list[str]:
     """Ids of the newest incidents, newest first."""
     where = "WHERE ended_at IS NULL" if only_open else ""
@@ -890,6 +895,10 @@ def audit(db: sqlite3.Connection) -> dict[str, Any]:
     db.execute("BEGIN")  # the anchor and the rows of one moment
     try:
         chain = _chain(db)
+    except sqlite3.DatabaseError as exc:
+        if not _damaged(exc):
+            raise
+        chain = Chain(0, None, None, 0, str(exc))  # there is no telling where it begins
     finally:
         db.execute("ROLLBACK")
     told: dict[str, Any] = {

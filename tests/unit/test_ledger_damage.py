@@ -149,6 +149,16 @@ def test_only_the_newest_links_are_looked_at_when_it_opens(path, monkeypatch):
     assert "broken at seq 45" in found_lost(path)
 
 
+def test_a_chain_without_its_beginning_is_not_proven(path):
+    sql(filled(path), "INSERT INTO meta VALUES ('anchor', 'x')")
+    with ledger.read(path) as db:
+        told = ledger.audit(db)
+    assert told == {
+        "ok": False, "rows": 0, "from": None, "to": None, "broken": 0,
+        "why": "the audit's anchor is unreadable: 'x'",
+    }  # fmt: skip
+
+
 def test_two_ledgers_lost_in_one_second_are_both_kept(path, monkeypatch):
     monkeypatch.setattr(ledger.time, "strftime", lambda _: "20261123T030000")
     for text in (b"one" * 50, b"two" * 50):

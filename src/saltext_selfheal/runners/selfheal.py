@@ -67,7 +67,7 @@ def _known_nodes(settings, cluster, nodes):
 def _known_incident(path, incident):
     """Commands name incidents that there are; whether they can be carried out is the engine's to say."""
     with ledger.read(path) as db:
-        if ledger.incident(db, incident) is None:
+        if not ledger.knows(db, incident):
             open_now = ledger.latest_incidents(db, NAMED, only_open=True)
             raise SaltInvocationError(
                 f"incident: found {incident!r}; allowed: {', '.join(open_now) or 'none, no incident is open'}"
@@ -527,8 +527,8 @@ def audit():
 
     Each entry holds the hash of the one before, so that damage and careless editing show; entries that are missing
     at the very end do not. Returns ``{"ok", "rows", "from", "to"}`` with the numbers of the first and the last
-    entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold, ``why``,
-    and ``retcode`` 1, which is then the exit code of ``salt-run``.
+    entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold (0: it is
+    not known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of ``salt-run``.
 
     CLI Example:
 
