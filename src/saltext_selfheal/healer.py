@@ -194,7 +194,7 @@ class Healer:
                 self._ledger.lost,
             )
             self._tell("ledger_lost", {"why": self._ledger.lost})
-            remembered = forgotten(policies, now)
+            remembered = forgotten(policies, now, self._settings.bounds())
             self._ledger.note(now, "engine", {"said": "ledger_lost", "why": self._ledger.lost})
         else:
             remembered = self._ledger.clusters()

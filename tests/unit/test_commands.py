@@ -7,9 +7,11 @@ from saltext_selfheal.healing.model import Answer
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Commanded
 from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Limits
 from saltext_selfheal.healing.model import Mode
 from saltext_selfheal.healing.model import Outcome
 from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Published
 from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.healing.model import Request
 from saltext_selfheal.healing.model import Requested
@@ -500,3 +502,52 @@ def test_what_is_asked_for_goes_to_no_node_with_a_fault_of_its_own():
     world.returns()
     world.pass_time(60)
     assert ("highstate", ("db2",)) not in world.fired
+
+
+# ---------------------------------------------------------------- what simulation had found
+
+
+def test_ack_frees_a_nodes_budget_and_never_the_limits():
+    limits = Limits(attempts=2, per_s=3600.0, storm_share=0.0)
+    world = World(policy(budget_attempts=1, cooldown_min_s=0.0), limits=limits).warm()
+    world.break_("db1")
+    world.pass_time(5)
+    for number in range(5):
+        if world.in_flight:
+            world.publish()
+            world.returns(Outcome.FAILED)
+        world.pass_time(5)
+        if world.cluster.incidents[0].phase is Phase.LOCKED:
+            world.order("ack", incident=f"runbook-{number + 1}")
+        world.pass_time(8)
+    assert len(world.fired) == 2
+    assert "limits" in world.last_said(world.cluster.incidents[0].id).why
+
+
+def test_a_job_that_was_written_off_and_runs_after_all_is_paid_for_and_waited_for():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(60)
+    assert ("runbook-1.1", Outcome.LOST) in world.finished
+    assert world.cluster.nodes["db2"].spent == ()
+    world.step(Published("runbook-1.1"))
+    assert len(world.cluster.nodes["db2"].spent) == 1
+    assert len(world.cluster.acts) == 1
+    (late,) = told(world, "late")
+    assert late.why == "restart of runbook-1.1 was published after it had been written off"
+    world.pass_time(90)
+    assert set(world.fired[1:]) == {("look", ("db2",))}
+    world.step(Returned("runbook-1.1", "db2", Outcome.DONE))
+    assert world.cluster.late == ()
+
+
+def test_a_machine_that_boots_is_given_its_time():
+    confirm = {**dict.fromkeys(Fault, 10.0), Fault.DEAD: 3.0}
+    world = World(policy(confirm_s=confirm)).warm()
+    world.break_("db2", fault=Fault.UNREACHABLE)
+    world.pass_time(60)
+    world.break_("db2", fault=Fault.DEAD)  # its network is up, the database about to start
+    world.pass_time(2)
+    world.mend("db2")
+    world.pass_time(30)
+    assert world.fired == []

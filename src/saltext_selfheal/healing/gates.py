@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import health
+from .model import CLUSTER_WIDE
 from .model import Action
 from .model import Attempt
 from .model import ClusterState
@@ -285,21 +286,13 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
     bounds = state.limits
     if not bounds.attempts:
         return Gate("limits", True, "no limit configured")
-    # An attempt that names three nodes is one attempt: its nodes were charged in the same instant.
     paid = sorted(
-        {
-            (cluster.name, t)
-            for cluster in state.clusters.values()
-            for node in cluster.nodes.values()
-            for t in node.spent
-            if t > now - bounds.per_s
-        },
-        key=lambda one: one[1],
+        t for cluster in state.clusters.values() for t in cluster.acts if t > now - bounds.per_s
     )
     why = f"{len(paid)} of {bounds.attempts} attempts per {bounds.per_s:.0f} s over all clusters"
     if len(paid) < bounds.attempts:
         return Gate("limits", True, why)
-    return Gate("limits", False, why, paid[len(paid) - bounds.attempts][1] + bounds.per_s)
+    return Gate("limits", False, why, paid[len(paid) - bounds.attempts] + bounds.per_s)
 
 
 def _ill(node: NodeState) -> bool:
@@ -338,6 +331,10 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
         return Gate("one at a time", False, "several nodes that may serve are named")
     if incident.fault is Fault.HUNG:
         return Gate("one at a time", True, "the node does not answer")
+    if incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE:
+        broken = [n for n in incident.tried if n in cluster.nodes and not cluster.nodes[n].well]
+        if broken:
+            return Gate("one at a time", False, f"not well after its turn: {', '.join(broken)}")
     if table_map(state, intent, now) is not None:
         return Gate("one at a time", True, "the tables' replicas are known")
     # A request is not about anybody's fault; what is forced may be about its own nodes'.
@@ -363,6 +360,11 @@ def table_map(
     return known if all(cluster.nodes[n].server_name for n in intent.nodes) else None
 
 
+def _away(node: NodeState) -> bool:
+    """It does not answer, and one late probe is not all that says so."""
+    return node.confirmed and node.fault in AWAY
+
+
 def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     """No shard that serves now would lose the majority of its voting replicas that are ready now.
 
@@ -372,7 +374,7 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     _, cluster = _of(state, intent)
     if _harmless(cluster, intent):
         return Gate("quorum", True, "takes no serving node away")
-    serving = [n for n in intent.nodes if cluster.nodes[n].fault not in AWAY]
+    serving = [n for n in intent.nodes if not _away(cluster.nodes[n])]
     if not serving:
         return Gate("quorum", True, f"{', '.join(intent.nodes)} does not answer: serves nobody")
     known = table_map(state, intent, now)
@@ -401,7 +403,7 @@ def _lost(cluster: ClusterState, table: Table, leaving: list[str]) -> Iterator[s
                 continue
             name, node = by_server.get(replica.server, ("", None))
             sure = node is None or (node.since is not None and node.fault not in AWAY)
-            gone = node is not None and node.confirmed and node.fault in AWAY
+            gone = node is not None and _away(node)
             now_ready += not gone
             then_ready += sure and name not in leaving
         if 2 * now_ready > len(voters) >= 2 * then_ready:

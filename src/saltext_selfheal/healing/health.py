@@ -49,16 +49,21 @@ def observe(
     if turned and not acted_on and policy.flapping_changes:
         changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
     confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
-    ill_since = (now if node.ill_since is None else node.ill_since) if fault else None
-    # A node that goes from one fault to another is ill all the time: the longest patience bounds that, too.
-    longest_s = max(policy.confirm_s.values(), default=0.0)
-    lasted = now - since >= confirm_s or (ill_since is not None and now - ill_since >= longest_s)
+    seen_as: tuple[tuple[Fault, Seconds], ...] = ()
+    lasted = False
+    if fault is not None:
+        first = dict(node.seen)
+        first.setdefault(fault, now)
+        seen_as = tuple(first.items())
+        # A node may go from one fault to another and back: the longest patience bounds that, too.
+        longest_s = max(policy.confirm_s.values(), default=0.0)
+        lasted = now - since >= confirm_s or now - first[fault] >= longest_s
     node = replace(
         node,
         fault=fault,
         since=since,
-        ill_since=ill_since,
-        confirmed=fault is not None and lasted,
+        seen=seen_as,
+        confirmed=lasted,
         evidence=node.evidence if same else evidence,
         at=now,
         polls=node.polls + 1,
@@ -69,7 +74,10 @@ def observe(
         version=seen.version or node.version,
     )
     flapping = _flapping(node, policy, now, confirm_s)
-    return node if flapping is node.flapping else replace(node, flapping=flapping)
+    if flapping is node.flapping:
+        return node
+    # What has been told once is over with: the next time needs changes of its own.
+    return replace(node, flapping=flapping, changes=node.changes if flapping else ())
 
 
 def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds) -> bool:
@@ -233,8 +241,11 @@ def evidence(cluster: ClusterState, incident: Incident) -> str:
     if incident.fault in CLUSTER_WIDE:
         ailment = cluster.ailments.get(named(incident.fault, incident.issue))
         return ailment.evidence if ailment else "nothing wrong at the moment"
+    requested = incident.fault is Fault.REQUESTED
     told = [
-        f"{n}: {cluster.nodes[n].evidence}" for n in incident.nodes if shows(cluster, incident, n)
+        f"{n}: {cluster.nodes[n].evidence}"
+        for n in incident.nodes
+        if (not cluster.nodes[n].well if requested else shows(cluster, incident, n))
     ]
     return "; ".join(told) or "nothing wrong at the moment"
 

@@ -348,7 +348,7 @@ class NodeState:
     since: Seconds | None = (
         None  #: since when the verdict (this fault, or well) holds; None = unknown
     )
-    ill_since: Seconds | None = None  #: since when it has not been well, whatever the fault
+    seen: tuple[tuple[Fault, Seconds], ...] = ()  #: faults of this illness, and their first sights
     confirmed: bool = False
     at: Seconds | None = field(default=None, compare=False)  #: last observation
     polls: int = field(default=0, compare=False)  #: observations since the healer started
@@ -493,6 +493,7 @@ class ClusterState:
     look: Attempt | None = None  #: in flight: does the timed-out attempt still run?
     late: tuple[Late, ...] = ()
     acted_at: Seconds = 0.0  #: end of the last attempt that may have changed something
+    acts: tuple[Seconds, ...] = ()  #: one entry per attempt: what the limits count
     recoveries: tuple[Recovery, ...] = ()
     pause: Pause | None = None
     asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened

@@ -225,6 +225,10 @@ def _well_and_visited(s: Sight) -> bool:
     return _well_again(s) and not s.afflicted
 
 
+def _stable(s: Sight) -> bool:
+    return s.incident.verified and _well_and_visited(s)
+
+
 def _did_not_help(s: Sight) -> bool:
     """Only when nobody waits for the present step any more: each node has its turn with each step."""
     return bool(s.failed_on) and not s.untried and s.step is not None
@@ -251,7 +255,7 @@ def _budget_spent(s: Sight) -> bool:
         not s.requested
         and s.intent is not None
         and bool(s.intent.nodes)
-        and [g.name for g in s.shut] == ["budget"]
+        and {"budget"} <= {g.name for g in s.shut} <= {"budget", "approval"}
     )
 
 
@@ -517,13 +521,13 @@ def _act(s: Sight) -> Change:
         decided_at=s.now,
         fired_at=s.now,
     )
-    keep_s = max(s.policy.budget_per_s, s.state.limits.per_s)
     nodes = s.cluster.nodes
     charged = {
-        n: replace(nodes[n], spent=(*(t for t in nodes[n].spent if t > s.now - keep_s), s.now))
+        n: replace(nodes[n], spent=(*gates.recent(nodes[n], s.policy, s.now), s.now))
         for n in intent.nodes
     }
-    cluster = replace(_with_nodes(s.cluster, charged), attempt=attempt)
+    acts = tuple(t for t in s.cluster.acts if t > s.now - s.state.limits.per_s)
+    cluster = replace(_with_nodes(s.cluster, charged), attempt=attempt, acts=(*acts, s.now))
     incident = replace(
         s.incident,
         attempts=number,
@@ -613,6 +617,9 @@ def _finish(
 
     On ``idle`` nodes nothing was done. ``running``: as far as is known the job runs on.
     """
+    acted = outcome is not Outcome.LOST and (
+        s.attempt is None or not set(s.attempt.nodes) <= set(idle)
+    )
     attempt = s.attempt
     if attempt is None:
         return s.cluster, s.incident, ()
@@ -628,12 +635,17 @@ def _finish(
         for n in attempt.nodes
     }
     ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)
-    if s.cluster.look is not None:
-        ended = (*ended, Finish(s.cluster.look, Outcome.DONE, "the results came meanwhile"))
+    look = s.cluster.look
+    if look is not None:
+        told = _look_result(look) if running else (Outcome.DONE, "the results came meanwhile")
+        ended = (*ended, Finish(look, *told))
     cluster = replace(_with_nodes(s.cluster, changed), attempt=None, look=None)
-    if outcome is not Outcome.LOST and set(attempt.nodes) - idle:
+    if acted:
         cluster = replace(cluster, acted_at=s.now)
-    if outcome is Outcome.TIMED_OUT:
+    else:
+        cluster = replace(cluster, acts=tuple(t for t in cluster.acts if t != attempt.decided_at))
+    # What was never seen may still be on its way: the reactor had asked before the attempt ended.
+    if outcome in (Outcome.TIMED_OUT, Outcome.LOST):
         cluster = replace(cluster, late=(*cluster.late, Late(attempt, s.now, running)))
     return cluster, s.incident, ended
 
@@ -660,6 +672,7 @@ def _verify(s: Sight) -> Change:
         job_failed=tuple(n for n in had if attempt.results[n][0] is not Outcome.DONE),
         busy_since=None,
         lost=0,
+        gone_since=None,  # what was seen while the job ran proves nothing
     )
     return cluster, incident, effects
 
@@ -844,7 +857,7 @@ TRANSITIONS: tuple[Row, ...] = (
         Phase.REMEDIATING,
         _look_ended,
         Phase.REMEDIATING,
-        "the job does not run any more",
+        "{looked}",
         _give_up_waiting,
     ),
     #
@@ -876,7 +889,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row(Phase.VERIFYING, _others_wait, Phase.OPEN, "{acting} done, {waiting} next"),
     Row(
         Phase.VERIFYING,
-        _well_and_visited,
+        _stable,
         Phase.RESOLVED,
         "well for {stable} after {action}",
         _resolve,
@@ -928,6 +941,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "waiting": lambda s: ", ".join(s.untried),
     "failed": lambda s: ", ".join(s.failed_on),
     "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "looked": lambda s: _look_result(s.cluster.look)[1] if s.cluster.look else "",
     "by": lambda s: _by(s.command) if s.command else "",
     "told": lambda s: _told(s.attempt) if s.attempt else "",
     "stable": lambda s: f"{s.policy.stable_s:g} s",
@@ -1156,9 +1170,37 @@ def _attempt_event(
             )
             return _with_cluster(state, changed), []
         for late in cluster.late:
-            if late.attempt.id == event.attempt and isinstance(event, Returned):
-                return _late_result(state, cluster, late, event, now)
+            if late.attempt.id == event.attempt and not isinstance(event, Missing):
+                effects: list[Effect] = []
+                if late.attempt.published_at is None:
+                    cluster, late, effects = _came_after_all(state, cluster, late, now)
+                    state = _with_cluster(state, cluster)
+                if isinstance(event, Returned):
+                    state, more = _late_result(state, cluster, late, event, now)
+                    effects += more
+                return state, effects
     return state, []
+
+
+def _came_after_all(
+    state: State, cluster: ClusterState, late: Late, now: Seconds
+) -> tuple[ClusterState, Late, list[Effect]]:
+    """The reactor had been slow: the job of an attempt that was written off runs, so it is paid for after all."""
+    attempt = replace(late.attempt, published_at=now)
+    came = replace(late, attempt=attempt, running=True)
+    paid = {
+        n: replace(cluster.nodes[n], spent=(*cluster.nodes[n].spent, attempt.decided_at))
+        for n in attempt.nodes
+        if n in cluster.nodes
+    }
+    cluster = replace(
+        _with_nodes(cluster, paid),
+        late=tuple(came if one is late else one for one in cluster.late),
+        acts=(*cluster.acts, attempt.decided_at),
+    )
+    why = f"{attempt.action.value} of {attempt.id} was published after it had been written off"
+    nodes = ", ".join(attempt.nodes)
+    return cluster, came, [Tell("late", cluster.name, nodes, why, attempt.incident)]
 
 
 def _late_result(
@@ -1566,6 +1608,7 @@ def _restart(state: State) -> State:
                 s,
                 fault=None,
                 since=None,
+                seen=(),
                 confirmed=False,
                 at=None,
                 polls=0,
@@ -1652,7 +1695,7 @@ def begin(
             n: old.nodes[n] if n in old.nodes else _paid(anywhere.get(n, NodeState()))
             for n in policy.nodes
         }
-        attempt, look = old.attempt, old.look
+        attempt, look, dropped = old.attempt, old.look, ""
         if attempt:
             kept = tuple(n for n in attempt.nodes if n in nodes)
             left = {n: r for n, r in attempt.results.items() if n in nodes}
@@ -1661,7 +1704,7 @@ def begin(
             effects.append(
                 Finish(attempt, Outcome.LOST, "the settings do not name its nodes any more")
             )
-            attempt = None
+            dropped, attempt = attempt.incident, None
         if look and (attempt is None or look.of != attempt.id):
             effects.append(Finish(look, Outcome.LOST, "nothing is left to look for"))
             look = None
@@ -1676,6 +1719,8 @@ def begin(
                 visited=tuple(n for n in incident.visited if n in nodes),
             )
             if kept:
+                if incident.id == dropped:  # there is nothing left to wait for
+                    incident = replace(incident, phase=Phase.OPEN, changed_at=now)
                 incidents.append(incident)
                 continue
             why = "the settings do not name its nodes any more"
@@ -1722,11 +1767,15 @@ def remains(old: ClusterState) -> ClusterState:
     )
 
 
-def forgotten(policies: Mapping[str, Policy], now: Seconds) -> dict[str, ClusterState]:
+def forgotten(
+    policies: Mapping[str, Policy], now: Seconds, limits: Limits | None = None
+) -> dict[str, ClusterState]:
     """What to assume where the ledger was lost: every node rests at its maximum, every budget is spent."""
+    acts = (now,) * limits.attempts if limits else ()
     return {
         name: ClusterState(
             name,
+            acts=acts if name == next(iter(policies)) else (),
             nodes={
                 n: NodeState(
                     cooldown_until=now + policy.cooldown_max_s,
