@@ -170,16 +170,19 @@ class Healer:
             self._next_prune = time.monotonic() + PRUNE_S
 
     def _drain_inbox(self) -> None:
-        try:
-            waiting = self._ledger.waiting()
-        except sqlite3.Error as exc:
-            self._cannot_record(exc)
-            return
-        for start in range(0, len(waiting), AT_ONCE):
+        """All that waits there, a transaction's worth at a time."""
+        while not self._failing:
+            try:
+                waiting = self._ledger.waiting(AT_ONCE)
+            except sqlite3.Error as exc:
+                self._cannot_record(exc)
+                return
+            if not waiting:
+                return
             self.handle(
                 *(
                     Commanded(asked) if isinstance(asked, Command) else Requested(asked)
-                    for asked in waiting[start : start + AT_ONCE]
+                    for asked in waiting
                 )
             )
 

@@ -521,16 +521,17 @@ class Ledger:
         with self._transaction():
             self._audit(now, "", None, kind, body)
 
-    def waiting(self) -> list[Request | Command]:
-        """What lies in the inbox without an answer, oldest first. Cheap while nobody writes."""
+    def waiting(self, most: int = 200) -> list[Request | Command]:
+        """What lies in the inbox without an answer, oldest first, so many at a time. Cheap while nobody writes."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
         self._seen_version = version
         rows = self._db.execute(
-            "SELECT seq, key, kind, body FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT 1000"
+            "SELECT seq, key, kind, body FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?",
+            (most,),
         ).fetchall()
-        if len(rows) == 1000:
+        if len(rows) == most:
             self._seen_version = -1
         found: list[Request | Command] = []
         for row in rows:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.lab import bench_decide
 from tests.lab import bench_probe
+from tests.lab import bench_requests
 from tests.lab.site import CHECKOUT
 from tests.lab.site import REAL
 from tests.lab.site import SIMULATED
@@ -83,7 +84,12 @@ def heal(options, tell):
         }
 
 
-BENCHES = {"heal": heal, "probe": bench_probe.measure, "decide": bench_decide.measure}
+BENCHES = {
+    "heal": heal,
+    "probe": bench_probe.measure,
+    "decide": bench_decide.measure,
+    "requests": bench_requests.measure,
+}
 
 
 def main():

@@ -1335,8 +1335,6 @@ def _too_many(
 
 def _answered(state: State, request: Request, effects: list[Effect]) -> list[Effect]:
     """The answer to a request that opened an incident: accepted, or held by which gates."""
-    if any(isinstance(e, Answer) for e in effects):
-        return []
     said = next((e for e in reversed(effects) if isinstance(e, Announce)), None)
     if said is None:
         return [Answer(request, Reply.REFUSED, "nothing came of it")]
@@ -1645,6 +1643,8 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
         state, effects = _attempt_event(state, event, now)
     elif isinstance(event, Requested):
         state, effects = _request(state, event.request, now)
+        if any(isinstance(e, Answer) for e in effects):
+            return state, tuple(effects)  # it opened nothing: a storm of these is not to cost much
         only = event.request.cluster
     elif isinstance(event, Commanded):
         state, effects = _command(state, event.command, now)
