@@ -71,8 +71,10 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
 GATES: dict[str, tuple[str, str]] = {
     "mode": (
         "mode",
-        "Is the mode `auto`? The more careful of the cluster's and the step's counts.",
+        "May the healer act at all? Not in the modes `off` and `shadow`; the more careful of the cluster's and the "
+        "step's counts.",
     ),
+    "paused": ("paused", "Has nobody paused the cluster? A pause ends by itself."),
     "warm_up": (
         "warm-up",
         f"Has the engine run for {gates.WARM_UP_S:.0f} s and probed each node concerned {gates.WARM_UP_POLLS} times?",
@@ -102,6 +104,10 @@ GATES: dict[str, tuple[str, str]] = {
         "dead ones are started together?",
     ),
     "in_flight": ("in flight", "Has the cluster's previous attempt ended?"),
+    "look": (
+        "look",
+        "Does no job of ours that was given up still run on these minions? A late result opens it, or `ack`.",
+    ),
     "locked": ("locked", "Is no locked incident open on these nodes?"),
     "after": ("after", "Has the step's `after` passed since the incident opened?"),
     "cooldown": (
@@ -116,7 +122,17 @@ GATES: dict[str, tuple[str, str]] = {
     ),
     "one_at_a_time": (
         "one at a time",
-        "Is at most one node concerned that may still serve, and are all nodes well that the incident is not about?",
+        "Is at most one node concerned that may still serve? And, as long as the tables' replicas are not known: are all "
+        "nodes well that the incident is not about?",
+    ),
+    "quorum": (
+        "quorum",
+        "Does every shard that serves now keep the majority of its voting replicas, ready ones, without the node? Judged by "
+        "a table map that is newer than the last change; a node that does not answer serves nobody.",
+    ),
+    "approval": (
+        "approval",
+        f"In mode `approve`: has a person said yes to this step within the last {gates.APPROVED_FOR_S / 60:.0f} minutes?",
     ),
 }
 

@@ -22,7 +22,8 @@ from .healing.model import Action
 from .healing.model import Announce
 from .healing.model import Answer
 from .healing.model import Attempt
-from .healing.model import ClusterState
+from .healing.model import Command
+from .healing.model import Commanded
 from .healing.model import Effect
 from .healing.model import Event
 from .healing.model import Fire
@@ -38,6 +39,7 @@ from .healing.model import Tick
 from .healing.model import Viewed
 from .healing.step import begin
 from .healing.step import forgotten
+from .healing.step import remains
 from .healing.step import step
 from .jobs import Watched
 from .ledger import Ledger
@@ -158,8 +160,8 @@ class Healer:
         except sqlite3.Error as exc:
             self._cannot_record(exc)
             return
-        for request in waiting:
-            self.handle(Requested(request))
+        for asked in waiting:
+            self.handle(Commanded(asked) if isinstance(asked, Command) else Requested(asked))
 
     # ------------------------------------------------------------ one event
 
@@ -175,12 +177,8 @@ class Healer:
             remembered = self._ledger.clusters()
         state, effects = begin(policies, self._settings.bounds(), remembered, now)
         orders = self._orders(effects)
-        # What belonged to clusters that are gone has ended: only how far their numbers went is kept.
-        gone = [
-            ClusterState(c.name, serial=c.serial)
-            for n, c in remembered.items()
-            if n not in policies
-        ]
+        # What belonged to clusters that are gone has ended.
+        gone = [remains(c) for n, c in remembered.items() if n not in policies]
         self._ledger.commit(now, [*state.clusters.values(), *gone], effects, orders)
         self.state = state
         self._carry_out(effects, orders, now)
@@ -190,9 +188,10 @@ class Healer:
 
     def handle(self, event: Event) -> None:
         """One event: decide, write down, do."""
-        if isinstance(event, Requested):
+        if isinstance(event, (Requested, Commanded)):
+            asked = event.request if isinstance(event, Requested) else event.command
             try:
-                if self._ledger.answered(event.request.id):
+                if self._ledger.answered(asked.id):
                     return  # asked again with the same id: it has its answer
             except sqlite3.Error as exc:
                 self._cannot_record(exc)
@@ -315,13 +314,15 @@ class Healer:
         )
 
     def _answer(self, effect: Answer) -> None:
-        request: Request = effect.request
+        asked = effect.request
+        if isinstance(asked, Request):
+            what = f"request {asked.id} ({asked.action} on {asked.cluster}, by {asked.asker})"
+        else:
+            whom = asked.incident or asked.cluster or "every cluster"
+            what = f"command {asked.id} ({asked.verb.value} {whom}, by {asked.by})"
         level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
-        log.log(
-            level, "selfheal: request %s (%s on %s, by %s) %s: %s",
-            request.id, request.action, request.cluster, request.asker, effect.reply.value, effect.why,
-        )  # fmt: skip
-        self._bus.fire(f"selfheal/decision/{request.id}", {"request": request.id})
+        log.log(level, "selfheal: %s %s: %s", what, effect.reply.value, effect.why)
+        self._bus.fire(f"selfheal/decision/{asked.id}", {"request": asked.id})
 
     def _say(self, effect: Tell) -> None:
         where = " ".join(word for word in (effect.cluster, effect.node) if word)
@@ -336,7 +337,12 @@ class Healer:
             of_jid = self._known_jid(attempt.of) if attempt.of else None
             return Watched(attempt.id, jid, attempt.action, attempt.nodes, of_jid) if jid else None
 
-        in_flight = [a for c in self.state.clusters.values() for a in (c.attempt, c.look) if a]
+        in_flight = [
+            a
+            for c in self.state.clusters.values()
+            for a in (c.attempt, c.look, *(late.attempt for late in c.late))
+            if a
+        ]
         if self._jobs is not None:
             self._jobs.watch(tuple(w for w in map(watched, in_flight) if w))
 

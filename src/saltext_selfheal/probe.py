@@ -419,7 +419,9 @@ class View:
         look = self._asked()
         if look is None:
             return None
-        deadline = asyncio.get_running_loop().time() + self.plan.timeout_s
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        deadline = began + self.plan.timeout_s
         node = look.target.node
         try:
             connected, started = await self._connected(deadline)
@@ -436,6 +438,7 @@ class View:
                 issues=_issues(rows["current_issues"]),
                 connected=connected,
                 started=started,
+                took_s=loop.time() - began,
             )
         except asyncio.CancelledError:
             raise

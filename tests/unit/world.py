@@ -6,6 +6,8 @@ from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
 from saltext_selfheal.healing.model import ClusterView
+from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
@@ -16,11 +18,14 @@ from saltext_selfheal.healing.model import Observed
 from saltext_selfheal.healing.model import Outcome
 from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Published
+from saltext_selfheal.healing.model import Replica
 from saltext_selfheal.healing.model import Request
 from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import Shard
 from saltext_selfheal.healing.model import Table
 from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
 from saltext_selfheal.healing.step import begin
@@ -46,8 +51,16 @@ def policy(**changes):
     return replace(base, **changes)
 
 
-def table(name="runbook.runbook", reads=True, writes=True):
-    return Table(name, reads, writes, reads and writes, ())
+def table(name="runbook.runbook", reads=True, writes=True, ready=None, silent=()):
+    """A table of one shard; ``ready`` maps each replica's server to whether it is, those in ``silent`` do not vote."""
+    shards = ()
+    if ready is not None:
+        replicas = tuple(
+            Replica(server, "ready" if is_ready else "backfilling", server not in silent)
+            for server, is_ready in ready.items()
+        )
+        shards = (Shard(tuple(ready)[:1], replicas),)
+    return Table(name, reads, writes, reads and writes, shards)
 
 
 class World:
@@ -58,6 +71,7 @@ class World:
         self.now = now
         self.faults = {(p.name, n): None for p in self.policies.values() for n in p.nodes}
         self.effects = []
+        self.commands = 0
         self.cache_readable = True
         self.state, effects = begin(self.policies, limits or Limits(), remembered or {}, now)
         self.effects += effects
@@ -74,7 +88,11 @@ class World:
             if cluster in (None, name):
                 evidence = "answers" if fault is None else f"{fault.value} it is"
                 self.step(
-                    Observed(Observation(name, node, fault, evidence, server_id=f"id-{node}"))
+                    Observed(
+                        Observation(
+                            name, node, fault, evidence, server_id=f"id-{node}", server_name=node
+                        )
+                    )
                 )
 
     def look(self, cluster="runbook", **changes):
@@ -131,6 +149,12 @@ class World:
             Requested(Request(id, cluster, action, tuple(nodes), "", "test", "app"))
         )
         return next(e for e in effects if isinstance(e, Answer))
+
+    def order(self, verb, cluster=None, incident=None, by="ann", id=None, **fields):
+        """An operator's command; returns its answer."""
+        self.commands += 1
+        command = Command(id or f"c{self.commands}", Verb(verb), by, cluster, incident, **fields)
+        return next(e for e in self.step(Commanded(command)) if isinstance(e, Answer))
 
     # what came of it
 

@@ -8,24 +8,32 @@ incident is made of these answers and of nothing else, so that telling and doing
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import health
 from .model import Action
+from .model import Attempt
 from .model import ClusterState
 from .model import Fault
 from .model import Incident
 from .model import Mode
 from .model import NodeState
+from .model import Outcome
 from .model import Phase
 from .model import Policy
 from .model import Seconds
 from .model import State
 from .model import Step
+from .model import Table
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
+APPROVED_FOR_S = 900.0  #: an approval that no attempt followed within this has expired
+
+#: A node with one of these does not answer: nobody is served by it.
+AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,45 @@ def _of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:
     return state.policies[intent.cluster], state.clusters[intent.cluster]
 
 
-def mode(state: State, intent: Intent, now: Seconds) -> Gate:
-    """The mode of the step, else of the cluster, lets the healer act by itself."""
-    policy, _ = _of(state, intent)
-    # The cluster's mode bounds the step's: a step may be more careful than its cluster, never less.
+def mode_of(policy: Policy, step: Step) -> Mode:
+    """The cluster's mode bounds the step's: a step may be more careful than its cluster, never less."""
     order = (Mode.OFF, Mode.SHADOW, Mode.APPROVE, Mode.AUTO)
-    effective = min(policy.mode, intent.step.mode or policy.mode, key=order.index)
-    if effective is Mode.AUTO:
-        return Gate("mode", True, "mode is auto")
+    return min(policy.mode, step.mode or policy.mode, key=order.index)
+
+
+def mode(state: State, intent: Intent, now: Seconds) -> Gate:
+    """The mode of the step, or of the cluster, lets the healer act."""
+    policy, _ = _of(state, intent)
+    effective = mode_of(policy, intent.step)
+    if effective in (Mode.AUTO, Mode.APPROVE):
+        return Gate("mode", True, f"mode is {effective.value}")
     would = f"would {intent.step.action.value} {', '.join(intent.nodes)}"
     return Gate("mode", False, f"mode is {effective.value}: {would}")
+
+
+def approval(state: State, intent: Intent, now: Seconds) -> Gate:
+    """In mode ``approve`` a person has said yes to this step, lately."""
+    policy, _ = _of(state, intent)
+    incident = intent.incident
+    if mode_of(policy, intent.step) is not Mode.APPROVE:
+        return Gate("approval", True, "none needed")
+    if incident.approved_step == incident.step:
+        opened = incident.approved_at + APPROVED_FOR_S
+        # A step that rolls over several nodes was approved for all of them.
+        if incident.tried or now < opened:
+            return Gate("approval", True, f"approved by {incident.approved_by}")
+    would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
+    return Gate("approval", False, f"{would} waits for: salt-run selfheal.approve {incident.id}")
+
+
+def paused(state: State, intent: Intent, now: Seconds) -> Gate:
+    """Nobody has asked the healer to keep still."""
+    _, cluster = _of(state, intent)
+    pause = cluster.pause
+    if pause is None or pause.until <= now:
+        return Gate("paused", True, "not paused")
+    why = f"by {pause.by} for {pause.until - now:.0f} s more: {pause.why}"
+    return Gate("paused", False, why, pause.until)
 
 
 def warm_up(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -141,23 +178,46 @@ def decided(state: State, intent: Intent, now: Seconds) -> Gate:
 def in_flight(state: State, intent: Intent, now: Seconds) -> Gate:
     """One attempt at a time in a cluster."""
     _, cluster = _of(state, intent)
-    busy = cluster.attempt or cluster.look
+    busy = cluster.attempt
     if busy is None:
         return Gate("in flight", True, "nothing in flight")
     return Gate("in flight", False, f"attempt {busy.id} ({busy.action.value}) has not ended")
 
 
+def look(state: State, intent: Intent, now: Seconds) -> Gate:
+    """No job of ours that was given up may still run on these minions."""
+    _, cluster = _of(state, intent)
+    if cluster.look is not None:
+        return Gate("look", False, f"asking what {', '.join(cluster.look.nodes)} runs")
+    for late in cluster.late:
+        owing = late.running and set(owed(late.attempt)) & set(intent.nodes)
+        if owing:
+            what = f"{late.attempt.action.value} of {late.attempt.id}"
+            why = f"{what} may still run on {', '.join(sorted(owing))}"
+            return Gate("look", False, why)
+    return Gate("look", True, "no job of ours that was given up runs on")
+
+
+def owed(attempt: Attempt) -> tuple[str, ...]:
+    """Nodes whose minions have not said what came of the attempt."""
+    return tuple(
+        n
+        for n in attempt.nodes
+        if n not in attempt.results or attempt.results[n][0] is Outcome.TIMED_OUT
+    )
+
+
 def locked(state: State, intent: Intent, now: Seconds) -> Gate:
     """Where the healer has given up, a person must come first.
 
-    A request that failed locks requests, not the healing of the database itself.
+    A request that failed locks requests, not the healing of the database itself; a person's lock locks all.
     """
     _, cluster = _of(state, intent)
     requested = intent.incident.fault is Fault.REQUESTED
     for other in cluster.incidents:
         if other.phase is not Phase.LOCKED or not set(other.nodes) & set(intent.nodes):
             continue
-        if other.fault is not Fault.REQUESTED or requested:
+        if other.by_hand or other.fault is not Fault.REQUESTED or requested:
             return Gate("locked", False, f"{other.id} is locked: {other.why}")
     return Gate("locked", True, "no lock on these nodes")
 
@@ -184,6 +244,16 @@ def cooldown(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("cooldown", False, f"{name} rests for {opens_at - now:.0f} s more", opens_at)
 
 
+def recent(node: NodeState, policy: Policy, now: Seconds) -> tuple[Seconds, ...]:
+    """The attempts that count against the node's budget now, oldest first."""
+    return tuple(sorted(t for t in node.spent if t > now - policy.budget_per_s))
+
+
+def affordable(node: NodeState, policy: Policy, now: Seconds) -> bool:
+    """The node has an attempt left."""
+    return not policy.budget_attempts or len(recent(node, policy, now)) < policy.budget_attempts
+
+
 def budget(state: State, intent: Intent, now: Seconds) -> Gate:
     """Attempts per node within a sliding window."""
     policy, cluster = _of(state, intent)
@@ -192,11 +262,14 @@ def budget(state: State, intent: Intent, now: Seconds) -> Gate:
         return Gate("budget", True, "no budget configured")
     most = 0
     for name in intent.nodes:
-        recent = sorted(t for t in cluster.nodes[name].spent if t > now - policy.budget_per_s)
-        most = max(most, len(recent))
-        if len(recent) >= allowed:
-            opens_at = recent[len(recent) - allowed] + policy.budget_per_s
-            why = f"{name} has had {len(recent)} of {allowed} attempts per {policy.budget_per_s:.0f} s"
+        node = cluster.nodes[name]
+        paid = recent(node, policy, now)
+        most = max(most, len(paid))
+        if not affordable(node, policy, now):
+            opens_at = paid[len(paid) - allowed] + policy.budget_per_s
+            why = (
+                f"{name} has had {len(paid)} of {allowed} attempts per {policy.budget_per_s:.0f} s"
+            )
             return Gate("budget", False, why, opens_at)
     return Gate("budget", True, f"{most} of {allowed} attempts per {policy.budget_per_s:.0f} s")
 
@@ -207,7 +280,7 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
     if not bounds.attempts:
         return Gate("limits", True, "no limit configured")
     # An attempt that names three nodes is one attempt: its nodes were charged in the same instant.
-    recent = sorted(
+    paid = sorted(
         {
             (cluster.name, t)
             for cluster in state.clusters.values()
@@ -217,10 +290,10 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
         },
         key=lambda one: one[1],
     )
-    why = f"{len(recent)} of {bounds.attempts} attempts per {bounds.per_s:.0f} s over all clusters"
-    if len(recent) < bounds.attempts:
+    why = f"{len(paid)} of {bounds.attempts} attempts per {bounds.per_s:.0f} s over all clusters"
+    if len(paid) < bounds.attempts:
         return Gate("limits", True, why)
-    return Gate("limits", False, why, recent[len(recent) - bounds.attempts][1] + bounds.per_s)
+    return Gate("limits", False, why, paid[len(paid) - bounds.attempts][1] + bounds.per_s)
 
 
 def _ill(node: NodeState) -> bool:
@@ -236,6 +309,15 @@ def storm(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)
 
 
+def _harmless(cluster: ClusterState, intent: Intent) -> bool:
+    """The action takes no serving node away: it only starts, or none of the nodes serves."""
+    if intent.step.action in (Action.START, Action.LOOK):
+        return True
+    return all(
+        cluster.nodes[n].fault is Fault.DEAD and cluster.nodes[n].confirmed for n in intent.nodes
+    )
+
+
 def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     """An action that can take a serving node away goes to one node at a time.
 
@@ -244,12 +326,14 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     """
     _, cluster = _of(state, intent)
     incident = intent.incident
-    if intent.step.action in (Action.START, Action.LOOK) or incident.fault is Fault.DEAD:
+    if _harmless(cluster, intent):
         return Gate("one at a time", True, "takes no serving node away")
     if len(intent.nodes) > 1:
         return Gate("one at a time", False, "several nodes that may serve are named")
     if incident.fault is Fault.HUNG:
         return Gate("one at a time", True, "the node does not answer")
+    if table_map(state, intent, now) is not None:
+        return Gate("one at a time", True, "the tables' replicas are known")
     # A request is not about anybody's fault: a node that has one is its own incident's business.
     concerned = () if incident.fault is Fault.REQUESTED else incident.nodes
     others = [n for n, node in cluster.nodes.items() if n not in concerned and not node.well]
@@ -258,8 +342,69 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("one at a time", True, "the only node taken away")
 
 
+def table_map(
+    state: State, intent: Intent, now: Seconds
+) -> tuple[Seconds, tuple[Table, ...]] | None:
+    """When the tables were looked at last, and what they were; None if that is too long ago.
+
+    Without the names of the intent's servers the map cannot be read: that is none, too.
+    """
+    _, cluster = _of(state, intent)
+    known = state.maps.get(intent.cluster)
+    if known is None or now - known[0] > health.VIEW_AGE_S:
+        return None
+    return known if all(cluster.nodes[n].server_name for n in intent.nodes) else None
+
+
+def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
+    """No shard that serves now would lose the majority of its voting replicas that are ready now.
+
+    A node that does not answer is no part of any majority: what needs it is lost already. Where the healer does not
+    know how a replica's node stands, that replica counts as serving now and as missing afterwards.
+    """
+    _, cluster = _of(state, intent)
+    if _harmless(cluster, intent):
+        return Gate("quorum", True, "takes no serving node away")
+    serving = [n for n in intent.nodes if cluster.nodes[n].fault not in AWAY]
+    if not serving:
+        return Gate("quorum", True, f"{', '.join(intent.nodes)} does not answer: serves nobody")
+    known = table_map(state, intent, now)
+    if known is None:
+        return Gate("quorum", True, "no table map of the last minute: one node at a time")
+    taken, tables = known
+    changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
+    if taken <= changed:
+        opens_at = taken + health.VIEW_AGE_S
+        return Gate("quorum", False, "the table map is older than the last change", opens_at)
+    lost = [told for table in tables for told in _lost(cluster, table, serving)]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        return Gate("quorum", False, f"without {', '.join(serving)} {lost[0]}{more}")
+    return Gate("quorum", True, f"no shard of {len(tables)} tables loses its majority")
+
+
+def _lost(cluster: ClusterState, table: Table, leaving: list[str]) -> Iterator[str]:
+    """The shards of this table that serve now and would not without those nodes, in words."""
+    by_server = {n.server_name: (name, n) for name, n in cluster.nodes.items() if n.server_name}
+    for number, shard in enumerate(table.shards, 1):
+        voters = [r for r in shard.replicas if r.voting]
+        now_ready = then_ready = 0
+        for replica in voters:
+            if replica.state != "ready":
+                continue
+            name, node = by_server.get(replica.server, ("", None))
+            sure = node is None or (node.since is not None and node.fault not in AWAY)
+            gone = node is not None and node.confirmed and node.fault in AWAY
+            now_ready += not gone
+            then_ready += sure and name not in leaving
+        if 2 * now_ready > len(voters) >= 2 * then_ready:
+            of = f" (shard {number} of {len(table.shards)})" if len(table.shards) > 1 else ""
+            yield f"{table.name}{of} keeps {then_ready} of {len(voters)} voting replicas"
+
+
 GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
     mode,
+    paused,
     warm_up,
     target,
     blind,
@@ -268,6 +413,7 @@ GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
     flapping,
     decided,
     in_flight,
+    look,
     locked,
     after,
     cooldown,
@@ -275,6 +421,8 @@ GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
     limits,
     storm,
     one_at_a_time,
+    quorum,
+    approval,
 )
 
 

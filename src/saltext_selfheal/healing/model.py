@@ -237,6 +237,7 @@ class ClusterView:
     connected: Mapping[str, frozenset[str]] = field(default_factory=dict)
     #: server id → when that server's process started, epoch seconds of its own clock
     started: Mapping[str, float] = field(default_factory=dict)
+    took_s: Seconds = 0.0  #: from the first question to the last answer
 
 
 @dataclass(frozen=True)
@@ -474,6 +475,7 @@ class ClusterState:
     attempt: Attempt | None = None  #: in flight
     look: Attempt | None = None  #: in flight: does the timed-out attempt still run?
     late: tuple[Late, ...] = ()
+    acted_at: Seconds = 0.0  #: end of the last attempt that may have changed something
     recoveries: tuple[Recovery, ...] = ()
     pause: Pause | None = None
     serial: int = 0  #: number of the last incident

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 from . import escalation
 from . import gates
@@ -28,18 +29,22 @@ from .model import Announce
 from .model import Answer
 from .model import Attempt
 from .model import ClusterState
+from .model import Command
+from .model import Commanded
 from .model import Effect
 from .model import Event
 from .model import Fault
 from .model import Finish
 from .model import Fire
 from .model import Incident
+from .model import Late
 from .model import Limits
 from .model import Missing
 from .model import Mode
 from .model import NodeState
 from .model import Observed
 from .model import Outcome
+from .model import Pause
 from .model import Phase
 from .model import Policy
 from .model import Published
@@ -54,6 +59,7 @@ from .model import State
 from .model import Step
 from .model import Tell
 from .model import Tick
+from .model import Verb
 from .model import Viewed
 from .model import ViewStatus
 
@@ -70,6 +76,8 @@ GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is l
 REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
 LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
 LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
+LATE_S = 3600.0  #: so long a result may come late and is still recorded
+RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long
 
 # ---------------------------------------------------------------- one incident, seen from all sides
 
@@ -82,6 +90,7 @@ class Sight:
     cluster: ClusterState
     incident: Incident
     now: Seconds
+    command: Command | None = None  #: what an operator orders about this incident
 
     @property
     def policy(self) -> Policy:
@@ -130,6 +139,15 @@ class Sight:
         if self.step is None:
             return None
         nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]
+        if len(nodes) > 1:  # one whose budget is spent need not hold up the others
+            nodes = (
+                tuple(
+                    n
+                    for n in nodes
+                    if gates.affordable(self.cluster.nodes[n], self.policy, self.now)
+                )
+                or nodes
+            )
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
 
     @cached_property
@@ -164,6 +182,10 @@ def _moved(cluster: ClusterState, incident: Incident) -> ClusterState:
     )
 
 
+def _with_cluster(state: State, cluster: ClusterState) -> State:
+    return replace(state, clusters={**state.clusters, cluster.name: cluster})
+
+
 def _with_nodes(cluster: ClusterState, changed: Mapping[str, NodeState]) -> ClusterState:
     return replace(cluster, nodes={**cluster.nodes, **changed}) if changed else cluster
 
@@ -194,6 +216,10 @@ def _expired(s: Sight) -> bool:
     return s.requested and not s.incident.attempts and s.now - s.incident.opened_at >= REQUEST_AGE_S
 
 
+def _ended_by_itself(s: Sight) -> bool:
+    return not s.incident.by_hand and _well_again(s)
+
+
 def _well_and_visited(s: Sight) -> bool:
     return _well_again(s) and not s.afflicted
 
@@ -213,6 +239,35 @@ def _nothing_to_do(s: Sight) -> bool:
 
 def _may_act(s: Sight) -> bool:
     return s.intent is not None and bool(s.intent.nodes) and not s.shut
+
+
+def _budget_spent(s: Sight) -> bool:
+    """Nothing but the budget forbids to act: the healer has tried what it may.
+
+    A request that was refused so is held until it expires: it must not lock the database's own healing out.
+    """
+    return (
+        not s.requested
+        and s.intent is not None
+        and bool(s.intent.nodes)
+        and [g.name for g in s.shut] == ["budget"]
+    )
+
+
+def _waits_for_approval(s: Sight) -> bool:
+    return (
+        s.intent is not None
+        and bool(s.intent.nodes)
+        and not gates.approval(s.state, s.intent, s.now).open
+    )
+
+
+def _has_step(s: Sight) -> bool:
+    return s.step is not None
+
+
+def _always(s: Sight) -> bool:
+    return True
 
 
 def _held_anew(s: Sight) -> bool:
@@ -546,8 +601,17 @@ def _told(attempt: Attempt) -> str:
     )
 
 
-def _finish(s: Sight, outcome: Outcome, why: str, idle: frozenset[str] = frozenset()) -> Change:
-    """The attempt's one terminal record; cooldown counts from here. On ``idle`` nodes nothing was done."""
+def _finish(
+    s: Sight,
+    outcome: Outcome,
+    why: str,
+    idle: frozenset[str] = frozenset(),
+    running: bool = False,
+) -> Change:
+    """The attempt's one terminal record; cooldown counts from here.
+
+    On ``idle`` nodes nothing was done. ``running``: as far as is known the job runs on.
+    """
     attempt = s.attempt
     if attempt is None:
         return s.cluster, s.incident, ()
@@ -566,6 +630,10 @@ def _finish(s: Sight, outcome: Outcome, why: str, idle: frozenset[str] = frozens
     if s.cluster.look is not None:
         ended = (*ended, Finish(s.cluster.look, Outcome.DONE, "the results came meanwhile"))
     cluster = replace(_with_nodes(s.cluster, changed), attempt=None, look=None)
+    if outcome is not Outcome.LOST and set(attempt.nodes) - idle:
+        cluster = replace(cluster, acted_at=s.now)
+    if outcome is Outcome.TIMED_OUT:
+        cluster = replace(cluster, late=(*cluster.late, Late(attempt, s.now, running)))
     return cluster, s.incident, ended
 
 
@@ -606,7 +674,7 @@ def _assume_it_ran(s: Sight) -> Change:
 
 
 def _leave_it(s: Sight) -> Change:
-    return _finish(s, Outcome.TIMED_OUT, "it runs on, or its minion does not tell")
+    return _finish(s, Outcome.TIMED_OUT, "it runs on, or its minion does not tell", running=True)
 
 
 def _look_again(s: Sight) -> Change:
@@ -640,6 +708,34 @@ def _write_off(s: Sight) -> Change:
     return cluster, incident, effects
 
 
+def _approve(s: Sight) -> Change:
+    assert s.command is not None
+    incident = replace(
+        s.incident, approved_step=s.incident.step, approved_at=s.now, approved_by=s.command.by
+    )
+    return s.cluster, incident, ()
+
+
+def _acknowledge(s: Sight) -> Change:
+    """The lock is lifted: one attempt's budget is free, and what was given up counts as seen to."""
+    incident, policy = s.incident, s.policy
+    late = tuple(
+        replace(one, running=False) if one.attempt.incident == incident.id else one
+        for one in s.cluster.late
+    )
+    cluster = replace(s.cluster, late=late)
+    if not incident.by_hand and policy.budget_attempts:
+        freed = {}
+        for name in incident.nodes:
+            node = cluster.nodes[name]
+            if not gates.affordable(node, policy, s.now):
+                paid = gates.recent(node, policy, s.now)
+                spent = paid[len(paid) - policy.budget_attempts + 1 :]
+                freed[name] = replace(node, spent=spent)
+        cluster = _with_nodes(cluster, freed)
+    return cluster, incident, ()
+
+
 def _note_recovery(s: Sight) -> Change:
     return s.cluster, replace(s.incident, verified=True), ()
 
@@ -660,6 +756,7 @@ class Row:
     why: str
     do: Callable[[Sight], Change] = _nothing
     said: str = ""
+    verb: Verb | None = None  #: taken only when an operator orders so
 
 
 TRANSITIONS: tuple[Row, ...] = (
@@ -680,7 +777,18 @@ TRANSITIONS: tuple[Row, ...] = (
         said="held",
     ),
     Row(Phase.OPEN, _may_act, Phase.REMEDIATING, "{action} on {target}", _act),
+    Row(Phase.OPEN, _budget_spent, Phase.LOCKED, "{shut}"),
     Row(Phase.OPEN, _held_anew, Phase.OPEN, "{shut}", _hold, said="held"),
+    Row(
+        Phase.OPEN,
+        _waits_for_approval,
+        Phase.OPEN,
+        "{action} approved by {by}",
+        _approve,
+        said=QUIET,
+        verb=Verb.APPROVE,
+    ),
+    Row(Phase.OPEN, _has_step, Phase.LOCKED, "{action} rejected by {by}", verb=Verb.REJECT),
     #
     Row(Phase.REMEDIATING, _done, Phase.VERIFYING, "{action} returned: {told}", _verify),
     Row(Phase.REMEDIATING, _busy, Phase.OPEN, "another state run is active: {told}", _retry_busy),
@@ -773,11 +881,20 @@ TRANSITIONS: tuple[Row, ...] = (
         _resolve,
     ),
     #
-    Row(Phase.LOCKED, _well_again, Phase.RESOLVED, "the fault ended by itself", _resolve),
+    Row(Phase.LOCKED, _ended_by_itself, Phase.RESOLVED, "the fault ended by itself", _resolve),
+    Row(
+        Phase.LOCKED,
+        _always,
+        Phase.ACKNOWLEDGED,
+        "acknowledged by {by}",
+        _acknowledge,
+        verb=Verb.ACK,
+    ),
 )
 
 _BY_PHASE: dict[Phase, tuple[Row, ...]] = {
-    phase: tuple(row for row in TRANSITIONS if row.leaves is phase) for phase in Phase
+    phase: tuple(row for row in TRANSITIONS if row.leaves is phase and row.verb is None)
+    for phase in Phase
 }
 
 
@@ -790,6 +907,10 @@ class _Words(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         return _WORDS[key](self.sight)
+
+
+def _by(command: Command) -> str:
+    return f"{command.by}: {command.reason}" if command.reason else command.by
 
 
 def _last_action(s: Sight) -> str:
@@ -806,10 +927,26 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "waiting": lambda s: ", ".join(s.untried),
     "failed": lambda s: ", ".join(s.failed_on),
     "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "by": lambda s: _by(s.command) if s.command else "",
     "told": lambda s: _told(s.attempt) if s.attempt else "",
     "stable": lambda s: f"{s.policy.stable_s:g} s",
     "verify": lambda s: f"{s.policy.verify_s:g} s",
 }
+
+
+def _take(row: Row, sight: Sight) -> tuple[State, list[Effect]]:
+    """The state and the effects after this row."""
+    why = row.why.format_map(_Words(sight))
+    cluster, incident, done = row.do(sight)
+    if row.leads_to is not incident.phase:
+        incident = replace(incident, phase=row.leads_to, changed_at=sight.now)
+    incident = replace(incident, why=why)
+    state = _with_cluster(sight.state, _moved(cluster, incident))
+    effects: list[Effect] = [*done]
+    if row.said != QUIET:
+        fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
+        effects.append(Announce(incident, row.said or row.leads_to.value, why, fired))
+    return state, effects
 
 
 def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[State, list[Effect]]:
@@ -826,16 +963,8 @@ def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[Stat
         row = next((row for row in _BY_PHASE[incident.phase] if row.when(sight)), None)
         if row is None:
             break
-        why = row.why.format_map(_Words(sight))
-        cluster, incident, done = row.do(sight)
-        if row.leads_to is not incident.phase:
-            incident = replace(incident, phase=row.leads_to, changed_at=now)
-        incident = replace(incident, why=why)
-        state = replace(state, clusters={**state.clusters, name: _moved(cluster, incident)})
-        fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
-        effects += done
-        if row.said != QUIET:
-            effects.append(Announce(incident, row.said or row.leads_to.value, why, fired))
+        state, more = _take(row, sight)
+        effects += more
     return state, effects
 
 
@@ -927,7 +1056,7 @@ def _view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Effect
         cluster = _with_nodes(cluster, changed)
         ailments = health.view(cluster, seen, state.policies[seen.cluster], now)
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
-        state = replace(state, maps={**state.maps, seen.cluster: (now, seen.tables)})
+        state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
         for name, ailment in ailments.items():
             issue = name.partition(":")[2]
             if not any(i.fault is ailment.fault and i.issue == issue for i in cluster.incidents):
@@ -999,8 +1128,10 @@ def _begin(
     return cluster, [Announce(incident, Phase.SUSPECTED.value, why)]
 
 
-def _attempt_event(state: State, event: Missing | Published | Returned, now: Seconds) -> State:
-    """A job was published, or a minion answered. Anything that is not in flight is old news."""
+def _attempt_event(
+    state: State, event: Missing | Published | Returned, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A job was published, or a minion answered. What is neither in flight nor owed changes nothing."""
     for cluster in state.clusters.values():
         for slot in ("attempt", "look"):
             attempt: Attempt | None = getattr(cluster, slot)
@@ -1012,7 +1143,7 @@ def _attempt_event(state: State, event: Missing | Published | Returned, now: Sec
                 attempt = replace(attempt, published_at=now)
             if isinstance(event, Returned):
                 if event.node not in attempt.nodes or event.node in attempt.results:
-                    return state
+                    return state, []
                 results = {**attempt.results, event.node: (event.outcome, event.detail)}
                 attempt = replace(attempt, results=results)
             changed = (
@@ -1020,8 +1151,34 @@ def _attempt_event(state: State, event: Missing | Published | Returned, now: Sec
                 if slot == "attempt"
                 else replace(cluster, look=attempt)
             )
-            return replace(state, clusters={**state.clusters, cluster.name: changed})
-    return state
+            return _with_cluster(state, changed), []
+        for late in cluster.late:
+            if late.attempt.id == event.attempt and isinstance(event, Returned):
+                return _late_result(state, cluster, late, event, now)
+    return state, []
+
+
+def _late_result(
+    state: State, cluster: ClusterState, late: Late, event: Returned, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A result that nobody waits for any more is recorded, and proves that its job has ended."""
+    attempt = late.attempt
+    if event.node not in gates.owed(attempt):
+        return state, []
+    results = {**attempt.results, event.node: (event.outcome, event.detail)}
+    attempt = replace(attempt, results=results)
+    others = tuple(one for one in cluster.late if one is not late)
+    kept = (replace(late, attempt=attempt),) if gates.owed(attempt) else ()
+    after = f"{attempt.action.value} of {attempt.id}, {now - late.ended_at:.0f} s after its end"
+    detail = f" ({event.detail})" if event.detail else ""
+    told = Tell(
+        "late",
+        cluster.name,
+        event.node,
+        f"{after}: {event.outcome.value}{detail}",
+        attempt.incident,
+    )
+    return _with_cluster(state, replace(cluster, late=(*others, *kept))), [told]
 
 
 def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[Effect]]:
@@ -1047,7 +1204,9 @@ def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[
     if policy.mode is Mode.OFF:
         return refused(f"mode of {cluster.name} is off")
 
-    live = sorted(cluster.incidents, key=lambda i: i.opened_at, reverse=True)
+    live = sorted(
+        (i for i in cluster.incidents if not i.by_hand), key=lambda i: i.opened_at, reverse=True
+    )
     if live:
         # An incident that can still do something is worth more than the newest one.
         host = next(
@@ -1078,6 +1237,220 @@ def _answered(state: State, request: Request, effects: list[Effect]) -> list[Eff
         return [Answer(request, Reply.REFUSED, "nothing came of it")]
     reply = Reply.HELD if said.said == "held" else Reply.ACCEPTED
     return [Answer(request, reply, said.why, said.incident.id)]
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _command(state: State, command: Command, now: Seconds) -> tuple[State, list[Effect]]:
+    """What an operator orders. Whatever does not fit is refused in words and changes nothing."""
+
+    def refused(why: str) -> tuple[State, list[Effect]]:
+        return state, [Answer(command, Reply.REFUSED, why, command.incident)]
+
+    if command.cluster is not None and command.cluster not in state.clusters:
+        known = ", ".join(sorted(state.clusters)) or "none"
+        return refused(f"unknown cluster {command.cluster!r}; configured: {known}")
+    if command.verb in (Verb.PAUSE, Verb.RESUME):
+        names = list(state.clusters) if command.cluster is None else [command.cluster]
+        do = _pause if command.verb is Verb.PAUSE else _resume
+        return do(state, command, names, now)
+    if command.verb in (Verb.LOCK, Verb.EXPLAIN):
+        if command.cluster is None:
+            return refused("no cluster is named")
+        cluster = state.clusters[command.cluster]
+        foreign = [n for n in command.nodes if n not in cluster.nodes]
+        if foreign:
+            nodes = ", ".join(cluster.nodes)
+            found = ", ".join(map(repr, foreign))
+            return refused(f"no node {found} in {cluster.name}; nodes: {nodes}")
+        if command.verb is Verb.LOCK:
+            return _lock(state, cluster, command, now)
+        told = explain(state, cluster.name, command.nodes, now)
+        return state, [Answer(command, Reply.ACCEPTED, "as of now", told=told)]
+    live = [(c, i) for c in state.clusters.values() for i in c.incidents]
+    found_one = next(((c, i) for c, i in live if i.id == command.incident), None)
+    if found_one is None:
+        open_ones = ", ".join(i.id for _, i in live) or "none"
+        return refused(f"no open incident {command.incident!r}; open: {open_ones}")
+    cluster, incident = found_one
+    sight = Sight(state, cluster, incident, now, command)
+    row = next(
+        (
+            row
+            for row in TRANSITIONS
+            if row.verb is command.verb and row.leaves is incident.phase and row.when(sight)
+        ),
+        None,
+    )
+    if row is None:
+        needs = {
+            Verb.ACK: "only a locked incident can be acknowledged",
+            Verb.APPROVE: "its next step does not wait for an approval",
+            Verb.REJECT: "only an open incident with a step to come can be rejected",
+        }[command.verb]
+        return refused(f"{incident.id} is {incident.phase.value}: {needs}")
+    state, effects = _take(row, sight)
+    return state, [*effects, *_granted(state, command, incident, now)]
+
+
+def _granted(state: State, command: Command, incident: Incident, now: Seconds) -> list[Effect]:
+    """The answer to a command that a row took; what still holds an approved step is said at once."""
+    cluster = state.clusters[incident.cluster]
+    after = next((i for i in cluster.incidents if i.id == incident.id), None)
+    why = after.why if after else f"{incident.id} is acknowledged, its lock is lifted"
+    if after is not None and command.verb is Verb.APPROVE:
+        shut = Sight(state, cluster, after, now).shut
+        if shut:
+            told = "; ".join(f"{g.name}: {g.why}" for g in shut)
+            return [Answer(command, Reply.HELD, f"{why}, but held by {told}", incident.id)]
+    return [Answer(command, Reply.ACCEPTED, why, incident.id)]
+
+
+def _pause(
+    state: State, command: Command, names: list[str], now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A pause lengthens one that stands, and never shortens it: another operator may rely on it."""
+    if not command.for_s > 0:
+        why = f"a pause needs a duration, found {command.for_s:g} s"
+        return state, [Answer(command, Reply.REFUSED, why)]
+    new = Pause(now + command.for_s, command.by, command.reason, command.cluster is None)
+    effects: list[Effect] = []
+    longer = []
+    for name in names:
+        old = state.clusters[name].pause
+        if old is not None and old.until >= new.until:
+            longer.append(f"{name} is paused for {old.until - now:.0f} s by {old.by}: {old.why}")
+            continue
+        pause = replace(new, everywhere=new.everywhere or bool(old and old.everywhere))
+        state = _with_cluster(state, replace(state.clusters[name], pause=pause))
+        effects.append(Tell("paused", name, "", f"for {command.for_s:.0f} s by {_by(command)}"))
+    if not effects and longer:
+        return state, [Answer(command, Reply.JOINED, "; ".join(longer))]
+    why = f"paused for {command.for_s:.0f} s"
+    told = "; ".join([why, *longer])
+    return state, [*effects, Answer(command, Reply.ACCEPTED, told)]
+
+
+def _resume(
+    state: State, command: Command, names: list[str], now: Seconds
+) -> tuple[State, list[Effect]]:
+    effects: list[Effect] = []
+    for name in names:
+        if state.clusters[name].pause is not None:
+            state = _with_cluster(state, replace(state.clusters[name], pause=None))
+            effects.append(Tell("resumed", name, "", f"by {_by(command)}"))
+    if not effects:
+        return state, [Answer(command, Reply.REFUSED, f"not paused: {', '.join(names)}")]
+    return state, [*effects, Answer(command, Reply.ACCEPTED, "resumed")]
+
+
+def _lock(
+    state: State, cluster: ClusterState, command: Command, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A person's lock is an incident of its own, without a fault: it ends by ``ack`` alone."""
+    nodes = command.nodes or tuple(cluster.nodes)
+    same = next(
+        (i for i in cluster.incidents if i.by_hand and set(nodes) <= set(i.nodes)),
+        None,
+    )
+    if same is not None:
+        why = f"{same.id} is locked already: {same.why}"
+        return state, [Answer(command, Reply.JOINED, why, same.id)]
+    why = f"locked by {_by(command)}"
+    cluster, _ = _begin(cluster, Fault.REQUESTED, nodes, now, why)
+    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED, by_hand=True)
+    state = _with_cluster(state, _moved(cluster, lock))
+    answer = Answer(command, Reply.ACCEPTED, why, lock.id)
+    return state, [Announce(lock, Phase.LOCKED.value, why), answer]
+
+
+def _run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
+    """Pauses end by themselves; results that are owed for too long are waited for no longer."""
+    effects: list[Effect] = []
+    for name, cluster in state.clusters.items():
+        pause = cluster.pause
+        if pause is not None and pause.until <= now:
+            cluster = replace(cluster, pause=None)
+            effects.append(Tell("resumed", name, "", f"the pause by {pause.by} is over"))
+        late = tuple(
+            one
+            for one in cluster.late
+            if now - one.ended_at < (RUNS_AT_MOST_S if one.running else LATE_S)
+        )
+        if len(late) != len(cluster.late):
+            cluster = replace(cluster, late=late)
+        if cluster is not state.clusters[name]:
+            state = _with_cluster(state, cluster)
+    return state, effects
+
+
+def explain(
+    state: State, cluster: str, nodes: tuple[str, ...], now: Seconds
+) -> tuple[Mapping[str, Any], ...]:
+    """Every gate for every incident of the cluster; for nodes without one, as if they were dead.
+
+    The gates are asked exactly as they are before an action, so that what is told here and what is done cannot differ.
+    """
+    here = state.clusters[cluster]
+    policy = state.policies[cluster]
+    told: list[Mapping[str, Any]] = []
+    concerned: set[str] = set()
+    for incident in here.incidents:
+        if nodes and not set(nodes) & set(incident.nodes):
+            continue
+        if not incident.by_hand:
+            concerned |= set(incident.nodes)
+        sight = Sight(state, here, incident, now)
+        judged = gates.judge(state, sight.intent, now) if sight.intent else ()
+        told.append(
+            {
+                "incident": incident.id,
+                "fault": incident.called,
+                "phase": incident.phase.value,
+                "nodes": list(incident.nodes),
+                "why": incident.why,
+                "step": sight.step.action.value if sight.step else None,
+                "on": list(sight.intent.nodes) if sight.intent else [],
+                "gates": _in_words(judged),
+            }
+        )
+    steps = policy.escalation.get(Fault.DEAD, escalation.DEFAULT[Fault.DEAD])
+    for name in nodes or tuple(here.nodes):
+        if name in concerned or not steps:
+            continue
+        node = here.nodes[name]
+        supposed = Incident(
+            id=f"{cluster}-{here.serial + 1}",
+            cluster=cluster,
+            fault=Fault.DEAD,
+            nodes=(name,),
+            phase=Phase.OPEN,
+            opened_at=now,
+            changed_at=now,
+            steps=steps,
+        )
+        intent = gates.Intent(cluster, supposed, steps[0], (name,))
+        told.append(
+            {
+                "incident": None,
+                "fault": node.fault.value if node.fault else None,
+                "phase": None,
+                "nodes": [name],
+                "why": f"supposed that {name} were dead",
+                "step": steps[0].action.value,
+                "on": [name],
+                "gates": _in_words(gates.judge(state, intent, now)),
+            }
+        )
+    return tuple(told)
+
+
+def _in_words(judged: tuple[gates.Gate, ...]) -> list[Mapping[str, Any]]:
+    return [
+        {"gate": g.name, "open": g.open, "why": g.why, "opens_at": None if g.open else g.opens_at}
+        for g in judged
+    ]
 
 
 def _restart(state: State) -> State:
@@ -1122,10 +1495,12 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
         state, effects = _view(state, event, now)
         names = [n for n in names if n == event.view.cluster]
     elif isinstance(event, Missing | Published | Returned):
-        state = _attempt_event(state, event, now)
+        state, effects = _attempt_event(state, event, now)
     elif isinstance(event, Requested):
         state, effects = _request(state, event.request, now)
         names = [n for n in names if n == event.request.cluster]
+    elif isinstance(event, Commanded):
+        state, effects = _command(state, event.command, now)
     elif isinstance(event, Started):
         state = replace(_restart(state), started_at=now)
         # Whoever should have heard of a lock may have been away as well.
@@ -1135,7 +1510,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             for i in cluster.incidents
             if i.phase is Phase.LOCKED
         ]
-    elif not isinstance(event, Tick):
+    elif isinstance(event, Tick):
+        state, effects = _run_out(state, now)
+    else:
         return state, ()
 
     for name in names:
@@ -1160,9 +1537,17 @@ def begin(
     """
     effects: list[Effect] = []
     clusters = {}
+    # A node that has moved to another cluster, or whose cluster has a new name, takes its budget along.
+    anywhere = {n: s for old in remembered.values() for n, s in old.nodes.items()}
+    everywhere = [c.pause for c in remembered.values() if c.pause and c.pause.everywhere]
     for name, policy in policies.items():
-        old = remembered.get(name, ClusterState(name))
-        nodes = {n: old.nodes.get(n, NodeState()) for n in policy.nodes}
+        old = remembered.get(name)
+        if old is None:
+            old = ClusterState(name, pause=max(everywhere, key=lambda p: p.until, default=None))
+        nodes = {
+            n: old.nodes[n] if n in old.nodes else _paid(anywhere.get(n, NodeState()))
+            for n in policy.nodes
+        }
         attempt, look = old.attempt, old.look
         if attempt:
             kept = tuple(n for n in attempt.nodes if n in nodes)
@@ -1212,6 +1597,25 @@ def begin(
     state = State(policies=policies, limits=limits, clusters=clusters, started_at=now)
     state, more = step(state, Started(), now)
     return state, (*effects, *more)
+
+
+def _paid(node: NodeState) -> NodeState:
+    """What must be remembered of a node wherever it goes."""
+    return NodeState(
+        spent=node.spent,
+        cooldown_until=node.cooldown_until,
+        cooldown_incident=node.cooldown_incident,
+    )
+
+
+def remains(old: ClusterState) -> ClusterState:
+    """What is kept of a cluster that the settings do not name any more: it may come back, or its nodes elsewhere."""
+    return ClusterState(
+        old.name,
+        nodes={n: _paid(s) for n, s in old.nodes.items()},
+        pause=old.pause,
+        serial=old.serial,
+    )
 
 
 def forgotten(policies: Mapping[str, Policy], now: Seconds) -> dict[str, ClusterState]:

@@ -1,0 +1,344 @@
+"""An operator's commands: what each does, what it refuses, and what it never overrides."""
+
+import pytest
+
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.model import Tell
+from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.step import remains
+from tests.unit.world import World
+from tests.unit.world import policy
+
+
+def told(world, what):
+    return [e for e in world.effects if isinstance(e, Tell) and e.what == what]
+
+
+def locked(**changes):
+    """A world whose db2 was restarted once in vain and is locked."""
+    steps = {Fault.DEAD: (Step(Action.RESTART),)}
+    world = World(policy(escalation=steps, cooldown_min_s=0.0, verify_s=5.0, **changes)).warm()
+    world.break_("db2")
+    world.pass_time(5)
+    world.publish()
+    world.returns(Outcome.FAILED)
+    world.pass_time(10)
+    assert world.cluster.incidents[0].phase is Phase.LOCKED
+    return world
+
+
+# ---------------------------------------------------------------- pause and resume
+
+
+def test_nothing_is_done_while_paused_and_all_of_it_afterwards():
+    world = World().warm()
+    assert world.order("pause", "runbook", for_s=100.0, reason="upgrade").reply is Reply.ACCEPTED
+    world.break_("db2")
+    world.pass_time(90)
+    assert world.fired == []
+    assert "paused: by ann for" in world.last_said().why
+    world.pass_time(20)
+    assert world.fired == [("restart", ("db2",))]
+    assert [t.why for t in told(world, "resumed")] == ["the pause by ann is over"]
+
+
+def test_a_pause_stops_no_job_that_is_under_way_and_its_verification():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(5)
+    world.order("pause", "runbook", for_s=1000.0, reason="upgrade")
+    world.heal("db2")
+    world.pass_time(15)
+    assert world.said[-1] == ("runbook-1", "resolved")
+
+
+def test_a_paused_attempt_is_not_fired_again():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(5)
+    world.order("pause", "runbook", for_s=1000.0, reason="upgrade")
+    world.pass_time(200)
+    assert len(world.firings) == 1
+
+
+def test_a_pause_is_lengthened_by_another_and_never_shortened():
+    world = World().warm()
+    world.order("pause", "runbook", for_s=100.0, reason="upgrade")
+    shorter = world.order("pause", "runbook", by="bob", for_s=10.0, reason="tea")
+    assert shorter.reply is Reply.JOINED
+    assert shorter.why == "runbook is paused for 100 s by ann: upgrade"
+    assert world.cluster.pause.by == "ann"
+    assert world.order("pause", "runbook", by="bob", for_s=200.0).reply is Reply.ACCEPTED
+    assert world.cluster.pause.by == "bob"
+
+
+def test_resume_ends_a_pause_and_says_if_there_was_none():
+    world = World().warm()
+    assert world.order("resume", "runbook").reply is Reply.REFUSED
+    world.order("pause", for_s=100.0, reason="upgrade")
+    assert world.order("resume", "runbook", by="bob").reply is Reply.ACCEPTED
+    assert world.cluster.pause is None
+    assert told(world, "resumed")[0].why == "by bob"
+
+
+def test_a_pause_for_every_cluster_holds_for_one_that_is_configured_later():
+    world = World().warm()
+    world.order("pause", for_s=100.0, reason="move")
+    old = world.cluster
+    state, _ = begin({"new": policy(name="new")}, world.state.limits, {"runbook": old}, world.now)
+    assert state.clusters["new"].pause.why == "move"
+    kept = remains(old)
+    state, _ = begin({"new": policy(name="new")}, world.state.limits, {"runbook": kept}, world.now)
+    assert state.clusters["new"].pause.why == "move"
+
+
+def test_a_pause_without_an_end_is_refused():
+    answer = World().order("pause", "runbook", reason="for ever")
+    assert (answer.reply, answer.why) == (Reply.REFUSED, "a pause needs a duration, found 0 s")
+
+
+# ---------------------------------------------------------------- lock and ack
+
+
+def test_a_lock_by_hand_holds_every_incident_of_its_nodes_until_it_is_acknowledged():
+    world = World().warm()
+    answer = world.order("lock", "runbook", nodes=("db2",), reason="disk swap")
+    assert answer.incident == "runbook-1"
+    assert world.said == [("runbook-1", "locked")]
+    world.break_("db2")
+    world.pass_time(60)
+    assert world.fired == []
+    assert world.last_said("runbook-2").why.startswith("locked: runbook-1 is locked: locked by ann")
+    assert world.order("ack", incident="runbook-1").reply is Reply.ACCEPTED
+    world.pass_time(2)
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_a_lock_by_hand_does_not_end_because_all_is_well():
+    world = World().warm()
+    world.order("lock", "runbook", reason="hands off")
+    world.pass_time(1000)
+    assert world.cluster.incidents[0].phase is Phase.LOCKED
+
+
+def test_a_lock_by_hand_holds_requests_too():
+    world = World().warm()
+    world.order("lock", "runbook", reason="hands off")
+    answer = world.ask("highstate")
+    assert answer.reply is Reply.HELD
+    assert "locked: runbook-1" in answer.why
+
+
+def test_two_operators_lock_the_same_nodes_once():
+    world = World().warm()
+    world.order("lock", "runbook", reason="one")
+    second = world.order("lock", "runbook", by="bob", nodes=("db1",), reason="two")
+    assert (second.reply, second.incident) == (Reply.JOINED, "runbook-1")
+    assert len(world.cluster.incidents) == 1
+
+
+def test_ack_lifts_the_lock_and_the_healer_begins_anew():
+    world = locked()
+    answer = world.order("ack", incident="runbook-1", reason="cable")
+    assert (answer.reply, answer.incident) == (Reply.ACCEPTED, "runbook-1")
+    assert world.last_said().why == "acknowledged by ann: cable"
+    assert world.cluster.incidents == ()
+    world.pass_time(2)
+    assert world.fired == [("restart", ("db2",))] * 2
+    assert world.cluster.incidents[0].id == "runbook-2"
+
+
+def test_ack_leaves_one_attempt_free_where_the_budget_was_spent():
+    world = locked(budget_attempts=1)
+    world.order("ack", incident="runbook-1")
+    world.pass_time(2)
+    assert len(world.fired) == 2
+    world.publish()
+    world.returns(Outcome.FAILED)
+    world.pass_time(10)
+    assert world.cluster.incidents[0].phase is Phase.LOCKED
+    assert len(world.fired) == 2
+
+
+def test_what_is_not_locked_cannot_be_acknowledged():
+    world = World().warm()
+    world.break_("db2", fault=Fault.UNREACHABLE)
+    world.pass_time(5)
+    answer = world.order("ack", incident="runbook-1")
+    assert answer.reply is Reply.REFUSED
+    assert answer.why == "runbook-1 is open: only a locked incident can be acknowledged"
+
+
+def test_the_second_of_two_acks_is_told_that_it_is_over():
+    world = locked()
+    world.order("ack", incident="runbook-1")
+    second = world.order("ack", incident="runbook-1", by="bob")
+    assert second.reply is Reply.REFUSED
+    assert second.why == "no open incident 'runbook-1'; open: none"
+
+
+# ---------------------------------------------------------------- approve and reject
+
+
+def waiting():
+    """A world in mode approve, with a dead node that waits for a person."""
+    world = World(policy(mode=Mode.APPROVE)).warm()
+    world.break_("db2")
+    world.pass_time(5)
+    assert world.fired == []
+    return world
+
+
+def test_in_mode_approve_a_person_is_asked_and_the_step_goes_with_the_yes():
+    world = waiting()
+    assert world.last_said().said == "held"
+    want = "approval: restart on db2 waits for: salt-run selfheal.approve runbook-1"
+    assert world.last_said().why == want
+    answer = world.order("approve", incident="runbook-1")
+    assert (answer.reply, answer.why) == (Reply.ACCEPTED, "restart approved by ann")
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_an_approval_is_for_one_step():
+    world = waiting()
+    world.order("approve", incident="runbook-1")
+    world.publish()
+    world.returns(Outcome.FAILED)
+    world.pass_time(10)
+    assert len(world.fired) == 1
+    assert "approval: highstate on db2 waits for" in world.last_said().why
+    world.order("approve", incident="runbook-1", by="bob")
+    assert world.fired[1:] == [("highstate", ("db2",))]
+
+
+def test_an_approval_that_could_not_be_used_expires():
+    world = waiting()
+    world.order("pause", "runbook", for_s=1000.0, reason="wait")
+    answer = world.order("approve", incident="runbook-1")
+    assert answer.reply is Reply.HELD
+    assert "but held by paused" in answer.why
+    world.pass_time(1100)
+    assert world.fired == []
+    assert "approval" in world.last_said().why
+
+
+def test_a_step_may_need_approval_where_the_cluster_does_not():
+    steps = {Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE, mode=Mode.APPROVE))}
+    world = World(policy(escalation=steps)).warm()
+    world.break_("db2")
+    world.pass_time(5)
+    world.publish()
+    world.returns(Outcome.FAILED)
+    world.pass_time(10)
+    assert world.fired == [("restart", ("db2",))]
+    assert world.order("approve", incident="runbook-1").reply is Reply.ACCEPTED
+    assert world.fired[1:] == [("highstate", ("db2",))]
+
+
+def test_reject_locks():
+    world = waiting()
+    answer = world.order("reject", incident="runbook-1", reason="not now")
+    assert answer.why == "restart rejected by ann: not now"
+    assert world.said[-1] == ("runbook-1", "locked")
+    late = world.order("approve", incident="runbook-1", by="bob")
+    assert late.why == "runbook-1 is locked: its next step does not wait for an approval"
+    assert world.fired == []
+
+
+def test_who_rejects_after_the_approval_comes_too_late():
+    world = waiting()
+    world.order("approve", incident="runbook-1")
+    late = world.order("reject", incident="runbook-1", by="bob")
+    assert late.reply is Reply.REFUSED
+    assert "runbook-1 is remediating" in late.why
+
+
+def test_nobody_can_approve_what_waits_for_nothing():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(2)
+    assert world.order("approve", incident="runbook-1").reply is Reply.REFUSED
+
+
+# ---------------------------------------------------------------- explain
+
+
+def test_explain_tells_what_the_gates_say_and_changes_nothing():
+    world = waiting()
+    before = world.state
+    answer = world.order("explain", "runbook", nodes=("db2",))
+    assert world.state == before
+    (one,) = answer.told
+    assert (one["incident"], one["step"], one["on"]) == ("runbook-1", "restart", ["db2"])
+    shut = [g["gate"] for g in one["gates"] if not g["open"]]
+    assert shut == ["approval"]
+    assert world.cluster.incidents[0].held == "approval"
+
+
+def test_explain_supposes_a_death_where_nothing_is_wrong():
+    world = World().warm()
+    answer = world.order("explain", "runbook", nodes=("db1",))
+    (one,) = answer.told
+    assert one["why"] == "supposed that db1 were dead"
+    assert [g["gate"] for g in one["gates"] if not g["open"]] == ["confirmed"]
+
+
+def test_explain_of_a_locked_incident_tells_why():
+    world = locked()
+    one = world.order("explain", "runbook").told[0]
+    assert one["phase"] == "locked"
+    assert one["why"].startswith("no step is left")
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+@pytest.mark.parametrize(
+    ("verb", "cluster", "incident", "fields", "why"),
+    [
+        ("pause", "other", None, {"for_s": 5.0}, "unknown cluster 'other'; configured: runbook"),
+        ("resume", "other", None, {}, "unknown cluster 'other'; configured: runbook"),
+        ("lock", None, None, {}, "no cluster is named"),
+        (
+            "lock",
+            "runbook",
+            None,
+            {"nodes": ("web1",)},
+            "no node 'web1' in runbook; nodes: db1, db2, db3",
+        ),
+        (
+            "explain",
+            "runbook",
+            None,
+            {"nodes": ("web1",)},
+            "no node 'web1' in runbook; nodes: db1, db2, db3",
+        ),
+        ("ack", None, "runbook-9", {}, "no open incident 'runbook-9'; open: none"),
+        ("approve", None, None, {}, "no open incident None; open: none"),
+        ("reject", None, "", {}, "no open incident ''; open: none"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(verb, cluster, incident, fields, why):
+    world = World().warm()
+    before = world.state
+    answer = world.order(verb, cluster, incident, **fields)
+    assert (answer.reply, answer.why) == (Reply.REFUSED, why)
+    assert world.state == before
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_every_command_has_one_answer(verb):
+    world = World().warm()
+    command = Command("c", verb, "ann", "runbook", "runbook-1", ("db1",), 5.0, "because")
+    effects = world.step(Commanded(command))
+    assert sum(isinstance(e, Answer) for e in effects) == 1

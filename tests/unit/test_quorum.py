@@ -1,0 +1,131 @@
+"""The quorum gate: no shard that serves now loses the majority of its voting replicas that are ready now."""
+
+import pytest
+
+from saltext_selfheal.healing import gates
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Step
+from tests.unit.world import World
+from tests.unit.world import policy
+from tests.unit.world import table
+
+THREE = {"db1": True, "db2": True, "db3": True}
+STEPS = {
+    Fault.HUNG: (Step(Action.RESTART),),
+    Fault.SLOW: (Step(Action.RESTART),),
+    Fault.AUTH: (Step(Action.HIGHSTATE),),
+}
+
+
+def quorum_of(world, incident=None):
+    """What the gate says before the next step of the newest incident."""
+    incident = incident or world.cluster.incidents[-1]
+    intent = gates.Intent("runbook", incident, incident.steps[incident.step], incident.nodes[:1])
+    return gates.quorum(world.state, intent, world.now)
+
+
+def broken(node, fault, *tables, others=None):
+    """A world in which one node has a fault, and whose tables were seen after that."""
+    world = World(policy(escalation=STEPS)).warm()
+    for other, what in (others or {}).items():
+        world.break_(other, fault=what)
+    world.break_(node, fault=fault)
+    world.pass_time(2)
+    world.look(tables=tables)
+    world.pass_time(2, tables=tables)
+    return world
+
+
+def test_a_slow_node_is_restarted_while_the_others_keep_the_majority():
+    world = broken("db2", Fault.SLOW, table(ready=THREE))
+    world.pass_time(3, tables=(table(ready=THREE),))
+    assert world.fired == [("restart", ("db2",))]
+
+
+@pytest.mark.parametrize(
+    ("ready", "keeps"),
+    [
+        ({"db2": True}, "0 of 1"),
+        ({"db1": True, "db2": True}, "1 of 2"),
+        ({"db1": False, "db2": True, "db3": True}, "1 of 3"),
+    ],
+)
+def test_it_is_not_where_a_shard_would_lose_its_majority(ready, keeps):
+    tables = (table(ready=THREE), table("runbook.other", ready=ready))
+    world = broken("db2", Fault.SLOW, *tables)
+    world.pass_time(60, tables=tables)
+    assert world.fired == []
+    want = f"without db2 runbook.other keeps {keeps} voting replicas"
+    assert quorum_of(world).why == want
+    assert world.last_said().why == f"quorum: {want}"
+
+
+def test_a_shard_that_does_not_serve_has_nothing_to_lose():
+    ready = {"db1": False, "db2": True, "db3": False}
+    world = broken("db2", Fault.SLOW, table(ready=ready))
+    assert quorum_of(world).open
+
+
+def test_replicas_that_do_not_vote_do_not_count():
+    ready = {"db1": True, "db2": True, "db3": True}
+    world = broken("db2", Fault.SLOW, table(ready=ready, silent=("db2", "db3")))
+    assert quorum_of(world).open  # the only vote is db1's
+    world = broken("db2", Fault.SLOW, table(ready=ready, silent=("db1", "db3")))
+    assert not quorum_of(world).open
+
+
+def test_a_hung_node_with_the_only_replica_is_restarted_what_needs_it_is_lost_already():
+    tables = (table(ready={"db2": True}),)
+    world = broken("db2", Fault.HUNG, *tables)
+    world.pass_time(5, tables=tables)
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_a_node_that_is_away_is_no_replica_that_is_ready():
+    tables = (table(ready=THREE),)
+    world = broken("db2", Fault.SLOW, *tables, others={"db3": Fault.UNREACHABLE})
+    world.pass_time(30, tables=tables)
+    assert world.fired == []
+    assert "keeps 1 of 3" in quorum_of(world, world.cluster.incidents[0]).why or (
+        "keeps 1 of 3" in quorum_of(world, world.cluster.incidents[1]).why
+    )
+
+
+def test_without_a_recent_map_one_node_at_a_time_and_only_if_the_others_are_well():
+    world = World(policy(escalation=STEPS)).warm()
+    world.break_("db2", fault=Fault.SLOW)
+    world.pass_time(5)
+    assert world.fired == [("restart", ("db2",))]
+    world = World(policy(escalation=STEPS)).warm()
+    world.break_("db2", fault=Fault.SLOW)
+    world.break_("db3", fault=Fault.UNREACHABLE)
+    world.pass_time(60)
+    assert world.fired == []
+
+
+def test_a_highstate_that_rolls_waits_for_a_map_that_is_newer_than_the_last_node():
+    world = World().warm()
+    world.look(tables=(table(ready=THREE),))
+    world.pass_time(1)
+    world.look(tables=(table(ready=THREE),))
+    world.ask("highstate")
+    world.publish()
+    world.returns()
+    world.pass_time(5)
+    assert world.fired == [("highstate", ("db1",))]
+    assert "older than the last change" in world.last_said().why
+    # db1 has come back and fetches what it has missed.
+    world.look(tables=(table(ready={"db1": False, "db2": True, "db3": True}),))
+    world.pass_time(1)
+    assert len(world.fired) == 1
+    world.look(tables=(table(ready=THREE),))
+    world.pass_time(1)
+    assert world.fired == [("highstate", ("db1",)), ("highstate", ("db2",))]
+
+
+def test_dead_nodes_and_a_start_take_nothing_away():
+    world = World().warm()
+    world.break_("db1", "db2", "db3")
+    world.pass_time(5)
+    assert world.fired == [("restart", ("db1", "db2", "db3"))]
