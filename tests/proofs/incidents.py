@@ -35,9 +35,9 @@ from .simulator import Site
 
 #: What befalls a node, how often, and what may cure it.
 NODE_FAULTS = (
-    (Fault.DEAD, 10, (Action.RESTART, Action.HIGHSTATE, None)),
-    (Fault.HUNG, 4, (Action.RESTART, None)),
-    (Fault.AUTH, 3, (Action.HIGHSTATE, None)),
+    (Fault.DEAD, 10, (Action.RESTART, Action.RESTART, Action.RESTART, Action.HIGHSTATE, None)),
+    (Fault.HUNG, 4, (Action.RESTART, Action.RESTART, None)),
+    (Fault.AUTH, 3, (Action.HIGHSTATE, Action.HIGHSTATE, None)),
     (Fault.TLS, 1, (Action.HIGHSTATE,)),
     (Fault.ALIEN, 1, (Action.HIGHSTATE, None)),
     (Fault.UNREACHABLE, 2, (None,)),
@@ -47,7 +47,7 @@ CLUSTER_FAULTS = (
     (Fault.PARTITIONED, (None,)),
     (Fault.ISSUE, (None,)),
 )
-SPAN_S = 1500.0  #: things go wrong for so long
+SPAN_S = 1200.0  #: things go wrong for so long
 
 
 def policy(chance: random.Random, name: str, nodes: tuple[str, ...]) -> Policy:
@@ -105,7 +105,7 @@ def luck(chance: random.Random) -> Luck:
         dropped=share(0.2),
         stale=share(0.2),
         crash_on_fire=share(0.2),
-        crash_on_event=share(0.005),
+        crash_on_event=share(0.002),
     )
 
 
@@ -147,7 +147,7 @@ def scenario(seed: int) -> Site:
 def _faults(chance: random.Random, site: Site, one: Policy) -> None:
     kinds = [f for f, weight, _ in NODE_FAULTS for _ in range(weight)]
     helps = {f: cures for f, _, cures in NODE_FAULTS}
-    for _ in range(chance.randint(1, 6)):
+    for _ in range(chance.randint(2, 10)):
         when, fault = chance.uniform(5, SPAN_S), chance.choice(kinds)
         cure = chance.choice(helps[fault])
         for_s = chance.choice((None, None, 3.0, 60.0))
@@ -232,21 +232,24 @@ def check_end(site: Site) -> None:
         for incident in cluster.incidents:
             if incident.phase is Phase.LOCKED or now - incident.changed_at < 2000.0:
                 continue
-            ill = [n for n in incident.nodes if n in site.ill] or cluster.name in site.ailing
-            if not ill:
+            ill = [
+                n for n in incident.nodes if n in site.ill and site.ill[n].fault is incident.fault
+            ] or cluster.name in site.ailing
+            others = any(n in site.ill for n in incident.nodes)
+            waiting = any(
+                o.phase is Phase.LOCKED and set(o.nodes) & set(incident.nodes)
+                for o in cluster.incidents
+            )
+            if not ill and not others and not waiting:
                 raise Broken("life", now, f"{incident.id} stays open, and nothing is wrong")
             step = incident.steps[incident.step] if incident.step < len(incident.steps) else None
             mode = min(
                 policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index
             )
-            locked = any(
-                o.phase is Phase.LOCKED and set(o.nodes) & set(incident.nodes)
-                for o in cluster.incidents
-            )
             waits = {"storm", "one at a time", "quorum", "confirmed", "locked", "limits", "look"}
             waits |= {"flapping", "blind"}
             held = set(incident.held.split(", "))
-            if mode is Mode.AUTO and step and not locked and not held & waits:
+            if mode is Mode.AUTO and step and ill and not waiting and not held & waits:
                 why = f"{incident.id} ({incident.called}) is {incident.phase.value}"
                 raise Broken("life", now, f"{why}, held by {incident.held!r}: {incident.why}")
 

@@ -206,7 +206,8 @@ class Book:
         where = [command.cluster] if command.cluster else list(self.policies)
         if command.verb is Verb.PAUSE:
             for name in where:
-                self.paused[name] = now + command.for_s
+                # A shorter one does not cut a longer one off.
+                self.paused[name] = max(self.paused.get(name, 0.0), now + command.for_s)
         elif command.verb is Verb.RESUME:
             for name in where:
                 self.paused.pop(name, None)
@@ -227,7 +228,9 @@ class Book:
             spent_s = policy.budget_per_s if policy.budget_attempts else 0.0
             for node in policy.nodes:
                 self.barred[node] = now + max(policy.cooldown_max_s, spent_s)
-        self.flying.clear()
+        for book in (self.flying, self.approved, self.paused, self.remediating, self.ended_at):
+            book.clear()
+        self.fired = frozenset()
 
 
 def _incident(state: State, attempt: Attempt):
@@ -541,6 +544,9 @@ def _shows(book: Book, incident, node: str) -> bool:
         _, viewed = book.views.get(incident.cluster, (0.0, None))
         if viewed is None:
             return False
+        nodes = book.policies[incident.cluster].nodes
+        if any(n not in book.sighted or book.sighted[n].fault for n in nodes):
+            return False  # that node's fault explains it
         if incident.fault is Fault.UNAVAILABLE:
             wanted = book.policies[incident.cluster].tables
             return any(

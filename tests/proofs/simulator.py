@@ -36,6 +36,7 @@ from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
 from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Published
 from saltext_selfheal.healing.model import Replica
@@ -57,6 +58,7 @@ from saltext_selfheal.healing.step import step
 from .rules import Watch
 
 TICK_S = 1.0
+IDLE_TICK_S = 4.0  #: while nothing is in flight: every probe moves time on as well
 VIEW_S = 10.0
 GAP_S = 10.0  #: a loop held up for longer has to look anew
 REACTOR_AGE_S = 60.0
@@ -293,6 +295,8 @@ class Site:
 
     def _return(self, lost_ledger: bool) -> None:
         kept = {n: self.keep(c) for n, c in self.state.clusters.items()}
+        if lost_ledger:  # numbers begin anew, under JIDs of their own
+            self.cache, self.ran = {}, set()
         self._begin(forgotten(self.policies, self.now) if lost_ledger else kept, lost_ledger)
         waiting, self._inbox = self._inbox, []
         for event in waiting:
@@ -483,7 +487,8 @@ class Site:
             self._feed(Tick())
             if self.up and self.cache_readable:
                 self._read_jobs()
-        self._later(TICK_S, self._tick)
+        in_flight = any(c.attempt or c.late for c in self.state.clusters.values())
+        self._later(TICK_S if in_flight else IDLE_TICK_S, self._tick)
 
     # ------------------------------------------------------------ reactor, minions, job cache
 
@@ -610,12 +615,16 @@ class Site:
         return self
 
     def _unsettled(self) -> bool:
-        return (
-            not self.up
-            or bool(self.ill)
-            or bool(self.ailing)
-            or any(c.incidents for c in self.state.clusters.values())
-        )
+        return not self.up or not all(self._settled(c) for c in self.state.clusters.values())
+
+    def _settled(self, cluster: ClusterState) -> bool:
+        """Well, or given up, and said so."""
+        told = {n for i in cluster.incidents for n in i.nodes}
+        waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
+        return all(
+            i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
+            for i in cluster.incidents
+        ) and all(n in told for n in cluster.nodes if n in self.ill)
 
 
 def cures(ill: Ill, action: Action) -> bool:
