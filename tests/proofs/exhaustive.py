@@ -3,7 +3,7 @@
 Breadth first over canonical states: one cluster, three nodes that are alike, short settings. Time stands still but for
 ``wait``, which goes to the next moment at which something can change (a deadline of the state, or the next poll if a
 poll would bring news), says what the job cache lacks, ticks, and polls everybody. Crash and restart are one event, one
-second. In a canonical state times are ages, cut off where they matter no longer; incidents and attempts are numbered by
+poll's time. Between two waits at most one node changes. In a canonical state times are ages, cut off where they matter no longer; incidents and attempts are numbered by
 their place; what is only told is left out; nodes are sorted. The rules are checked on every transition.
 """
 
@@ -55,7 +55,8 @@ NAME = "c"
 NODES = ("n1", "n2", "n3")
 WARM_UP_S = 15.0
 ORDER_AGE_S = 60.0
-PAUSE_S = 7.0
+POLL_S = 5.0  #: all times of the models are multiples of this: fewer ages
+PAUSE_S = 10.0
 #: Moments after a firing, a publication, a look at which the core's fixed patience ends.
 FIRED_S = (15.0, 60.0, 300.0)
 
@@ -72,17 +73,18 @@ class Model:
     crash: bool = True
     request: bool = False
     views: bool = False
+    frail: int = 3  #: so many nodes may fall ill
 
 
 _SMALL = Policy(
     name=NAME,
     nodes=NODES,
     minions="n*",
-    confirm_s=dict.fromkeys(Fault, 2.0),
-    poll_s=1.0,
-    timeout_s=1.0,
+    confirm_s=dict.fromkeys(Fault, POLL_S),
+    poll_s=POLL_S,
+    timeout_s=POLL_S,
     settle_s=0.0,
-    stable_s=3.0,
+    stable_s=10.0,
     flapping_changes=0,
     escalation={
         Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE)),
@@ -90,9 +92,9 @@ _SMALL = Policy(
         Fault.HUNG: (Step(Action.RESTART),),
     },
     attempt_timeout_s=20.0,
-    verify_s=4.0,
-    cooldown_min_s=5.0,
-    cooldown_max_s=10.0,
+    verify_s=10.0,
+    cooldown_min_s=10.0,
+    cooldown_max_s=20.0,
     budget_attempts=2,
     budget_per_s=40.0,
     relapse_s=0.0,
@@ -100,9 +102,17 @@ _SMALL = Policy(
 
 MODELS = (
     Model(
+        "one",
+        _SMALL,
+        Limits(0, 40.0, 0.0),
+        (Fault.DEAD,),
+        (Verb.PAUSE, Verb.RESUME, Verb.ACK),
+        frail=1,
+    ),
+    Model(
         "dead",
         _SMALL,
-        Limits(3, 40.0, 0.0),
+        Limits(0, 40.0, 0.0),
         (Fault.DEAD,),
         (Verb.PAUSE, Verb.RESUME, Verb.ACK),
     ),
@@ -128,7 +138,6 @@ class World:
     now: float
     ill: tuple[Fault | None, ...] = (None, None, None)
     path: tuple[str, ...] = ()
-    last: Event | None = None  #: of the job's events, to be told twice
     asked: int = 0
 
     def copy(self, what: str) -> World:
@@ -168,7 +177,7 @@ class World:
         return ClusterView(NAME, NODES[0], ViewStatus.KNOWN, "", tables)
 
     def crash(self) -> None:
-        self.now += 1.0
+        self.now += POLL_S
         self.watch.started(self.now)
         state, effects = begin(
             self.state.policies, self.state.limits, self.state.clusters, self.now
@@ -176,9 +185,12 @@ class World:
         self.state = state
         self.watch.see(state, None, state, effects, self.now)
 
-    def job(self, event: Event) -> None:
-        self.last = event
-        self.feed(event)
+    def again(self, attempt: Attempt) -> None:
+        """All that was told of this job, told once more, and otherwise."""
+        self.feed(Published(attempt.id))
+        for node, (outcome, _) in attempt.results.items():
+            self.feed(Returned(attempt.id, node, outcome))
+            self.feed(Returned(attempt.id, node, Outcome.DONE, "twice"))
 
     def order(self, verb: Verb, incident: str | None) -> None:
         self.asked += 1
@@ -204,17 +216,20 @@ class World:
             return other
 
         yield after("wait", World.wait, self._until_something())
-        for index, fault in enumerate(self.ill):
+        cluster = self.state.clusters[NAME]
+        seen = all(
+            cluster.nodes[n].fault is fault for n, fault in zip(NODES, self.ill, strict=True)
+        )
+        for index, fault in enumerate(self.ill[: self.model.frail] if seen else ()):
             for other in self.model.faults if fault is None else (None,):
                 changed = (*self.ill[:index], other, *self.ill[index + 1 :])
                 what = f"{NODES[index]} {other.value if other else 'well'}"
                 yield replace(self.copy(what), ill=changed)
-        cluster = self.state.clusters[NAME]
         for attempt in (cluster.attempt, cluster.look):
             if attempt is not None:
                 yield from (after(*one) for one in self._job_events(attempt))
-        if self.last is not None:
-            yield after("again", World.feed, self.last)
+        if cluster.attempt is not None and cluster.attempt.results:
+            yield after("again", World.again, cluster.attempt)
         if self.model.crash and cluster.incidents:
             yield after("crash", World.crash)
         for verb in self.model.verbs:
@@ -227,7 +242,7 @@ class World:
     def _job_events(self, attempt: Attempt):
         if attempt.published_at is None:
             if self.now - attempt.fired_at < ORDER_AGE_S:
-                yield "published", World.job, Published(attempt.id)
+                yield "published", World.feed, Published(attempt.id)
             return
         outcomes = [Outcome.DONE, Outcome.BUSY]
         if attempt.action is not Action.LOOK:
@@ -235,7 +250,7 @@ class World:
         for node in attempt.nodes:
             if node not in attempt.results:
                 for outcome in outcomes:
-                    yield f"{node} {outcome.value}", World.job, Returned(attempt.id, node, outcome)
+                    yield f"{node} {outcome.value}", World.feed, Returned(attempt.id, node, outcome)
 
     def _meant(self, verb: Verb) -> Iterator[str | None]:
         cluster = self.state.clusters[NAME]
@@ -253,14 +268,14 @@ class World:
                     yield incident.id
 
     def _until_something(self) -> float:
-        """To the next deadline; one second if a poll would bring news, or three polls are not there yet."""
+        """To the next deadline; to the next poll if that would bring news, or three polls are not there yet."""
         cluster = self.state.clusters[NAME]
         for node, fault in zip(NODES, self.ill, strict=True):
             known = cluster.nodes[node]
             if known.since is None or known.fault is not fault or known.polls < 3:
-                return 1.0
+                return POLL_S
         ahead = [t - self.now for t in self._deadlines() if t > self.now]
-        return min(ahead, default=1.0)
+        return min(ahead, default=POLL_S)
 
     def _deadlines(self) -> Iterator[float]:
         cluster, policy = self.state.clusters[NAME], self.model.policy
@@ -275,7 +290,7 @@ class World:
                 yield spent + policy.budget_per_s
                 yield spent + self.model.limits.per_s
         for incident in cluster.incidents:
-            yield incident.changed_at + 1.0  # the first look after it
+            yield incident.changed_at + POLL_S  # the first look after it
             yield incident.changed_at + policy.verify_s
             yield incident.not_before
             if incident.gone_since is not None:
@@ -283,7 +298,7 @@ class World:
             if incident.busy_since is not None:
                 yield incident.busy_since + policy.attempt_timeout_s
             if incident.fault is Fault.DEAD:
-                yield incident.changed_at + 2.0 + policy.poll_s + policy.timeout_s
+                yield incident.changed_at + POLL_S + policy.poll_s + policy.timeout_s
             if incident.fault is Fault.REQUESTED:
                 yield incident.opened_at + 900.0
             if incident.approved_step is not None:
@@ -292,9 +307,11 @@ class World:
             if attempt is None:
                 continue
             since = max(attempt.fired_at, self.state.started_at)
-            yield from (since + s for s in FIRED_S)
-            yield attempt.decided_at + 300.0
-            yield since + policy.attempt_timeout_s
+            if attempt.published_at is None:
+                yield from (since + s for s in FIRED_S)
+                yield attempt.decided_at + 300.0
+                yield since + policy.attempt_timeout_s
+            yield since + 15.0 if attempt.of else since
             yield self.state.started_at + 10.0
             if attempt.published_at is not None:
                 yield attempt.published_at + policy.attempt_timeout_s
@@ -328,17 +345,25 @@ class World:
             return (
                 str(self.ill[at]),
                 str(node.fault),
-                age(node.since, 3.0) if node.fault else age(node.since, policy.stable_s),
-                age(node.ill_since, 3.0),
+                (
+                    age(node.since, POLL_S)
+                    if node.fault
+                    else age(node.since, policy.stable_s * bool(cluster.incidents))
+                ),
+                age(node.ill_since, POLL_S),
                 node.confirmed,
                 min(node.polls, 3),
-                age(node.at, 7.0),
+                age(node.at, 31.0),
                 (resting, numbers.get(node.cooldown_incident, -1) if resting else -1),
                 recent(node.spent),
                 recent(book.paid.get(name, ())),
                 recent(book.acks.get(name, ())),
                 (left(rests[0]), numbers.get(rests[1], -1) if left(rests[0]) else -1),
-                age(sighting.since, 3.0) if sighting else -1.0,
+                (
+                    age(sighting.since, policy.stable_s * bool(cluster.incidents))
+                    if sighting
+                    else -1.0
+                ),
                 tuple(numbers[i.id] for i in cluster.incidents if name in i.nodes),
                 tuple(numbers[i.id] for i in cluster.incidents if name in i.tried),
                 tuple(
@@ -362,11 +387,16 @@ class World:
                 numbers.get(attempt.incident, -1),
                 placed(attempt.nodes),
                 attempt.step,
-                age(attempt.decided_at, 301.0),
-                age(attempt.fired_at, 301.0),
-                attempt.firings,
-                age(attempt.published_at, 3 * policy.attempt_timeout_s + 31.0),
-                age(attempt.missing_at, 11.0),
+                *(
+                    (
+                        age(attempt.decided_at, 301.0),
+                        age(attempt.fired_at, 61.0),
+                        attempt.firings,
+                        age(attempt.missing_at, 11.0),
+                    )
+                    if attempt.published_at is None
+                    else (age(attempt.published_at, 3 * policy.attempt_timeout_s + 31.0),)
+                ),
                 tuple(sorted((place[n], o.value) for n, (o, _) in attempt.results.items())),
             )
 
@@ -377,7 +407,11 @@ class World:
                 placed(i.nodes),
                 i.phase.value,
                 age(i.opened_at, 900.0 if i.fault is Fault.REQUESTED else 0.0),
-                age(i.changed_at, policy.verify_s + 5.0),
+                (
+                    age(i.changed_at, policy.verify_s + 6.0)
+                    if i.phase is Phase.VERIFYING or (i.phase is Phase.OPEN and not i.attempts)
+                    else 0.0
+                ),
                 i.step,
                 placed(i.tried),
                 placed(i.acting),
@@ -387,7 +421,7 @@ class World:
                 age(i.busy_since, policy.attempt_timeout_s),
                 min(i.lost, 6),
                 i.attempts > 0,
-                i.held,
+                i.held == "announce only",
                 left(i.not_before),
                 age(i.gone_since, policy.stable_s),
                 min(i.relapses, 3),
@@ -405,27 +439,14 @@ class World:
                 tuple(of_incident(i) for i in cluster.incidents),
                 of_attempt(cluster.attempt),
                 of_attempt(cluster.look),
-                tuple(
-                    sorted(placed(one.attempt.nodes)) for one in cluster.late if one.running
-                ).__repr__(),
+                tuple(tuple(sorted(placed(c.attempt.nodes))) for c in cluster.late if c.running),
                 age(self.state.started_at, WARM_UP_S),
                 left(cluster.pause.until) if cluster.pause else -1.0,
                 left(book.paused.get(NAME, 0.0)),
                 tuple(sorted(now - t for t, _ in book.all_paid if now - t < window_s)),
                 viewed is not None and (age(viewed[0], 61.0), viewed[0] > cluster.acted_at),
-                self._echo(place),
             )
         )
-
-    def _echo(self, place: dict[str, int]) -> tuple:
-        """What would be told twice matters only while somebody might listen."""
-        cluster = self.state.clusters[NAME]
-        heard = {a.id for a in (cluster.attempt, cluster.look) if a}
-        if self.last is None or self.last.attempt not in heard:
-            return ()
-        if isinstance(self.last, Returned):
-            return (place[self.last.node], self.last.outcome.value)
-        return ("published",)
 
 
 def start(model: Model) -> World:
@@ -435,7 +456,7 @@ def start(model: Model) -> World:
     state, _ = begin({NAME: model.policy}, model.limits, {}, now)
     world = World(model, state, watch, now)
     for _ in range(20):
-        world.wait(1.0)
+        world.wait(POLL_S)
     return world
 
 

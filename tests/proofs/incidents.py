@@ -154,7 +154,9 @@ def _faults(chance: random.Random, site: Site, one: Policy) -> None:
         if cure is None and for_s is None and chance.random() < 0.8:
             for_s = chance.choice((30.0, 300.0))
         many = chance.random() < 0.25
-        for node in chance.sample(one.nodes, chance.randint(2, len(one.nodes)) if many and len(one.nodes) > 1 else 1):
+        for node in chance.sample(
+            one.nodes, chance.randint(2, len(one.nodes)) if many and len(one.nodes) > 1 else 1
+        ):
             spread = chance.choice((0.0, 3.0))
             site.at(
                 when + spread * chance.random(), site.fail, node, fault,
@@ -243,9 +245,7 @@ def check_end(site: Site) -> None:
             if not ill and not others and not waiting:
                 raise Broken("life", now, f"{incident.id} stays open, and nothing is wrong")
             step = incident.steps[incident.step] if incident.step < len(incident.steps) else None
-            mode = min(
-                policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index
-            )
+            mode = min(policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index)
             waits = {"storm", "one at a time", "quorum", "confirmed", "locked", "limits", "look"}
             waits |= {"flapping", "blind"}
             held = set(incident.held.split(", "))

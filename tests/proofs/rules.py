@@ -235,7 +235,9 @@ class Book:
 
 def _incident(state: State, attempt: Attempt):
     cluster = state.clusters.get(attempt.cluster)
-    return next((i for i in cluster.incidents if i.id == attempt.incident), None) if cluster else None
+    return (
+        next((i for i in cluster.incidents if i.id == attempt.incident), None) if cluster else None
+    )
 
 
 # ---------------------------------------------------------------- the rules: what is fired
@@ -502,7 +504,9 @@ def i6_in_time(book: Book, seen: Seen) -> None:
             since = book.remediating.get(incident.id, seen.now)
             there[incident.id] = since
             if seen.now - since > bound_s:
-                raise Broken("I6", seen.now, f"{incident.id} remediates for {seen.now - since:.0f} s")
+                raise Broken(
+                    "I6", seen.now, f"{incident.id} remediates for {seen.now - since:.0f} s"
+                )
     book.remediating = there
 
 
@@ -512,7 +516,9 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         return
     incident, now = announce.incident, seen.now
     was = _was(seen.before, incident)
-    if seen.event is None or was is None:  # the settings name it no more; or it came and went at once
+    if (
+        seen.event is None or was is None
+    ):  # the settings name it no more; or it came and went at once
         return
     if was.phase is Phase.SUSPECTED and incident.attempts == 0:
         showing = [n for n in incident.nodes if _shows(book, incident, n)]

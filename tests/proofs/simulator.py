@@ -78,7 +78,6 @@ class Ill:
     had: int = 0
 
 
-
 @dataclass(frozen=True)
 class Job:
     """What comes of an order on a minion; ``outcome`` None: it runs and never returns."""
@@ -147,7 +146,9 @@ class Site:
         self.ailing: dict[str, Ill] = {}  # by cluster
         self.up_since: dict[str, float] = dict.fromkeys(self.home, START - 1000)
         self.minions_down: set[str] = set()
-        self.jobs: dict[str, list[Job]] = {}  #: what becomes of a node's next jobs, before luck has a say
+        self.jobs: dict[str, list[Job]] = (
+            {}
+        )  #: what becomes of a node's next jobs, before luck has a say
         self.cache_readable = True
         self.cache: dict[str, dict[str, tuple[Outcome, str]]] = {}
         self.running: dict[str, set[str]] = {n: set() for n in self.home}
@@ -457,9 +458,7 @@ class Site:
     def _count_fire(self, attempt: Attempt) -> None:
         self.figures.fired.append((self.now, attempt.action, attempt.nodes))
         incident = next(
-            i
-            for i in self.state.clusters[attempt.cluster].incidents
-            if i.id == attempt.incident
+            i for i in self.state.clusters[attempt.cluster].incidents if i.id == attempt.incident
         )
         if incident.fault is Fault.REQUESTED:
             return
@@ -476,7 +475,11 @@ class Site:
                 chance = self.random.random()
                 if chance < self.luck.lost:
                     continue
-                late_s = 70.0 * self.random.random() if chance < self.luck.lost + self.luck.tardy else 0.0
+                late_s = (
+                    70.0 * self.random.random()
+                    if chance < self.luck.lost + self.luck.tardy
+                    else 0.0
+                )
                 self._later(0.05 + late_s, self._react, effect.attempt.id)
 
     def _tick(self) -> None:
