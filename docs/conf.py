@@ -11,7 +11,13 @@ author = "the saltext_selfheal authors"
 project_copyright = author
 version = release = version_of("saltext_selfheal")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "tables"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+    "tables",
+]
 exclude_patterns = ["_build", "reference/_*.md"]
 html_theme = "furo"
 html_title = f"saltext_selfheal {version}"

@@ -28,6 +28,7 @@ from saltext_selfheal import config
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import step
+from saltext_selfheal.healing.model import ENDED
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Mode
@@ -361,13 +362,37 @@ def gates_table() -> str:
     return _table(["gate", "asks; a yes is open"], [[f"`{name}`", text] for name, text in rows])
 
 
+def _condition(row: step.Row) -> str:
+    """The row's condition in two or three words, or the command that it waits for."""
+    return row.verb.value if row.verb else row.when.__name__.strip("_").replace("_", " ")
+
+
 def transitions_table() -> str:
     rows = []
     for row in step.TRANSITIONS:
         why = re.sub(r"\{(\w+)\}", r"*\1*", row.why)
         said = "—" if row.said == step.QUIET else f"`{row.said or row.leads_to.value}`"
-        rows.append([row.leaves.value, row.leads_to.value, said, why])
-    return _table(["from", "to", "announced as", "why, in the words an operator reads"], rows)
+        when = f"`{row.verb.value}`" if row.verb else _condition(row)
+        rows.append([row.leaves.value, when, row.leads_to.value, said, why])
+    head = ["from", "when", "to", "announced as", "why, in the words an operator reads"]
+    return _table(head, rows)
+
+
+def diagram() -> str:
+    """The phases and what leads from one to another; what stays within a phase is left to the table."""
+    edges: dict[tuple[str, str], list[str]] = {}
+    for row in step.TRANSITIONS:
+        if row.leaves is not row.leads_to:
+            edge = (row.leaves.value, row.leads_to.value)
+            edges.setdefault(edge, []).append(_condition(row))
+    lines = [
+        "stateDiagram-v2",
+        "    [*] --> suspected : a fault is seen",
+        "    [*] --> locked : lock",
+    ]
+    lines += [f"    {a} --> {b} : {'<br/>'.join(words)}" for (a, b), words in edges.items()]
+    lines += [f"    {phase.value} --> [*]" for phase in ENDED]
+    return "```{mermaid}\n" + "\n".join(lines) + "\n```\n"
 
 
 def reactor_files(folder: Path) -> str:
@@ -386,6 +411,7 @@ def write(app: Sphinx) -> None:
         "faults": faults_table(),
         "gates": gates_table(),
         "transitions": transitions_table(),
+        "diagram": diagram(),
         "reactor": reactor_files(docs.parent / "reactor"),
     }
     for name, text in pages.items():

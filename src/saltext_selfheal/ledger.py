@@ -1,8 +1,8 @@
 """What the healer remembers: one SQLite file, written by the engine alone.
 
 `Ledger` is the engine's side (one thread, one process at a time: a lock file says which). `read` and `ask` are for
-runners and for the reactor's ``attempt()``: they read, and the runner inserts requests into the inbox; nobody but
-the engine writes anything else. The healer's timeline lives here too, because it must survive what the ledger
+runners and for the reactor's ``attempt()``: they read, and the runner inserts requests and commands into the inbox;
+nobody but the engine writes anything else. The healer's timeline lives here too, because it must survive what the ledger
 survives. No Salt in this file, no decision.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import closing
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,19 @@ from pydantic import TypeAdapter
 from .healing.model import Announce
 from .healing.model import Answer
 from .healing.model import ClusterState
+from .healing.model import Command
 from .healing.model import Effect
 from .healing.model import Finish
 from .healing.model import Fire
 from .healing.model import Request
 from .healing.model import Tell
+from .healing.model import Verb
 
-SCHEMA = 1
+SCHEMA = 2
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
+LINKS_AT_START = 1000  #: of the audit's chain; `audit` proves all of it
+PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
+INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         "nfs",
@@ -77,12 +83,30 @@ CREATE INDEX inbox_open ON inbox (seq) WHERE answered_at IS NULL;
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY, at REAL NOT NULL, cluster TEXT NOT NULL, incident TEXT, kind TEXT NOT NULL,
     body TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE INDEX audit_by_cluster ON audit (cluster, at);
+CREATE INDEX audit_of ON audit (cluster, seq);
 CREATE INDEX audit_by_incident ON audit (incident, seq);
 """
 
+#: What brings a ledger from this schema to the next.
+_MIGRATIONS = {
+    1: "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;",
+}
+
+#: Tables that stay small: the audit's pages are not walked at the start.
+_SMALL = ("state", "meta", "clock", "attempts", "incidents", "inbox")
+
+#: What SQLite says where the file itself is not to blame.
+_OUTSIDE = (
+    "locked", "permission denied", "aborted", "readonly", "interrupted", "I/O error", "is full", "unable to open",
+    "locking protocol", "schema has changed",
+)  # fmt: skip
+
+_ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was pruned
+
 _CLUSTER = TypeAdapter(ClusterState)
 _REQUEST = TypeAdapter(Request)
+_COMMAND = TypeAdapter(Command)
+_KINDS: dict[str, TypeAdapter[Any]] = {"request": _REQUEST, "command": _COMMAND}
 
 
 class LedgerError(Exception):
@@ -156,6 +180,22 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return db
 
 
+def _damaged(exc: sqlite3.DatabaseError) -> bool:
+    """Whether this speaks of the file's content, not of the world around it."""
+    outside = any(word in str(exc) for word in _OUTSIDE)
+    return not (isinstance(exc, sqlite3.OperationalError) and outside)
+
+
+def _newer(path: Path, db: sqlite3.Connection) -> None:
+    """Raises LedgerRefused if a later release wrote this ledger."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA:
+        raise LedgerRefused(
+            f"{path}: schema {version} is newer than this release knows ({SCHEMA}); "
+            "install the release that wrote it"
+        )
+
+
 def _file_system(path: Path) -> str:
     """The type of the file system that holds this path, as the kernel names it; empty if unknown."""
     best, kind = "", ""
@@ -223,53 +263,85 @@ class Ledger:
         try:
             return self._open_checked()
         except sqlite3.DatabaseError as exc:
-            if isinstance(exc, sqlite3.OperationalError) and "malformed" not in str(exc):
+            if not _damaged(exc):
                 raise LedgerError(f"{self.path}: {exc}") from exc
-            self._quarantine(str(exc))
-            return self._open_checked()
+            why = str(exc)
+        self._quarantine(why)
+        return self._open_checked()
 
     def _open_checked(self) -> sqlite3.Connection:
-        if self.path.exists() and not self.path.stat().st_size:
-            raise sqlite3.DatabaseError("the file is empty")
+        found = self.path.exists()
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        version = self._examine() if found else 0
         db = _connect(self.path, "rw")
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
-            db.close()
-            raise LedgerRefused(
-                f"{self.path}: schema {version} is newer than this release knows ({SCHEMA}); "
-                "install the release that wrote it"
-            )
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version == 0 and not tables:
-            # That something was lost is forgotten with the first transition, not with the next crash.
-            lost = (self.lost or "").replace("'", "''")
-            mark = f"INSERT INTO meta VALUES ('lost', '{lost}');" if lost else ""
-            db.executescript(f"BEGIN; {_TABLES} {mark} PRAGMA user_version={SCHEMA}; COMMIT;")
-            version = SCHEMA
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok" or (not version and tables):
-            db.close()
-            raise sqlite3.DatabaseError(verdict if verdict != "ok" else "no ledger of ours")
-        marked = db.execute("SELECT value FROM meta WHERE key = 'lost'").fetchone()
-        self.lost = marked["value"] if marked else self.lost
-        for row in db.execute("SELECT body FROM state"):
-            try:
-                _CLUSTER.validate_json(row["body"])
-            except ValueError as exc:
-                db.close()
-                raise sqlite3.DatabaseError(
-                    f"state is unreadable: {str(exc).splitlines()[0]}"
-                ) from exc
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            if not version:
+                # That something was lost is forgotten with the first transition, not with the next crash.
+                lost = (self.lost or "").replace("'", "''")
+                mark = f"INSERT INTO meta VALUES ('lost', '{lost}');" if lost else ""
+                db.executescript(f"BEGIN; {_TABLES} {mark} PRAGMA user_version={SCHEMA}; COMMIT;")
+            elif version < SCHEMA:
+                self._migrate(db, version)
+            marked = db.execute("SELECT value FROM meta WHERE key = 'lost'").fetchone()
+            self.lost = marked["value"] if marked else self.lost
+        except BaseException:
+            db.close()  # left open, it would take the next ledger's files for its own
+            raise
         return db
+
+    def _examine(self) -> int:
+        """The schema of a ledger that can be used; 0 = nothing was written yet. Changes nothing in the file.
+
+        Raises LedgerRefused, or sqlite3.DatabaseError.
+        """
+        if not self.path.stat().st_size:
+            raise sqlite3.DatabaseError("the file is empty")
+        # Only who may write can finish what another journal mode left behind.
+        mode = "rw" if self.path.with_name(self.path.name + "-journal").exists() else "ro"
+        with closing(_connect(self.path, mode)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            _newer(self.path, db)
+            if version <= 0:
+                if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    raise sqlite3.DatabaseError("no ledger of ours")
+                return 0
+            for table in _SMALL:
+                verdict = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(f"{table}: {verdict}")
+            states(db)
+            try:
+                now(db)
+            except TypeError as exc:
+                raise sqlite3.DatabaseError(f"clock is unreadable: {exc}") from exc
+            chain = _chain(db, LINKS_AT_START)
+            if chain.broken is not None:
+                raise sqlite3.DatabaseError(
+                    f"the audit's chain is broken at seq {chain.broken}: {chain.why}"
+                )
+            return int(version)
+
+    def _migrate(self, db: sqlite3.Connection, version: int) -> None:
+        try:
+            script = " ".join(_MIGRATIONS[step] for step in range(version, SCHEMA))
+            db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={SCHEMA}; COMMIT;")
+        except (KeyError, sqlite3.DatabaseError) as exc:
+            if isinstance(exc, sqlite3.DatabaseError) and not _damaged(exc):
+                raise
+            raise sqlite3.DatabaseError(
+                f"schema {version} could not be brought to {SCHEMA}: {exc}"
+            ) from exc
 
     def _quarantine(self, why: str) -> None:
         """Keep the damaged file for people, and start anew."""
         stamp = time.strftime("%Y%m%dT%H%M%S")
-        kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-        for suffix in ("", "-wal", "-shm"):
+        kept, more = self.path.with_name(f"{self.path.name}.damaged-{stamp}"), 1
+        while kept.exists():  # two in one second
+            more += 1
+            kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}.{more}")
+        for suffix in ("", "-wal", "-shm", "-journal"):
             old = self.path.with_name(self.path.name + suffix)
             if old.exists():
                 old.rename(kept.with_name(kept.name + suffix))
@@ -301,8 +373,7 @@ class Ledger:
 
     def clusters(self) -> dict[str, ClusterState]:
         """What was remembered, by cluster."""
-        rows = self._db.execute("SELECT cluster, body FROM state")
-        return {row["cluster"]: _CLUSTER.validate_json(row["body"]) for row in rows}
+        return states(self._db)
 
     def jid(self, attempt: str) -> str | None:
         """The JID minted for this attempt."""
@@ -390,33 +461,47 @@ class Ledger:
                 "nodes": [effect.node] if effect.node else [],
                 "why": effect.why,
             }
-            self._audit(now, effect.cluster, None, "health", told)
+            self._audit(now, effect.cluster, effect.incident, "health", told)
 
     def _answer(self, now: float, effect: Answer) -> None:
-        request = effect.request
+        asked = effect.request
         answer = {"reply": effect.reply.value, "why": effect.why, "incident": effect.incident}
+        kind = _kind(asked)
+        told = {"told": [dict(one) for one in effect.told]} if effect.told else {}
         self._db.execute(
             "INSERT INTO inbox (key, kind, body, put_at, answered_at, answer) VALUES (?,?,?,?,?,?)"
             " ON CONFLICT (key) DO UPDATE SET answered_at=excluded.answered_at, answer=excluded.answer"
             " WHERE answered_at IS NULL",
-            (
-                request.id,
-                "request",
-                _REQUEST.dump_json(request).decode(),
-                now,
-                now,
-                json.dumps(answer),
-            ),
+            (asked.id, kind, _dump(asked), now, now, json.dumps({**answer, **told}, default=str)),
         )
-        told = {"request": request.id, "door": request.door, "asker": request.asker,
-                "action": request.action, "nodes": request.nodes, "reason": request.reason, **answer}  # fmt: skip
-        self._audit(now, request.cluster, effect.incident, "request", told)
+        if isinstance(asked, Request):
+            body = {"request": asked.id, "door": asked.door, "asker": asked.asker, "action": asked.action,
+                    "nodes": asked.nodes, "reason": asked.reason, **answer}  # fmt: skip
+            self._audit(now, asked.cluster, effect.incident, kind, body)
+        elif asked.verb is not Verb.EXPLAIN:  # who only asks changes nothing
+            incident = effect.incident or asked.incident
+            body = {"command": asked.id, "verb": asked.verb.value, "by": asked.by, "cluster": asked.cluster,
+                    "nodes": asked.nodes, "for_s": asked.for_s, "reason": asked.reason, **answer,
+                    "incident": incident}  # fmt: skip
+            self._audit(now, self._cluster_of(asked), incident, kind, body)
+
+    def _cluster_of(self, command: Command) -> str:
+        """Where a command belongs: its cluster, or that of its incident; empty for all."""
+        if command.cluster or not command.incident:
+            return command.cluster or ""
+        row = self._db.execute(
+            "SELECT cluster FROM incidents WHERE id = ?", (command.incident,)
+        ).fetchone()
+        cluster: str = row["cluster"] if row else command.incident.rpartition("-")[0]
+        return cluster
 
     def _audit(
         self, now: float, cluster: str, incident: str | None, kind: str, body: Mapping[str, Any]
     ) -> None:
+        now = float(now)  # as it will be read
         row = self._db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-        seq, before = (row["seq"] + 1, row["hash"]) if row else (1, "")
+        last, before = row or _anchor(self._db)
+        seq = last + 1
         text = json.dumps(body, sort_keys=True, ensure_ascii=False)
         link = link_hash(before, seq, now, cluster, incident, kind, text)
         self._db.execute(
@@ -429,28 +514,33 @@ class Ledger:
         with self._transaction():
             self._audit(now, "", None, kind, body)
 
-    def waiting(self) -> list[Request]:
-        """Requests in the inbox without an answer, oldest first. Cheap while nobody writes."""
+    def waiting(self) -> list[Request | Command]:
+        """What lies in the inbox without an answer, oldest first. Cheap while nobody writes."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
         self._seen_version = version
         rows = self._db.execute(
-            "SELECT seq, body FROM inbox WHERE answered_at IS NULL AND kind = 'request' ORDER BY seq LIMIT 1000"
+            "SELECT seq, key, kind, body FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT 1000"
         ).fetchall()
         if len(rows) == 1000:
             self._seen_version = -1
-        requests = []
+        found: list[Request | Command] = []
         for row in rows:
             try:
-                requests.append(_REQUEST.validate_json(row["body"]))
-            except ValueError:
-                self._refuse_row(row["seq"])
-        return requests
+                asked = _KINDS[row["kind"]].validate_json(row["body"])
+            except (KeyError, ValueError):
+                asked = None
+            if asked is None or asked.id != row["key"]:  # an answer would not find its row
+                self._refuse_row(row["seq"], row["kind"])
+            else:
+                found.append(asked)
+        return found
 
-    def _refuse_row(self, seq: int) -> None:
+    def _refuse_row(self, seq: int, kind: str) -> None:
         """A row that no runner of ours wrote must not hold up the others."""
-        refused = {"reply": "refused", "why": "it has not the form of a request", "incident": None}
+        kind = kind if kind in _KINDS else "request"
+        refused = {"reply": "refused", "why": f"it has not the form of a {kind}", "incident": None}
         with self._transaction():
             self._db.execute(
                 "UPDATE inbox SET answered_at = ?, answer = ? WHERE seq = ?",
@@ -461,10 +551,80 @@ class Ledger:
         """What `waiting` gave last was not dealt with: give it again."""
         self._seen_version = -1
 
-    def answered(self, request: str) -> bool:
-        """Whether a request of this id has had its answer."""
-        row = self._db.execute("SELECT answered_at FROM inbox WHERE key = ?", (request,)).fetchone()
+    def answered(self, asked: str) -> bool:
+        """Whether a request or a command of this id has had its answer."""
+        row = self._db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
         return row is not None and row["answered_at"] is not None
+
+    def prune(self, now: float, keep_s: float | None) -> int:
+        """Forget what is older than ``keep_s``, a bounded part at a time; says how many rows went.
+
+        `PRUNED_AT_ONCE` of them mean that there may be more. Nothing of an incident that has not ended goes, nor
+        any audit row after its first. No ``keep_s`` keeps everything.
+        """
+        if not keep_s:
+            return 0
+        before = now - keep_s
+        with self._transaction():
+            removed = self._prune_audit(before, PRUNED_AT_ONCE)
+            removed += self._prune_incidents(before, PRUNED_AT_ONCE - removed)
+            removed += self._prune_attempts(before, PRUNED_AT_ONCE - removed)
+            removed += self._db.execute(
+                "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox ORDER BY seq LIMIT ?) AND answered_at < ?",
+                (PRUNED_AT_ONCE - removed, min(before, now - INBOX_KEPT_S)),
+            ).rowcount
+        return removed
+
+    def _prune_audit(self, before: float, most: int) -> int:
+        """Only the oldest contiguous part; its last row stays as the anchor of what is left."""
+        bound = self._db.execute(
+            "SELECT min((SELECT min(seq) FROM audit WHERE incident = incidents.id))"
+            " FROM incidents WHERE ended_at IS NULL"
+        ).fetchone()[0]
+        last, removed = None, 0
+        for row in self._db.execute(
+            "SELECT seq, at, hash FROM audit ORDER BY seq LIMIT ?", (most,)
+        ):
+            if row["at"] >= before or (bound is not None and row["seq"] >= bound):
+                break
+            last, removed = row, removed + 1
+        if last is not None:
+            self._db.execute("DELETE FROM audit WHERE seq <= ?", (last["seq"],))
+            self._db.execute(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                (_ANCHOR, json.dumps([last["seq"], last["hash"]])),
+            )
+        return removed
+
+    def _prune_incidents(self, before: float, most: int) -> int:
+        """An incident goes when none of its audit rows is left."""
+        return self._db.execute(
+            "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents AS old WHERE ended_at < ?"
+            " AND NOT EXISTS (SELECT 1 FROM audit WHERE incident = old.id) LIMIT ?)",
+            (before, most),
+        ).rowcount
+
+    def _prune_attempts(self, before: float, most: int) -> int:
+        """An attempt goes after its incident, but not while the healer still waits for its results."""
+        old = self._db.execute(
+            "SELECT id FROM attempts WHERE coalesce(ended_at, decided_at) < ?"
+            " AND incident NOT IN (SELECT id FROM incidents) LIMIT ?",
+            (before, most),
+        ).fetchall()
+        if not old:
+            return 0
+        needed = {
+            a.id
+            for c in self.clusters().values()
+            for a in (c.attempt, c.look, *(late.attempt for late in c.late))
+            if a
+        }
+        gone = [(row["id"],) for row in old if row["id"] not in needed]
+        self._db.executemany("DELETE FROM attempts WHERE id = ?", gone)
+        return len(gone)
+
+
+# ---------------------------------------------------------------- the chain
 
 
 def link_hash(
@@ -473,6 +633,64 @@ def link_hash(
     """One link of the audit's chain."""
     joined = json.dumps([before, seq, at, cluster, incident, kind, text], ensure_ascii=False)
     return hashlib.sha256(joined.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How far the audit's chain holds. ``broken`` is the first seq that does not, ``why`` what was found there."""
+
+    rows: int
+    first: int | None
+    last: int | None
+    broken: int | None = None
+    why: str = ""
+
+
+def _anchor(db: sqlite3.Connection) -> tuple[int, str]:
+    """Seq and hash of the last row that was pruned: what the first row that is left goes on from."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_ANCHOR,)).fetchone()
+    if row is None:
+        return 0, ""
+    try:
+        seq, link = json.loads(row["value"])
+        return int(seq), str(link)
+    except (ValueError, TypeError) as exc:
+        raise sqlite3.DatabaseError(f"the audit's anchor is unreadable: {row['value']!r}") from exc
+
+
+def _chain(db: sqlite3.Connection, newest: int | None = None) -> Chain:
+    """Prove the chain from its anchor to its end, or only the newest links. Holds one row at a time."""
+    start = None
+    if newest is not None:
+        start = db.execute(
+            "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1 OFFSET ?", (newest,)
+        ).fetchone()
+    last, link = start or _anchor(db)
+    rows, first = 0, None
+    try:
+        for row in db.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (last,)):
+            seq = row["seq"]
+            if seq != last + 1:
+                why = f"expected seq {last + 1}, found {seq}: rows are missing"
+                return Chain(rows, first, last if rows else None, last + 1, why)
+            try:
+                expected = link_hash(
+                    link, seq, row["at"], row["cluster"], row["incident"], row["kind"], row["body"]
+                )
+            except (TypeError, ValueError) as exc:
+                why = f"expected text and numbers, found something else: {exc}"
+                return Chain(rows, first, last if rows else None, seq, why)
+            if row["hash"] != expected:
+                why = f"expected hash {expected}, found {row['hash']!r}"
+                return Chain(rows, first, last if rows else None, seq, why)
+            last, link, rows = seq, expected, rows + 1
+            first = seq if first is None else first
+    except sqlite3.DatabaseError as exc:
+        if not _damaged(exc):
+            raise
+        why = f"expected a row, found a damaged file: {exc}"
+        return Chain(rows, first, last if rows else None, last + 1, why)
+    return Chain(rows, first, last if rows else None)
 
 
 # ---------------------------------------------------------------- everybody else's side
@@ -495,13 +713,16 @@ def read(path: Path) -> Iterator[sqlite3.Connection]:
     """A read-only look into the ledger. Raises LedgerError if there is none."""
     if not path.exists():
         raise LedgerError(f"{path}: no ledger; the engine has not run yet")
-    db = _connect(path, "ro")
+    db = None
     try:
+        db = _connect(path, "ro")
+        _newer(path, db)
         yield db
     except sqlite3.Error as exc:
         raise LedgerError(f"{path}: {exc}") from exc
     finally:
-        db.close()
+        if db is not None:
+            db.close()
 
 
 def now(db: sqlite3.Connection) -> float:
@@ -531,25 +752,39 @@ def order(path: Path, jid: str) -> dict[str, Any] | None:
     }
 
 
-def ask(path: Path, request: Request) -> None:
-    """Put a request into the inbox. One that is there already stays as it is."""
+def _kind(asked: Request | Command) -> str:
+    return "request" if isinstance(asked, Request) else "command"
+
+
+def _dump(asked: Request | Command) -> str:
+    return _KINDS[_kind(asked)].dump_json(asked).decode()
+
+
+def ask(path: Path, asked: Request | Command) -> None:
+    """Put a request or a command into the inbox. One that is there already stays as it is."""
     if not path.exists():
         raise LedgerError(f"{path}: no ledger; the engine has not run yet")
-    db = _connect(path, "rw")
+    db = None
     try:
+        db = _connect(path, "rw")
+        _newer(path, db)
         db.execute(
-            "INSERT OR IGNORE INTO inbox (key, kind, body, put_at) VALUES (?, 'request', ?, ?)",
-            (request.id, _REQUEST.dump_json(request).decode(), now(db)),
+            "INSERT OR IGNORE INTO inbox (key, kind, body, put_at) VALUES (?, ?, ?, ?)",
+            (asked.id, _kind(asked), _dump(asked), now(db)),
         )
     except sqlite3.Error as exc:
         raise LedgerError(f"{path}: {exc}") from exc
     finally:
-        db.close()
+        if db is not None:
+            db.close()
 
 
-def answer(db: sqlite3.Connection, request: str) -> dict[str, Any] | None:
-    """The answer to a request, with the JID of its incident's latest attempt; None while there is none."""
-    row = db.execute("SELECT answer FROM inbox WHERE key = ?", (request,)).fetchone()
+def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
+    """The answer to a request or a command, with the JID of its incident's latest attempt; None while there is none.
+
+    ``told`` is there if the answer explains something.
+    """
+    row = db.execute("SELECT answer FROM inbox WHERE key = ?", (asked,)).fetchone()
     if row is None or row["answer"] is None:
         return None
     told: dict[str, Any] = json.loads(row["answer"])
@@ -560,22 +795,116 @@ def answer(db: sqlite3.Connection, request: str) -> dict[str, Any] | None:
     return {**told, "jid": last["jid"] if last else None}
 
 
+def waits(db: sqlite3.Connection, asked: str) -> bool:
+    """Whether a request or a command of this id lies in the inbox without an answer."""
+    row = db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
+    return row is not None and row["answered_at"] is None
+
+
 def states(db: sqlite3.Connection) -> dict[str, ClusterState]:
     """What the engine remembers of each cluster."""
     rows = db.execute("SELECT cluster, body FROM state")
-    return {row["cluster"]: _CLUSTER.validate_json(row["body"]) for row in rows}
+    try:
+        return {row["cluster"]: _CLUSTER.validate_json(row["body"]) for row in rows}
+    except ValueError as exc:
+        raise sqlite3.DatabaseError(f"state is unreadable: {str(exc).splitlines()[0]}") from exc
+
+
+def _first_since(db: sqlite3.Connection, since: float) -> int:
+    """Seq of the first audit row at or after this time. Time never runs backwards, so halving finds it."""
+    low, high = db.execute(
+        "SELECT (SELECT min(seq) FROM audit), (SELECT max(seq) FROM audit)"
+    ).fetchone()
+    if low is None:
+        return 0
+    high += 1
+    while low < high:
+        middle = (low + high) // 2
+        row = db.execute(
+            "SELECT seq, at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)
+        ).fetchone()
+        if row is not None and row["at"] < since:
+            low = row["seq"] + 1
+        else:
+            high = middle
+    return int(low)
+
+
+_COLUMNS = ("seq", "at", "cluster", "incident", "kind")
+_HISTORY = (
+    "SELECT seq, at, cluster, incident, kind, body FROM audit WHERE {} ORDER BY seq {} LIMIT ?"
+)
+
+
+def _rows(rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
+    return [{**json.loads(row["body"]), **{k: row[k] for k in _COLUMNS}} for row in rows]
 
 
 def history(
     db: sqlite3.Connection, cluster: str | None, since: float, limit: int
 ) -> list[dict[str, Any]]:
     """Audit rows, newest first."""
-    where, values = "at >= ?", [since]
+    where, values = "seq >= ?", [_first_since(db, since), limit]
     if cluster is not None:
-        where, values = "cluster = ? AND at >= ?", [cluster, since]  # type: ignore[list-item]
-    rows = db.execute(
-        f"SELECT seq, at, cluster, incident, kind, body FROM audit WHERE {where} ORDER BY seq DESC LIMIT ?",
-        (*values, limit),
+        where, values = f"cluster = ? AND {where}", [cluster, *values]  # type: ignore[list-item]
+    return _rows(db.execute(_HISTORY.format(where, "DESC"), values))
+
+
+def incident(db: sqlite3.Connection, name: str) -> dict[str, Any] | None:
+    """One incident whole: its row, its attempts, its audit rows oldest first, what was asked and answered about it.
+
+    None if there is no such incident.
+    """
+    row = db.execute("SELECT * FROM incidents WHERE id = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    told = {**row, "nodes": json.loads(row["nodes"])}
+    attempts = db.execute(
+        "SELECT id, jid, action, minions, args, firings, decided_at, ended_at, outcome, why FROM attempts"
+        " WHERE incident = ? ORDER BY decided_at, id",
+        (name,),
     )
-    return [{**json.loads(row["body"]), **{k: row[k] for k in ("seq", "at", "cluster", "incident", "kind")}}
-            for row in rows]  # fmt: skip
+    told["attempts"] = [
+        {**one, "minions": json.loads(one["minions"]), "args": json.loads(one["args"])}
+        for one in map(dict, attempts)
+    ]
+    told["audit"] = _rows(db.execute(_HISTORY.format("incident = ?", "ASC"), (name, -1)))
+    told["requests"] = {}
+    for one in told["audit"]:
+        asked = one.get(one["kind"]) if one["kind"] in _KINDS else None
+        answered = answer(db, asked) if asked else None
+        if answered:
+            told["requests"][asked] = answered
+    return told
+
+
+def knows(db: sqlite3.Connection, name: str) -> bool:
+    """Whether there is, or was, an incident of this id."""
+    return db.execute("SELECT 1 FROM incidents WHERE id = ?", (name,)).fetchone() is not None
+
+
+def latest_incidents(db: sqlite3.Connection, count: int, only_open: bool = False) -> list[str]:
+    """Ids of the newest incidents, newest first."""
+    where = "WHERE ended_at IS NULL" if only_open else ""
+    rows = db.execute(f"SELECT id FROM incidents {where} ORDER BY opened_at DESC LIMIT ?", (count,))
+    return [row["id"] for row in rows]
+
+
+def audit(db: sqlite3.Connection) -> dict[str, Any]:
+    """Prove the whole chain of the audit. Rows that are missing at its end leave no trace in it."""
+    db.execute("BEGIN")  # the anchor and the rows of one moment
+    try:
+        chain = _chain(db)
+    except sqlite3.DatabaseError as exc:
+        if not _damaged(exc):
+            raise
+        chain = Chain(0, None, None, 0, str(exc))  # there is no telling where it begins
+    finally:
+        db.execute("ROLLBACK")
+    told: dict[str, Any] = {
+        "ok": chain.broken is None,
+        "rows": chain.rows,
+        "from": chain.first,
+        "to": chain.last,
+    }
+    return told if told["ok"] else {**told, "broken": chain.broken, "why": chain.why}

@@ -30,7 +30,21 @@ def test_all_functions_are_found(opts, runner):
     engines = salt.loader.engines(opts, modules, runner, {})
     assert "selfheal.start" in engines
     assert {f for f in runner if f.startswith("selfheal.")} == {
-        f"selfheal.{name}" for name in ("trigger", "status", "history", "config")
+        f"selfheal.{name}"
+        for name in (
+            "trigger",
+            "status",
+            "history",
+            "incident",
+            "audit",
+            "config",
+            "pause",
+            "resume",
+            "lock",
+            "ack",
+            "approve",
+            "reject",
+        )
     }
     assert {f for f in modules if f.startswith("selfheal.")} == {
         f"selfheal.{name}" for name in ("trigger", "highstate", "restart", "probe", "attempt")
@@ -82,6 +96,7 @@ def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
         ("status", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"since": "yesterday"}, "since: found 'yesterday'; allowed: a duration"),
+        ("status", {"cluster": ["runbook"]}, "cluster: found \\['runbook'\\]; allowed: runbook"),
         ("history", {"limit": 0}, "limit: found 0; allowed"),
         ("config", {"nodes": []}, "nodes: found \\[\\]"),
         ("config", {"nodes": {"web1": "10.0.0.1"}}, "a node outside minions"),

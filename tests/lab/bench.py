@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.lab import bench_decide
 from tests.lab import bench_probe
 from tests.lab.site import CHECKOUT
 from tests.lab.site import REAL
@@ -82,7 +83,7 @@ def heal(options, tell):
         }
 
 
-BENCHES = {"heal": heal, "probe": bench_probe.measure}
+BENCHES = {"heal": heal, "probe": bench_probe.measure, "decide": bench_decide.measure}
 
 
 def main():

@@ -11,6 +11,7 @@ from saltext_selfheal.healing.model import Mode
 from saltext_selfheal.healing.model import Outcome
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Step
 from saltext_selfheal.healing.model import Tell
 from saltext_selfheal.healing.model import Verb
@@ -298,6 +299,61 @@ def test_explain_of_a_locked_incident_tells_why():
     one = world.order("explain", "runbook").told[0]
     assert one["phase"] == "locked"
     assert one["why"].startswith("no step is left")
+
+
+# ---------------------------------------------------------------- jobs that were given up
+
+
+def runs_for_ever():
+    """A world whose restart of db2 never ended: locked, and the job may still run."""
+    world = World(policy(attempt_timeout_s=20.0, cooldown_min_s=0.0)).warm()
+    world.break_("db2")
+    world.pass_time(4)
+    world.publish()
+    while world.cluster.incidents[0].phase is not Phase.LOCKED:
+        world.pass_time(1)
+        if world.cluster.look:
+            world.publish()
+            world.returns(Outcome.BUSY, "the job still runs")
+    assert ("runbook-1.1", Outcome.TIMED_OUT) in world.finished
+    return world
+
+
+def test_nothing_is_sent_where_a_job_that_was_given_up_may_still_run():
+    world = runs_for_ever()
+    world.mend("db2")
+    world.pass_time(15)  # it ended by itself, and the lock with it
+    world.break_("db2")
+    world.pass_time(5)
+    assert world.last_said("runbook-2").why.startswith("look: ")
+    assert world.cluster.look.of == "runbook-1.1"
+    world.publish()
+    world.returns(Outcome.BUSY, "the job still runs")
+    world.pass_time(20)
+    assert [a for a, _ in world.fired].count("restart") == 1
+    world.pass_time(15)  # asked again, and it has ended
+    world.publish()
+    world.returns(Outcome.DONE, "the job does not run")
+    world.pass_time(2)
+    assert [a for a, _ in world.fired].count("restart") == 2
+
+
+def test_a_late_result_is_recorded_and_opens_the_gate():
+    world = runs_for_ever()
+    world.step(Returned("runbook-1.1", "db2", Outcome.DONE, "at last"))
+    (late,) = told(world, "late")
+    assert (late.node, late.incident) == ("db2", "runbook-1")
+    assert late.why.startswith("restart of runbook-1.1, ")
+    assert late.why.endswith(" s after its end: done (at last)")
+    assert world.cluster.late == ()
+    world.step(Returned("runbook-1.1", "db2", Outcome.DONE, "once more"))
+    assert len(told(world, "late")) == 1
+
+
+def test_ack_says_that_a_person_has_seen_to_the_job():
+    world = runs_for_ever()
+    world.order("ack", incident="runbook-1")
+    assert not any(late.running for late in world.cluster.late)
 
 
 # ---------------------------------------------------------------- what does not fit

@@ -1,24 +1,34 @@
 """What the healer remembers, and for how long."""
 
-import os
 import sqlite3
 import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from saltext_selfheal import ledger
 from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
 from saltext_selfheal.healing.model import Attempt
 from saltext_selfheal.healing.model import ClusterState
+from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
+from saltext_selfheal.healing.model import Incident
+from saltext_selfheal.healing.model import Late
 from saltext_selfheal.healing.model import NodeState
 from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Tell
+from saltext_selfheal.healing.model import Verb
 from tests.unit.world import World
 
 JID = "20261123030000000000"
@@ -176,21 +186,6 @@ def test_without_a_ledger_readers_say_so_and_create_nothing(path):
     assert not path.parent.exists()
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"not a database at all, but long enough to have a header" * 40]
-)
-def test_a_damaged_ledger_is_kept_and_said_to_be_lost(path, damage):
-    ledger.Ledger(path).close()
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    path.write_bytes(damage)
-    book = ledger.Ledger(path)
-    assert book.lost
-    assert book.clusters() == {}
-    kept = list(path.parent.glob("*.damaged-*"))
-    assert [k.read_bytes() for k in kept] == [damage]
-
-
 def test_a_ledger_whose_file_was_deleted_is_lost(path):
     ledger.Ledger(path).close()
     path.unlink()
@@ -199,17 +194,6 @@ def test_a_ledger_whose_file_was_deleted_is_lost(path):
 
 def test_a_fresh_ledger_is_not_lost(book):
     assert book.lost is None
-
-
-def test_a_newer_schema_is_refused_and_left_alone(path):
-    ledger.Ledger(path).close()
-    db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version={ledger.SCHEMA + 1}")
-    db.commit()
-    db.close()
-    with pytest.raises(ledger.LedgerError, match="newer than this release knows"):
-        ledger.Ledger(path)
-    assert not list(path.parent.glob("*.damaged-*"))
 
 
 def test_network_file_systems_are_refused(path, monkeypatch):
@@ -240,9 +224,342 @@ def test_the_time_of_the_last_transition_survives(book, path):
     assert ledger.Ledger(path).timeline.now() >= then
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_ledger_that_cannot_be_written_is_an_error(path):
-    ledger.Ledger(path).close()
-    path.chmod(0o400)
-    with pytest.raises(ledger.LedgerError):
-        ledger.Ledger(path)
+# ---------------------------------------------------------------- the inbox
+
+
+def incident(name="runbook-1", phase=Phase.OPEN, at=1.0, **changes):
+    cluster = name.rpartition("-")[0]
+    return Incident(name, cluster, Fault.DEAD, ("db2",), phase, 1.0, at, **changes)
+
+
+def announced(book, name="runbook-1", phase=Phase.OPEN, at=1.0):
+    book.commit(at, [], [Announce(incident(name, phase, at), phase.value, "because")], {})
+
+
+def newest(path):
+    with ledger.read(path) as db:
+        return ledger.history(db, None, 0.0, 1)[0]
+
+
+def put(path, key, kind, body):
+    db = sqlite3.connect(path)
+    db.execute("INSERT INTO inbox (key, kind, body, put_at) VALUES (?,?,?,1)", (key, kind, body))
+    db.commit()
+    db.close()
+
+
+def test_requests_and_commands_come_in_the_order_in_which_they_were_put_in(book, path):
+    asked = [
+        Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"),
+        Request("r1", "runbook", "restart", ("db1",), "", "runner", "app"),
+        Command("c2", Verb.LOCK, "root", "runbook", nodes=("db1",), reason="disk"),
+        Command("c3", Verb.ACK, "root", incident="runbook-1"),
+    ]
+    for one in asked:
+        ledger.ask(path, one)
+    assert book.waiting() == asked
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "told"),
+    [
+        ("command", "{}", "it has not the form of a command"),
+        (
+            "command",
+            '{"id": "x", "verb": "destroy", "by": "me"}',
+            "it has not the form of a command",
+        ),
+        (
+            "command",
+            '{"id": "x", "cluster": "runbook", "action": "restart"}',
+            "the form of a command",
+        ),
+        (
+            "command",
+            '{"id": "y", "verb": "resume", "by": "me"}',
+            "it has not the form of a command",
+        ),
+        ("request", "no json", "it has not the form of a request"),
+        ("request", b"\xff", "it has not the form of a request"),
+        ("wish", '{"id": "x"}', "it has not the form of a request"),
+    ],
+)
+def test_a_row_without_the_form_is_refused_and_holds_up_nobody(book, path, kind, body, told):
+    put(path, "x", kind, body)
+    ledger.ask(path, Request("r1", "runbook", "restart"))
+    assert [r.id for r in book.waiting()] == ["r1"]
+    with ledger.read(path) as db:
+        answer = ledger.answer(db, "x")
+    assert answer["reply"] == "refused"
+    assert told in answer["why"]
+
+
+def test_a_command_is_answered_once_and_stands_in_the_history(book, path):
+    asked = Command("c1", Verb.LOCK, "root", "runbook", nodes=("db1",), reason="disk")
+    ledger.ask(path, asked)
+    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "locked", "runbook-1")], {})
+    assert book.answered("c1")
+    assert book.waiting() == []
+    with ledger.read(path) as db:
+        answer = ledger.answer(db, "c1")
+    assert answer == {"reply": "accepted", "why": "locked", "incident": "runbook-1", "jid": None}
+    row = newest(path)
+    assert {k: row[k] for k in row if k not in ("seq", "at")} == {
+        "kind": "command", "command": "c1", "verb": "lock", "by": "root", "cluster": "runbook", "nodes": ["db1"],
+        "incident": "runbook-1", "for_s": 0.0, "reason": "disk", "reply": "accepted", "why": "locked",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "cluster", "of"),
+    [
+        (Command("c1", Verb.PAUSE, "root", for_s=60.0, reason="x"), "", None),
+        (Command("c1", Verb.PAUSE, "root", "web", for_s=60.0, reason="x"), "web", None),
+        (Command("c1", Verb.ACK, "root", incident="runbook-1"), "runbook", "runbook-1"),
+        (Command("c1", Verb.ACK, "root", incident="eu-west-12"), "eu-west", "eu-west-12"),
+    ],
+)
+def test_a_command_belongs_to_its_cluster_or_to_that_of_its_incident(
+    book, path, command, cluster, of
+):
+    announced(book)
+    book.commit(2.0, [], [Answer(command, Reply.REFUSED, "")], {})
+    row = newest(path)
+    assert (row["kind"], row["cluster"], row["incident"]) == ("command", cluster, of)
+
+
+def test_an_explanation_is_told_and_leaves_no_trace_in_the_history(book, path):
+    asked = Command("c1", Verb.EXPLAIN, "root", "runbook")
+    gates = ({"name": "mode", "open": True}, {"name": "quorum", "open": False})
+    ledger.ask(path, asked)
+    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=gates)], {})
+    with ledger.read(path) as db:
+        assert ledger.answer(db, "c1")["told"] == list(gates)
+        assert ledger.history(db, None, 0.0, 10) == []
+
+
+def test_what_is_told_of_an_incident_belongs_to_it(book, path):
+    book.commit(1.0, [], [Tell("late", "runbook", "db2", "it came", "runbook-1")], {})
+    row = newest(path)
+    assert (row["said"], row["incident"], row["nodes"]) == ("late", "runbook-1", ["db2"])
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_history_reads_only_what_it_returns(book, path):
+    for n in range(200):
+        tells = [Tell("view", name, "", "") for name in ("runbook", "web")]
+        book.commit(float(n), [], tells, {})
+    with ledger.read(path) as db:
+        for cluster, since in ((None, 0.0), (None, 150.0), ("runbook", 0.0), ("runbook", 150.0)):
+            asked = []
+            db.set_trace_callback(asked.append)
+            rows = ledger.history(db, cluster, since, 10)
+            db.set_trace_callback(None)
+            assert [r["at"] for r in rows][:1] == [199.0]
+            assert len(rows) == 10
+            (query,) = [q for q in asked if "DESC" in q]
+            (plan,) = [r["detail"] for r in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+            assert plan == (
+                "SEARCH audit USING INTEGER PRIMARY KEY (rowid>?)"
+                if cluster is None
+                else "SEARCH audit USING INDEX audit_of (cluster=? AND seq>?)"
+            )
+
+
+@pytest.mark.parametrize("since", [-1.0, 0.0, 0.5, 7.0, 7.5, 19.0, 20.0])
+def test_history_since_begins_where_it_should(book, path, since):
+    for n in range(20):
+        book.commit(float(n // 2 * 2), [], [Tell("view", "runbook", "", "")], {})
+    book.prune(100.0, 95.0)  # the first few are gone
+    with ledger.read(path) as db:
+        for cluster in (None, "runbook"):
+            found = [r["at"] for r in ledger.history(db, cluster, since, 100)]
+            expected = [float(n // 2 * 2) for n in range(6, 20) if n // 2 * 2 >= since]
+            assert found == expected[::-1]
+        assert ledger.history(db, "nosuch", since, 100) == []
+
+
+def test_an_incident_is_told_whole(book, path):
+    request = Request("r1", "runbook", "restart", (), "down", "runner", "app")
+    announced(book, at=1.0)
+    book.commit(2.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
+    one = fired(book)
+    book.commit(4.0, [], [Finish(one, Outcome.FAILED, "no such service")], {})
+    book.commit(4.0, [], [Tell("view", "runbook", "", "of no incident")], {})
+    announced(book, phase=Phase.RESOLVED, at=5.0)
+    with ledger.read(path) as db:
+        told = ledger.incident(db, "runbook-1")
+        assert ledger.incident(db, "runbook-2") is None
+        assert ledger.latest_incidents(db, 5) == ["runbook-1"]
+        assert ledger.latest_incidents(db, 5, only_open=True) == []
+    assert (told["phase"], told["nodes"], told["ended_at"]) == ("resolved", ["db2"], 5.0)
+    (tried,) = told["attempts"]
+    assert (tried["jid"], tried["minions"], tried["outcome"], tried["why"]) == (
+        JID, ["db2"], "failed", "no such service",
+    )  # fmt: skip
+    assert [r["kind"] for r in told["audit"]] == [
+        "incident",
+        "request",
+        "fire",
+        "finish",
+        "incident",
+    ]
+    assert told["requests"] == {
+        "r1": {"reply": "joined", "why": "it is open", "incident": "runbook-1", "jid": JID}
+    }
+
+
+# ---------------------------------------------------------------- forgetting
+
+
+def proven(path):
+    with ledger.read(path) as db:
+        return ledger.audit(db)
+
+
+def count(path, table):
+    with ledger.read(path) as db:
+        return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def test_an_empty_ledger_is_proven(book, path):
+    assert proven(path) == {"ok": True, "rows": 0, "from": None, "to": None}
+
+
+def test_the_chain_goes_on_when_all_of_it_was_forgotten(book, path):
+    for n in range(5):
+        book.commit(float(n), [], [Tell("view", "runbook", "", "")], {})
+    assert book.prune(1000.0, 10.0) == 5
+    assert proven(path) == {"ok": True, "rows": 0, "from": None, "to": None}
+    book.close()
+    book = ledger.Ledger(path)
+    assert book.lost is None
+    book.commit(1000.0, [], [Tell("view", "runbook", "", "")], {})
+    assert proven(path) == {"ok": True, "rows": 1, "from": 6, "to": 6}
+
+
+@pytest.mark.parametrize("keep_s", [None, 0, 0.0])
+def test_without_a_limit_everything_is_kept(book, path, keep_s):
+    book.commit(1.0, [], [Tell("view", "runbook", "", "")], {})
+    assert book.prune(1e12, keep_s) == 0
+    assert count(path, "audit") == 1
+
+
+def test_a_bounded_part_is_forgotten_at_a_time(book, path, monkeypatch):
+    monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
+    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(10)], {})
+    for n in range(3):
+        book.commit(1.0, [], [Answer(Request(f"r{n}", "web", "look"), Reply.REFUSED, "")], {})
+    removed = []
+    while not removed or removed[-1]:
+        removed.append(book.prune(1e9, 1.0))
+    assert removed == [4, 4, 4, 4, 0]
+    assert (count(path, "audit"), count(path, "inbox")) == (0, 0)
+
+
+def test_nothing_goes_from_the_first_row_of_an_open_incident_on(book, path):
+    book.commit(1.0, [], [Tell("view", "runbook", "", "")], {})
+    announced(book, "runbook-1", at=2.0)
+    announced(book, "runbook-2", at=3.0)
+    announced(book, "runbook-2", Phase.RESOLVED, at=4.0)
+    fired(book, decided_at=5.0)
+    assert book.prune(1e9, 1.0) == 1
+    announced(book, "runbook-1", Phase.LOCKED, at=1e9)
+    assert book.prune(2e9, 1.0) == 0
+    assert count(path, "attempts") == 1
+    announced(book, "runbook-1", Phase.ACKNOWLEDGED, at=2e9)
+    book.prune(3e9, 1.0)
+    assert [count(path, t) for t in ("audit", "incidents", "attempts")] == [0, 0, 0]
+
+
+def test_an_attempt_whose_results_may_still_come_is_kept(book, path):
+    one = fired(book)
+    announced(book, phase=Phase.RESOLVED)
+    late = ClusterState("runbook", late=(Late(one, 1.0, True),))
+    book.commit(1.0, [late], [Finish(one, Outcome.TIMED_OUT, "")], {})
+    book.prune(1e12, 1.0)
+    assert (count(path, "incidents"), book.jid(one.id)) == (0, JID)
+    book.commit(1.0, [ClusterState("runbook")], [], {})
+    book.prune(1e12, 1.0)
+    assert book.jid(one.id) is None
+
+
+def test_answers_are_kept_for_a_week_and_what_waits_for_ever(book, path):
+    ledger.ask(path, Request("r0", "runbook", "restart"))
+    book.commit(0.0, [], [Answer(Request("r1", "runbook", "look"), Reply.REFUSED, "no")], {})
+    week = 7 * 86400.0
+    book.prune(week, 1.0)
+    assert book.answered("r1")
+    book.prune(week + 1.0, 1.0)
+    assert not book.answered("r1")
+    assert [r.id for r in book.waiting()] == ["r0"]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("announce"), st.integers(0, 3), st.sampled_from(list(Phase))),
+        st.tuples(st.just("fire"), st.integers(0, 3)),
+        st.tuples(st.just("answer"), st.integers(0, 3)),
+        st.tuples(st.just("tell")),
+        st.tuples(st.just("wait"), st.floats(0.0, 30.0)),
+        st.tuples(st.just("prune"), st.floats(0.5, 60.0)),
+        st.tuples(st.just("reopen")),
+    ),
+    max_size=60,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=STEPS, most=st.integers(1, 20))
+def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
+    tmp_path_factory, steps, most
+):
+    path = tmp_path_factory.mktemp("pruned") / "ledger.sqlite3"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(ledger, "PRUNED_AT_ONCE", most)
+    book = ledger.Ledger(path)
+    now = 1.0
+    serials = dict.fromkeys(range(4), 0)
+    written, attempts = {}, {}  # of each open incident
+    for serial, (what, *how) in enumerate(steps):
+        name = f"c-{how[0]}{serials[how[0]]}" if what in ("announce", "fire", "answer") else ""
+        effects, orders = [], {}
+        if what == "announce":
+            effects = [Announce(incident(name, how[1], now), how[1].value, "")]
+        elif what == "fire" and name in written:
+            one = attempt(now, id=f"{name}.{serial}", cluster="c", incident=name)
+            effects, orders = [Fire(one)], {one.id: (str(serial), [])}
+            attempts[name] += 1
+        elif what == "answer":
+            asked = Request(f"r{serial}", "c", "restart")
+            of = name if name in written else None
+            effects = [Answer(asked, Reply.JOINED, "", of)]
+        elif what == "tell":
+            effects = [Tell("view", "c", "", "")]
+        elif what == "wait":
+            now += how[0]
+        elif what == "prune":
+            assert book.prune(now, how[0]) <= most
+        else:
+            book.close()
+            book = ledger.Ledger(path)
+            assert book.lost is None
+        if effects:
+            book.commit(now, [], effects, orders)
+            if what == "announce" or (name in written and what != "tell"):
+                written[name] = written.get(name, 0) + 1
+                attempts.setdefault(name, 0)
+        if what == "announce" and how[1] in (Phase.RESOLVED, Phase.ACKNOWLEDGED):
+            del written[name], attempts[name]
+            serials[how[0]] += 1
+        with ledger.read(path) as db:
+            assert ledger.audit(db)["ok"]
+            for one, rows in written.items():
+                told = ledger.incident(db, one)
+                assert (len(told["audit"]), len(told["attempts"])) == (rows, attempts[one])
+    book.close()
+    patch.undo()

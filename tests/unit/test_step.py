@@ -21,6 +21,7 @@ from saltext_selfheal.healing.step import begin
 from saltext_selfheal.healing.step import forgotten
 from tests.unit.world import World
 from tests.unit.world import policy
+from tests.unit.world import table
 
 
 def test_a_dead_node_is_restarted_verified_and_resolved():
@@ -686,3 +687,31 @@ def test_a_minion_outside_the_pattern_is_never_a_target():
     world.pass_time(30)
     assert world.fired == []
     assert "not allowed by minions 'db*'" in world.last_said().why
+
+
+def test_a_highstate_that_restarts_the_service_does_not_count_as_help_while_tables_are_closed():
+    closed = (table(reads=False, writes=False),)
+    world = World(policy(settle_s=45.0, stable_s=30.0)).warm()
+    world.pass_time(60, tables=closed)
+    assert world.fired == [("highstate", ("db1",))]
+    world.publish()
+    world.break_("db1")
+    world.pass_time(3, tables=closed)
+    world.mend("db1")
+    world.pass_time(1, tables=closed)
+    world.returns()
+    world.pass_time(40, tables=closed)
+    assert ("runbook-1", "resolved") not in world.said
+    world.pass_time(31, tables=(table(),))
+    assert world.said[-1] == ("runbook-1", "resolved")
+
+
+def test_a_request_that_was_held_on_its_way_expires():
+    world = World().warm()
+    world.ask("highstate")
+    world.publish()
+    world.returns()
+    world.order("pause", "runbook", for_s=2000.0, reason="upgrade")
+    world.pass_time(2100)
+    assert world.fired == [("highstate", ("db1",))]
+    assert world.said[-1] == ("runbook-1", "resolved")

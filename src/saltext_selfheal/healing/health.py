@@ -147,10 +147,10 @@ def _few(told: list[str]) -> str:
 
 
 def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds) -> str:
-    """Tables that are not ready although every node answers and has had time to settle; empty if none."""
-    for node in cluster.nodes.values():
-        if node.fault is not None or node.since is None:
-            return ""  # that node's fault explains it
+    """Tables that are not ready although every node answers and has had time to settle; empty if none.
+
+    A node that is away or young keeps the verdict from arising. It does not end one: only ready tables do.
+    """
     told = []
     for table in seen.tables:
         if not counts(table.name, policy.tables) or (table.reads and table.writes):
@@ -159,9 +159,12 @@ def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: 
             word for word, ready in (("reads", table.reads), ("writes", table.writes)) if not ready
         ]
         told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
-    youngest = max((n.since for n in cluster.nodes.values() if n.since is not None), default=now)
-    if now - youngest < policy.settle_s:
-        return ""
+    if named(Fault.UNAVAILABLE) not in cluster.ailments:
+        for node in cluster.nodes.values():
+            if node.fault is not None or node.since is None:
+                return ""  # that node's fault explains it
+            if now - node.since < policy.settle_s:
+                return ""
     return _few(told)
 
 

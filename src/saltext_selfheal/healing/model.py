@@ -396,6 +396,8 @@ class Late:
     attempt: Attempt
     ended_at: Seconds
     running: bool  #: as far as is known its job still runs: nothing else is sent to its minions
+    looks: int = 0  #: how often its minions were asked since then
+    looked_at: Seconds = 0.0
 
 
 @dataclass(frozen=True)

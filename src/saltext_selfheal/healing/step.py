@@ -212,8 +212,8 @@ def _well_again(s: Sight) -> bool:
 
 
 def _expired(s: Sight) -> bool:
-    """A request that no gate let through is not carried out when nobody remembers it."""
-    return s.requested and not s.incident.attempts and s.now - s.incident.opened_at >= REQUEST_AGE_S
+    """A request that no gate lets through, or not through to its next node, is forgotten as its asker forgets it."""
+    return s.requested and s.now - s.incident.changed_at >= REQUEST_AGE_S
 
 
 def _ended_by_itself(s: Sight) -> bool:
@@ -720,7 +720,7 @@ def _acknowledge(s: Sight) -> Change:
     """The lock is lifted: one attempt's budget is free, and what was given up counts as seen to."""
     incident, policy = s.incident, s.policy
     late = tuple(
-        replace(one, running=False) if one.attempt.incident == incident.id else one
+        replace(one, running=False) if set(one.attempt.nodes) & set(incident.nodes) else one
         for one in s.cluster.late
     )
     cluster = replace(s.cluster, late=late)
@@ -973,6 +973,8 @@ def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[Stat
 
 def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
     """Note for each incident since when all of its nodes are well."""
+    if not cluster.incidents:
+        return cluster
     incidents = []
     for incident in cluster.incidents:
         gone = all(health.well(cluster, incident, n) for n in incident.nodes)
@@ -1380,9 +1382,50 @@ def _run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
         )
         if len(late) != len(cluster.late):
             cluster = replace(cluster, late=late)
+        if cluster.attempt is None and (cluster.look or cluster.late):
+            cluster, more = _look_after(cluster, state.started_at, now)
+            effects += more
         if cluster is not state.clusters[name]:
             state = _with_cluster(state, cluster)
     return state, effects
+
+
+def _look_after(
+    cluster: ClusterState, started_at: Seconds, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """Where a job that was given up stands in the way of an incident: does it still run?"""
+    look = cluster.look
+    if look is not None:
+        silent = now - max(look.fired_at, started_at) >= LOOK_WITHIN_S
+        if len(look.results) < len(look.nodes) and not silent:
+            return cluster, []
+        outcome, why = _look_result(look)
+        over = outcome is Outcome.DONE and all(o is Outcome.DONE for o, _ in look.results.values())
+        late = tuple(
+            replace(one, running=one.running and not over) if one.attempt.id == look.of else one
+            for one in cluster.late
+        )
+        return replace(cluster, look=None, late=late), [Finish(look, outcome, why)]
+    waiting = {n for i in cluster.incidents if i.phase is Phase.OPEN for n in i.nodes}
+    for one in cluster.late:
+        nodes = gates.owed(one.attempt)
+        if not one.running or not waiting & set(nodes) or now - one.looked_at < LOOK_PAUSE_S:
+            continue
+        look = Attempt(
+            id=f"{one.attempt.id}-look{one.looks + 1}",
+            cluster=cluster.name,
+            incident=one.attempt.incident,
+            action=Action.LOOK,
+            nodes=nodes,
+            step=one.attempt.step,
+            decided_at=now,
+            fired_at=now,
+            of=one.attempt.id,
+        )
+        asked = replace(one, looks=one.looks + 1, looked_at=now)
+        late = tuple(asked if other is one else other for other in cluster.late)
+        return replace(cluster, look=look, late=late), [Fire(look)]
+    return cluster, []
 
 
 def explain(
@@ -1487,18 +1530,18 @@ def _restart(state: State) -> State:
 def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect, ...]]:
     """What the healer believes and orders after this event. Total: what it cannot place changes nothing."""
     effects: list[Effect] = []
-    names = list(state.clusters)
+    only: str | None = None  #: the one cluster that the event concerns
     if isinstance(event, Observed):
         state, effects = _observe(state, event, now)
-        names = [n for n in names if n == event.observation.cluster]
+        only = event.observation.cluster
     elif isinstance(event, Viewed):
         state, effects = _view(state, event, now)
-        names = [n for n in names if n == event.view.cluster]
+        only = event.view.cluster
     elif isinstance(event, Missing | Published | Returned):
         state, effects = _attempt_event(state, event, now)
     elif isinstance(event, Requested):
         state, effects = _request(state, event.request, now)
-        names = [n for n in names if n == event.request.cluster]
+        only = event.request.cluster
     elif isinstance(event, Commanded):
         state, effects = _command(state, event.command, now)
     elif isinstance(event, Started):
@@ -1515,7 +1558,7 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
     else:
         return state, ()
 
-    for name in names:
+    for name in state.clusters if only is None else {only} & state.clusters.keys():
         for incident in state.clusters[name].incidents:
             state, more = _walk(state, name, incident.id, now)
             effects += more

@@ -17,10 +17,13 @@ from salt.exceptions import SaltInvocationError
 from saltext_selfheal import config as settings_of
 from saltext_selfheal import intake
 from saltext_selfheal import ledger
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Verb
 
 __virtualname__ = "selfheal"
 
 DECISION_WITHIN_S = 5.0
+NAMED = 5  #: incidents that an error names at most
 
 
 def __virtual__():
@@ -41,11 +44,78 @@ def _clock(at):
     return datetime.datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
+def _configured(settings, cluster):
+    return isinstance(cluster, str) and cluster in settings.clusters
+
+
 def _known(settings, cluster):
-    if cluster is not None and cluster not in settings.clusters:
+    if cluster is not None and not _configured(settings, cluster):
         raise SaltInvocationError(
             f"cluster: found {cluster!r}; allowed: {', '.join(sorted(settings.clusters))}"
         )
+
+
+def _known_nodes(settings, cluster, nodes):
+    allowed = settings.clusters[cluster].nodes
+    foreign = [node for node in nodes if node not in allowed]
+    if foreign:
+        raise SaltInvocationError(
+            f"nodes: found {', '.join(foreign)}; allowed: {', '.join(sorted(allowed))}"
+        )
+
+
+def _known_incident(path, incident):
+    """Commands name incidents that there are; whether they can be carried out is the engine's to say."""
+    with ledger.read(path) as db:
+        if not ledger.knows(db, incident):
+            open_now = ledger.latest_incidents(db, NAMED, only_open=True)
+            raise SaltInvocationError(
+                f"incident: found {incident!r}; allowed: {', '.join(open_now) or 'none, no incident is open'}"
+            )
+
+
+def _user():
+    return str(globals().get("__user__") or "unknown")
+
+
+_LATER = "it will be decided when the engine takes it"
+
+
+def _ask(path, asked, down=_LATER):
+    """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
+    ledger.ask(path, asked)
+    alive = ledger.engine_alive(path)
+    until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
+    with ledger.read(path) as db:
+        while True:
+            answer = ledger.answer(db, asked.id)
+            if answer is not None:
+                return answer
+            if time.monotonic() >= until:
+                break
+            time.sleep(0.02)
+    why = (
+        f"no decision within {DECISION_WITHIN_S:g} s; {_LATER}"
+        if alive
+        else f"the engine is not running; {down}"
+    )
+    return {"reply": "stored", "why": why, "incident": None, "jid": None}
+
+
+def _command(settings, verb, incident=None, cluster=None, **given):
+    """Give one command to the engine."""
+    _known(settings, cluster)
+    path = settings.ledger_path(__opts__)
+    try:
+        command = intake.command(verb, by=_user(), incident=incident, cluster=cluster, **given)
+        if command.nodes:
+            _known_nodes(settings, cluster, command.nodes)
+        if incident is not None:
+            _known_incident(path, incident)
+        answer = _ask(path, command, "it takes effect before the engine's first decision")
+    except (intake.BadRequest, ledger.LedgerError) as exc:
+        raise SaltInvocationError(str(exc)) from None
+    return {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
 
 
 def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
@@ -87,33 +157,173 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
             reason,
             request,
             door="runner",
-            asker=str(globals().get("__user__") or "unknown"),
+            asker=_user(),
         )
-    except intake.BadRequest as exc:
+        answer = _ask(settings.ledger_path(__opts__), asked)
+    except (intake.BadRequest, ledger.LedgerError) as exc:
         raise SaltInvocationError(str(exc)) from None
-    path = settings.ledger_path(__opts__)
+    return {"request": asked.id, **answer}
+
+
+def pause(cluster=None, duration=None, reason=None):
+    """
+    Let the healer watch, but do nothing, for a while.
+
+    .. versionadded:: 0.1.0
+
+    cluster
+        The name of a configured cluster; left out: every cluster, those that are configured later included.
+
+    duration
+        How long, such as ``30m`` or ``2h``; more than 0, at most 30 days.
+
+    reason
+        Why, in a sentence of at most 500 characters. Required.
+
+    Returns ``{"command", "reply", "why", "incident"}``; ``reply`` is ``accepted`` or ``refused``, or ``stored`` when
+    no answer came in time: then the pause takes effect before the engine's next decision.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.pause runbook 30m reason='upgrade of the database'
+        salt-run selfheal.pause 30m reason='maintenance of the network'
+    """
+    settings = _settings()
+    if cluster is not None and not _configured(settings, cluster):
+        # The cluster was left out: what stands in its place is the duration.
+        if reason is None:
+            cluster, duration, reason = None, cluster, duration
+        elif duration is None:
+            cluster, duration = None, cluster
     try:
-        ledger.ask(path, asked)
-        alive = ledger.engine_alive(path)
-        until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
-        with ledger.read(path) as db:
-            while True:
-                answer = ledger.answer(db, asked.id)
-                if answer is not None:
-                    return {"request": asked.id, **answer}
-                if time.monotonic() >= until:
-                    break
-                time.sleep(0.02)
-    except ledger.LedgerError as exc:
-        raise SaltInvocationError(str(exc)) from None
-    why = f"no decision within {DECISION_WITHIN_S:g} s" if alive else "the engine is not running"
-    return {
-        "request": asked.id,
-        "reply": "stored",
-        "why": f"{why}; it will be decided when the engine takes it",
-        "incident": None,
-        "jid": None,
-    }
+        for_s = settings_of.duration(duration)
+    except ValueError:
+        raise SaltInvocationError(
+            f"duration: found {duration!r}; allowed: {settings_of.DURATION}, at most "
+            f"{intake.MAX_PAUSE_S / 86400:g}d; before it a cluster: {', '.join(sorted(settings.clusters))}"
+        ) from None
+    return _command(settings, Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
+
+
+def resume(cluster=None):
+    """
+    End a pause.
+
+    .. versionadded:: 0.1.0
+
+    cluster
+        The name of a configured cluster; default: every cluster.
+
+    Returns what `pause` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.resume runbook
+        salt-run selfheal.resume
+    """
+    return _command(_settings(), Verb.RESUME, cluster=cluster)
+
+
+def lock(cluster, nodes=None, reason=None):
+    """
+    Keep the healer from acting on a cluster or on some of its nodes until a person lifts the lock.
+
+    .. versionadded:: 0.1.0
+
+    cluster
+        The name of a configured cluster.
+
+    nodes
+        Minion ids of the cluster, as a list or separated by commas; default: all.
+
+    reason
+        Why, in a sentence of at most 500 characters. Required.
+
+    Returns what `pause` returns; ``incident`` is what `ack` takes to lift the lock.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.lock runbook reason='the disks are being replaced'
+        salt-run selfheal.lock runbook nodes=db2 reason='the disk is being replaced'
+    """
+    settings = _settings()
+    if cluster is None:
+        raise SaltInvocationError(
+            f"cluster: found nothing; allowed: {', '.join(sorted(settings.clusters))}"
+        )
+    return _command(settings, Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason)
+
+
+def ack(incident, comment=None):
+    """
+    Lift an incident's lock and end the incident: a person has seen to it.
+
+    .. versionadded:: 0.1.0
+
+    incident
+        The incident's id, as `status` shows it.
+
+    comment
+        What was done, in a sentence of at most 500 characters.
+
+    Returns what `pause` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.ack runbook-7 comment='the disk was replaced'
+    """
+    return _command(_settings(), Verb.ACK, str(incident), reason=comment)
+
+
+def approve(incident):
+    """
+    Let the healer take the step that an incident waits with, in mode ``approve``.
+
+    .. versionadded:: 0.1.0
+
+    incident
+        The incident's id, as `status` shows it.
+
+    Returns what `pause` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.approve runbook-7
+    """
+    return _command(_settings(), Verb.APPROVE, str(incident))
+
+
+def reject(incident, comment=None):
+    """
+    Forbid the step that an incident waits with: the incident is locked until `ack`.
+
+    .. versionadded:: 0.1.0
+
+    incident
+        The incident's id, as `status` shows it.
+
+    comment
+        Why, in a sentence of at most 500 characters.
+
+    Returns what `pause` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.reject runbook-7 comment='not during the day'
+    """
+    return _command(_settings(), Verb.REJECT, str(incident), reason=comment)
 
 
 def status(cluster=None):
@@ -163,6 +373,14 @@ def _cluster_status(policy, state, now):
         "nodes": {},
         "incidents": {},
     }
+    if state and state.pause and now < state.pause.until:
+        everywhere = " (every cluster)" if state.pause.everywhere else ""
+        told["paused"] = (
+            f"until {_clock(state.pause.until)} by {state.pause.by}{everywhere}: {state.pause.why}"
+        )
+    locked = [i for i in state.incidents if i.phase is Phase.LOCKED] if state else []
+    if locked:
+        told["locked"] = [f"{', '.join(i.nodes)} by {i.id}: {i.why}" for i in locked]
     for name in policy.nodes:
         node = state.nodes.get(name) if state else None
         if node is None or node.since is None:
@@ -182,6 +400,7 @@ def _cluster_status(policy, state, now):
             "attempts": incident.attempts,
             "opened": _clock(incident.opened_at),
             "why": incident.why,
+            "next": _next(incident),
         }
     in_flight = state.attempt if state else None
     if in_flight:
@@ -189,6 +408,15 @@ def _cluster_status(policy, state, now):
             f"{in_flight.id}: {in_flight.action.value} on {', '.join(in_flight.nodes)}"
         )
     return told
+
+
+def _next(incident):
+    """What is left for a person to do."""
+    if incident.phase is Phase.LOCKED:
+        return f"when it is seen to: salt-run selfheal.ack {incident.id}"
+    if "approval" in incident.held:
+        return f"salt-run selfheal.approve {incident.id}, or salt-run selfheal.reject {incident.id}"
+    return None
 
 
 def history(cluster=None, since=None, limit=50):
@@ -230,7 +458,94 @@ def history(cluster=None, since=None, limit=50):
             rows = ledger.history(db, cluster, oldest, limit)
     except ledger.LedgerError as exc:
         raise SaltInvocationError(str(exc)) from None
+    return _timed(rows)
+
+
+def _timed(rows):
     return [{"time": _clock(row.pop("at")), **row} for row in rows]
+
+
+def incident(id):
+    """
+    One incident whole: where it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
+
+    .. versionadded:: 0.1.0
+
+    id
+        The incident's id, as `status` and `history` show it. The id of a request or of a command works, too: then
+        its answer is returned, and with it the incident that it opened or joined.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.incident runbook-7
+    """
+    name = str(id)
+    try:
+        with ledger.read(_settings().ledger_path(__opts__)) as db:
+            found = ledger.incident(db, name)
+            if found is not None:
+                return _whole(found)
+            if ledger.waits(db, name):
+                return {
+                    "request": name,
+                    "reply": "stored",
+                    "why": "it has no answer yet",
+                    "incident": None,
+                }
+            answer = ledger.answer(db, name)
+            if answer is not None:
+                joined = ledger.incident(db, answer["incident"]) if answer["incident"] else None
+                return {
+                    "request": name,
+                    **answer,
+                    "incident": _whole(joined) if joined else answer["incident"],
+                }
+            latest = ledger.latest_incidents(db, NAMED)
+    except ledger.LedgerError as exc:
+        raise SaltInvocationError(str(exc)) from None
+    newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
+    raise SaltInvocationError(
+        f"id: found {name!r}; allowed: the id of an incident, a request or a command{newest}"
+    )
+
+
+def _whole(found):
+    """An incident as the ledger has it, with times that people read."""
+    for one in (found, *found["attempts"]):
+        for key in [key for key in one if key.endswith("_at")]:
+            one[key.removesuffix("_at")] = _clock(one.pop(key))
+    return {**found, "audit": _timed(found["audit"])}
+
+
+def audit():
+    """
+    Prove the chain of the ledger's audit, from its oldest entry to its newest.
+
+    .. versionadded:: 0.1.0
+
+    Each entry holds the hash of the one before, so that damage and careless editing show; entries that are missing
+    at the very end do not. Returns ``{"ok", "rows", "from", "to"}`` with the numbers of the first and the last
+    entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold (0: it is
+    not known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of ``salt-run``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.audit
+    """
+    try:
+        with ledger.read(_settings().ledger_path(__opts__)) as db:
+            told = ledger.audit(db)
+    except ledger.LedgerError as exc:
+        raise SaltInvocationError(str(exc)) from None
+    if not told["ok"]:
+        __context__["retcode"] = told["retcode"] = (
+            1  # what Salt's events say, and salt-run's exit code
+        )
+    return told
 
 
 _DROP_IN = """\

@@ -1,0 +1,288 @@
+"""The runner's commands and what it tells of incidents, with an engine that only answers."""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import salt.loader
+import salt.runner
+from salt.exceptions import SaltInvocationError
+
+from saltext_selfheal import config
+from saltext_selfheal import ledger
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Announce
+from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import Attempt
+from saltext_selfheal.healing.model import ClusterState
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Finish
+from saltext_selfheal.healing.model import Fire
+from saltext_selfheal.healing.model import Incident
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Pause
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Verb
+from tests.functional.conftest import SETTINGS
+
+
+@pytest.fixture
+def opts(opts):
+    web = {"minions": "web*", "nodes": {"web1": "127.0.0.1:3"}}
+    opts["engines"] = [{"selfheal": {"clusters": {**SETTINGS["clusters"], "web": web}}}]
+    return opts
+
+
+@pytest.fixture
+def runner(opts):
+    return salt.loader.runner(opts)
+
+
+@pytest.fixture
+def path(opts):
+    return config.load(opts).ledger_path(opts)
+
+
+def incident(name="runbook-1", phase=Phase.OPEN, **changes):
+    return Incident(
+        name, "runbook", Fault.DEAD, ("db2",), phase, 1e9, 1e9, why="no connection", **changes
+    )
+
+
+def recorded(path, *incidents, **state):
+    """A ledger that knows these incidents; its engine is down."""
+    book = ledger.Ledger(path)
+    now = book.timeline.now()
+    told = [Announce(i, i.phase.value, i.why) for i in incidents]
+    cluster = ClusterState("runbook", incidents=incidents, **state)
+    book.commit(now, [cluster], told, {})
+    book.close()
+
+
+@pytest.fixture
+def engine(path):
+    """An engine that takes whatever comes and grants it; gives what it was asked."""
+    asked, stop, ready = [], threading.Event(), threading.Event()
+
+    def run():
+        book = ledger.Ledger(path)
+        ready.set()
+        while not stop.is_set():
+            for one in book.waiting():
+                asked.append(one)
+                answer = Answer(one, Reply.ACCEPTED, "granted", "runbook-1")
+                book.commit(book.timeline.now(), [], [answer], {})
+            time.sleep(0.01)
+        book.close()
+
+    recorded(path, incident())
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(10)
+    yield asked
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "kwargs", "expected"),
+    [
+        ("pause", ("runbook", "30m"), {"reason": "x"}, {"cluster": "runbook", "for_s": 1800.0}),
+        ("pause", ("30m",), {"reason": "x"}, {"cluster": None, "for_s": 1800.0}),
+        ("pause", (90,), {"reason": "x"}, {"cluster": None, "for_s": 90.0}),
+        ("pause", ("30m", "x"), {}, {"cluster": None, "for_s": 1800.0}),
+        ("pause", ("web", "2h", "x"), {}, {"cluster": "web", "for_s": 7200.0}),
+        ("pause", (), {"duration": "30d", "reason": "x"}, {"cluster": None, "for_s": 30 * 86400.0}),
+        ("resume", (), {}, {"cluster": None}),
+        ("resume", ("web",), {}, {"cluster": "web"}),
+        ("lock", ("runbook",), {"reason": "x"}, {"cluster": "runbook", "nodes": ()}),
+        ("lock", ("runbook", "db1,db2", "x"), {}, {"nodes": ("db1", "db2")}),
+        ("ack", ("runbook-1",), {}, {"incident": "runbook-1", "reason": ""}),
+        ("ack", ("runbook-1", "disk replaced"), {}, {"reason": "disk replaced"}),
+        ("approve", ("runbook-1",), {}, {"incident": "runbook-1"}),
+        ("reject", ("runbook-1", "not today"), {}, {"reason": "not today"}),
+    ],
+)
+def test_a_command_is_given_and_answered(runner, engine, call, args, kwargs, expected):
+    told = runner[f"selfheal.{call}"](*args, **kwargs)
+    (command,) = engine
+    assert told == {
+        "command": command.id, "reply": "accepted", "why": "granted", "incident": "runbook-1",
+    }  # fmt: skip
+    assert command.verb is Verb(call)
+    assert {key: getattr(command, key) for key in expected} == expected
+    assert command.reason == expected.get("reason", "x" if call in ("pause", "lock") else "")
+    row = runner["selfheal.history"](limit=1)[0]
+    assert (row["kind"], row["command"], row["verb"]) == ("command", command.id, call)
+
+
+def test_who_gives_a_command_is_the_user_of_the_runner(opts, runner, engine):
+    runner["selfheal.resume"].__globals__["__user__"] = "sudo_alice"
+    try:
+        runner["selfheal.resume"]()
+    finally:
+        del runner["selfheal.resume"].__globals__["__user__"]
+    assert [c.by for c in engine] == ["sudo_alice"]
+
+
+def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runner):
+    recorded(path, incident())
+    told = runner["selfheal.pause"]("runbook", "30m", reason="upgrade")
+    assert told["reply"] == "stored"
+    assert told["why"] == (
+        "the engine is not running; it takes effect before the engine's first decision"
+    )
+    assert runner["selfheal.incident"](told["command"])["reply"] == "stored"
+    book = ledger.Ledger(path)
+    assert [c.id for c in book.waiting()] == [told["command"]]
+    book.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "kwargs", "told"),
+    [
+        ("pause", ("runbook", "30m"), {}, "reason: found nothing; allowed: "),
+        ("pause", ("runbook", "30m", " "), {}, "reason: found nothing; allowed: "),
+        ("pause", ("runbook",), {"reason": "x"}, "duration: found None; allowed: a duration"),
+        ("pause", ("runbook", "soon", "x"), {}, "duration: found 'soon'; allowed: a duration such"),
+        (
+            "pause",
+            ("runbook", 0, "x"),
+            {},
+            "duration: found 0 s; allowed: more than 0, at most 30d",
+        ),
+        ("pause", ("runbook", "31d", "x"), {}, "allowed: more than 0, at most 30d"),
+        ("pause", ("nosuch", "1h", "x"), {}, "cluster: found 'nosuch'; allowed: runbook, web"),
+        ("pause", ("nosuch",), {"reason": "x"}, "duration: found 'nosuch'.*: runbook, web"),
+        ("pause", (["runbook"], "1h", "x"), {}, r"cluster: found \['runbook'\]; allowed: runbook"),
+        ("pause", (), {}, "duration: found None"),
+        ("resume", ("nosuch",), {}, "cluster: found 'nosuch'; allowed: runbook, web"),
+        ("lock", ("runbook",), {}, "reason: found nothing"),
+        ("lock", (None,), {"reason": "x"}, "cluster: found nothing; allowed: runbook, web"),
+        ("lock", ("nosuch",), {"reason": "x"}, "cluster: found 'nosuch'; allowed: runbook, web"),
+        ("lock", ("runbook", "db9", "x"), {}, "nodes: found db9; allowed: db1, db2"),
+        ("lock", ("runbook", 5, "x"), {}, "nodes: found 5; allowed: a list of minion ids"),
+        ("ack", ("runbook-9",), {}, "incident: found 'runbook-9'; allowed: runbook-1"),
+        ("ack", ("../x",), {}, "incident: found '../x'; allowed: the id of an incident"),
+        ("approve", (7,), {}, "incident: found '7'; allowed: the id of an incident"),
+        ("reject", (None,), {}, "incident: found 'None'; allowed: the id of an incident"),
+        (
+            "incident",
+            ("runbook-9",),
+            {},
+            "id: found 'runbook-9'.* the latest: runbook-2, runbook-1",
+        ),
+    ],
+)
+def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
+    path, runner, call, args, kwargs, told
+):
+    ended = Incident("runbook-2", "runbook", Fault.HUNG, ("db1",), Phase.RESOLVED, 2e9, 2e9)
+    recorded(path, incident(), ended)
+    with pytest.raises(SaltInvocationError, match=told):
+        runner[f"selfheal.{call}"](*args, **kwargs)
+    with ledger.read(path) as db:
+        assert db.execute("SELECT count(*) FROM inbox").fetchone()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "args"),
+    [("pause", ("1h", "x")), ("ack", ("runbook-1",)), ("incident", ("runbook-1",)), ("audit", ())],
+)
+def test_without_a_ledger_each_says_so(runner, call, args):
+    with pytest.raises(SaltInvocationError, match="no ledger; the engine has not run yet"):
+        runner[f"selfheal.{call}"](*args)
+
+
+# ---------------------------------------------------------------- status, incident, audit
+
+
+def test_status_shows_pauses_locks_and_what_is_left_to_do(path, runner):
+    until = time.time() + 3600
+    locked = incident("runbook-1", Phase.LOCKED)
+    asks = incident("runbook-2", held="approval")
+    other = incident("runbook-3", held="cooldown, budget")
+    pause = Pause(until, "root", "upgrade", everywhere=True)
+    recorded(path, locked, asks, other, pause=pause)
+    told = runner["selfheal.status"]("runbook")["clusters"]["runbook"]
+    assert told["paused"].startswith("until 20")
+    assert told["paused"].endswith(" by root (every cluster): upgrade")
+    assert told["locked"] == ["db2 by runbook-1: no connection"]
+    assert [told["incidents"][f"runbook-{n}"]["next"] for n in (1, 2, 3)] == [
+        "when it is seen to: salt-run selfheal.ack runbook-1",
+        "salt-run selfheal.approve runbook-2, or salt-run selfheal.reject runbook-2",
+        None,
+    ]
+
+
+def test_status_says_nothing_of_a_pause_that_is_over(path, runner):
+    recorded(path, pause=Pause(time.time() - 1, "root", "upgrade"))
+    told = runner["selfheal.status"]("runbook")["clusters"]["runbook"]
+    assert "paused" not in told
+    assert "locked" not in told
+
+
+def test_an_incident_is_told_by_its_id_and_by_that_of_a_request(path, runner):
+    recorded(path, incident())
+    book = ledger.Ledger(path)
+    now = book.timeline.now()
+    request = Request("app-7", "runbook", "restart", (), "down", "runner", "app")
+    one = Attempt("runbook-1.1", "runbook", "runbook-1", Action.RESTART, ("db2",), 0, now, now)
+    book.commit(now, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
+    refused = Answer(Request("7", "runbook", "restart"), Reply.REFUSED, "no fault")
+    book.commit(now, [], [refused], {})
+    book.commit(now, [], [Fire(one)], {one.id: ("20261123030000000000", ["rethinkdb"])})
+    book.commit(now, [], [Finish(one, Outcome.DONE, "all done")], {})
+    book.close()
+    told = runner["selfheal.incident"]("runbook-1")
+    assert (told["id"], told["fault"], told["phase"]) == ("runbook-1", "dead", "open")
+    assert told["opened"].startswith("2001-09-0")
+    assert told["ended"] is None
+    (tried,) = told["attempts"]
+    assert (tried["jid"], tried["minions"], tried["outcome"]) == (
+        "20261123030000000000", ["db2"], "done",
+    )  # fmt: skip
+    assert tried["decided"].startswith("20")
+    assert [row["kind"] for row in told["audit"]] == ["incident", "request", "fire", "finish"]
+    assert all(row["time"].startswith("20") for row in told["audit"])
+    assert told["requests"]["app-7"]["reply"] == "joined"
+    assert not [key for key in told if key.endswith("_at")]
+    by_request = runner["selfheal.incident"]("app-7")
+    assert (by_request["request"], by_request["reply"]) == ("app-7", "joined")
+    assert by_request["incident"] == told
+    # the command line reads digits as a number
+    assert runner["selfheal.incident"](7)["why"] == "no fault"
+
+
+@pytest.fixture
+def client(opts):
+    """What salt-run uses below its command line."""
+    (Path(opts["cachedir"]) / "proc").mkdir()
+    with salt.runner.RunnerClient(opts) as made:
+        yield made
+
+
+def test_a_sound_chain_is_proven(path, client):
+    recorded(path, incident())
+    told = client.low("selfheal.audit", {}, print_event=False, full_return=True)
+    assert told["return"] == {"ok": True, "rows": 1, "from": 1, "to": 1}
+    assert told["success"] is True
+
+
+def test_a_broken_chain_is_named_and_fails_the_run(path, client):
+    recorded(path, incident("runbook-1"), incident("runbook-2"))
+    db = sqlite3.connect(path)
+    db.execute("UPDATE audit SET cluster = 'web' WHERE seq = 2")
+    db.commit()
+    db.close()
+    told = client.low("selfheal.audit", {}, print_event=False, full_return=True)
+    assert told["success"] is False
+    # salt-run ends with the code that it finds in what was returned
+    assert {k: told["return"][k] for k in ("ok", "rows", "to", "broken", "retcode")} == {
+        "ok": False, "rows": 1, "to": 1, "broken": 2, "retcode": 1,
+    }  # fmt: skip
+    assert "expected hash" in told["return"]["why"]
