@@ -351,6 +351,11 @@ def report(total: Sum, seconds: float) -> Iterator[str]:
         yield f"  {dict(kinds)}"
 
 
+def _say(line: object) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100_000, help="incidents")
@@ -362,8 +367,8 @@ def main() -> int:
         total.merge(one)
         if total.incidents >= told + 5000:
             told = total.incidents
-            print(f"{total.incidents} incidents, {len(total.broken)} violations", flush=True)
-    print("\n".join(report(total, time.monotonic() - began)))
+            _say(f"{total.incidents} incidents, {len(total.broken)} violations")
+    _say("\n".join(report(total, time.monotonic() - began)))
     return 1 if total.broken else 0
 
 

@@ -255,9 +255,11 @@ def i1_one_at_a_time(book: Book, attempt: Attempt, seen: Seen) -> None:
         if attempt.firings != mine.firings + 1 or attempt.firings > FIRINGS:
             raise Broken("I1", seen.now, f"{attempt.id} fired for the {attempt.firings}th time")
     elif attempt.action is Action.LOOK:
-        of = book.flying.get(attempt.of or "")
-        if of is None or not set(attempt.nodes) <= set(of.attempt.nodes):
-            raise Broken("I1", seen.now, f"{attempt.id} looks for what is not in flight")
+        late = (one.attempt for one in seen.before.clusters[attempt.cluster].late)
+        known = {a.id: a for a in (*late, *(f.attempt for f in book.flying.values()))}
+        of = known.get(attempt.of or "")
+        if of is None or not set(attempt.nodes) <= set(of.nodes):
+            raise Broken("I1", seen.now, f"{attempt.id} looks for what nobody waits for")
         if any(f.attempt.action is Action.LOOK for f in flights):
             raise Broken("I1", seen.now, f"{attempt.id}: a second look")
     elif flights:
@@ -407,7 +409,7 @@ def i6_once(book: Book, attempt: Attempt, seen: Seen) -> None:
     """An attempt has one beginning, and its incident is there."""
     if attempt.firings == 1 and attempt.id in book.fired:
         raise Broken("I6", seen.now, f"{attempt.id} begins a second time")
-    if _incident(seen.after, attempt) is None:
+    if attempt.action is not Action.LOOK and _incident(seen.after, attempt) is None:
         raise Broken("I6", seen.now, f"{attempt.id} belongs to no incident")
 
 
@@ -462,7 +464,7 @@ def i6_in_flight(book: Book, seen: Seen) -> None:
             if attempt is None:
                 continue
             held.add(attempt.id)
-            if _incident(seen.after, attempt) is None:
+            if attempt.action is not Action.LOOK and _incident(seen.after, attempt) is None:
                 raise Broken("I6", seen.now, f"{attempt.id} has outlived its incident")
     if held != book.flying.keys():
         odd = ", ".join(sorted(held ^ book.flying.keys()))
@@ -525,9 +527,9 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         if showing:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
         return
-    if incident.fault is Fault.REQUESTED and not incident.attempts:
-        if now - incident.opened_at >= REQUEST_AGE_S:
-            return  # expired: nothing was done, nothing is claimed
+    waited_s = now - was.changed_at
+    if incident.fault is Fault.REQUESTED and waited_s >= REQUEST_AGE_S:
+        return  # expired: no recovery is claimed
     stable_s = book.policies[incident.cluster].stable_s
     for node in incident.nodes:
         sighting = book.sighted.get(node)

@@ -45,7 +45,6 @@ from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Shard
 from saltext_selfheal.healing.model import Started
-from saltext_selfheal.healing.model import State
 from saltext_selfheal.healing.model import Table
 from saltext_selfheal.healing.model import Tick
 from saltext_selfheal.healing.model import Verb
@@ -362,8 +361,8 @@ class Site:
             )
         )
         luck, chance = self.luck, self.random.random
-        if not (luck.dropped and chance() < luck.dropped):
-            if luck.stale and chance() < luck.stale:
+        if not self._happens(luck.dropped):
+            if self._happens(luck.stale):
                 self._later(3.0 * chance(), self.deliver, seen)
             else:
                 self.deliver(seen)
@@ -418,14 +417,16 @@ class Site:
                 self._inbox.append(event)
             return
         self._feed(event)
-        doubled = self.luck.doubled
-        if doubled and not isinstance(event, Commanded | Requested) and self.up:
-            if self.random.random() < doubled:  # the inbox gives each of those once
-                self._feed(event)
+        once = isinstance(event, Commanded | Requested)  # so the inbox gives them
+        if self.up and not once and self._happens(self.luck.doubled):
+            self._feed(event)
+
+    def _happens(self, share: float) -> bool:
+        return bool(share) and self.random.random() < share
 
     def _feed(self, event: Event) -> None:
         before, luck = self.state, self.luck
-        if luck.crash_on_event and self.random.random() < luck.crash_on_event:
+        if self._happens(luck.crash_on_event):
             if isinstance(event, Commanded | Requested):
                 self._inbox.append(event)
             self.crash(1.0 + 30.0 * self.random.random())
@@ -435,11 +436,11 @@ class Site:
         self.state = after
         self.watch.see(before, event, after, effects, self.now)
         if effects:
-            if luck.crash_on_fire and any(isinstance(e, Fire) for e in effects):
-                if self.random.random() < luck.crash_on_fire:
-                    self._note(effects)
-                    self.crash(1.0 + 60.0 * self.random.random())
-                    return
+            fires = any(isinstance(e, Fire) for e in effects)
+            if fires and self._happens(luck.crash_on_fire):
+                self._note(effects)
+                self.crash(1.0 + 60.0 * self.random.random())
+                return
             self._carry_out(effects)
 
     def _note(self, effects: tuple[Effect, ...]) -> None:
@@ -622,12 +623,12 @@ class Site:
 
     def _settled(self, cluster: ClusterState) -> bool:
         """Well, or given up, and said so."""
-        told = {n for i in cluster.incidents for n in i.nodes}
+        told = {(n, i.fault) for i in cluster.incidents for n in i.nodes}
         waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
         return all(
             i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
             for i in cluster.incidents
-        ) and all(n in told for n in cluster.nodes if n in self.ill)
+        ) and all((n, self.ill[n].fault) in told for n in cluster.nodes if n in self.ill)
 
 
 def cures(ill: Ill, action: Action) -> bool:
