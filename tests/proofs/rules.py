@@ -601,6 +601,7 @@ class Watch:
 
     def __init__(self, policies: Iterable[Policy], limits: Limits, now: float) -> None:
         self.book = Book({p.name: p for p in policies}, limits, now)
+        self.sound = True  #: until a rule was broken
 
     def copy(self) -> Watch:
         other = copy(self)
@@ -616,7 +617,15 @@ class Watch:
         now: float,
     ) -> None:
         """One transition of `step`; ``event`` None: a start by `begin`, told first by `started`."""
-        book, seen = self.book, Seen(before, event, after, effects, now)
+        try:
+            self._judge(self.book, Seen(before, event, after, effects, now))
+        except Broken:
+            self.sound = False
+            raise
+
+    @staticmethod
+    def _judge(book: Book, seen: Seen) -> None:
+        before, event, after, effects, now = seen
         book.hear(event, now)
         for effect in effects:
             if isinstance(effect, Fire):
