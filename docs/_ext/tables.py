@@ -38,7 +38,6 @@ WITHOUT_EFFECT = {
     "clusters.<name>.requests.rate",
     "webhooks",
     "formula_secretkey",
-    "ledger.keep",
 }
 
 #: Whether this release's probe looks for a fault, and what proves it.

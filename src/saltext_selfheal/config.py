@@ -361,7 +361,9 @@ class WebhookSettings(Settings):
 
 
 class LedgerSettings(Settings):
-    keep: PositiveDuration = Field(90 * 86400.0, description="How long history is kept.")
+    keep: DurationOrOff = Field(
+        90 * 86400.0, description="How long history is kept; `off` keeps everything."
+    )
     path: str | None = Field(
         None,
         description="The ledger's file; default `<cachedir>/selfheal/ledger.sqlite3`. Not on a network file system.",

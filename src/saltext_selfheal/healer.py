@@ -42,6 +42,7 @@ from .healing.step import forgotten
 from .healing.step import remains
 from .healing.step import step
 from .jobs import Watched
+from .ledger import PRUNED_AT_ONCE
 from .ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 HEARTBEAT_S = 30.0
 GAP_S = 10.0
+PRUNE_S = 3600.0
 KEPT_EVENTS = 10_000  #: while the ledger cannot be written
 
 
@@ -85,6 +87,7 @@ class Healer:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._failing = False
         self._last_beat = 0.0
+        self._next_prune = 0.0
         self._kept: list[Event] = []
         self._now = ledger.timeline.now
         self._ticked = self._now()
@@ -153,6 +156,19 @@ class Healer:
                 self._cannot_record(exc)
             open_incidents = [i.id for c in self.state.clusters.values() for i in c.incidents]
             self._tell("heartbeat", {"incidents": open_incidents})
+            self._prune()
+
+    def _prune(self) -> None:
+        """Forget what is too old, a small part at a time: nobody is to wait for it."""
+        if time.monotonic() < self._next_prune:
+            return
+        try:
+            removed = self._ledger.prune(self._now(), self._settings.ledger.keep)
+        except sqlite3.Error as exc:
+            self._cannot_record(exc)
+            return
+        if removed < PRUNED_AT_ONCE:
+            self._next_prune = time.monotonic() + PRUNE_S
 
     def _drain_inbox(self) -> None:
         try:
@@ -169,7 +185,10 @@ class Healer:
         now = self._now()
         policies = self._settings.policies()
         if self._ledger.lost:
-            log.critical("selfheal: the ledger was lost: %s", self._ledger.lost)
+            log.critical(
+                "selfheal: the ledger was lost, pauses and locks with it, give them again: %s",
+                self._ledger.lost,
+            )
             self._tell("ledger_lost", {"why": self._ledger.lost})
             remembered = forgotten(policies, now)
             self._ledger.note(now, "engine", {"said": "ledger_lost", "why": self._ledger.lost})

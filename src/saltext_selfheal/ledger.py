@@ -40,6 +40,7 @@ SCHEMA = 2
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
 LINKS_AT_START = 1000  #: of the audit's chain; `audit` proves all of it
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
+QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
 INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -106,7 +107,11 @@ _ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was prun
 _CLUSTER = TypeAdapter(ClusterState)
 _REQUEST = TypeAdapter(Request)
 _COMMAND = TypeAdapter(Command)
-_KINDS: dict[str, TypeAdapter[Any]] = {"request": _REQUEST, "command": _COMMAND}
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "request": _REQUEST,
+    "command": _COMMAND,
+    "question": _COMMAND,
+}
 
 
 class LedgerError(Exception):
@@ -562,8 +567,14 @@ class Ledger:
         `PRUNED_AT_ONCE` of them mean that there may be more. Nothing of an incident that has not ended goes, nor
         any audit row after its first. No ``keep_s`` keeps everything.
         """
-        if not keep_s:
-            return 0
+        with self._transaction():
+            removed = self._db.execute(
+                "DELETE FROM inbox WHERE seq IN"
+                " (SELECT seq FROM inbox WHERE kind = 'question' AND answered_at < ? LIMIT ?)",
+                (now - QUESTIONS_KEPT_S, PRUNED_AT_ONCE),
+            ).rowcount
+        if not keep_s or removed:
+            return removed
         before = now - keep_s
         with self._transaction():
             removed = self._prune_audit(before, PRUNED_AT_ONCE)
@@ -753,7 +764,9 @@ def order(path: Path, jid: str) -> dict[str, Any] | None:
 
 
 def _kind(asked: Request | Command) -> str:
-    return "request" if isinstance(asked, Request) else "command"
+    if isinstance(asked, Request):
+        return "request"
+    return "question" if asked.verb is Verb.EXPLAIN else "command"
 
 
 def _dump(asked: Request | Command) -> str:

@@ -1,5 +1,6 @@
 """The runner's commands and what it tells of incidents, with an engine that only answers."""
 
+import re
 import sqlite3
 import threading
 import time
@@ -162,7 +163,12 @@ def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runne
         ("pause", (), {}, "duration: found None"),
         ("resume", ("nosuch",), {}, "cluster: found 'nosuch'; allowed: runbook, web"),
         ("lock", ("runbook",), {}, "reason: found nothing"),
-        ("lock", (None,), {"reason": "x"}, "cluster: found nothing; allowed: runbook, web"),
+        (
+            "lock",
+            (None,),
+            {"reason": "x"},
+            "cluster: found None; allowed: the name of a configured cluster",
+        ),
         ("lock", ("nosuch",), {"reason": "x"}, "cluster: found 'nosuch'; allowed: runbook, web"),
         ("lock", ("runbook", "db9", "x"), {}, "nodes: found db9; allowed: db1, db2"),
         ("lock", ("runbook", 5, "x"), {}, "nodes: found 5; allowed: a list of minion ids"),
@@ -170,12 +176,6 @@ def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runne
         ("ack", ("../x",), {}, "incident: found '../x'; allowed: the id of an incident"),
         ("approve", (7,), {}, "incident: found '7'; allowed: the id of an incident"),
         ("reject", (None,), {}, "incident: found 'None'; allowed: the id of an incident"),
-        (
-            "incident",
-            ("runbook-9",),
-            {},
-            "id: found 'runbook-9'.* the latest: runbook-2, runbook-1",
-        ),
     ],
 )
 def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
@@ -183,19 +183,61 @@ def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
 ):
     ended = Incident("runbook-2", "runbook", Fault.HUNG, ("db1",), Phase.RESOLVED, 2e9, 2e9)
     recorded(path, incident(), ended)
-    with pytest.raises(SaltInvocationError, match=told):
-        runner[f"selfheal.{call}"](*args, **kwargs)
+    answer = runner[f"selfheal.{call}"](*args, **kwargs)
+    assert (answer["reply"], answer["retcode"]) == ("refused", 1)
+    assert re.search(told, answer["why"])
     with ledger.read(path) as db:
         assert db.execute("SELECT count(*) FROM inbox").fetchone()[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("call", "args"),
-    [("pause", ("1h", "x")), ("ack", ("runbook-1",)), ("incident", ("runbook-1",)), ("audit", ())],
-)
+@pytest.mark.parametrize(("call", "args"), [("pause", ("1h", "x")), ("ack", ("runbook-1",))])
+def test_without_a_ledger_a_command_is_refused(runner, call, args):
+    answer = runner[f"selfheal.{call}"](*args)
+    assert answer["reply"] == "refused"
+    assert "no ledger; the engine has not run yet" in answer["why"]
+
+
+@pytest.mark.parametrize(("call", "args"), [("incident", ("runbook-1",)), ("audit", ())])
 def test_without_a_ledger_each_says_so(runner, call, args):
     with pytest.raises(SaltInvocationError, match="no ledger; the engine has not run yet"):
         runner[f"selfheal.{call}"](*args)
+
+
+def test_an_unknown_incident_is_an_error_that_names_the_latest(path, runner):
+    recorded(path, incident(), incident("runbook-2"))
+    with pytest.raises(SaltInvocationError, match=r"found 'runbook-9'.* the latest: runbook-"):
+        runner["selfheal.incident"]("runbook-9")
+
+
+# ---------------------------------------------------------------- explain
+
+
+def test_explain_while_the_engine_is_down_tells_what_it_would_say_at_its_start(path, runner):
+    pause = Pause(time.time() + 3600, "root", "upgrade")
+    recorded(path, pause=pause)
+    told = runner["selfheal.explain"]("runbook", "db1")
+    assert told["engine"].startswith("the engine is not running")
+    (entry,) = told["entries"]
+    assert (entry["on"], entry["step"]) == (["db1"], "restart")
+    assert {"paused", "warm-up", "confirmed"} <= set(entry["shut"])
+    assert entry["gates"]["paused"].startswith("shut: by root for ")
+    assert "; opens 20" in entry["gates"]["paused"]
+    assert entry["gates"]["target"] == "open: db1 allowed by 'db*'"
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ((None,), "cluster: found nothing"),
+        (("nosuch",), "cluster: found 'nosuch'; allowed: runbook, web"),
+        (("runbook", "db9"), "nodes: found db9; allowed: db1, db2"),
+    ],
+)
+def test_explain_of_what_there_is_not(path, runner, args, why):
+    recorded(path, incident())
+    answer = runner["selfheal.explain"](*args)
+    assert answer["reply"] == "refused"
+    assert why in answer["why"]
 
 
 # ---------------------------------------------------------------- status, incident, audit

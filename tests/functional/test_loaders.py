@@ -35,6 +35,7 @@ def test_all_functions_are_found(opts, runner):
             "trigger",
             "status",
             "history",
+            "explain",
             "incident",
             "audit",
             "config",

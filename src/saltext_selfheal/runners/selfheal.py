@@ -19,6 +19,8 @@ from saltext_selfheal import intake
 from saltext_selfheal import ledger
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.step import explain as explained
 
 __virtualname__ = "selfheal"
 
@@ -102,20 +104,30 @@ def _ask(path, asked, down=_LATER):
     return {"reply": "stored", "why": why, "incident": None, "jid": None}
 
 
-def _command(settings, verb, incident=None, cluster=None, **given):
-    """Give one command to the engine."""
-    _known(settings, cluster)
-    path = settings.ledger_path(__opts__)
+def _refused(why):
+    """A command that came to nothing. With its exit code, ``pause … && upgrade`` stops here."""
+    __context__["retcode"] = 1
+    return {"command": None, "reply": "refused", "why": str(why), "incident": None, "retcode": 1}
+
+
+def _command(verb, incident=None, cluster=None, **given):
+    """Give one command to the engine, and tell what it said."""
     try:
+        settings = _settings()
+        _known(settings, cluster)
+        path = settings.ledger_path(__opts__)
         command = intake.command(verb, by=_user(), incident=incident, cluster=cluster, **given)
         if command.nodes:
             _known_nodes(settings, cluster, command.nodes)
         if incident is not None:
             _known_incident(path, incident)
         answer = _ask(path, command, "it takes effect before the engine's first decision")
-    except (intake.BadRequest, ledger.LedgerError) as exc:
-        raise SaltInvocationError(str(exc)) from None
-    return {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
+    except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
+        return _refused(exc)
+    told = {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
+    if told["reply"] == "refused":
+        return {**_refused(told["why"]), **told}
+    return {**told, "told": answer["told"]} if "told" in answer else told
 
 
 def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
@@ -180,8 +192,9 @@ def pause(cluster=None, duration=None, reason=None):
     reason
         Why, in a sentence of at most 500 characters. Required.
 
-    Returns ``{"command", "reply", "why", "incident"}``; ``reply`` is ``accepted`` or ``refused``, or ``stored`` when
-    no answer came in time: then the pause takes effect before the engine's next decision.
+    Returns ``{"command", "reply", "why", "incident"}``; ``reply`` is ``accepted``, or ``joined`` if a longer pause
+    stands, or ``refused``, or ``stored`` when no answer came in time: then the pause takes effect before the engine's
+    next decision. ``refused`` comes with ``retcode`` 1, which is then the exit code of ``salt-run``.
 
     CLI Example:
 
@@ -190,7 +203,10 @@ def pause(cluster=None, duration=None, reason=None):
         salt-run selfheal.pause runbook 30m reason='upgrade of the database'
         salt-run selfheal.pause 30m reason='maintenance of the network'
     """
-    settings = _settings()
+    try:
+        settings = _settings()
+    except SaltInvocationError as exc:
+        return _refused(exc)
     if cluster is not None and not _configured(settings, cluster):
         # The cluster was left out: what stands in its place is the duration.
         if reason is None:
@@ -200,11 +216,11 @@ def pause(cluster=None, duration=None, reason=None):
     try:
         for_s = settings_of.duration(duration)
     except ValueError:
-        raise SaltInvocationError(
+        return _refused(
             f"duration: found {duration!r}; allowed: {settings_of.DURATION}, at most "
             f"{intake.MAX_PAUSE_S / 86400:g}d; before it a cluster: {', '.join(sorted(settings.clusters))}"
-        ) from None
-    return _command(settings, Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
+        )
+    return _command(Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
 
 
 def resume(cluster=None):
@@ -225,7 +241,7 @@ def resume(cluster=None):
         salt-run selfheal.resume runbook
         salt-run selfheal.resume
     """
-    return _command(_settings(), Verb.RESUME, cluster=cluster)
+    return _command(Verb.RESUME, cluster=cluster)
 
 
 def lock(cluster, nodes=None, reason=None):
@@ -252,12 +268,7 @@ def lock(cluster, nodes=None, reason=None):
         salt-run selfheal.lock runbook reason='the disks are being replaced'
         salt-run selfheal.lock runbook nodes=db2 reason='the disk is being replaced'
     """
-    settings = _settings()
-    if cluster is None:
-        raise SaltInvocationError(
-            f"cluster: found nothing; allowed: {', '.join(sorted(settings.clusters))}"
-        )
-    return _command(settings, Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason)
+    return _command(Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason)
 
 
 def ack(incident, comment=None):
@@ -280,7 +291,7 @@ def ack(incident, comment=None):
 
         salt-run selfheal.ack runbook-7 comment='the disk was replaced'
     """
-    return _command(_settings(), Verb.ACK, str(incident), reason=comment)
+    return _command(Verb.ACK, str(incident), reason=comment)
 
 
 def approve(incident):
@@ -300,7 +311,7 @@ def approve(incident):
 
         salt-run selfheal.approve runbook-7
     """
-    return _command(_settings(), Verb.APPROVE, str(incident))
+    return _command(Verb.APPROVE, str(incident))
 
 
 def reject(incident, comment=None):
@@ -323,7 +334,65 @@ def reject(incident, comment=None):
 
         salt-run selfheal.reject runbook-7 comment='not during the day'
     """
-    return _command(_settings(), Verb.REJECT, str(incident), reason=comment)
+    return _command(Verb.REJECT, str(incident), reason=comment)
+
+
+def explain(cluster, node=None):
+    """
+    Why something is being done or not: every gate, open or shut, with its numbers, and when it opens.
+
+    .. versionadded:: 0.1.0
+
+    cluster
+        The name of a configured cluster.
+
+    node
+        Only this minion id, or several, as a list or separated by commas.
+
+    The engine answers with the very gates that it asks before it acts, one entry per incident; for nodes without an
+    incident as if they were dead. Each entry has ``incident``, ``fault``, ``phase``, ``why``, the ``step`` to come,
+    the nodes it would go to (``on``), what keeps it (``shut``), and all ``gates``. While the engine is down, the
+    entries tell what it would say if it started now.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.explain runbook
+        salt-run selfheal.explain runbook db1
+    """
+    if cluster is None:
+        return _refused("cluster: found nothing; allowed: the name of a configured cluster")
+    answer = _command(Verb.EXPLAIN, cluster=cluster, nodes=node)
+    if answer["reply"] == "refused":
+        return answer
+    if "told" in answer:
+        return {"engine": "running", "entries": [_explained(one) for one in answer["told"]]}
+    settings = _settings()
+    try:
+        with ledger.read(settings.ledger_path(__opts__)) as db:
+            remembered, now = ledger.states(db), ledger.now(db)
+    except ledger.LedgerError as exc:
+        return _refused(exc)
+    state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
+    nodes = intake.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
+    told = explained(state, cluster, nodes, now)
+    return {"engine": answer["why"], "entries": [_explained(one) for one in told]}
+
+
+def _explained(entry):
+    """One entry of an explanation, in the order in which people read it."""
+    told = {k: entry[k] for k in ("incident", "fault", "phase", "why", "step", "on")}
+    told["shut"] = [gate["gate"] for gate in entry["gates"] if not gate["open"]]
+    told["gates"] = {
+        gate["gate"]: f"{'open' if gate['open'] else 'shut'}: {gate['why']}{_until(gate)}"
+        for gate in entry["gates"]
+    }
+    return told
+
+
+def _until(gate):
+    return f"; opens {_clock(gate['opens_at'])}" if gate["opens_at"] else ""
 
 
 def status(cluster=None):
