@@ -75,6 +75,7 @@ class Model:
     request: bool = False
     views: bool = False
     frail: int = 3  #: so many nodes may fall ill
+    prompt: bool = False  #: the reactor publishes at once, whatever is fired
 
 
 _SMALL = Policy(
@@ -109,6 +110,7 @@ MODELS = (
         (Fault.DEAD,),
         (Verb.ACK,),
         frail=1,
+        prompt=True,
     ),
     Model(
         "dead",
@@ -148,6 +150,11 @@ class World:
         before = self.state
         self.state, effects = step(before, event, self.now)
         self.watch.see(before, event, self.state, effects, self.now)
+        if self.model.prompt:
+            cluster = self.state.clusters[NAME]
+            for attempt in (cluster.attempt, cluster.look):
+                if attempt is not None and attempt.published_at is None:
+                    self.feed(Published(attempt.id))
 
     # ------------------------------------------------------------ events
 

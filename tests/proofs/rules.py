@@ -300,7 +300,10 @@ def i1_decided(book: Book, attempt: Attempt, seen: Seen) -> None:
 
 
 def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
-    """No shard that serves now loses its majority."""
+    """No shard that serves now loses its majority.
+
+    A node that does not answer is in nobody's majority, once that is certain of the node to be acted on.
+    """
     incident = _incident(seen.after, attempt)
     if attempt.action in HARMLESS or (incident is not None and incident.fault is Fault.DEAD):
         return
@@ -321,7 +324,8 @@ def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
             ready = {n for n in ready if n == node or not _silent(book, n)}
             serves = 2 * len(ready) > len(voting)
             survives = 2 * len(ready - {node}) > len(voting)
-            if serves and not survives and not _silent(book, node):
+            lost_already = _silent(book, node) and book.sighted[node].decided
+            if serves and not survives and not lost_already:
                 where = f"{table.name} shard {number}"
                 told = f"{attempt.action.value} on {node}: {where} needs it, ready {sorted(ready)}"
                 raise Broken("I2", seen.now, f"{attempt.id} {told}")

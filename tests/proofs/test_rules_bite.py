@@ -194,6 +194,12 @@ def test_i2_a_replica_that_does_not_answer_counts_as_away(hand):
 
 def test_i2_what_is_lost_already_may_be_restarted(hand):
     hand.see(event=_view("n1", "n2"))
+    hand.see(incidents=(hand.incident(fault=Fault.HUNG),))
+    hand.probe("n1", fault=Fault.HUNG)
+    with breaks("I2"):  # one late answer proves nothing
+        hand.fire(hand.attempt(action=Action.RESTART))
+    hand.see(attempt=None)
+    hand.now += 3.0
     hand.probe("n1", fault=Fault.HUNG)
     hand.fire(hand.attempt(action=Action.RESTART))
 
