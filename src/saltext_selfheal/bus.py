@@ -17,7 +17,6 @@ import salt.utils.event
 
 log = logging.getLogger(__name__)
 
-REQUESTS = "selfheal/request/"
 VERSION = 1
 DOWN_S = 1.0  #: finding out that the bus is down takes a second: not for every event
 
@@ -65,12 +64,13 @@ class Bus:
 
 
 class Listener:
-    """The way in: requests only, drained at once, on a thread of its own."""
+    """The way in: only what matches ``tags``, a regular expression; drained at once, on a thread of its own."""
 
     def __init__(
-        self, opts: Mapping[str, Any], deliver: Callable[[str, Mapping[str, Any]], None]
+        self, opts: Mapping[str, Any], tags: str, deliver: Callable[[str, Mapping[str, Any]], None]
     ) -> None:
         self._opts = opts
+        self._tags = tags
         self._deliver = deliver
         self._thread = threading.Thread(target=self._run, name="selfheal-bus", daemon=True)
 
@@ -91,6 +91,8 @@ class Listener:
         with salt.utils.event.get_master_event(
             dict(self._opts), self._opts["sock_dir"], listen=True
         ) as event:
-            for one in event.iter_events(tag=REQUESTS, full=True, auto_reconnect=True):
+            for one in event.iter_events(
+                tag=self._tags, match_type="regex", full=True, auto_reconnect=True
+            ):
                 if one and isinstance(one.get("data"), dict):
                     self._deliver(one["tag"], one["data"])

@@ -8,6 +8,7 @@ sentences are ours: every error has its path, what was found and what is allowed
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -359,6 +360,18 @@ class WebhookSettings(Settings):
         ["highstate", "restart"], description="The actions this caller may ask for."
     )
 
+    @field_validator("secret")
+    @classmethod
+    def _usable(cls, value: SecretStr) -> SecretStr:
+        secret = value.get_secret_value()
+        try:
+            long_enough = len(b64decode(secret.removeprefix("whsec_"), validate=True)) >= 16
+        except ValueError:
+            long_enough = False
+        if not secret.startswith("whsec_") or not long_enough:
+            raise _wrong("whsec_ and the base64 of at least 16 bytes, better 32")
+        return value
+
 
 class LedgerSettings(Settings):
     keep: DurationOrOff = Field(
@@ -489,6 +502,8 @@ class ClusterSettings(Settings):
             budget_per_s=self.budget.per,
             relapse_s=self.relapse,
             restart_needs_probe=self.requests.restart_needs == "probe",
+            request_count=self.requests.rate[0],
+            request_per_s=self.requests.rate[1],
         )
 
 
@@ -512,6 +527,14 @@ class EngineSettings(Settings):
     formula_secretkey: SecretStr | None = Field(
         None, description="Set it to open the routes of the article's interface; closed by default."
     )
+
+    @field_validator("formula_secretkey")
+    @classmethod
+    def _long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 8:
+            raise _wrong("a key of at least 8 characters, or null to keep the interface closed")
+        return value
+
     ledger: LedgerSettings = Field(
         LedgerSettings(), description="What the healer remembers, and where."
     )
@@ -611,6 +634,12 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
                 )
             seen.setdefault(address, node)
     for name, hook in settings.webhooks.items():
+        if not re.fullmatch(r"[\w.-]{1,64}", name):
+            yield Problem(
+                f"{ROOT}.webhooks.{name}",
+                repr(name),
+                "a name of up to 64 letters, digits, '_', '-' and '.'",
+            )
         for cluster in hook.clusters:
             if cluster not in settings.clusters:
                 yield Problem(

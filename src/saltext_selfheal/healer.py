@@ -12,11 +12,12 @@ import queue
 import sqlite3
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
-from . import intake
 from .config import EngineSettings
 from .healing.model import Action
 from .healing.model import Announce
@@ -51,6 +52,7 @@ TICK_S = 0.1
 HEARTBEAT_S = 30.0
 GAP_S = 10.0
 PRUNE_S = 3600.0
+AT_ONCE = 200  #: requests in one transaction
 KEPT_EVENTS = 10_000  #: while the ledger cannot be written
 
 
@@ -99,13 +101,6 @@ class Healer:
         """Hand an event over, from any thread."""
         self._queue.put(event)
 
-    def deliver_bus(self, tag: str, data: Mapping[str, Any]) -> None:
-        """A request from the bus; one without the form of a request is dropped with a line."""
-        try:
-            self.deliver(Requested(intake.from_bus(tag, data)))
-        except intake.BadRequest as exc:
-            log.warning("selfheal: a request on %.100s was dropped: %s", tag, exc)
-
     def attach(self, jobs: Jobs) -> None:
         """Who tells what became of jobs; what was in flight when the last engine ended is watched at once."""
         self._jobs = jobs
@@ -129,12 +124,16 @@ class Healer:
                 time.sleep(1)
 
     def turn(self, wait_s: float) -> None:
-        """Take at most one event."""
+        """Take one event; of requests all that wait, because a storm of them must not cost a transaction each."""
+        batch: list[Event] = []
         try:
-            event = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+            batch.append(self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait())
+            while isinstance(batch[-1], Requested) and len(batch) < AT_ONCE:
+                batch.append(self._queue.get_nowait())
         except queue.Empty:
-            return
-        self.handle(event)
+            pass
+        if batch:
+            self.handle(*batch)
 
     def tick(self) -> None:
         """Time has passed: the inbox, what has come due, a sign of life."""
@@ -176,8 +175,13 @@ class Healer:
         except sqlite3.Error as exc:
             self._cannot_record(exc)
             return
-        for asked in waiting:
-            self.handle(Commanded(asked) if isinstance(asked, Command) else Requested(asked))
+        for start in range(0, len(waiting), AT_ONCE):
+            self.handle(
+                *(
+                    Commanded(asked) if isinstance(asked, Command) else Requested(asked)
+                    for asked in waiting[start : start + AT_ONCE]
+                )
+            )
 
     # ------------------------------------------------------------ one event
 
@@ -205,46 +209,47 @@ class Healer:
         self._drain_inbox()
         return self.state
 
-    def handle(self, event: Event) -> None:
-        """One event: decide, write down, do."""
-        if isinstance(event, (Requested, Commanded)):
-            asked = event.request if isinstance(event, Requested) else event.command
-            try:
-                if self._ledger.answered(asked.id):
-                    return  # asked again with the same id: it has its answer
-            except sqlite3.Error as exc:
-                self._cannot_record(exc)
-                self._kept.append(event)
-                return
+    def handle(self, *events: Event) -> None:
+        """Decide, write down, do. Several events are one transaction: all of them happened, or none."""
         now = self._now()
-        before = self.state
-        state, effects = step(before, event, now)
-        changed = [
-            c
-            for name, c in state.clusters.items()
-            # Nearly all are the same object: no need to compare them field by field.
-            if c is not (old := before.clusters.get(name)) and c != old
-        ]
-        orders = {}
-        if changed or effects:
-            orders = self._orders(effects)
-            try:
+        state = before = self.state
+        effects: list[Effect] = []
+        ids: set[str] = set()
+        try:
+            for event in events:
+                if isinstance(event, (Requested, Commanded)):
+                    asked = event.request if isinstance(event, Requested) else event.command
+                    if asked.id in ids or self._ledger.answered(asked.id):
+                        continue  # asked again with the same id: it has its answer
+                    ids.add(asked.id)
+                state, more = step(state, event, now)
+                effects += more
+            changed = [
+                c
+                for name, c in state.clusters.items()
+                # Nearly all are the same object: no need to compare them field by field.
+                if c is not (old := before.clusters.get(name)) and c != old
+            ]
+            orders = {}
+            if changed or effects:
+                orders = self._orders(effects)
                 self._ledger.commit(now, changed, effects, orders)
-            except sqlite3.Error as exc:
-                # What cannot be recorded is not done, and not believed either. The next probe tells again; what
-                # is told only once is kept for the next tick.
-                self._cannot_record(exc)
+                self._failing = False
+        except sqlite3.Error as exc:
+            # What cannot be recorded is not done, and not believed either. The next probe tells again; what is told
+            # only once is kept for the next tick.
+            self._cannot_record(exc)
+            for event in events:
                 if (
                     not isinstance(event, (Observed, Viewed, Tick))
                     and len(self._kept) < KEPT_EVENTS
                 ):
                     self._kept.append(event)
-                return
-            self._failing = False
+            return
         self.state = state
         self._carry_out(effects, orders, now)
 
-    def _orders(self, effects: tuple[Effect, ...]) -> dict[str, tuple[str, list[str]]]:
+    def _orders(self, effects: Iterable[Effect]) -> dict[str, tuple[str, list[str]]]:
         """JID and arguments of each attempt that is fired for the first time."""
         return {
             e.attempt.id: (self._mint(), self._arguments(e.attempt))
@@ -269,7 +274,7 @@ class Healer:
     # ------------------------------------------------------------ out
 
     def _carry_out(
-        self, effects: tuple[Effect, ...], orders: Mapping[str, tuple[str, list[str]]], now: float
+        self, effects: Sequence[Effect], orders: Mapping[str, tuple[str, list[str]]], now: float
     ) -> None:
         jids = {attempt: jid for attempt, (jid, _) in orders.items()}
         for effect in effects:  # what heals comes before what tells
@@ -340,6 +345,7 @@ class Healer:
             whom = asked.incident or asked.cluster or "every cluster"
             what = f"command {asked.id} ({asked.verb.value} {whom}, by {asked.by})"
         level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
+        level = logging.DEBUG if effect.repeated else level
         log.log(level, "selfheal: %s %s: %s", what, effect.reply.value, effect.why)
         self._bus.fire(f"selfheal/decision/{asked.id}", {"request": asked.id})
 

@@ -480,6 +480,8 @@ class Ledger:
             (asked.id, kind, _dump(asked), now, now, json.dumps({**answer, **told}, default=str)),
         )
         if isinstance(asked, Request):
+            if effect.repeated:
+                return  # its incident counts it, and the row above has its answer
             body = {"request": asked.id, "door": asked.door, "asker": asked.asker, "action": asked.action,
                     "nodes": asked.nodes, "reason": asked.reason, **answer}  # fmt: skip
             self._audit(now, asked.cluster, effect.incident, kind, body)
@@ -812,6 +814,11 @@ def waits(db: sqlite3.Connection, asked: str) -> bool:
     """Whether a request or a command of this id lies in the inbox without an answer."""
     row = db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
     return row is not None and row["answered_at"] is None
+
+
+def was_asked(db: sqlite3.Connection, asked: str) -> bool:
+    """Whether a request or a command of this id is known."""
+    return db.execute("SELECT 1 FROM inbox WHERE key = ?", (asked,)).fetchone() is not None
 
 
 def states(db: sqlite3.Connection) -> dict[str, ClusterState]:

@@ -36,6 +36,7 @@ def test_all_functions_are_found(opts, runner):
             "status",
             "history",
             "explain",
+            "force",
             "incident",
             "audit",
             "config",

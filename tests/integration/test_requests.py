@@ -54,7 +54,7 @@ def test_an_application_asks_by_its_minion(quiet):
             kwarg={"reason": "I cannot connect"},
         ).json()["return"][0]["app1"]
         assert answer["sent"]
-        events.wait(f"selfheal/decision/{answer['request']}")
+        events.wait(f"selfheal/decision/bus:{answer['request']}")
     row = entry(quiet, answer["request"])
     assert (row["reply"], row["asker"]) == ("refused", "app1 (claimed)")
     assert "the probe sees nothing wrong" in row["why"]
@@ -68,7 +68,7 @@ def test_a_minion_without_the_package_asks_with_a_plain_event(quiet):
             "selfheal/request/nosuch",
             {"action": "highstate", "request": "plain-1"},
         )
-        events.wait("selfheal/decision/plain-1")
+        events.wait("selfheal/decision/bus:plain-1")
     assert "unknown cluster 'nosuch'; configured: runbook" in entry(quiet, "plain-1")["why"]
 
 

@@ -11,6 +11,8 @@ from saltext_selfheal.healing.model import Mode
 from saltext_selfheal.healing.model import Outcome
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Step
 from saltext_selfheal.healing.model import Tell
@@ -398,3 +400,103 @@ def test_every_command_has_one_answer(verb):
     command = Command("c", verb, "ann", "runbook", "runbook-1", ("db1",), 5.0, "because")
     effects = world.step(Commanded(command))
     assert sum(isinstance(e, Answer) for e in effects) == 1
+
+
+# ---------------------------------------------------------------- requests: how many, and forced
+
+
+def ask(world, id, action="highstate", nodes=(), asker="app", door="runner", forced=False):
+    request = Request(id, "runbook", action, tuple(nodes), "", door, asker, forced)
+    return next(e for e in world.step(Requested(request)) if isinstance(e, Answer))
+
+
+def finish(world):
+    """Whatever was asked for is done on every node."""
+    while world.in_flight:
+        world.publish()
+        world.returns()
+        world.pass_time(2)
+    world.pass_time(12)
+
+
+def test_requests_that_open_are_limited_per_asker_and_per_cluster():
+    world = World(policy(request_count=4, request_per_s=3600.0, cooldown_min_s=0.0)).warm()
+    for number in range(2):
+        assert ask(world, f"a{number}").reply is Reply.ACCEPTED
+        finish(world)
+    third = ask(world, "a2")
+    assert third.reply is Reply.REFUSED
+    assert third.why.startswith("too many requests by runner:app: 2 of 2 per 3600 s; again in ")
+    for number in range(2):
+        reply = ask(world, f"b{number}", asker="other").reply
+        assert reply in (Reply.ACCEPTED, Reply.HELD)  # the nodes' own budgets are spent by now
+        finish(world)
+        world.pass_time(1000)
+    assert "too many requests for runbook: 4 of 4" in ask(world, "c", asker="third").why
+
+
+def test_joins_are_never_refused_and_counted_once_per_asker():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(5)
+    answers = [ask(world, f"r{n}", asker=f"app{n % 3}") for n in range(100)]
+    assert {a.reply for a in answers} == {Reply.JOINED}
+    assert [a.repeated for a in answers].count(False) == 3
+    assert world.cluster.incidents[0].asked == 100
+    assert len(world.cluster.incidents) == 1
+
+
+def test_all_of_the_bus_is_one_asker():
+    world = World(policy(request_count=2, request_per_s=3600.0)).warm()
+    ask(world, "a", door="bus", asker="app1 (claimed)")
+    finish(world)
+    assert ask(world, "b", door="bus", asker="app2 (claimed)").reply is Reply.REFUSED
+
+
+def test_force_needs_no_agreement_of_the_probe_and_names_its_nodes():
+    world = World().warm()
+    assert ask(world, "a", "restart").reply is Reply.REFUSED
+    assert ask(world, "b", "restart", forced=True).why == "force needs the nodes to be named"
+    answer = ask(world, "c", "restart", ["db2"], forced=True)
+    assert answer.reply is Reply.ACCEPTED
+    assert world.fired == [("restart", ("db2",))]
+    again = ask(world, "d", "restart", ["db2"], forced=True)
+    assert (again.reply, again.incident) == (Reply.JOINED, answer.incident)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "gate"),
+    [
+        (lambda w: w.order("pause", "runbook", for_s=100.0, reason="x"), "paused"),
+        (lambda w: w.order("lock", "runbook", nodes=("db2",), reason="x"), "locked"),
+        (lambda w: w.break_("db1", fault=Fault.UNREACHABLE), "one at a time"),
+    ],
+)
+def test_force_opens_no_other_gate(prepare, gate):
+    world = World().warm()
+    prepare(world)
+    world.pass_time(5)
+    answer = ask(world, "a", "restart", ["db2"], forced=True)
+    assert answer.reply is Reply.HELD
+    assert gate in answer.why
+    assert world.fired == []
+
+
+def test_a_forced_restart_goes_to_a_node_with_a_fault_of_its_own():
+    steps = {Fault.AUTH: ()}
+    world = World(policy(escalation=steps)).warm()
+    world.break_("db2", fault=Fault.AUTH)
+    world.pass_time(5)
+    assert ask(world, "a", "restart", ["db2"], forced=True).reply is Reply.ACCEPTED
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_what_is_asked_for_goes_to_no_node_with_a_fault_of_its_own():
+    world = World().warm()
+    ask(world, "a", "highstate")
+    world.break_("db2", fault=Fault.UNREACHABLE)
+    world.pass_time(5)
+    world.publish()
+    world.returns()
+    world.pass_time(60)
+    assert ("highstate", ("db2",)) not in world.fired

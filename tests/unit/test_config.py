@@ -42,7 +42,11 @@ FULL = {
     },
     "limits": {"attempts": 10, "per": "1h", "storm": "34%"},
     "webhooks": {
-        "runbook-web": {"secret": "whsec_x", "clusters": ["runbook"], "actions": ["highstate"]}
+        "runbook-web": {
+            "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==",
+            "clusters": ["runbook"],
+            "actions": ["highstate"],
+        }
     },
     "formula_secretkey": None,
     "ledger": {"keep": "90d", "path": None},
@@ -177,7 +181,7 @@ def test_addresses(text, host, port):
         ("clusters.runbook.service", "a; rm -rf /", "runbook.service: found 'a; rm -rf /'"),
         ("limits", {"storm": "200%"}, "limits.storm: found '200%'; allowed: a share such as 34%"),
         ("webhooks", {"x": {"clusters": ["runbook"]}}, "webhooks.x.secret: found a value that is not shown"),
-        ("webhooks", {"x": {"secret": "s", "clusters": ["other"]}}, "webhooks.x.clusters: found 'other'; allowed: runbook"),
+        ("webhooks", {"x": {"secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "clusters": ["other"]}}, "webhooks.x.clusters: found 'other'; allowed: runbook"),
         ("ledger", {"path": "relative"}, "ledger.path: found 'relative'; allowed: an absolute path"),
     ],
 )  # fmt: skip

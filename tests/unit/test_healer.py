@@ -220,12 +220,28 @@ def test_a_lost_ledger_stays_lost_until_something_was_written(path, clock):
     assert Ledger(path).lost is None
 
 
-def test_a_malformed_request_on_the_bus_is_dropped(engine):
-    engine.healer.deliver_bus("selfheal/request/../x", {})
-    engine.healer.deliver_bus("selfheal/request/runbook", {"data": {"action": ["x"]}, "id": "app1"})
-    engine.healer.deliver_bus(
-        "selfheal/request/runbook", {"data": {"action": "restart"}, "id": "app1"}
-    )
+def test_requests_that_wait_together_are_one_transaction(engine):
+    commits = []
+    commit = engine.ledger.commit
+    engine.ledger.commit = lambda *args: (commits.append(args), commit(*args))
+    for number in range(50):
+        engine.healer.deliver(
+            Requested(Request(f"r{number % 40}", "runbook", "highstate", door="bus"))
+        )
     engine.healer.turn(0.0)
+    assert len(commits) == 1
+    assert all(engine.ledger.answered(f"r{number}") for number in range(40))
+    assert len(engine.bus.tags("selfheal/decision/")) == 40
+
+
+def test_requests_that_could_not_be_written_are_all_kept(engine, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    for number in range(3):
+        engine.healer.deliver(Requested(Request(f"r{number}", "runbook", "highstate", door="bus")))
     engine.healer.turn(0.0)
-    assert len(engine.bus.tags("selfheal/decision/")) == 1
+    monkeypatch.undo()
+    engine.healer.tick()
+    assert all(engine.ledger.answered(f"r{number}") for number in range(3))

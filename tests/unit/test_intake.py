@@ -16,7 +16,7 @@ def test_a_request_of_a_minion_names_its_asker_as_claimed():
     assert (request.cluster, request.action, request.id, request.door) == (
         "runbook",
         "restart",
-        "abc",
+        "bus:abc",
         "bus",
     )
     assert request.asker == "app1 (claimed)"

@@ -52,8 +52,10 @@ def start(**kwargs):
     from saltext_selfheal import bus
     from saltext_selfheal import config
     from saltext_selfheal import healer
+    from saltext_selfheal import intake
     from saltext_selfheal import jobs
     from saltext_selfheal import probe
+    from saltext_selfheal.healing.model import Requested
     from saltext_selfheal.ledger import Ledger
     from saltext_selfheal.ledger import LedgerRefused
 
@@ -110,5 +112,19 @@ def start(**kwargs):
     }
     prober = probe.Prober(nodes, heal.deliver, plans)
     prober.start()
-    bus.Listener(__opts__, heal.deliver_bus).start()
+    doors = intake.doors(settings, lambda target, kind: _minions(dict(__opts__), target, kind))
+
+    def deliver(tag, data):
+        for request in doors.take(tag, data):
+            heal.deliver(Requested(request))
+
+    bus.Listener(__opts__, doors.tags, deliver).start()
     heal.run(reader)
+
+
+def _minions(opts, target, kind):
+    """The accepted minions that a Salt target means."""
+    import salt.utils.minions
+
+    found = salt.utils.minions.CkMinions(opts).check_minions(target, kind)
+    return found["minions"]

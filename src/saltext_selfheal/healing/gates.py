@@ -127,12 +127,18 @@ def target(state: State, intent: Intent, now: Seconds) -> Gate:
 
 
 def confirmed(state: State, intent: Intent, now: Seconds) -> Gate:
-    """Every node named shows the incident's fault, confirmed; for a request, every node has been seen."""
+    """Every node named shows the incident's fault, confirmed; for a request, every node was seen and is well."""
     _, cluster = _of(state, intent)
     if intent.incident.fault is Fault.REQUESTED:
         unseen = [n for n in intent.nodes if cluster.nodes[n].since is None]
-        why = f"not probed yet: {', '.join(unseen)}" if unseen else "requested"
-        return Gate("confirmed", not unseen, why)
+        if unseen:
+            return Gate("confirmed", False, f"not probed yet: {', '.join(unseen)}")
+        if intent.incident.forced:
+            return Gate("confirmed", True, "forced by an operator")
+        ill = [n for n in intent.nodes if not cluster.nodes[n].well]
+        # A request is not about anybody's fault.
+        why = f"has an incident of its own: {', '.join(ill)}" if ill else "requested"
+        return Gate("confirmed", not ill, why)
     doubtful = [n for n in intent.nodes if not health.confirmed(cluster, intent.incident, n)]
     where = f"not confirmed on {', '.join(doubtful)}" if doubtful else "confirmed"
     why = f"{intent.incident.called} {where}"
@@ -334,8 +340,9 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
         return Gate("one at a time", True, "the node does not answer")
     if table_map(state, intent, now) is not None:
         return Gate("one at a time", True, "the tables' replicas are known")
-    # A request is not about anybody's fault: a node that has one is its own incident's business.
-    concerned = () if incident.fault is Fault.REQUESTED else incident.nodes
+    # A request is not about anybody's fault; what is forced may be about its own nodes'.
+    requested = incident.fault is Fault.REQUESTED and not incident.forced
+    concerned = () if requested else incident.nodes
     others = [n for n, node in cluster.nodes.items() if n not in concerned and not node.well]
     if others:
         return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")

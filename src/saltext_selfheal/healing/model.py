@@ -151,6 +151,10 @@ class Policy:
     budget_per_s: Seconds = 3600.0
     relapse_s: Seconds = 3600.0
     restart_needs_probe: bool = True
+    request_count: int = (
+        6  #: requests that open an incident, within ``request_per_s``; 0 = no limit
+    )
+    request_per_s: Seconds = 60.0
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,14 @@ class Request:
     reason: str = ""
     door: str = ""
     asker: str = ""
+    forced: bool = (
+        False  #: an operator's word stands for the probe's agreement, and for nothing else
+    )
+
+    @property
+    def source(self) -> str:
+        """Who counts as one asker. On the bus anybody can claim any name: all of it is one."""
+        return self.door if self.door == "bus" else f"{self.door}:{self.asker}"
 
 
 @dataclass(frozen=True)
@@ -439,6 +451,9 @@ class Incident:
     relapse_of: str | None = None
     relapses: int = 0
     requests: tuple[str, ...] = ()
+    askers: tuple[str, ...] = ()  #: sources of requests that have joined or opened it
+    asked: int = 0  #: how many requests have
+    forced: bool = False
     approved_step: int | None = None
     approved_at: Seconds = 0.0
     approved_by: str = ""
@@ -480,6 +495,7 @@ class ClusterState:
     acted_at: Seconds = 0.0  #: end of the last attempt that may have changed something
     recoveries: tuple[Recovery, ...] = ()
     pause: Pause | None = None
+    asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened
     serial: int = 0  #: number of the last incident
 
 
@@ -546,6 +562,7 @@ class Answer:
     why: str
     incident: str | None = None
     told: tuple[Mapping[str, Any], ...] = ()
+    repeated: bool = False  #: this source has asked about this incident before
 
 
 Effect = Fire | Finish | Announce | Answer | Tell

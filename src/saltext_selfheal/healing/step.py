@@ -76,6 +76,7 @@ GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is l
 REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
 LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
 LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
+ASKERS = 100  #: sources of requests that are remembered per incident
 LATE_S = 3600.0  #: so long a result may come late and is still recorded
 RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long
 
@@ -1197,7 +1198,12 @@ def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[
     action = next((a for a in REMEDIES if a.value == request.action), None)
     if action is None:
         allowed = ", ".join(a.value for a in REMEDIES)
-        return refused(f"unknown action {request.action!r}; allowed: {allowed}")
+        hint = ""
+        if request.action in ("stop", "reload"):
+            hint = (
+                " (a stopped database is what the healer fights: pause the cluster, and use Salt)"
+            )
+        return refused(f"unknown action {request.action!r}; allowed: {allowed}{hint}")
     foreign = [n for n in request.nodes if n not in cluster.nodes]
     if foreign:
         return refused(
@@ -1206,28 +1212,83 @@ def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[
     if policy.mode is Mode.OFF:
         return refused(f"mode of {cluster.name} is off")
 
-    live = sorted(
-        (i for i in cluster.incidents if not i.by_hand), key=lambda i: i.opened_at, reverse=True
-    )
-    if live:
-        # An incident that can still do something is worth more than the newest one.
-        host = next(
-            (i for i in live if i.phase is not Phase.LOCKED and i.step < len(i.steps)), live[0]
+    host = _host(cluster, request)
+    if host is not None:
+        repeated = request.source in host.askers
+        joined = replace(
+            host,
+            requests=(*host.requests, request.id)[-20:],
+            askers=host.askers if repeated else (*host.askers, request.source)[-ASKERS:],
+            asked=host.asked + 1,
         )
-        host = replace(host, requests=(*host.requests, request.id)[-20:])
-        state = replace(state, clusters={**state.clusters, cluster.name: _moved(cluster, host)})
         why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
-        return state, [Answer(request, Reply.JOINED, why, host.id)]
-    if action is Action.RESTART and policy.restart_needs_probe:
+        answer = Answer(request, Reply.JOINED, why, host.id, repeated=repeated)
+        return _with_cluster(state, _moved(cluster, joined)), [answer]
+    if request.forced and not request.nodes:
+        return refused("force needs the nodes to be named")
+    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:
         return refused("the probe sees nothing wrong, and a restart needs its agreement")
+    asked = tuple((t, who) for t, who in cluster.asked if t > now - policy.request_per_s)
+    too_many = _too_many(policy, request, asked, now)
+    if too_many:
+        return refused(too_many)
 
     nodes = request.nodes or policy.nodes
-    asked = f"{action.value} asked by {request.asker or 'somebody'}"
-    why = f"{asked}: {request.reason}" if request.reason else asked
+    told = (
+        f"{action.value} {'forced' if request.forced else 'asked'} by {request.asker or 'somebody'}"
+    )
+    why = f"{told}: {request.reason}" if request.reason else told
+    cluster = replace(cluster, asked=(*asked, (now, request.source)))
     cluster, effects = _begin(cluster, Fault.REQUESTED, nodes, now, why, (Step(action),))
-    opened = replace(cluster.incidents[-1], requests=(request.id,))
-    state = replace(state, clusters={**state.clusters, cluster.name: _moved(cluster, opened)})
-    return state, effects
+    opened = replace(
+        cluster.incidents[-1],
+        requests=(request.id,),
+        askers=(request.source,),
+        asked=1,
+        forced=request.forced,
+    )
+    return _with_cluster(state, _moved(cluster, opened)), effects
+
+
+def _host(cluster: ClusterState, request: Request) -> Incident | None:
+    """The incident that a request joins: one that can still do something is worth more than the newest one.
+
+    What is forced joins nothing but the same thing, forced.
+    """
+    live = [i for i in cluster.incidents if not i.by_hand]
+    if request.forced:
+        live = [
+            i
+            for i in live
+            if i.forced
+            and set(i.nodes) == set(request.nodes)
+            and i.steps[:1]
+            and i.steps[0].action.value == request.action
+        ]
+    live.sort(key=lambda i: i.opened_at, reverse=True)
+    able = (i for i in live if i.phase is not Phase.LOCKED and i.step < len(i.steps))
+    return next(able, live[0] if live else None)
+
+
+def _too_many(
+    policy: Policy, request: Request, asked: tuple[tuple[Seconds, str], ...], now: Seconds
+) -> str:
+    """Why this request is one too many; empty if it is not. One source may use half of what a cluster takes."""
+    allowed = policy.request_count
+    if not allowed or request.forced:
+        return ""
+    mine = [t for t, who in asked if who == request.source]
+    for what, times, most in (
+        (f"for {policy.name}", [t for t, _ in asked], allowed),
+        (f"by {request.source}", mine, max(1, (allowed + 1) // 2)),
+    ):
+        if len(times) >= most:
+            again = times[len(times) - most] + policy.request_per_s - now
+            return (
+                f"too many requests {what}: {len(times)} of {most} per {policy.request_per_s:.0f} s; "
+                f"again in {again:.0f} s"
+            )
+    return ""
 
 
 def _answered(state: State, request: Request, effects: list[Effect]) -> list[Effect]:

@@ -77,6 +77,11 @@ def _known_incident(path, incident):
 
 
 def _user():
+    """Who asks, as far as the master knows: a login, or the minion that it let in by ``peer_run``."""
+    minion = str(__opts__.get("id", ""))
+    # There the runner's options carry the minion's id instead of the master's, which has no key among them.
+    if minion and "/" not in minion and Path(__opts__["pki_dir"], "minions", minion).is_file():
+        return f"minion {minion}"
     return str(globals().get("__user__") or "unknown")
 
 
@@ -174,6 +179,55 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
         answer = _ask(settings.ledger_path(__opts__), asked)
     except (intake.BadRequest, ledger.LedgerError) as exc:
         raise SaltInvocationError(str(exc)) from None
+    return {"request": asked.id, **answer}
+
+
+def force(cluster, action, nodes, reason):
+    """
+    Have something done although the probe sees nothing wrong, or something else. For operators.
+
+    .. versionadded:: 0.1.0
+
+    Your word stands for the probe's agreement, and for nothing else: pause, lock, budget, quorum, an attempt in
+    flight and the allowed minions still hold, and it goes to one node at a time. Give it to no application.
+
+    cluster
+        The name of a configured cluster.
+
+    action
+        ``highstate``, ``restart`` or ``start``.
+
+    nodes
+        Minion ids of the cluster, as a list or separated by commas. Required.
+
+    reason
+        Why, in a sentence of at most 500 characters. Required.
+
+    Returns what `trigger` returns; ``refused`` comes with ``retcode`` 1.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.force runbook restart db2 reason='memory grows, see ticket 4711'
+    """
+    try:
+        settings = _settings()
+        _known(settings, cluster)
+        if not nodes:
+            raise SaltInvocationError(f"nodes: found {nodes!r}; allowed: minion ids, at least one")
+        if not str(reason or "").strip():
+            raise SaltInvocationError("reason: found nothing; allowed: up to 500 characters")
+        asked = intake.request(
+            cluster, action, nodes, reason, door="force", asker=_user(), forced=True
+        )
+        _known_nodes(settings, cluster, asked.nodes)
+        answer = _ask(settings.ledger_path(__opts__), asked)
+    except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
+        told = _refused(exc)
+        return {"request": told.pop("command"), **told, "jid": None}
+    if answer["reply"] == "refused":
+        return {"request": asked.id, **answer, "retcode": _refused("")["retcode"]}
     return {"request": asked.id, **answer}
 
 
@@ -553,6 +607,8 @@ def incident(id):
     name = str(id)
     try:
         with ledger.read(_settings().ledger_path(__opts__)) as db:
+            if ledger.was_asked(db, f"{intake.BUS_ID}{name}") and not ledger.was_asked(db, name):
+                name = f"{intake.BUS_ID}{name}"  # as the minion knows it
             found = ledger.incident(db, name)
             if found is not None:
                 return _whole(found)

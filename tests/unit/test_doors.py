@@ -1,0 +1,217 @@
+"""The doors on the event bus: who may ask, for what, how often; and that everything else becomes nothing."""
+
+import datetime
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from saltext_selfheal import intake
+from saltext_selfheal.config import EngineSettings
+
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+OTHERS = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4"
+KEY = "the-articles-key"
+SETTINGS = EngineSettings.model_validate(
+    {
+        "clusters": {
+            "runbook": {"minions": "db*", "nodes": {"db1": "10.0.0.1", "db2": "10.0.0.2"}},
+            "other": {"minions": "x*", "nodes": {"x1": "10.0.1.1"}, "service": "redis"},
+        },
+        "webhooks": {
+            "web": {"secret": SECRET, "clusters": ["runbook"]},
+            "shop": {"secret": OTHERS, "clusters": ["other"], "actions": ["highstate"]},
+        },
+        "formula_secretkey": KEY,
+    }
+)
+HOOK = "salt/netapi/hook/selfheal/runbook/restart"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def doors(clock):
+    made = intake.doors(SETTINGS, lambda target, kind: {"db1", "db2", "x1", "web1"})
+    made._clock = clock
+    return made
+
+
+def signed(body='{"reason": "down"}', secret=SECRET, id="msg-1", age_s=0, **headers):
+    """An event as salt-api fires it for a signed POST."""
+    when = datetime.datetime.now(tz=datetime.timezone.utc) - datetime.timedelta(seconds=age_s)
+    text = body if isinstance(body, str) else json.dumps(body)
+    given = {
+        "Webhook-Id": id,
+        "Webhook-Timestamp": str(int(when.timestamp())),
+        "Webhook-Signature": Webhook(secret).sign(id, when, text),
+        "Host": "salt",
+        **headers,
+    }
+    return {"body": text, "post": {}, "headers": given}
+
+
+# ---------------------------------------------------------------- webhook
+
+
+def test_a_signed_hook_is_a_request_of_its_caller(doors):
+    (request,) = doors.take(HOOK, signed({"reason": "down", "nodes": ["db1"]}))
+    assert (request.id, request.door, request.asker) == ("web:msg-1", "webhook", "web")
+    assert (request.cluster, request.action, request.nodes) == ("runbook", "restart", ("db1",))
+    assert request.reason == "down"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        signed(age_s=400), signed(age_s=-400), signed(secret=OTHERS),
+        {**signed(), "body": '{"reason": "up"}'}, {**signed(), "headers": {}}, {**signed(), "headers": None},
+        {**signed(), "headers": {"Webhook-Id": "msg-1"}}, {**signed(), "body": None}, {},
+        signed(**{"Webhook-Signature": ""}), signed(**{"Webhook-Signature": "v1,!!"}),
+        signed(**{"Webhook-Signature": "v2,abc v1a,x"}), signed(**{"Webhook-Timestamp": "soon"}),
+        signed(**{"Webhook-Timestamp": "9" * 400}), signed(id="a b"), signed(id="x" * 101), signed(id=""),
+        signed(body=""), signed(body="[]"), signed(body='"x"'), signed(body="null"), signed(body="{"),
+        signed(body="[" * 50_000), signed(body={"reason": "x", "tgt": "*"}), signed(body={"nodes": {"db1": 1}}),
+        signed(body=json.dumps({"reason": "x" * 2_000_000})), signed(body='{"nodes": "' + "a," * 2000 + '"}'),
+    ],
+)  # fmt: skip
+def test_what_is_not_signed_or_has_not_the_form_becomes_nothing(doors, data, caplog):
+    assert doors.take(HOOK, data) == []
+    assert SECRET not in caplog.text
+    assert len(caplog.text) < 1000
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "runbook", "runbook/restart/now", "../runbook/restart", "runbook/stop", "runbook/look", "runbook/start", "*/restart",
+        "other/highstate", "/", "", "runbook/{{ 1 }}", "run\0book/restart",
+    ],
+)  # fmt: skip
+def test_a_caller_reaches_its_own_clusters_and_actions_only(doors, path):
+    assert doors.take(f"salt/netapi/hook/selfheal/{path}", signed()) == []
+
+
+def test_text_of_any_kind_is_a_reason_and_nothing_else(doors):
+    reason = "{{ 7*7 }} !!python/object \N{FIRE} \x00 ' \" \n- a: b \ud800"
+    (request,) = doors.take(HOOK, signed({"reason": reason}))
+    assert request.reason.startswith("{{ 7*7 }} !!python/object \N{FIRE} \x00")
+    request.reason.encode()
+
+
+# ---------------------------------------------------------------- the article's interface
+
+
+def form(**fields):
+    post = {"tgt": "db*", "matcher": "glob", "args": "rethinkdb", "secretkey": KEY, **fields}
+    return {"post": post, "body": "", "headers": {}}
+
+
+@pytest.mark.parametrize(
+    ("path", "action"),
+    [
+        ("states/highstate", "highstate"),
+        ("services/restart", "restart"),
+        ("services/start", "start"),
+        ("services/stop", "stop"),
+    ],
+)
+def test_the_articles_calls_become_requests_for_what_is_configured(doors, path, action):
+    found = doors.take(f"salt/netapi/hook/{path}", form())
+    (request,) = [r for r in found if r.cluster == "runbook"]
+    assert (request.action, request.nodes, request.door) == (action, ("db1", "db2"), "article")
+    assert {r.cluster for r in found} == (
+        {"runbook", "other"} if path[0:3] == "sta" else {"runbook"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("states/highstate", {"secretkey": "wrong"}),
+        ("states/highstate", {"secretkey": ""}),
+        ("states/highstate", {"secretkey": None}),
+        ("states/highstate", {"secretkey": ["the-articles-key"]}),
+        ("states/highstate", {"tgt": None}),
+        ("states/highstate", {"tgt": {"a": 1}}),
+        ("states/highstate", {"matcher": 7}),
+        ("services/restart", {"args": "sshd"}),
+        ("services/restart", {"args": None}),
+        ("cmd/run", {"args": "rm -rf /"}),
+        ("cmd/script", {}),
+        ("states/sls", {}),
+        ("services/restart/now", {}),
+    ],
+)
+def test_a_call_with_a_wrong_key_or_for_anything_else_becomes_nothing(doors, path, fields, caplog):
+    assert doors.take(f"salt/netapi/hook/{path}", form(**fields)) == []
+    assert KEY not in caplog.text
+
+
+def test_a_target_that_reaches_no_configured_node_is_refused(doors):
+    doors._resolve = lambda target, kind: {"web1"}
+    assert doors.take("salt/netapi/hook/states/highstate", form(tgt="web*")) == []
+
+
+def test_without_a_key_the_routes_are_closed_and_not_even_listened_to():
+    closed = intake.Doors()
+    assert closed.take("salt/netapi/hook/states/highstate", form(secretkey="")) == []
+    assert closed.take("salt/netapi/hook/states/highstate", form(secretkey="None")) == []
+    assert closed.tags == "^(?:selfheal/request/)"
+
+
+# ---------------------------------------------------------------- floods
+
+
+def test_a_flood_is_cut_off_and_costs_one_line(doors, clock, caplog):
+    caplog.set_level(logging.WARNING)
+    taken = sum(len(doors.take("selfheal/request/runbook", {"id": f"w{n}"})) for n in range(5000))
+    assert taken == intake.BUS_PER_MINUTE
+    assert len(caplog.records) == 1
+    clock.now += 61
+    assert doors.take("selfheal/request/runbook", {})
+    clock.now += 61
+    doors.take("selfheal/request/../x", {})
+    assert "more in the last" in caplog.records[-1].message
+
+
+def test_one_clusters_flood_leaves_room_for_another(doors):
+    for _ in range(1000):
+        doors.take("selfheal/request/runbook", {})
+    assert doors.take("selfheal/request/other", {})
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    tag=st.sampled_from(
+        [HOOK, "selfheal/request/runbook", "salt/netapi/hook/states/highstate", "selfheal/request/"]
+    ),
+    data=st.dictionaries(
+        st.sampled_from(["body", "post", "headers", "data", "id", "secretkey"]), JUNK, max_size=5
+    ),
+)
+def test_nothing_that_is_on_the_bus_ends_the_listener(tag, data):
+    doors = intake.doors(SETTINGS, lambda target, kind: {"db1"})
+    for request in doors.take(tag, data):
+        assert request.door == "bus"
