@@ -127,6 +127,8 @@ MODELS = (
         (Verb.ACK, Verb.APPROVE, Verb.REJECT, Verb.LOCK),
         request=True,
         views=True,
+        frail=2,
+        prompt=True,
     ),
 )
 
