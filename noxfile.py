@@ -1,4 +1,4 @@
-"""Sessions of this project: tests, lint, docs, demo, bench, changelog; tests-matrix on request.
+"""Sessions of this project: tests, lint, docs, demo, bench, changelog; proofs and tests-matrix on request.
 
 Here stands in which environment what runs. `make` brings nox and calls these; ``nox -l`` lists them.
 
@@ -83,7 +83,7 @@ def lab(session: nox.Session) -> Environment:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the tests: unit and functional, then integration; or what the arguments say."""
+    """Run the tests: unit, functional and proofs, then integration; or what the arguments say."""
     _pytest(session, lab(session).python)
 
 
@@ -99,8 +99,20 @@ def _pytest(session: nox.Session, python) -> None:
     if session.posargs:
         python("-m", "pytest", *session.posargs)
         return
-    python("-m", "pytest", "tests/unit", "tests/functional")
+    python("-m", "pytest", "tests/unit", "tests/functional", "tests/proofs")
     python("-m", "pytest", "tests/integration")
+
+
+@nox.session(venv_backend="none")
+def proofs(session: nox.Session) -> None:
+    """Prove the rules of the core at length: every interleaving of small models, and 100,000 incidents."""
+    python = lab(session).python
+    python("-m", "tests.proofs.exhaustive")
+    python("-m", "tests.proofs.incidents")
+    session.env["SELFHEAL_EXAMPLES"] = "2000"
+    python("-m", "pytest", "tests/proofs/test_stateful.py")
+    if (ROOT / "tests" / "proofs" / "mutations.py").exists():
+        python("-m", "tests.proofs.mutations")
 
 
 @nox.session(venv_backend="none")

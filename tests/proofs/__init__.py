@@ -1,0 +1,1 @@
+"""The rules that keep healing safe, checked against the core in virtual time."""

@@ -1,0 +1,550 @@
+"""Every interleaving, within a small model: ``python -m tests.proofs.exhaustive [--minutes N] [--depth N]``.
+
+Breadth first over canonical states: one cluster, three nodes that are alike, short settings, all times multiples of a
+poll. Time stands still but for ``wait``, which goes to the next moment at which something can change (a deadline of the
+state, or the next poll if that would bring news), says what the job cache lacks, ticks, and polls everybody. Crash and
+restart are one event, one poll long. Between two waits at most one node changes. In a canonical state times are ages,
+cut off where they matter no longer; incidents and attempts are numbered by their place; what is only told is left out;
+nodes are sorted. The rules are checked on every transition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Attempt
+from saltext_selfheal.healing.model import ClusterView
+from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Event
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Missing
+from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import Observation
+from saltext_selfheal.healing.model import Observed
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Policy
+from saltext_selfheal.healing.model import Published
+from saltext_selfheal.healing.model import Replica
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Requested
+from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import Shard
+from saltext_selfheal.healing.model import State
+from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.model import Table
+from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import Viewed
+from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.step import step
+
+from .rules import Broken
+from .rules import Watch
+
+NAME = "c"
+NODES = ("n1", "n2", "n3")
+WARM_UP_S = 15.0
+ORDER_AGE_S = 60.0
+POLL_S = 5.0  #: all times of the models are multiples of this: fewer ages
+PAUSE_S = 10.0
+#: Moments after a firing, a publication, a look at which the core's fixed patience ends.
+FIRED_S = (15.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Settings, and what may happen."""
+
+    name: str
+    policy: Policy
+    limits: Limits
+    faults: tuple[Fault, ...]
+    verbs: tuple[Verb, ...]
+    crash: bool = True
+    request: bool = False
+    views: bool = False
+    frail: int = 3  #: so many nodes may fall ill
+    prompt: bool = False  #: the reactor publishes at once, whatever is fired
+
+
+_SMALL = Policy(
+    name=NAME,
+    nodes=NODES,
+    minions="n*",
+    confirm_s=dict.fromkeys(Fault, POLL_S),
+    poll_s=POLL_S,
+    timeout_s=POLL_S,
+    settle_s=0.0,
+    stable_s=10.0,
+    flapping_changes=0,
+    escalation={
+        Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE)),
+        Fault.AUTH: (Step(Action.HIGHSTATE),),
+        Fault.HUNG: (Step(Action.RESTART),),
+    },
+    attempt_timeout_s=20.0,
+    verify_s=10.0,
+    cooldown_min_s=10.0,
+    cooldown_max_s=20.0,
+    budget_attempts=2,
+    budget_per_s=40.0,
+    relapse_s=0.0,
+)
+
+MODELS = (
+    Model(
+        "one",
+        _SMALL,
+        Limits(0, 40.0, 0.0),
+        (Fault.DEAD,),
+        (Verb.ACK,),
+        frail=1,
+        prompt=True,
+    ),
+    Model(
+        "dead",
+        _SMALL,
+        Limits(0, 40.0, 0.0),
+        (Fault.DEAD,),
+        (Verb.PAUSE, Verb.RESUME, Verb.ACK),
+    ),
+    Model(
+        "serving",
+        replace(_SMALL, mode=Mode.APPROVE, relapse_s=20.0),
+        Limits(0, 40.0, 0.0),
+        (Fault.AUTH, Fault.HUNG),
+        (Verb.ACK, Verb.APPROVE, Verb.REJECT, Verb.LOCK),
+        request=True,
+        views=True,
+        frail=2,
+        prompt=True,
+    ),
+)
+
+
+@dataclass
+class World:
+    """One place of the search."""
+
+    model: Model
+    state: State
+    watch: Watch
+    now: float
+    ill: tuple[Fault | None, ...] = (None, None, None)
+    path: tuple[str, ...] = ()
+    asked: int = 0
+
+    def copy(self, what: str) -> World:
+        return replace(self, watch=self.watch.copy(), path=(*self.path, what))
+
+    def feed(self, event: Event) -> None:
+        before = self.state
+        self.state, effects = step(before, event, self.now)
+        self.watch.see(before, event, self.state, effects, self.now)
+        if self.model.prompt:
+            cluster = self.state.clusters[NAME]
+            for attempt in (cluster.attempt, cluster.look):
+                if attempt is not None and attempt.published_at is None:
+                    self.feed(Published(attempt.id))
+
+    # ------------------------------------------------------------ events
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        cluster = self.state.clusters[NAME]
+        for attempt in (cluster.attempt, cluster.look):
+            if attempt is not None and attempt.published_at is None:
+                self.feed(Missing(attempt.id))
+        self.feed(Tick())
+        self.poll()
+
+    def poll(self) -> None:
+        for node, fault in zip(NODES, self.ill, strict=True):
+            evidence = fault.value if fault else "answers"
+            self.feed(
+                Observed(Observation(NAME, node, fault, evidence, 0.0, f"id-{node}", f"{node}_srv"))
+            )
+        if self.model.views:
+            self.feed(Viewed(self._view()))
+
+    def _view(self) -> ClusterView:
+        replicas = tuple(
+            Replica(f"{n}_srv", "disconnected" if f is Fault.HUNG else "ready", True)
+            for n, f in zip(NODES, self.ill, strict=True)
+        )
+        tables = (Table("a.b", True, True, True, (Shard(("n1_srv",), replicas),)),)
+        return ClusterView(NAME, NODES[0], ViewStatus.KNOWN, "", tables)
+
+    def crash(self) -> None:
+        self.now += POLL_S
+        self.watch.started(self.now)
+        state, effects = begin(
+            self.state.policies, self.state.limits, self.state.clusters, self.now
+        )
+        self.state = state
+        self.watch.see(state, None, state, effects, self.now)
+
+    def again(self, attempt: Attempt) -> None:
+        """All that was told of this job, told once more, and otherwise."""
+        self.feed(Published(attempt.id))
+        for node, (outcome, _) in attempt.results.items():
+            self.feed(Returned(attempt.id, node, outcome))
+            self.feed(Returned(attempt.id, node, Outcome.DONE, "twice"))
+
+    def order(self, verb: Verb, incident: str | None) -> None:
+        self.asked += 1
+        cluster = None if incident else NAME
+        self.feed(
+            Commanded(
+                Command(f"c{self.asked}", verb, "op", cluster, incident, NODES[:1], PAUSE_S, "")
+            )
+        )
+
+    # ------------------------------------------------------------ what may come next
+
+    def next(self) -> Iterator[World]:
+        """Every world that can follow."""
+
+        def after(what: str, do, *args) -> World:
+            other = self.copy(what)
+            try:
+                do(other, *args)
+            except Broken as exc:
+                exc.path = other.path  # type: ignore[attr-defined]
+                raise
+            return other
+
+        yield after("wait", World.wait, self._until_something())
+        cluster = self.state.clusters[NAME]
+        seen = all(
+            cluster.nodes[n].fault is fault for n, fault in zip(NODES, self.ill, strict=True)
+        )
+        for index, fault in enumerate(self.ill[: self.model.frail] if seen else ()):
+            for other in self.model.faults if fault is None else (None,):
+                changed = (*self.ill[:index], other, *self.ill[index + 1 :])
+                what = f"{NODES[index]} {other.value if other else 'well'}"
+                yield replace(self.copy(what), ill=changed)
+        for attempt in (cluster.attempt, cluster.look):
+            if attempt is not None:
+                yield from (after(*one) for one in self._job_events(attempt))
+        if cluster.attempt is not None and cluster.attempt.results:
+            yield after("again", World.again, cluster.attempt)
+        if self.model.crash and cluster.incidents:
+            yield after("crash", World.crash)
+        for verb in self.model.verbs:
+            for incident in self._meant(verb):
+                yield after(f"{verb.value} {incident or ''}", World.order, verb, incident)
+        if self.model.request and not cluster.incidents:
+            request = Request(f"r{self.now}", NAME, "highstate", (), "", "test", "app")
+            yield after("request", World.feed, Requested(request))
+
+    def _job_events(self, attempt: Attempt):
+        if attempt.published_at is None:
+            if self.now - attempt.fired_at < ORDER_AGE_S:
+                yield "published", World.feed, Published(attempt.id)
+            return
+        outcomes = [Outcome.DONE, Outcome.BUSY]
+        if attempt.action is not Action.LOOK:
+            outcomes.append(Outcome.FAILED)
+        for node in attempt.nodes:
+            if node not in attempt.results:
+                for outcome in outcomes:
+                    yield f"{node} {outcome.value}", World.feed, Returned(attempt.id, node, outcome)
+
+    def _meant(self, verb: Verb) -> Iterator[str | None]:
+        cluster = self.state.clusters[NAME]
+        if (verb is Verb.PAUSE and cluster.pause is None and cluster.incidents) or (
+            verb is Verb.RESUME and cluster.pause is not None
+        ):
+            yield None
+        elif verb is Verb.LOCK and cluster.incidents:
+            if not any(i.by_hand for i in cluster.incidents):
+                yield None
+        elif verb in (Verb.ACK, Verb.APPROVE, Verb.REJECT):
+            for incident in cluster.incidents:
+                locked = incident.phase is Phase.LOCKED
+                if locked if verb is Verb.ACK else incident.phase is Phase.OPEN:
+                    yield incident.id
+
+    def _until_something(self) -> float:
+        """To the next deadline; to the next poll if that would bring news, or three polls are not there yet."""
+        cluster = self.state.clusters[NAME]
+        for node, fault in zip(NODES, self.ill, strict=True):
+            known = cluster.nodes[node]
+            if known.since is None or known.fault is not fault or known.polls < 3:
+                return POLL_S
+        ahead = [t - self.now for t in self._deadlines() if t > self.now]
+        return min(ahead, default=POLL_S)
+
+    def _deadlines(self) -> Iterator[float]:
+        cluster, policy = self.state.clusters[NAME], self.model.policy
+        yield self.state.started_at + WARM_UP_S
+        if cluster.pause:
+            yield cluster.pause.until
+        for node in cluster.nodes.values():
+            if node.fault and node.since is not None:
+                yield node.since + policy.confirm_s[node.fault]
+            yield node.cooldown_until
+            for spent in node.spent:
+                yield spent + policy.budget_per_s
+                yield spent + self.model.limits.per_s
+        for incident in cluster.incidents:
+            yield incident.changed_at + POLL_S  # the first look after it
+            yield incident.changed_at + policy.verify_s
+            yield incident.not_before
+            if incident.gone_since is not None:
+                yield incident.gone_since + policy.stable_s
+            if incident.busy_since is not None:
+                yield incident.busy_since + policy.attempt_timeout_s
+            if incident.fault is Fault.DEAD:
+                yield incident.changed_at + POLL_S + policy.poll_s + policy.timeout_s
+            if incident.fault is Fault.REQUESTED:
+                yield incident.opened_at + 900.0
+            if incident.approved_step is not None:
+                yield incident.approved_at + 900.0
+        for attempt in (cluster.attempt, cluster.look):
+            if attempt is None:
+                continue
+            since = max(attempt.fired_at, self.state.started_at)
+            if attempt.published_at is None:
+                yield from (since + s for s in FIRED_S)
+                yield attempt.decided_at + 300.0
+                yield since + policy.attempt_timeout_s
+            yield since + 15.0 if attempt.of else since
+            yield self.state.started_at + 10.0
+            if attempt.published_at is not None:
+                yield attempt.published_at + policy.attempt_timeout_s
+                yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
+        for one in cluster.recoveries:
+            yield one.at + policy.relapse_s
+
+    # ------------------------------------------------------------ what it is, whenever it is
+
+    def key(self) -> int:
+        """The same number for the same situation."""
+        now, cluster, policy = self.now, self.state.clusters[NAME], self.model.policy
+        book = self.watch.book
+        numbers = {i.id: at for at, i in enumerate(cluster.incidents)}
+        window_s = max(policy.budget_per_s, self.model.limits.per_s)
+
+        def age(then: float | None, cut: float) -> float:
+            return -1.0 if then is None else min(cut, now - then)
+
+        def left(until: float) -> float:
+            return max(0.0, until - now)
+
+        def recent(times) -> tuple[float, ...]:
+            return tuple(now - t for t in times if now - t < window_s)
+
+        def of_node(at: int) -> tuple:
+            name = NODES[at]
+            node, rests = cluster.nodes[name], book.rests.get(name, (0.0, ""))
+            sighting = book.sighted.get(name)
+            resting = left(node.cooldown_until)
+            return (
+                str(self.ill[at]),
+                str(node.fault),
+                (
+                    age(node.since, POLL_S)
+                    if node.fault
+                    else age(node.since, policy.stable_s * bool(cluster.incidents))
+                ),
+                age(node.ill_since, POLL_S),
+                node.confirmed,
+                min(node.polls, 3),
+                age(node.at, 31.0),
+                (resting, numbers.get(node.cooldown_incident, -1) if resting else -1),
+                recent(node.spent),
+                recent(book.paid.get(name, ())),
+                recent(book.acks.get(name, ())),
+                (left(rests[0]), numbers.get(rests[1], -1) if left(rests[0]) else -1),
+                (
+                    age(sighting.since, policy.stable_s * bool(cluster.incidents))
+                    if sighting
+                    else -1.0
+                ),
+                tuple(numbers[i.id] for i in cluster.incidents if name in i.nodes),
+                tuple(numbers[i.id] for i in cluster.incidents if name in i.tried),
+                tuple(
+                    (r.step, r.relapses, age(r.at, policy.relapse_s))
+                    for r in cluster.recoveries
+                    if r.node == name and now - r.at < policy.relapse_s
+                ),
+            )
+
+        order = sorted(range(len(NODES)), key=of_node)
+        place = {NODES[at]: number for number, at in enumerate(order)}
+
+        def placed(names) -> tuple[int, ...]:
+            return tuple(place[n] for n in names)
+
+        def of_attempt(attempt: Attempt | None) -> tuple:
+            if attempt is None:
+                return ()
+            return (
+                attempt.action.value,
+                numbers.get(attempt.incident, -1),
+                placed(attempt.nodes),
+                attempt.step,
+                *(
+                    (
+                        age(attempt.decided_at, 301.0),
+                        age(attempt.fired_at, 61.0),
+                        attempt.firings,
+                        age(attempt.missing_at, 11.0),
+                    )
+                    if attempt.published_at is None
+                    else (age(attempt.published_at, 3 * policy.attempt_timeout_s + 31.0),)
+                ),
+                tuple(sorted((place[n], o.value) for n, (o, _) in attempt.results.items())),
+            )
+
+        def of_incident(i) -> tuple:
+            ended = book.ended_at.get(i.id)
+            return (
+                i.fault.value,
+                placed(i.nodes),
+                i.phase.value,
+                age(i.opened_at, 900.0 if i.fault is Fault.REQUESTED else 0.0),
+                (
+                    age(i.changed_at, policy.verify_s + 6.0)
+                    if i.phase is Phase.VERIFYING or (i.phase is Phase.OPEN and not i.attempts)
+                    else 0.0
+                ),
+                i.step,
+                placed(i.tried),
+                placed(i.acting),
+                tuple(sorted(placed(i.visited))),
+                i.verified,
+                tuple(sorted(placed(i.job_failed))),
+                age(i.busy_since, policy.attempt_timeout_s),
+                min(i.lost, 6),
+                i.attempts > 0,
+                i.held == "announce only",
+                left(i.not_before),
+                age(i.gone_since, policy.stable_s),
+                min(i.relapses, 3),
+                i.approved_step,
+                age(i.approved_at, 900.0) if i.approved_step is not None else 0.0,
+                i.by_hand,
+                ended is not None and all(book.sighted[n].at >= ended[0] for n in ended[1]),
+                book.approved.get(i.id),
+            )
+
+        viewed = self.state.maps.get(NAME)
+        return hash(
+            (
+                tuple(of_node(at) for at in order),
+                tuple(of_incident(i) for i in cluster.incidents),
+                of_attempt(cluster.attempt),
+                of_attempt(cluster.look),
+                tuple(tuple(sorted(placed(c.attempt.nodes))) for c in cluster.late if c.running),
+                age(self.state.started_at, WARM_UP_S),
+                left(cluster.pause.until) if cluster.pause else -1.0,
+                left(book.paused.get(NAME, 0.0)),
+                tuple(sorted(now - t for t, _ in book.all_paid if now - t < window_s)),
+                viewed is not None and (age(viewed[0], 61.0), viewed[0] > cluster.acted_at),
+            )
+        )
+
+
+def start(model: Model) -> World:
+    """Well, and seen to be for long enough."""
+    now = 1_000_000.0
+    watch = Watch([model.policy], model.limits, now)
+    state, _ = begin({NAME: model.policy}, model.limits, {}, now)
+    world = World(model, state, watch, now)
+    for _ in range(20):
+        world.wait(POLL_S)
+    return world
+
+
+@dataclass
+class Found:
+    """How far the search came."""
+
+    model: str
+    states: int = 0
+    transitions: int = 0
+    depth: int = 0
+    closed: bool = False
+    seconds: float = 0.0
+    broken: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        end = "closed" if self.closed else f"complete to depth {self.depth}"
+        return (
+            f"model {self.model}: {self.states} states, {self.transitions} transitions, {end}, "
+            f"depth {self.depth}, {self.seconds:.0f} s, {len(self.broken)} violations"
+        )
+
+
+def search(model: Model, seconds: float, depth: int = 10_000, tell=None) -> Found:
+    """Breadth first, until closed, or out of time or depth."""
+    found, began = Found(model.name), time.monotonic()
+    first = start(model)
+    visited, frontier = {first.key()}, [first]
+    while frontier and found.depth < depth:
+        following: list[World] = []
+        for world in frontier:
+            if time.monotonic() - began > seconds:
+                found.states, found.seconds = len(visited), time.monotonic() - began
+                return found
+            ways = world.next()
+            while True:
+                try:
+                    other = next(ways, None)
+                except Broken as exc:
+                    found.broken.append((str(exc), exc.path))
+                    break
+                if other is None:
+                    break
+                found.transitions += 1
+                key = other.key()
+                if key not in visited:
+                    visited.add(key)
+                    following.append(other)
+        frontier = following
+        found.depth += 1
+        found.states, found.seconds = len(visited), time.monotonic() - began
+        if tell:
+            tell(f"{found}, {len(frontier)} to go on from")
+    found.closed = not frontier
+    return found
+
+
+def _say(line: object) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="for each model")
+    parser.add_argument("--depth", type=int, default=10_000)
+    parser.add_argument("--model", choices=[m.name for m in MODELS])
+    options = parser.parse_args()
+    bad = 0
+    for model in MODELS:
+        if options.model in (None, model.name):
+            found = search(model, options.minutes * 60.0, options.depth, _say)
+            _say(found)
+            for why, path in found.broken[:10]:
+                _say(f"  {why}\n    after {', '.join(path)}")
+            bad += len(found.broken)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,657 @@
+"""The rules as monitors: they see every transition and raise `Broken`.
+
+A monitor believes no gate of the code. It keeps its own book of what the probes said, what was ordered, what was
+fired and what has ended, and compares. Each rule is one function; `Watch` holds the book and calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from saltext_selfheal.healing.model import ENDED
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Announce
+from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import Attempt
+from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Effect
+from saltext_selfheal.healing.model import Event
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Finish
+from saltext_selfheal.healing.model import Fire
+from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import Observed
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Policy
+from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Started
+from saltext_selfheal.healing.model import State
+from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import Viewed
+from saltext_selfheal.healing.model import ViewStatus
+
+HARMLESS = frozenset({Action.START, Action.LOOK})
+SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})  #: such a node answers nobody
+MAP_AGE_S = 60.0
+WARM_UP_S = 15.0
+WARM_UP_POLLS = 3
+OURS_S = 30.0
+ORDER_AGE_S = 60.0
+REQUEST_AGE_S = 900.0
+FIRINGS = 3
+
+
+class Broken(AssertionError):
+    """A rule does not hold: which, when, and what shows it."""
+
+    def __init__(self, rule: str, now: float, evidence: str) -> None:
+        super().__init__(f"{rule} at {now:.3f}: {evidence}")
+        self.rule, self.now, self.evidence = rule, now, evidence
+
+
+class Sighting(NamedTuple):
+    """What the probes have said about a node."""
+
+    fault: Fault | None
+    since: float  #: the same answer since then
+    ill_since: float | None
+    at: float
+    polls: int  #: since the healer started
+    decided: bool  #: a fault that was seen for as long as asked
+
+
+class Flight(NamedTuple):
+    """An attempt without its end."""
+
+    attempt: Attempt
+    fired_at: float
+    firings: int
+
+
+class Seen(NamedTuple):
+    """One transition."""
+
+    before: State
+    event: Event | None
+    after: State
+    effects: tuple[Effect, ...]
+    now: float
+
+
+class Book:
+    """What the monitors remember, from events and effects alone."""
+
+    def __init__(self, policies: dict[str, Policy], limits: Limits, now: float) -> None:
+        self.policies, self.limits = policies, limits
+        self.started_at = now
+        self.sighted: dict[str, Sighting] = {}  # by node: no two clusters share one
+        self.servers: dict[tuple[str, str], str] = {}
+        self.views: dict[str, tuple[float, Viewed]] = {}
+        self.ours_at = -OURS_S
+        self.flying: dict[str, Flight] = {}
+        self.fired: frozenset[str] = frozenset()  #: ids, ever
+        self.paid: dict[str, tuple[float, ...]] = {}  #: by node
+        self.all_paid: tuple[tuple[float, str], ...] = ()  #: (when, attempt), all clusters
+        self.rests: dict[str, tuple[float, str]] = {}  #: by node: until when, after which incident
+        self.ended_at: dict[str, tuple[float, tuple[str, ...]]] = {}  #: by incident: last attempt
+        self.barred: dict[str, float] = {}  #: by node: after a lost ledger
+        self.paused: dict[str, float] = {}
+        self.acks: dict[str, tuple[float, ...]] = {}  #: by node
+        self.approved: dict[str, int] = {}  #: by incident
+        self.remediating: dict[str, float] = {}  #: by incident: since when, healer's starts aside
+
+    def copy(self) -> Book:
+        """A book of its own: containers are copied, what they hold is immutable."""
+        other = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict) and name != "policies":
+                setattr(other, name, dict(value))
+        return other
+
+    def hear(self, event: Event | None, now: float) -> None:
+        """Facts, before anything is judged."""
+        if isinstance(event, Observed):
+            self._sight(event, now)
+        elif isinstance(event, Viewed):
+            if event.view.status is ViewStatus.KNOWN:
+                self.views[event.view.cluster] = (now, event)
+        elif isinstance(event, Started):
+            self.start(now)
+
+    def start(self, now: float) -> None:
+        self.started_at = now
+        self.sighted = {n: s._replace(polls=0) for n, s in self.sighted.items()}
+        self.views.clear()
+        self.ours_at = now - OURS_S
+        self.remediating = dict.fromkeys(self.remediating, now)
+
+    def _sight(self, event: Observed, now: float) -> None:
+        seen = event.observation
+        policy = self.policies.get(seen.cluster)
+        if policy is None or seen.node not in policy.nodes:
+            return
+        if seen.ours:
+            self.ours_at = now
+            return
+        if seen.server_name:
+            self.servers[seen.cluster, seen.server_name] = seen.node
+        old = self.sighted.get(seen.node)
+        # What was seen before a start of the healer counts no longer.
+        known = old is not None and old.polls > 0
+        since = old.since if known and old.fault is seen.fault else now
+        ill_since = None
+        if seen.fault is not None:
+            ill_since = now if old is None or old.ill_since is None else old.ill_since
+        longest_s = max(policy.confirm_s.values(), default=0.0)
+        decided = seen.fault is not None and (
+            now - since >= policy.confirm_s.get(seen.fault, 0.0) or now - ill_since >= longest_s
+        )
+        polls = old.polls + 1 if old else 1
+        self.sighted[seen.node] = Sighting(seen.fault, since, ill_since, now, polls, decided)
+
+    def keep(self, effect: Effect, seen: Seen) -> None:
+        """What has been done, after it was judged."""
+        now = seen.now
+        if isinstance(effect, Fire):
+            attempt = effect.attempt
+            self.flying[attempt.id] = Flight(attempt, now, attempt.firings)
+            if attempt.firings == 1:
+                self.fired |= {attempt.id}
+                if attempt.action is not Action.LOOK:
+                    for node in attempt.nodes:
+                        self.paid[node] = (*self.paid.get(node, ()), now)
+                    self.all_paid = (*self.all_paid, (now, attempt.id))
+        elif isinstance(effect, Finish):
+            self._ended(effect, seen)
+        elif isinstance(effect, Answer) and isinstance(seen.event, Commanded):
+            self._ordered(effect, seen)
+
+    def _ended(self, effect: Finish, seen: Seen) -> None:
+        attempt, now = effect.attempt, seen.now
+        flight = self.flying.pop(attempt.id, None)
+        if flight is None or attempt.action is Action.LOOK:
+            return
+        decided_at = flight.attempt.decided_at
+        worked = set(flight.attempt.nodes)
+        if effect.outcome in (Outcome.LOST, Outcome.BUSY):
+            worked = set()
+        elif effect.outcome is Outcome.DONE or any(
+            o is not Outcome.BUSY for o, _ in attempt.results.values()
+        ):
+            worked -= {n for n, (o, _) in attempt.results.items() if o is Outcome.BUSY}
+        for node in set(flight.attempt.nodes) - worked:
+            self.paid[node] = tuple(t for t in self.paid.get(node, ()) if t != decided_at)
+        if not worked:
+            self.all_paid = tuple(p for p in self.all_paid if p[1] != attempt.id)
+        else:
+            self.ended_at[attempt.incident] = (now, tuple(sorted(worked)))
+        incident = _incident(seen.before, attempt)
+        policy = self.policies.get(attempt.cluster)
+        if policy is None or incident is None:
+            return
+        doubled = policy.cooldown_min_s * 2.0 ** min(incident.relapses, 40)
+        until = now + min(policy.cooldown_max_s, doubled)
+        for node in worked:
+            self.rests[node] = (until, attempt.incident)
+
+    def _ordered(self, effect: Answer, seen: Seen) -> None:
+        command, now = seen.event.command, seen.now
+        if effect.reply is Reply.REFUSED:
+            return
+        where = [command.cluster] if command.cluster else list(self.policies)
+        if command.verb is Verb.PAUSE:
+            for name in where:
+                # A shorter one does not cut a longer one off.
+                self.paused[name] = max(self.paused.get(name, 0.0), now + command.for_s)
+        elif command.verb is Verb.RESUME:
+            for name in where:
+                self.paused.pop(name, None)
+        elif command.verb in (Verb.ACK, Verb.APPROVE):
+            for cluster in seen.before.clusters.values():
+                for incident in cluster.incidents:
+                    if incident.id != command.incident:
+                        continue
+                    if command.verb is Verb.APPROVE:
+                        self.approved[incident.id] = incident.step
+                        continue
+                    for node in incident.nodes:
+                        self.acks[node] = (*self.acks.get(node, ()), now)
+
+    def forget(self, now: float) -> None:
+        """The ledger was lost: nodes rest at their maximum and have no budget."""
+        for policy in self.policies.values():
+            spent_s = policy.budget_per_s if policy.budget_attempts else 0.0
+            for node in policy.nodes:
+                self.barred[node] = now + max(policy.cooldown_max_s, spent_s)
+        for book in (self.flying, self.approved, self.paused, self.remediating, self.ended_at):
+            book.clear()
+        self.fired = frozenset()
+
+
+def _incident(state: State, attempt: Attempt):
+    cluster = state.clusters.get(attempt.cluster)
+    return (
+        next((i for i in cluster.incidents if i.id == attempt.incident), None) if cluster else None
+    )
+
+
+# ---------------------------------------------------------------- the rules: what is fired
+
+
+def i1_one_at_a_time(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """One attempt in flight per cluster; several nodes only if none of them serves; a step rolls."""
+    flights = [f for f in book.flying.values() if f.attempt.cluster == attempt.cluster]
+    mine = book.flying.get(attempt.id)
+    if attempt.firings > 1:
+        if mine is None:
+            raise Broken("I1", seen.now, f"{attempt.id} fired again, and it is not in flight")
+        if (mine.attempt.nodes, mine.attempt.action) != (attempt.nodes, attempt.action):
+            raise Broken("I1", seen.now, f"{attempt.id} fired again as something else")
+        if attempt.firings != mine.firings + 1 or attempt.firings > FIRINGS:
+            raise Broken("I1", seen.now, f"{attempt.id} fired for the {attempt.firings}th time")
+    elif attempt.action is Action.LOOK:
+        late = (one.attempt for one in seen.before.clusters[attempt.cluster].late)
+        known = {a.id: a for a in (*late, *(f.attempt for f in book.flying.values()))}
+        of = known.get(attempt.of or "")
+        if of is None or not set(attempt.nodes) <= set(of.nodes):
+            raise Broken("I1", seen.now, f"{attempt.id} looks for what nobody waits for")
+        if any(f.attempt.action is Action.LOOK for f in flights):
+            raise Broken("I1", seen.now, f"{attempt.id}: a second look")
+    elif flights:
+        others = ", ".join(f.attempt.id for f in flights)
+        raise Broken("I1", seen.now, f"{attempt.id} fired while {others} is in flight")
+    if attempt.action is Action.LOOK:
+        return
+    if len(attempt.nodes) > 1:
+        for node in attempt.nodes:
+            sighting = book.sighted.get(node)
+            if sighting is None or sighting.fault is not Fault.DEAD:
+                what = sighting.fault if sighting else "unknown"
+                raise Broken("I1", seen.now, f"{attempt.id} names several, and {node} is {what}")
+    ended_at, before = book.ended_at.get(attempt.incident, (None, ()))
+    if ended_at is None or attempt.firings > 1:
+        return
+    for node in before:
+        sighting = book.sighted.get(node)
+        if sighting is None or sighting.at < ended_at:
+            raise Broken("I1", seen.now, f"{attempt.id}: nobody looked at {node} since its attempt")
+
+
+def i1_decided(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Dead nodes are started together: the first attempt waits for those that are still suspected."""
+    incident = _incident(seen.after, attempt)
+    if attempt.action is Action.LOOK or incident is None or incident.fault is not Fault.DEAD:
+        return
+    if not attempt.id.endswith(".1") or attempt.firings > 1:
+        return
+    policy = book.policies[attempt.cluster]
+    patience_s = max(policy.confirm_s.values(), default=0.0) + policy.poll_s + policy.timeout_s
+    for node in policy.nodes:
+        sighting = book.sighted.get(node)
+        if sighting is None or sighting.fault is None or sighting.decided or not sighting.polls:
+            continue
+        if seen.now - incident.opened_at < patience_s - 1e-6:
+            raise Broken("I1", seen.now, f"{attempt.id} did not wait for {node}")
+
+
+def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """No shard that serves now loses its majority.
+
+    A node that does not answer is in nobody's majority, once that is certain of the node to be acted on.
+    """
+    incident = _incident(seen.after, attempt)
+    if attempt.action in HARMLESS or (incident is not None and incident.fault is Fault.DEAD):
+        return
+    if len(attempt.nodes) > 1:
+        raise Broken("I2", seen.now, f"{attempt.id}: several nodes that may serve")
+    node = attempt.nodes[0]
+    at, viewed = book.views.get(attempt.cluster, (-MAP_AGE_S, None))
+    if viewed is None or seen.now - at > MAP_AGE_S:
+        return
+    for table in viewed.view.tables:
+        for number, shard in enumerate(table.shards):
+            voting = [r for r in shard.replicas if r.voting]
+            ready = {
+                book.servers.get((attempt.cluster, r.server), r.server)
+                for r in voting
+                if r.state == "ready"
+            }
+            ready = {n for n in ready if n == node or not _silent(book, n)}
+            serves = 2 * len(ready) > len(voting)
+            survives = 2 * len(ready - {node}) > len(voting)
+            lost_already = _silent(book, node) and book.sighted[node].decided
+            if serves and not survives and not lost_already:
+                where = f"{table.name} shard {number}"
+                told = f"{attempt.action.value} on {node}: {where} needs it, ready {sorted(ready)}"
+                raise Broken("I2", seen.now, f"{attempt.id} {told}")
+
+
+def _silent(book: Book, node: str) -> bool:
+    sighting = book.sighted.get(node)
+    return sighting is not None and sighting.fault in SILENT
+
+
+def i3_budget(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Attempts in any window never exceed the budget; each ``ack`` may add one."""
+    if attempt.firings > 1 or attempt.action is Action.LOOK:
+        return
+    policy, now = book.policies[attempt.cluster], seen.now
+    for node in attempt.nodes:
+        since = now - policy.budget_per_s
+        had = sum(1 for t in book.paid.get(node, ()) if t > since)
+        more = sum(1 for t in book.acks.get(node, ()) if t > since)
+        if policy.budget_attempts and had >= policy.budget_attempts + more:
+            raise Broken("I3", now, f"{attempt.id}: {node} had {had} of {policy.budget_attempts}")
+    since = now - book.limits.per_s
+    had = sum(1 for t, _ in book.all_paid if t > since)
+    if book.limits.attempts and had >= book.limits.attempts:
+        raise Broken("I3", now, f"{attempt.id}: {had} of {book.limits.attempts} over all clusters")
+
+
+def i4_cooldown(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """A node rests after another incident's attempt, from the end of that."""
+    if attempt.firings > 1 or attempt.action is Action.LOOK:
+        return
+    for node in attempt.nodes:
+        until, incident = book.rests.get(node, (0.0, ""))
+        if incident != attempt.incident and seen.now < until - 1e-6:
+            left = f"{node} rests for {until - seen.now:.1f} s more after {incident}"
+            raise Broken("I4", seen.now, f"{attempt.id}: {left}")
+
+
+def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Not while paused, locked, flapping, warming up, in shadow, unapproved or blind."""
+    if attempt.action is Action.LOOK:
+        return
+    now, cluster = seen.now, seen.after.clusters[attempt.cluster]
+    policy, incident = book.policies[attempt.cluster], _incident(seen.after, attempt)
+
+    def broken(why: str) -> Broken:
+        return Broken("I5", now, f"{attempt.id} ({attempt.action.value}): {why}")
+
+    if now < book.paused.get(attempt.cluster, 0.0):
+        raise broken("paused")
+    if now - book.started_at < WARM_UP_S:
+        raise broken("warming up")
+    for node in attempt.nodes:
+        if book.sighted[node].polls < WARM_UP_POLLS if node in book.sighted else True:
+            raise broken(f"{node} was hardly seen since the start")
+        if cluster.nodes[node].flapping:
+            raise broken(f"{node} is flapping")
+    requested = incident is not None and incident.fault is Fault.REQUESTED
+    still = {i.id for i in cluster.incidents if i.phase is Phase.LOCKED}
+    for other in seen.before.clusters[attempt.cluster].incidents:
+        if other.phase is not Phase.LOCKED or other.id not in still:
+            continue
+        if set(other.nodes) & set(attempt.nodes) and (
+            requested or other.by_hand or other.fault is not Fault.REQUESTED
+        ):
+            raise broken(f"{other.id} is locked")
+    order = [Mode.OFF, Mode.SHADOW, Mode.APPROVE, Mode.AUTO]
+    asked = None
+    if incident is not None and attempt.step < len(incident.steps):
+        asked = incident.steps[attempt.step].mode
+    mode = min(policy.mode, asked or policy.mode, key=order.index)
+    if mode in (Mode.OFF, Mode.SHADOW):
+        raise broken(f"mode is {mode.value}")
+    if mode is Mode.APPROVE and book.approved.get(attempt.incident) != attempt.step:
+        raise broken("nobody approved it")
+    if now - book.ours_at < OURS_S:
+        raise broken("the healer's own side failed")
+    nodes = [n for p in book.policies.values() for n in p.nodes]
+    polled = [book.sighted.get(n) for n in nodes]
+    if all(s is not None and s.polls and s.fault is Fault.UNREACHABLE for s in polled):
+        raise broken("every node is unreachable")
+
+
+def i6_once(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """An attempt has one beginning, and its incident is there."""
+    if attempt.firings == 1 and attempt.id in book.fired:
+        raise Broken("I6", seen.now, f"{attempt.id} begins a second time")
+    if attempt.action is not Action.LOOK and _incident(seen.after, attempt) is None:
+        raise Broken("I6", seen.now, f"{attempt.id} belongs to no incident")
+
+
+def i7_target(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Exact minions of the cluster, at least one."""
+    policy = book.policies.get(attempt.cluster)
+    if policy is None:
+        raise Broken("I7", seen.now, f"{attempt.id}: no cluster {attempt.cluster}")
+    if not attempt.nodes or len(set(attempt.nodes)) < len(attempt.nodes):
+        raise Broken("I7", seen.now, f"{attempt.id} names {attempt.nodes}")
+    for node in attempt.nodes:
+        if node not in policy.nodes or not fnmatchcase(node, policy.minions):
+            raise Broken("I7", seen.now, f"{attempt.id} names {node}")
+
+
+def i10_forgotten(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """After the ledger was lost, nothing before the longest rest and a full window have passed."""
+    for node in attempt.nodes:
+        until = book.barred.get(node, 0.0)
+        if seen.now < until - 1e-6 and not book.acks.get(node):
+            left = f"{until - seen.now:.0f} s too early on {node}"
+            raise Broken("I10", seen.now, f"{attempt.id}: the ledger was lost, {left}")
+
+
+FIRED = (
+    i7_target,
+    i6_once,
+    i1_one_at_a_time,
+    i1_decided,
+    i2_majority,
+    i3_budget,
+    i4_cooldown,
+    i5_permitted,
+    i10_forgotten,
+)
+
+
+# ---------------------------------------------------------------- the rules: how things end
+
+
+def i6_one_end(book: Book, finish: Finish, seen: Seen) -> None:
+    """An attempt ends once, and only what was fired ends."""
+    if finish.attempt.id not in book.flying:
+        raise Broken("I6", seen.now, f"{finish.attempt.id} ends, and it is not in flight")
+
+
+def i6_in_flight(book: Book, seen: Seen) -> None:
+    """What was fired and has not ended is what the state remembers, and belongs to an incident."""
+    held = set()
+    for cluster in seen.after.clusters.values():
+        for attempt in (cluster.attempt, cluster.look):
+            if attempt is None:
+                continue
+            held.add(attempt.id)
+            if attempt.action is not Action.LOOK and _incident(seen.after, attempt) is None:
+                raise Broken("I6", seen.now, f"{attempt.id} has outlived its incident")
+    if held != book.flying.keys():
+        odd = ", ".join(sorted(held ^ book.flying.keys()))
+        raise Broken("I6", seen.now, f"in flight by the state or by the record, not by both: {odd}")
+
+
+def i6_told(book: Book, seen: Seen) -> None:
+    """An incident that ends or locks is announced, a lock ends only well or acknowledged."""
+    said = {(e.incident.id, e.said) for e in seen.effects if isinstance(e, Announce)}
+    for name, cluster in seen.after.clusters.items():
+        old = seen.before.clusters.get(name)
+        if old is None or old.incidents is cluster.incidents:
+            continue
+        now_there = {i.id: i for i in cluster.incidents}
+        for incident in old.incidents:
+            new = now_there.get(incident.id)
+            if new is None:
+                if not any((incident.id, phase.value) in said for phase in ENDED):
+                    raise Broken("I6", seen.now, f"{incident.id} vanished")
+            elif incident.phase is Phase.LOCKED and new.phase is not Phase.LOCKED:
+                raise Broken("I6", seen.now, f"{incident.id} came back from its lock")
+        for incident in cluster.incidents:
+            was = next((i for i in old.incidents if i.id == incident.id), None)
+            locked = incident.phase is Phase.LOCKED
+            fresh = was is None or was.phase is not Phase.LOCKED
+            if locked and fresh and (incident.id, "locked") not in said:
+                raise Broken("I6", seen.now, f"{incident.id} locked in silence")
+
+
+def i6_in_time(book: Book, seen: Seen) -> None:
+    """No attempt hangs for ever while the healer runs."""
+    there = {}
+    for cluster in seen.after.clusters.values():
+        policy = book.policies[cluster.name]
+        bound_s = 315.0 + 4 * policy.attempt_timeout_s + 180.0
+        for incident in cluster.incidents:
+            if incident.phase is not Phase.REMEDIATING:
+                continue
+            since = book.remediating.get(incident.id, seen.now)
+            there[incident.id] = since
+            if seen.now - since > bound_s:
+                raise Broken(
+                    "I6", seen.now, f"{incident.id} remediates for {seen.now - since:.0f} s"
+                )
+    book.remediating = there
+
+
+def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
+    """Resolved means: the probes saw it well for ``stable``."""
+    if announce.said != Phase.RESOLVED.value:
+        return
+    incident, now = announce.incident, seen.now
+    was = _was(seen.before, incident)
+    if (
+        seen.event is None or was is None
+    ):  # the settings name it no more; or it came and went at once
+        return
+    if was.phase is Phase.SUSPECTED and incident.attempts == 0:
+        showing = [n for n in incident.nodes if _shows(book, incident, n)]
+        if showing:
+            raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
+        return
+    waited_s = now - was.changed_at
+    if incident.fault is Fault.REQUESTED and waited_s >= REQUEST_AGE_S:
+        return  # expired: no recovery is claimed
+    stable_s = book.policies[incident.cluster].stable_s
+    for node in incident.nodes:
+        sighting = book.sighted.get(node)
+        if sighting is None or sighting.fault is not None or not sighting.polls:
+            raise Broken("I9", now, f"{incident.id} resolved, but {node} was not seen well")
+        if now - sighting.since < stable_s - 1e-6:
+            for_s = now - sighting.since
+            raise Broken("I9", now, f"{incident.id}: {node} well for {for_s:.1f} of {stable_s:g} s")
+    if _shows(book, incident, incident.nodes[0]):
+        raise Broken("I9", now, f"{incident.id} resolved, but the cluster shows it")
+
+
+def _was(state: State, incident):
+    cluster = state.clusters.get(incident.cluster)
+    return next((i for i in cluster.incidents if i.id == incident.id), None) if cluster else None
+
+
+def _shows(book: Book, incident, node: str) -> bool:
+    if incident.fault in (Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE):
+        _, viewed = book.views.get(incident.cluster, (0.0, None))
+        if viewed is None:
+            return False
+        nodes = book.policies[incident.cluster].nodes
+        if any(n not in book.sighted or book.sighted[n].fault for n in nodes):
+            return False  # that node's fault explains it
+        if incident.fault is Fault.UNAVAILABLE:
+            wanted = book.policies[incident.cluster].tables
+            return any(
+                not (t.reads and t.writes)
+                for t in viewed.view.tables
+                if not wanted or t.name in wanted or t.name.partition(".")[0] in wanted
+            )
+        if incident.fault is Fault.ISSUE:
+            return any(i.type == incident.issue for i in viewed.view.issues)
+        return False
+    sighting = book.sighted.get(node)
+    return sighting is not None and sighting.fault is incident.fault
+
+
+def nothing_forgotten(book: Book, seen: Seen) -> None:
+    """A node with a decided fault belongs to an incident of that fault."""
+    if not isinstance(seen.event, Observed):
+        return
+    told = seen.event.observation
+    sighting = book.sighted.get(told.node)
+    if told.ours or sighting is None or not sighting.decided:
+        return
+    cluster = seen.after.clusters[told.cluster]
+    if not any(i.fault is told.fault and told.node in i.nodes for i in cluster.incidents):
+        raise Broken("I6", seen.now, f"{told.node} is {told.fault.value}, and no incident tells")
+
+
+# ---------------------------------------------------------------- the rules: what runs
+
+
+def i8_live(book: Book, attempt: Attempt | None, id: str, node: str, now: float) -> None:
+    """A minion runs only what is in flight and was fired less than a minute ago."""
+    flight = book.flying.get(id)
+    if attempt is None or flight is None:
+        raise Broken("I8", now, f"{node} runs {id}, and nothing of that name is in flight")
+    if now - flight.fired_at >= ORDER_AGE_S:
+        raise Broken("I8", now, f"{node} runs {id}, fired {now - flight.fired_at:.0f} s ago")
+    if node not in flight.attempt.nodes or attempt.action is not flight.attempt.action:
+        raise Broken("I8", now, f"{node} runs {id}, which is another's")
+
+
+class Watch:
+    """All rules over one healer's life."""
+
+    def __init__(self, policies: Iterable[Policy], limits: Limits, now: float) -> None:
+        self.book = Book({p.name: p for p in policies}, limits, now)
+        self.sound = True  #: until a rule was broken
+
+    def copy(self) -> Watch:
+        other = copy(self)
+        other.book = self.book.copy()
+        return other
+
+    def see(
+        self,
+        before: State,
+        event: Event | None,
+        after: State,
+        effects: tuple[Effect, ...],
+        now: float,
+    ) -> None:
+        """One transition of `step`; ``event`` None: a start by `begin`, told first by `started`."""
+        try:
+            self._judge(self.book, Seen(before, event, after, effects, now))
+        except Broken:
+            self.sound = False
+            raise
+
+    @staticmethod
+    def _judge(book: Book, seen: Seen) -> None:
+        before, event, after, effects, now = seen
+        book.hear(event, now)
+        for effect in effects:
+            if isinstance(effect, Fire):
+                for rule in FIRED:
+                    rule(book, effect.attempt, seen)
+            elif isinstance(effect, Finish):
+                i6_one_end(book, effect, seen)
+            elif isinstance(effect, Announce):
+                i9_recovered(book, effect, seen)
+            book.keep(effect, seen)
+        if effects or before is not after:
+            i6_in_flight(book, seen)
+            i6_told(book, seen)
+            i6_in_time(book, seen)
+        nothing_forgotten(book, seen)
+
+    def started(self, now: float, forgotten: bool = False) -> None:
+        """The healer starts (anew); ``forgotten``: without its ledger."""
+        self.book.start(now)
+        if forgotten:
+            self.book.forget(now)
+
+    def ran(self, attempt: Attempt | None, id: str, node: str, now: float) -> None:
+        """A minion begins a job."""
+        i8_live(self.book, attempt, id, node, now)

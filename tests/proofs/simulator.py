@@ -1,0 +1,635 @@
+"""A site in virtual time: clusters, probes, a bus, a reactor, minions, a job cache, people, and one healer.
+
+`Site` runs the core against all of it. Everything that happens is an entry of one heap, all chance comes from one
+seed: the same seed gives the same history. Times given to `at` and `run` are seconds since the start. A cluster in
+which nothing is wrong is not probed; whatever happens to it wakes its probes.
+
+    site = Site(policy, seed=1)
+    site.at(30, site.fail, "db2", Fault.DEAD, cured_by=Action.RESTART)
+    site.run(until=120)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field
+from heapq import heappop
+from heapq import heappush
+
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Announce
+from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import Attempt
+from saltext_selfheal.healing.model import ClusterState
+from saltext_selfheal.healing.model import ClusterView
+from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Effect
+from saltext_selfheal.healing.model import Event
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Fire
+from saltext_selfheal.healing.model import Issue
+from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Missing
+from saltext_selfheal.healing.model import Observation
+from saltext_selfheal.healing.model import Observed
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Policy
+from saltext_selfheal.healing.model import Published
+from saltext_selfheal.healing.model import Replica
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Requested
+from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import Shard
+from saltext_selfheal.healing.model import Started
+from saltext_selfheal.healing.model import Table
+from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import Viewed
+from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.step import forgotten
+from saltext_selfheal.healing.step import step
+
+from .rules import Watch
+
+TICK_S = 1.0
+IDLE_TICK_S = 4.0  #: while nothing is in flight: every probe moves time on as well
+VIEW_S = 10.0
+GAP_S = 10.0  #: a loop held up for longer has to look anew
+REACTOR_AGE_S = 60.0
+START = 1_000_000.0
+AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
+
+
+@dataclass
+class Ill:
+    """A fault as it is, whatever the probes have seen of it."""
+
+    fault: Fault
+    since: float
+    cured_by: tuple[Action, ...] = ()
+    nth: int = 1  #: so many of these actions are needed
+    issue: str = ""
+    had: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What comes of an order on a minion; ``outcome`` None: it runs and never returns."""
+
+    outcome: Outcome | None = Outcome.DONE
+    takes_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Luck:
+    """How often what goes wrong. Shares of 1."""
+
+    lost: float = 0.0  #: remediation events that no reactor hears
+    tardy: float = 0.0  #: … or hears late
+    failed: float = 0.0
+    busy: float = 0.0
+    endless: float = 0.0
+    late: float = 0.0  #: jobs that return after their time
+    doubled: float = 0.0  #: events delivered twice
+    dropped: float = 0.0  #: observations that get lost
+    stale: float = 0.0  #: observations delivered late
+    crash_on_fire: float = 0.0  #: the healer dies between record and deed
+    crash_on_event: float = 0.0  #: … or before the record
+
+
+@dataclass
+class Figures:
+    """What a run amounts to."""
+
+    events: int = 0
+    fired: list[tuple[float, Action, tuple[str, ...]]] = field(default_factory=list)
+    needless: int = 0
+    on_nodes: int = 0  #: actions, counted per node
+    incidents: int = 0
+    locked: int = 0
+    crashes: int = 0
+    collisions: int = 0  #: jobs begun on a minion while another of ours still ran there
+    refused: int = 0  #: remediation events that nobody's attempt backed
+    repaired: list[tuple[Fault, float]] = field(default_factory=list)
+
+
+class Site:
+    """All of it. ``keep`` stands for the ledger: what the healer finds again after a crash."""
+
+    def __init__(
+        self,
+        *policies: Policy,
+        seed: int = 0,
+        limits: Limits | None = None,
+        luck: Luck | None = None,
+        replicas: bool = True,
+        keep: Callable[[ClusterState], ClusterState] = lambda cluster: cluster,
+        remembered: dict[str, ClusterState] | None = None,
+        lost_ledger: bool = False,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.policies = {p.name: p for p in policies}
+        self.limits, self.luck = limits or Limits(), luck or Luck()
+        self.replicas, self.keep = replicas, keep
+        self.home = {n: p for p in policies for n in p.nodes}
+        self.now = START
+        self.figures = Figures()
+        self.effects: list[tuple[float, Effect]] = []
+        self.answers: list[Answer] = []
+        self.ill: dict[str, Ill] = {}  # by node
+        self.ailing: dict[str, Ill] = {}  # by cluster
+        self.up_since: dict[str, float] = dict.fromkeys(self.home, START - 1000)
+        self.minions_down: set[str] = set()
+        self.jobs: dict[str, list[Job]] = (
+            {}
+        )  #: what becomes of a node's next jobs, before luck has a say
+        self.cache_readable = True
+        self.cache: dict[str, dict[str, tuple[Outcome, str]]] = {}
+        self.running: dict[str, set[str]] = {n: set() for n in self.home}
+        self.ran: set[tuple[str, str]] = set()
+        self.orders: dict[str, Attempt] = {}
+        self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
+        self._count = 0
+        self._told: set[tuple[str, str]] = set()
+        self._missing_at: dict[str, float] = {}
+        self._awake: set[str] = set()
+        self._polling: set[str] = set()
+        self._ticking = False
+        self._frozen_until = 0.0
+        self._inbox: list[Event] = []
+        self._asked = 0
+        self.watch = Watch(policies, self.limits, self.now)
+        self.up = False
+        found = forgotten(self.policies, self.now) if lost_ledger else remembered or {}
+        self._begin(found, lost_ledger)
+
+    # ------------------------------------------------------------ the clockwork
+
+    def at(self, t: float, do: Callable[..., None], *args, **kwargs) -> None:
+        """Do this so many seconds after the start."""
+        self._push(START + t, do, *args, **kwargs)
+
+    def _push(self, when: float, do: Callable[..., None], *args, **kwargs) -> None:
+        self._count += 1
+        heappush(self._heap, (when, self._count, do, args, kwargs))
+
+    def _later(self, seconds: float, do: Callable[..., None], *args) -> None:
+        self._push(self.now + seconds, do, *args)
+
+    def run(self, until: float) -> Site:
+        """Let it happen, up to so many seconds after the start."""
+        end = START + until
+        heap = self._heap
+        while heap and heap[0][0] <= end:
+            when, _, do, args, kwargs = heappop(heap)
+            self.now = max(self.now, when)
+            do(*args, **kwargs)
+        self.now = max(self.now, end)
+        return self
+
+    @property
+    def elapsed(self) -> float:
+        return self.now - START
+
+    # ------------------------------------------------------------ what happens to the databases
+
+    def fail(
+        self,
+        node: str,
+        fault: Fault,
+        cured_by: Action | tuple[Action, ...] = (),
+        nth: int = 1,
+        for_s: float | None = None,
+    ) -> None:
+        """A node falls ill; what it had before is forgotten."""
+        cures = (cured_by,) if isinstance(cured_by, Action) else tuple(cured_by)
+        ill = self.ill[node] = Ill(fault, self.now, cures, nth)
+        if for_s is not None:
+            self._later(for_s, self._mend_if, node, ill)
+        self._wake(self.home[node].name)
+
+    def ail(
+        self,
+        cluster: str,
+        fault: Fault,
+        cured_by: Action | tuple[Action, ...] = (),
+        nth: int = 1,
+        for_s: float | None = None,
+        issue: str = "",
+    ) -> None:
+        """A cluster as a whole falls ill."""
+        cures = (cured_by,) if isinstance(cured_by, Action) else tuple(cured_by)
+        ill = self.ailing[cluster] = Ill(fault, self.now, cures, nth, issue)
+        if for_s is not None:
+            self._later(for_s, self._ease_if, cluster, ill)
+        self._wake(cluster)
+
+    def mend(self, node: str) -> None:
+        if self.ill.pop(node, None):
+            self.up_since[node] = self.now
+        self._wake(self.home[node].name)
+
+    def _mend_if(self, node: str, ill: Ill) -> None:
+        if self.ill.get(node) is ill:
+            self.mend(node)
+
+    def _ease_if(self, cluster: str, ill: Ill) -> None:
+        if self.ailing.get(cluster) is ill:
+            del self.ailing[cluster]
+
+    def minion(self, node: str, up: bool) -> None:
+        (self.minions_down.discard if up else self.minions_down.add)(node)
+
+    def read_cache(self, readable: bool) -> None:
+        self.cache_readable = readable
+
+    # ------------------------------------------------------------ what people and applications do
+
+    def order(self, verb: Verb, **what) -> None:
+        """An operator's command."""
+        self._asked += 1
+        self.deliver(Commanded(Command(f"c{self._asked}", verb, "op", **what)))
+        for name in self.policies:
+            self._wake(name)
+
+    def ask(self, cluster: str, action: str = "highstate", nodes: tuple[str, ...] = ()) -> None:
+        """An application's request."""
+        self._asked += 1
+        request = Request(f"r{self._asked}", cluster, action, nodes, "", "test", "app")
+        self.deliver(Requested(request))
+        if cluster in self.policies:
+            self._wake(cluster)
+
+    def forge(self, id: str) -> None:
+        """A remediation event that the healer did not fire."""
+        self._react(id)
+
+    # ------------------------------------------------------------ what happens to the healer
+
+    def crash(self, down_s: float = 5.0, lost_ledger: bool = False) -> None:
+        """It dies now, and is back after so long."""
+        if not self.up:
+            return
+        self.up = False
+        self.figures.crashes += 1
+        self._later(down_s, self._return, lost_ledger)
+
+    def freeze(self, for_s: float) -> None:
+        """Its loop, or its whole machine, stands still."""
+        self._frozen_until = self.now + for_s
+        self._later(for_s, self._thaw, for_s)
+
+    def _thaw(self, for_s: float) -> None:
+        if self.now < self._frozen_until:
+            return
+        waiting, self._inbox = self._inbox, []
+        for event in waiting:
+            self.deliver(event)
+        if self.up:
+            self._feed(Started() if for_s > GAP_S else Tick())
+
+    def _return(self, lost_ledger: bool) -> None:
+        kept = {n: self.keep(c) for n, c in self.state.clusters.items()}
+        if lost_ledger:  # numbers begin anew, under JIDs of their own
+            self.cache, self.ran = {}, set()
+        self._begin(forgotten(self.policies, self.now) if lost_ledger else kept, lost_ledger)
+        waiting, self._inbox = self._inbox, []
+        for event in waiting:
+            self.deliver(event)
+
+    def _begin(self, found: dict[str, ClusterState], lost_ledger: bool) -> None:
+        self.up = True
+        self._told.clear()
+        self.watch.started(self.now, lost_ledger)
+        state, effects = begin(self.policies, self.limits, found, self.now)
+        self.state = state
+        self.watch.see(state, None, state, effects, self.now)
+        self._carry_out(effects)
+        for name in self.policies:
+            self._wake(name)
+
+    # ------------------------------------------------------------ probes
+
+    def _wake(self, cluster: str) -> None:
+        if cluster not in self._awake:
+            self._awake.add(cluster)
+            poll_s = self.policies[cluster].poll_s
+            for node in self.policies[cluster].nodes:
+                if node not in self._polling:
+                    self._polling.add(node)
+                    self._later(poll_s * self.random.random(), self._poll, node)
+            if cluster not in self._polling:
+                self._polling.add(cluster)
+                self._later(poll_s * (1 + self.random.random()), self._view, cluster)
+        if not self._ticking:
+            self._ticking = True
+            self._later(TICK_S, self._tick)
+
+    def _calm(self, name: str) -> bool:
+        """Nothing is wrong, nothing is believed to be, and the healer has seen enough."""
+        cluster = self.state.clusters[name]
+        return (
+            self.up
+            and not cluster.incidents
+            and name not in self.ailing
+            and not cluster.ailments
+            and not cluster.late
+            and cluster.attempt is None
+            and all(n not in self.ill for n in cluster.nodes)
+            and all(n.polls >= 3 and n.well for n in cluster.nodes.values())
+            and self.now - self.state.started_at > 20.0
+        )
+
+    def _poll(self, node: str) -> None:
+        policy = self.home[node]
+        if self._calm(policy.name):
+            self._awake.discard(policy.name)
+        if policy.name not in self._awake:
+            self._polling.discard(node)
+            return
+        ill = self.ill.get(node)
+        fault = ill.fault if ill else None
+        evidence = "answers" if fault is None else fault.value
+        seen = Observed(
+            Observation(
+                policy.name, node, fault, evidence, 0.001, f"id-{node}", f"{node}_srv", "2.4"
+            )
+        )
+        luck, chance = self.luck, self.random.random
+        if not self._happens(luck.dropped):
+            if self._happens(luck.stale):
+                self._later(3.0 * chance(), self.deliver, seen)
+            else:
+                self.deliver(seen)
+        waits_s = policy.timeout_s if fault in (Fault.HUNG, Fault.UNREACHABLE) else 0.0
+        self._later(policy.poll_s * (0.9 + 0.2 * chance()) + waits_s, self._poll, node)
+
+    def _view(self, name: str) -> None:
+        if name not in self._awake:
+            self._polling.discard(name)
+            return
+        policy = self.policies[name]
+        answering = [n for n in policy.nodes if n not in self.ill]
+        if answering:
+            self.deliver(Viewed(self._tables(policy, answering)))
+        self._later(VIEW_S * (0.9 + 0.2 * self.random.random()), self._view, name)
+
+    def _tables(self, policy: Policy, answering: list[str]) -> ClusterView:
+        """One table with a replica everywhere, and one with three."""
+        ailing = self.ailing.get(policy.name)
+        ready = {
+            n
+            for n in policy.nodes
+            if (n not in self.ill or self.ill[n].fault not in AWAY)
+            and self.now - self.up_since[n] > 3.0
+        }
+
+        def table(name: str, nodes: tuple[str, ...]) -> Table:
+            replicas = tuple(
+                Replica(f"{n}_srv", "ready" if n in ready else "disconnected", True) for n in nodes
+            )
+            up = 2 * sum(r.state == "ready" for r in replicas) > len(nodes)
+            if ailing and ailing.fault is Fault.UNAVAILABLE:
+                up = False
+            shards = (Shard((f"{nodes[0]}_srv",), replicas),) if self.replicas else ()
+            return Table(name, up, up, up, shards)
+
+        servers = frozenset(f"id-{n}" for n in answering)
+        apart = ailing is not None and ailing.fault is Fault.PARTITIONED
+        connected = {n: frozenset({f"id-{n}"}) if apart else servers for n in answering}
+        issues = (Issue(ailing.issue, "so it is", False),) if ailing and ailing.issue else ()
+        tables = (table("a.everywhere", policy.nodes), table("a.few", policy.nodes[:3]))
+        return ClusterView(
+            policy.name, answering[0], ViewStatus.KNOWN, "", tables, issues, connected, {}
+        )
+
+    # ------------------------------------------------------------ the healer's loop
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event over, as luck has it."""
+        if not self.up or self.now < self._frozen_until:
+            if isinstance(event, Commanded | Requested) or self.up:
+                self._inbox.append(event)
+            return
+        self._feed(event)
+        once = isinstance(event, Commanded | Requested)  # so the inbox gives them
+        if self.up and not once and self._happens(self.luck.doubled):
+            self._feed(event)
+
+    def _happens(self, share: float) -> bool:
+        return bool(share) and self.random.random() < share
+
+    def _feed(self, event: Event) -> None:
+        before, luck = self.state, self.luck
+        if self._happens(luck.crash_on_event):
+            if isinstance(event, Commanded | Requested):
+                self._inbox.append(event)
+            self.crash(1.0 + 30.0 * self.random.random())
+            return
+        self.figures.events += 1
+        after, effects = step(before, event, self.now)
+        self.state = after
+        self.watch.see(before, event, after, effects, self.now)
+        if effects:
+            fires = any(isinstance(e, Fire) for e in effects)
+            if fires and self._happens(luck.crash_on_fire):
+                self._note(effects)
+                self.crash(1.0 + 60.0 * self.random.random())
+                return
+            self._carry_out(effects)
+
+    def _note(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            self.effects.append((self.now, effect))
+            if isinstance(effect, Fire):
+                self.orders[effect.attempt.id] = effect.attempt
+                if effect.attempt.firings == 1 and effect.attempt.action is not Action.LOOK:
+                    self._count_fire(effect.attempt)
+            elif isinstance(effect, Announce):
+                self.figures.incidents += effect.said == "open" and not effect.incident.attempts
+                self.figures.locked += effect.said == "locked"
+            elif isinstance(effect, Answer):
+                self.answers.append(effect)
+
+    def _count_fire(self, attempt: Attempt) -> None:
+        self.figures.fired.append((self.now, attempt.action, attempt.nodes))
+        incident = next(
+            i for i in self.state.clusters[attempt.cluster].incidents if i.id == attempt.incident
+        )
+        if incident.fault is Fault.REQUESTED:
+            return
+        for node in attempt.nodes:
+            self.figures.on_nodes += 1
+            ill = self.ill.get(node) or self.ailing.get(attempt.cluster)
+            if ill is None or not cures(ill, attempt.action):
+                self.figures.needless += 1
+
+    def _carry_out(self, effects: tuple[Effect, ...]) -> None:
+        self._note(effects)
+        for effect in effects:
+            if isinstance(effect, Fire):
+                chance = self.random.random()
+                if chance < self.luck.lost:
+                    continue
+                late_s = (
+                    70.0 * self.random.random()
+                    if chance < self.luck.lost + self.luck.tardy
+                    else 0.0
+                )
+                self._later(0.05 + late_s, self._react, effect.attempt.id)
+
+    def _tick(self) -> None:
+        if not self._awake:
+            self._ticking = False
+            return
+        if self.up and self.now >= self._frozen_until:
+            self._feed(Tick())
+            if self.up and self.cache_readable:
+                self._read_jobs()
+        in_flight = any(c.attempt or c.late for c in self.state.clusters.values())
+        self._later(TICK_S if in_flight else IDLE_TICK_S, self._tick)
+
+    # ------------------------------------------------------------ reactor, minions, job cache
+
+    def _in_flight(self, id: str) -> Attempt | None:
+        for cluster in self.state.clusters.values():
+            for attempt in (cluster.attempt, cluster.look):
+                if attempt is not None and attempt.id == id:
+                    return attempt
+        return None
+
+    def _react(self, id: str) -> None:
+        """The reactor believes no event: it asks what is in flight under this name."""
+        attempt = self._in_flight(id)
+        if attempt is None or self.now - attempt.fired_at >= REACTOR_AGE_S:
+            self.figures.refused += 1
+            return
+        self.cache.setdefault(id, {})
+        for node in attempt.nodes:
+            if node not in self.minions_down and (id, node) not in self.ran:
+                self.ran.add((id, node))  # a minion runs a JID once
+                self.watch.ran(attempt, id, node, self.now)
+                self._start_job(attempt, node)
+
+    def _start_job(self, attempt: Attempt, node: str) -> None:
+        id = attempt.id
+        if attempt.action is Action.LOOK:
+            runs = attempt.of in self.running[node]
+            said = "the job still runs" if runs else "the job does not run"
+            outcome = Outcome.BUSY if runs else Outcome.DONE
+            self._later(0.2, self._store, id, node, outcome, said)
+            return
+        job = self._job(attempt, node)
+        if self.running[node]:
+            self.figures.collisions += 1
+            if attempt.action is Action.HIGHSTATE:
+                job = Job(Outcome.BUSY, 0.3)
+        if job.outcome is Outcome.BUSY:
+            self._later(0.3, self._store, id, node, Outcome.BUSY, "is running as PID 1")
+            return
+        self.running[node].add(id)
+        if job.outcome is not None:
+            self._later(job.takes_s, self._end_job, attempt, node, job.outcome)
+
+    def _job(self, attempt: Attempt, node: str) -> Job:
+        if self.jobs.get(node):
+            return self.jobs[node].pop(0)
+        luck, chance = self.luck, self.random.random()
+        takes_s = 0.5 + 8.0 * self.random.random()
+        for share, job in (
+            (luck.failed, Job(Outcome.FAILED, takes_s)),
+            (luck.busy, Job(Outcome.BUSY)),
+            (luck.endless, Job(None)),
+            (luck.late, Job(Outcome.DONE, self.home[node].attempt_timeout_s * 1.5)),
+        ):
+            if chance < share:
+                return job
+            chance -= share
+        return Job(Outcome.DONE, takes_s)
+
+    def _end_job(self, attempt: Attempt, node: str, outcome: Outcome) -> None:
+        self.running[node].discard(attempt.id)
+        if outcome is Outcome.DONE:
+            self._cure(attempt, node)
+        self._store(attempt.id, node, outcome, "")
+
+    def _cure(self, attempt: Attempt, node: str) -> None:
+        action = attempt.action
+        ill = self.ill.get(node)
+        if ill is not None:
+            if cures(ill, action):
+                ill.had += 1
+                if ill.had >= ill.nth:
+                    self.figures.repaired.append((ill.fault, self.now - ill.since))
+                    self.mend(node)
+        elif action is Action.RESTART:  # it served
+            self.fail(node, Fault.DEAD, for_s=2.0)
+        name = attempt.cluster
+        ailing = self.ailing.get(name)
+        if ailing is not None and action in ailing.cured_by:
+            ailing.had += 1
+            if ailing.had >= ailing.nth:
+                self.figures.repaired.append((ailing.fault, self.now - ailing.since))
+                del self.ailing[name]
+
+    def kill_job(self, node: str) -> None:
+        """A person ends what runs there."""
+        self.running[node].clear()
+
+    def _store(self, id: str, node: str, outcome: Outcome, detail: str) -> None:
+        self.cache.setdefault(id, {})[node] = (outcome, detail)
+
+    def _read_jobs(self) -> None:
+        for cluster in tuple(self.state.clusters.values()):
+            watched = (cluster.attempt, cluster.look, *(one.attempt for one in cluster.late))
+            for attempt in watched:
+                if attempt is None:
+                    continue
+                found = self.cache.get(attempt.id)
+                if found is None:
+                    self.deliver(Missing(attempt.id))
+                    continue
+                self._tell(attempt.id, "", Published(attempt.id))
+                for node, (outcome, detail) in tuple(found.items()):
+                    self._tell(attempt.id, node, Returned(attempt.id, node, outcome, detail))
+
+    def _tell(self, id: str, what: str, event: Event) -> None:
+        if (id, what) not in self._told and self.up:
+            self._told.add((id, what))
+            self.deliver(event)
+
+    # ------------------------------------------------------------ the end
+
+    def calm_down(self, within_s: float = 5000.0) -> Site:
+        """Nothing goes wrong any more: what can be healed must be healed, or locked and announced."""
+        self.luck = Luck()
+        self.minions_down.clear()
+        self.cache_readable = True
+        for node in self.running:
+            self.kill_job(node)
+        self.order(Verb.RESUME)
+        end = self.elapsed + within_s
+        while self.elapsed < end and self._unsettled():
+            self.run(self.elapsed + 30.0)
+        return self
+
+    def _unsettled(self) -> bool:
+        return not self.up or not all(self._settled(c) for c in self.state.clusters.values())
+
+    def _settled(self, cluster: ClusterState) -> bool:
+        """Well, or given up, and said so."""
+        told = {(n, i.fault) for i in cluster.incidents for n in i.nodes}
+        waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
+        return all(
+            i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
+            for i in cluster.incidents
+        ) and all((n, self.ill[n].fault) in told for n in cluster.nodes if n in self.ill)
+
+
+def cures(ill: Ill, action: Action) -> bool:
+    return action in ill.cured_by or (action is Action.START and Action.RESTART in ill.cured_by)

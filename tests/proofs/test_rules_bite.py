@@ -1,0 +1,403 @@
+"""Each rule refuses a transition that was made wrong by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Announce
+from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import Attempt
+from saltext_selfheal.healing.model import ClusterState
+from saltext_selfheal.healing.model import ClusterView
+from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Finish
+from saltext_selfheal.healing.model import Fire
+from saltext_selfheal.healing.model import Incident
+from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import NodeState
+from saltext_selfheal.healing.model import Observation
+from saltext_selfheal.healing.model import Observed
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Policy
+from saltext_selfheal.healing.model import Replica
+from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Shard
+from saltext_selfheal.healing.model import State
+from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.model import Table
+from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import Viewed
+from saltext_selfheal.healing.model import ViewStatus
+
+from .rules import Broken
+from .rules import Watch
+
+NODES = ("n1", "n2", "n3")
+POLICY = Policy(
+    "c",
+    NODES,
+    "n*",
+    confirm_s=dict.fromkeys(Fault, 3.0),
+    poll_s=1.0,
+    timeout_s=1.0,
+    budget_attempts=2,
+)
+
+
+class Hand:
+    """States and effects made by hand, and a watch that has seen a minute of health."""
+
+    def __init__(self, policy: Policy = POLICY, limits: Limits | None = None) -> None:
+        self.now = 1000.0
+        self.watch = Watch([policy], limits or Limits(), self.now)
+        incident = Incident(
+            "c-1", "c", Fault.AUTH, NODES[:1], Phase.OPEN, 1060.0, 1060.0, (Step(Action.HIGHSTATE),)
+        )
+        cluster = ClusterState("c", dict.fromkeys(NODES, NodeState()), incidents=(incident,))
+        self.state = State({"c": policy}, limits or Limits(), {"c": cluster}, self.now)
+        for _ in range(60):
+            self.now += 1.0
+            self.probe()
+
+    def see(self, *effects, event=None, **changes) -> None:
+        """One transition: these effects, and the cluster changed so."""
+        cluster = replace(self.state.clusters["c"], **changes)
+        after = replace(self.state, clusters={"c": cluster})
+        before, self.state = self.state, after
+        self.watch.see(before, event or Tick(), after, effects, self.now)
+
+    def probe(self, *nodes: str, fault: Fault | None = None) -> None:
+        for node in nodes or NODES:
+            self.see(event=Observed(Observation("c", node, fault, "", 0.0, node, node)))
+
+    def incident(self, **changes) -> Incident:
+        return replace(self.state.clusters["c"].incidents[0], **changes)
+
+    def attempt(self, number: int = 1, **changes) -> Attempt:
+        values = {
+            "id": f"c-1.{number}",
+            "cluster": "c",
+            "incident": "c-1",
+            "action": Action.HIGHSTATE,
+            "nodes": NODES[:1],
+            "step": 0,
+            "decided_at": self.now,
+            "fired_at": self.now,
+        }
+        return Attempt(**{**values, **changes})
+
+    def fire(self, attempt: Attempt) -> None:
+        self.see(Fire(attempt), attempt=attempt)
+
+    def finish(self, attempt: Attempt, outcome: Outcome = Outcome.DONE) -> None:
+        self.see(Finish(attempt, outcome, ""), attempt=None)
+        self.now += 1.0
+        self.probe()
+
+    def order(self, verb: Verb, **what) -> None:
+        command = Command("x", verb, "op", **what)
+        self.see(Answer(command, Reply.ACCEPTED, ""), event=Commanded(command))
+
+
+@pytest.fixture
+def hand() -> Hand:
+    return Hand()
+
+
+def breaks(rule: str):
+    return pytest.raises(Broken, match=f"^{rule} at ")
+
+
+def test_what_is_right_passes(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    hand.finish(attempt)
+    again = hand.attempt(2)
+    hand.fire(again)
+    hand.watch.ran(again, again.id, "n1", hand.now)
+
+
+def test_i1_a_second_attempt_in_flight(hand):
+    hand.fire(hand.attempt())
+    with breaks("I1"):
+        hand.fire(hand.attempt(2, nodes=("n2",)))
+
+
+def test_i1_fired_again_after_its_end(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    hand.finish(attempt)
+    with breaks("I1"):
+        hand.fire(replace(attempt, firings=2))
+
+
+def test_i1_fired_again_elsewhere(hand):
+    hand.fire(hand.attempt())
+    with breaks("I1"):
+        hand.fire(hand.attempt(firings=2, nodes=("n2",)))
+
+
+def test_i1_several_nodes_of_which_one_serves(hand):
+    hand.probe("n1", fault=Fault.DEAD)
+    with breaks("I1"):
+        hand.fire(hand.attempt(nodes=("n1", "n2")))
+
+
+def test_i1_the_next_node_before_anybody_looked_at_the_last(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    hand.now += 5.0
+    hand.see(Finish(attempt, Outcome.DONE, ""), attempt=None)
+    with breaks("I1"):
+        hand.fire(hand.attempt(2, nodes=("n2",)))
+
+
+def test_i1_a_look_for_nothing(hand):
+    with breaks("I1"):
+        hand.fire(hand.attempt(action=Action.LOOK, of="c-1.7"))
+
+
+def test_i1_the_first_attempt_on_dead_nodes_does_not_wait_for_the_suspected(hand):
+    hand.probe("n1", fault=Fault.DEAD)
+    hand.now += 3.0
+    incident = hand.incident(fault=Fault.DEAD, opened_at=hand.now)
+    hand.see(incidents=(incident,))
+    hand.probe("n1", "n2", fault=Fault.DEAD)
+    with breaks("I1"):
+        hand.fire(hand.attempt())
+
+
+def _view(*ready: str) -> Viewed:
+    replicas = tuple(Replica(n, "ready" if n in ready else "disconnected", True) for n in NODES)
+    table = Table("a.b", True, True, False, (Shard(("n1",), replicas),))
+    return Viewed(ClusterView("c", "n1", ViewStatus.KNOWN, "", (table,)))
+
+
+def test_i2_a_shard_would_lose_its_majority(hand):
+    hand.see(event=_view("n1", "n2"))
+    with breaks("I2"):
+        hand.fire(hand.attempt())
+
+
+def test_i2_a_replica_that_does_not_answer_counts_as_away(hand):
+    hand.see(event=_view(*NODES))
+    hand.probe("n3", fault=Fault.HUNG)
+    with breaks("I2"):
+        hand.fire(hand.attempt())
+
+
+def test_i2_what_is_lost_already_may_be_restarted(hand):
+    hand.see(event=_view("n1", "n2"))
+    hand.see(incidents=(hand.incident(fault=Fault.HUNG),))
+    hand.probe("n1", fault=Fault.HUNG)
+    with breaks("I2"):  # one late answer proves nothing
+        hand.fire(hand.attempt(action=Action.RESTART))
+    hand.see(attempt=None)
+    hand.now += 3.0
+    hand.probe("n1", fault=Fault.HUNG)
+    hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i3_one_attempt_too_many(hand):
+    for number in (1, 2):
+        hand.fire(hand.attempt(number))
+        hand.finish(hand.attempt(number), Outcome.FAILED)
+    with breaks("I3"):
+        hand.fire(hand.attempt(3))
+
+
+def test_i3_lost_and_busy_cost_nothing_and_an_acknowledgement_gives_one(hand):
+    for number, outcome in enumerate((Outcome.LOST, Outcome.BUSY, Outcome.DONE, Outcome.DONE)):
+        hand.fire(hand.attempt(number))
+        hand.finish(hand.attempt(number, decided_at=hand.now), outcome)
+    hand.order(Verb.ACK, incident="c-1")
+    hand.fire(hand.attempt(8))
+    hand.finish(hand.attempt(8))
+    with breaks("I3"):
+        hand.fire(hand.attempt(9))
+
+
+def test_i3_one_attempt_too_many_over_all_clusters():
+    hand = Hand(replace(POLICY, budget_attempts=0), Limits(1, 3600.0, 0.0))
+    hand.fire(hand.attempt())
+    hand.finish(hand.attempt())
+    with breaks("I3"):
+        hand.fire(hand.attempt(2))
+
+
+def test_i4_another_incident_does_not_wait(hand):
+    hand.fire(hand.attempt())
+    hand.now += 100.0  # counted from the end, not from here
+    hand.finish(hand.attempt())
+    hand.now += 100.0
+    other = hand.incident(id="c-2")
+    hand.see(incidents=(hand.incident(), other))
+    with breaks("I4"):
+        hand.fire(hand.attempt(id="c-2.1", incident="c-2"))
+
+
+def test_i5_paused(hand):
+    hand.order(Verb.PAUSE, cluster="c", for_s=10.0)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_locked(hand):
+    lock = hand.incident(id="c-2", phase=Phase.LOCKED)
+    hand.see(Announce(lock, "locked", ""), incidents=(hand.incident(), lock))
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_flapping(hand):
+    with breaks("I5"):
+        attempt = hand.attempt()
+        nodes = {**dict.fromkeys(NODES, NodeState()), "n1": NodeState(flapping=True)}
+        hand.see(Fire(attempt), attempt=attempt, nodes=nodes)
+
+
+def test_i5_warming_up(hand):
+    hand.watch.started(hand.now)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+@pytest.mark.parametrize("mode", [Mode.OFF, Mode.SHADOW, Mode.APPROVE])
+def test_i5_not_allowed_to_act(mode):
+    hand = Hand(replace(POLICY, mode=mode))
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_the_step_is_more_careful_than_its_cluster(hand):
+    hand.see(incidents=(hand.incident(steps=(Step(Action.HIGHSTATE, 0.0, Mode.SHADOW),)),))
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_approved_is_allowed():
+    hand = Hand(replace(POLICY, mode=Mode.APPROVE))
+    hand.order(Verb.APPROVE, incident="c-1")
+    hand.fire(hand.attempt())
+
+
+def test_i5_blind(hand):
+    hand.probe(*NODES, fault=Fault.UNREACHABLE)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_the_healers_own_side_failed(hand):
+    hand.see(event=Observed(Observation("c", "n1", None, "no sockets left", ours=True)))
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i6_an_attempt_ends_twice(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    hand.finish(attempt)
+    with breaks("I6"):
+        hand.finish(attempt)
+
+
+def test_i6_an_attempt_begins_twice(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    hand.finish(attempt)
+    with breaks("I6"):
+        hand.fire(attempt)
+
+
+def test_i6_an_attempt_is_forgotten(hand):
+    hand.fire(hand.attempt())
+    with breaks("I6"):
+        hand.see(attempt=None)
+
+
+def test_i6_an_incident_vanishes(hand):
+    with breaks("I6"):
+        hand.see(incidents=())
+
+
+def test_i6_an_incident_locks_in_silence(hand):
+    with breaks("I6"):
+        hand.see(incidents=(hand.incident(phase=Phase.LOCKED),))
+
+
+def test_i6_a_lock_opens_by_itself(hand):
+    lock = hand.incident(phase=Phase.LOCKED)
+    hand.see(Announce(lock, "locked", ""), incidents=(lock,))
+    with breaks("I6"):
+        hand.see(incidents=(hand.incident(phase=Phase.OPEN),))
+
+
+def test_i6_an_attempt_that_never_ends(hand):
+    hand.fire(hand.attempt())
+    hand.see(incidents=(hand.incident(phase=Phase.REMEDIATING),))
+    hand.now += 5000.0
+    with breaks("I6"):
+        hand.see(event=Tick(), viewed_at=hand.now)
+
+
+def test_i6_nobody_tells_of_a_fault(hand):
+    hand.probe("n2", fault=Fault.DEAD)
+    hand.now += 3.0
+    with breaks("I6"):
+        hand.probe("n2", fault=Fault.DEAD)
+
+
+@pytest.mark.parametrize("nodes", [(), ("n9",), ("n1", "n1"), ("*",)])
+def test_i7_a_wrong_target(hand, nodes):
+    with breaks("I7"):
+        hand.fire(hand.attempt(nodes=nodes))
+
+
+def test_i7_outside_the_pattern():
+    hand = Hand(replace(POLICY, minions="m*"))
+    with breaks("I7"):
+        hand.fire(hand.attempt())
+
+
+def test_i8_nothing_of_that_name(hand):
+    with breaks("I8"):
+        hand.watch.ran(None, "c-1.1", "n1", hand.now)
+
+
+def test_i8_too_old_or_on_another_node(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    with breaks("I8"):
+        hand.watch.ran(attempt, attempt.id, "n2", hand.now)
+    with breaks("I8"):
+        hand.watch.ran(attempt, attempt.id, "n1", hand.now + 60.0)
+
+
+def test_i9_resolved_because_the_job_says_so(hand):
+    hand.probe("n1", fault=Fault.AUTH)
+    hand.now += 1.0
+    hand.probe("n1")
+    hand.now += 5.0
+    with breaks("I9"):
+        hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "resolved", ""), incidents=())
+
+
+def test_i9_resolved_while_it_shows(hand):
+    hand.probe("n1", fault=Fault.AUTH)
+    with breaks("I9"):
+        hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "resolved", ""), incidents=())
+
+
+def test_i10_it_acts_without_its_memory(hand):
+    hand.watch.started(hand.now, forgotten=True)
+    for _ in range(20):
+        hand.now += 60.0
+        hand.probe()
+    with breaks("I10"):
+        hand.fire(hand.attempt())
