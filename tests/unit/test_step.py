@@ -715,3 +715,13 @@ def test_a_request_that_was_held_on_its_way_expires():
     world.pass_time(2100)
     assert world.fired == [("highstate", ("db1",))]
     assert world.said[-1] == ("runbook-1", "resolved")
+
+
+def test_closed_tables_stay_unavailable_across_a_start_of_the_healer():
+    closed = (table(reads=False, writes=False),)
+    settings = policy(settle_s=45.0, stable_s=30.0)
+    world = World(settings).warm()
+    world.pass_time(90, tables=closed)
+    again = World(settings, remembered=world.state.clusters, now=world.now + 1)
+    again.pass_time(40, tables=closed)
+    assert ("runbook-1", "resolved") not in again.said

@@ -157,7 +157,8 @@ def _few(told: list[str]) -> str:
 def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds) -> str:
     """Tables that are not ready although every node answers and has had time to settle; empty if none.
 
-    A node that is away or young keeps the verdict from arising. It does not end one: only ready tables do.
+    A node that is away or young keeps the verdict from arising. It does not end one, not even across a start of the
+    healer: only ready tables do.
     """
     told = []
     for table in seen.tables:
@@ -167,7 +168,8 @@ def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: 
             word for word, ready in (("reads", table.reads), ("writes", table.writes)) if not ready
         ]
         told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
-    if named(Fault.UNAVAILABLE) not in cluster.ailments:
+    stands = any(i.fault is Fault.UNAVAILABLE for i in cluster.incidents)
+    if not stands and named(Fault.UNAVAILABLE) not in cluster.ailments:
         for node in cluster.nodes.values():
             if node.fault is not None or node.since is None:
                 return ""  # that node's fault explains it
