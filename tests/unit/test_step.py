@@ -686,3 +686,20 @@ def test_a_minion_outside_the_pattern_is_never_a_target():
     world.pass_time(30)
     assert world.fired == []
     assert "not allowed by minions 'db*'" in world.last_said().why
+
+
+def test_an_empty_target_is_no_target():
+    world = World().warm()
+    world.ask("highstate")
+    intent = gates.Intent("runbook", world.cluster.incidents[0], Step(Action.HIGHSTATE), ())
+    gate = gates.target(world.state, intent, world.now)
+    assert (gate.open, gate.why) == (False, "no node is left to act on")
+
+
+def test_several_nodes_that_may_serve_are_never_named_together():
+    world = World().warm()
+    world.ask("highstate")
+    incident = world.cluster.incidents[0]
+    intent = gates.Intent("runbook", incident, Step(Action.HIGHSTATE), ("db1", "db2"))
+    gate = gates.one_at_a_time(world.state, intent, world.now)
+    assert (gate.open, gate.why) == (False, "several nodes that may serve are named")
