@@ -99,7 +99,7 @@ class Case:
     bug: str = ""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C where it is
     """A key that stands twice would silently lose its first value."""
 
 

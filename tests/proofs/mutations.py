@@ -142,10 +142,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if False:",
     ),
     Mutation(
-        "I2: what needs a hung node is not taken for lost (gate quorum)",
+        "I2: what needs a node that does not answer is not taken for lost (gate quorum)",
         "gates.py",
-        "    serving = [n for n in intent.nodes if cluster.nodes[n].fault not in AWAY]",
-        "    serving = list(intent.nodes)",
+        "            gone = node is not None and node.confirmed and node.fault in AWAY",
+        "            gone = False",
+    ),
+    Mutation(
+        "I2: a hung node counts as serving (gate quorum)",
+        "gates.py",
+        "AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})",
+        "AWAY = frozenset({Fault.DEAD, Fault.UNREACHABLE})",
     ),
     # ------------------------------------------------------------ I3: the budget
     Mutation(

@@ -10,8 +10,11 @@ from saltext_selfheal.healing.model import Step
 from tests.proofs import golden
 from tests.unit.world import World
 
-FILES = sorted(golden.CASES.glob("*.yaml"))
-CASES = {path.stem: golden.load(path) for path in FILES}
+CASES = {path.stem: golden.load(path) for path in sorted(golden.CASES.glob("*.yaml"))}
+#: The short ones first: what is wrong shows sooner.
+FILES = sorted(
+    golden.CASES.glob("*.yaml"), key=lambda path: (CASES[path.stem].timeline[-1][0], path.stem)
+)
 
 
 def marks(case):
