@@ -360,7 +360,7 @@ class World:
                     if node.fault
                     else age(node.since, policy.stable_s * bool(cluster.incidents))
                 ),
-                age(node.ill_since, POLL_S),
+                tuple((fault.value, age(at, POLL_S)) for fault, at in sorted(node.seen)),
                 node.confirmed,
                 min(node.polls, 3),
                 age(node.at, 31.0),

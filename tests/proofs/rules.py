@@ -59,7 +59,7 @@ class Sighting(NamedTuple):
 
     fault: Fault | None
     since: float  #: the same answer since then
-    ill_since: float | None
+    first: dict  #: fault → its first sight in this illness
     at: float
     polls: int  #: since the healer started
     decided: bool  #: a fault that was seen for as long as asked
@@ -144,15 +144,16 @@ class Book:
         # What was seen before a start of the healer counts no longer.
         known = old is not None and old.polls > 0
         since = old.since if known and old.fault is seen.fault else now
-        ill_since = None
+        first = {}
         if seen.fault is not None:
-            ill_since = now if old is None or old.ill_since is None else old.ill_since
+            first = {seen.fault: now, **(old.first if known else {})}
         longest_s = max(policy.confirm_s.values(), default=0.0)
         decided = seen.fault is not None and (
-            now - since >= policy.confirm_s.get(seen.fault, 0.0) or now - ill_since >= longest_s
+            now - since >= policy.confirm_s.get(seen.fault, 0.0)
+            or now - first[seen.fault] >= longest_s
         )
         polls = old.polls + 1 if old else 1
-        self.sighted[seen.node] = Sighting(seen.fault, since, ill_since, now, polls, decided)
+        self.sighted[seen.node] = Sighting(seen.fault, since, first, now, polls, decided)
 
     def keep(self, effect: Effect, seen: Seen) -> None:
         """What has been done, after it was judged."""

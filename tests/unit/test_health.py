@@ -90,8 +90,17 @@ COMES_AND_GOES = [None, Fault.DEAD] * 3
 
 
 def test_a_node_that_comes_and_goes_is_flapping():
-    assert after(*COMES_AND_GOES[:4]).flapping is False  # three changes
-    assert after(*COMES_AND_GOES[:5]).flapping is True  # four
+    # The first fault is none of them: a recovery that nobody made, and the fault after it.
+    assert after(*COMES_AND_GOES[:5]).flapping is False  # three changes
+    assert after(*COMES_AND_GOES[:6]).flapping is True  # four
+
+
+def test_a_node_that_dies_after_each_repair_does_not_flap():
+    node = NodeState()
+    for _ in range(6):
+        node = after(Fault.DEAD, node=node)
+        node = after(None, node=node, acted_on=True)
+    assert node.changes == ()
 
 
 def test_flapping_is_about_time_and_not_about_samples():

@@ -92,6 +92,14 @@ def test_a_node_that_is_away_is_no_replica_that_is_ready():
     )
 
 
+def test_what_has_lost_its_majority_already_cannot_lose_it_again():
+    away = {"db1": Fault.UNREACHABLE, "db3": Fault.UNREACHABLE}
+    world = broken("db2", Fault.SLOW, table(ready=THREE), others=away)
+    world.pass_time(5, tables=(table(ready=THREE),))
+    slow = next(i for i in world.cluster.incidents if i.fault is Fault.SLOW)
+    assert quorum_of(world, slow).open
+
+
 def test_without_a_recent_map_one_node_at_a_time_and_only_if_the_others_are_well():
     world = World(policy(escalation=STEPS)).warm()
     world.break_("db2", fault=Fault.SLOW)

@@ -725,3 +725,20 @@ def test_closed_tables_stay_unavailable_across_a_start_of_the_healer():
     again = World(settings, remembered=world.state.clusters, now=world.now + 1)
     again.pass_time(40, tables=closed)
     assert ("runbook-1", "resolved") not in again.said
+
+
+def test_an_empty_target_is_no_target():
+    world = World().warm()
+    world.ask("highstate")
+    intent = gates.Intent("runbook", world.cluster.incidents[0], Step(Action.HIGHSTATE), ())
+    gate = gates.target(world.state, intent, world.now)
+    assert (gate.open, gate.why) == (False, "no node is left to act on")
+
+
+def test_several_nodes_that_may_serve_are_never_named_together():
+    world = World().warm()
+    world.ask("highstate")
+    incident = world.cluster.incidents[0]
+    intent = gates.Intent("runbook", incident, Step(Action.HIGHSTATE), ("db1", "db2"))
+    gate = gates.one_at_a_time(world.state, intent, world.now)
+    assert (gate.open, gate.why) == (False, "several nodes that may serve are named")

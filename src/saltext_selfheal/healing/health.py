@@ -46,7 +46,9 @@ def observe(
     since = node.since if same and node.since is not None else now
     changes = node.changes
     turned = node.since is not None and (node.fault is None) is not (fault is None)
-    if turned and not acted_on and policy.flapping_changes:
+    # A recovery that nobody made, and the fault after it: a node that dies after each repair does not flap.
+    by_itself = fault is None or bool(changes and changes[-1] == node.since)
+    if turned and by_itself and not acted_on and policy.flapping_changes:
         changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
     confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
     seen_as: tuple[tuple[Fault, Seconds], ...] = ()

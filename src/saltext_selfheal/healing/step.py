@@ -214,7 +214,8 @@ def _well_again(s: Sight) -> bool:
 
 def _expired(s: Sight) -> bool:
     """A request that no gate lets through, or not through to its next node, is forgotten as its asker forgets it."""
-    return s.requested and s.now - s.incident.changed_at >= REQUEST_AGE_S
+    since = s.incident.changed_at if s.incident.visited else s.incident.opened_at
+    return s.requested and s.now - since >= REQUEST_AGE_S
 
 
 def _ended_by_itself(s: Sight) -> bool:
@@ -637,7 +638,8 @@ def _finish(
     ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)
     look = s.cluster.look
     if look is not None:
-        told = _look_result(look) if running else (Outcome.DONE, "the results came meanwhile")
+        came = all(n in attempt.results for n in attempt.nodes)
+        told = (Outcome.DONE, "the results came meanwhile") if came else _look_result(look)
         ended = (*ended, Finish(look, *told))
     cluster = replace(_with_nodes(s.cluster, changed), attempt=None, look=None)
     if acted:
@@ -802,6 +804,7 @@ TRANSITIONS: tuple[Row, ...] = (
         said=QUIET,
         verb=Verb.APPROVE,
     ),
+    Row(Phase.OPEN, _asked, Phase.RESOLVED, "{action} rejected by {by}", verb=Verb.REJECT),
     Row(Phase.OPEN, _has_step, Phase.LOCKED, "{action} rejected by {by}", verb=Verb.REJECT),
     #
     Row(Phase.REMEDIATING, _done, Phase.VERIFYING, "{action} returned: {told}", _verify),
@@ -1020,7 +1023,7 @@ def _observe(state: State, event: Observed, now: Seconds) -> tuple[State, list[E
         )
     cluster = _with_nodes(cluster, {seen.node: node})
     if node.fault is not None:
-        cluster, more = _assign(cluster, seen.node, node, now)
+        cluster, more = _assign(cluster, state.policies[seen.cluster], seen.node, node, now)
         effects += more
     cluster = _watch_gone(cluster, now)
     state = replace(state, clusters={**state.clusters, seen.cluster: cluster})
@@ -1087,7 +1090,7 @@ def _view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Effect
 
 
 def _assign(
-    cluster: ClusterState, name: str, node: NodeState, now: Seconds
+    cluster: ClusterState, policy: Policy, name: str, node: NodeState, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
     """A node with a fault belongs to an incident of that fault; one is opened if it can join none.
 
@@ -1105,7 +1108,7 @@ def _assign(
     if incident.phase is not Phase.SUSPECTED and not node.confirmed:
         return cluster, []
     joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
-    if incident.step and not _relapsed(cluster, name, node.fault):
+    if incident.step and not _relapsed(cluster, name, node.fault, now - policy.relapse_s):
         joined = replace(
             joined, step=0
         )  # whom nothing has helped yet gets the first step, and the others with it
@@ -1113,8 +1116,8 @@ def _assign(
     return _moved(cluster, joined), [Announce(joined, joined.phase.value, why)]
 
 
-def _relapsed(cluster: ClusterState, name: str, fault: Fault) -> bool:
-    return any(r.node == name and r.fault is fault for r in cluster.recoveries)
+def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
+    return any(r.node == name and r.fault is fault and r.at > since for r in cluster.recoveries)
 
 
 def _begin(
@@ -1401,7 +1404,9 @@ def _granted(state: State, command: Command, incident: Incident, now: Seconds) -
     """The answer to a command that a row took; what still holds an approved step is said at once."""
     cluster = state.clusters[incident.cluster]
     after = next((i for i in cluster.incidents if i.id == incident.id), None)
-    why = after.why if after else f"{incident.id} is acknowledged, its lock is lifted"
+    rejected = command.verb is Verb.REJECT
+    over = "rejected, and its request with it" if rejected else "acknowledged, its lock is lifted"
+    why = after.why if after else f"{incident.id} is {over}"
     if after is not None and command.verb is Verb.APPROVE:
         shut = Sight(state, cluster, after, now).shut
         if shut:

@@ -1,0 +1,663 @@
+"""Would the tests notice? One-line changes of the core, each of which breaks a rule, and whether a test fails then.
+
+``python -m tests.proofs.mutations`` copies sources and tests to a temporary folder, breaks one rule at a time there
+and runs the fast tests of the core against the copy. A mutation that survives is a rule that nothing proves; one
+whose old text is not found exactly once says that this table has been left behind. Both end with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tests.proofs import golden
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = Path("src/saltext_selfheal/healing")
+#: The quickest to fail first.
+TESTS = (
+    "tests/proofs/test_golden.py",
+    "tests/unit/test_quorum.py",
+    "tests/unit/test_commands.py",
+    "tests/unit/test_health.py",
+    "tests/unit/test_step.py",
+)
+PATIENCE_S = 120.0  #: a mutation that makes the tests run for ever is noticed as well
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """``rule`` says what would be broken: I1 to I10, a gate, or a rule of an incident's life."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # ------------------------------------------------------------ I1: one attempt at a time, and whom it names
+    Mutation(
+        "I1: two attempts in flight (gate in flight)",
+        "gates.py",
+        "    if busy is None:",
+        "    if busy is None or busy.incident != intent.incident.id:",
+    ),
+    Mutation(
+        "I1: serving nodes are named together",
+        "step.py",
+        "        nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]",
+        "        nodes = self.untried",
+    ),
+    Mutation(
+        "I1: dead nodes are started one by one",
+        "step.py",
+        "        nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]",
+        "        nodes = self.untried[:1]",
+    ),
+    Mutation(
+        "I1: a roll goes on before the node was seen well",
+        "step.py",
+        "    return s.incident.verified and bool(s.untried)",
+        "    return bool(s.untried)",
+    ),
+    Mutation(
+        "I1: the first attempt does not wait for those suspected (gate decided)",
+        "gates.py",
+        "    if not suspected or now >= opens_at:",
+        "    if True:",
+    ),
+    Mutation(
+        "I1: the first attempt waits for those suspected for ever (gate decided)",
+        "gates.py",
+        "    if not suspected or now >= opens_at:",
+        "    if not suspected:",
+    ),
+    Mutation(
+        "I1: a job that was given up while it ran is forgotten (gate look)",
+        "gates.py",
+        "        owing = late.running and set(owed(late.attempt)) & set(intent.nodes)",
+        "        owing = set()",
+    ),
+    Mutation(
+        "I1: several nodes that may serve are let through (gate one at a time)",
+        "gates.py",
+        "    if len(intent.nodes) > 1:",
+        "    if len(intent.nodes) > 2:",
+    ),
+    Mutation(
+        "I1: a job that still runs is taken for ended",
+        "step.py",
+        "    return any(outcome is Outcome.BUSY for outcome, _ in look.results.values())",
+        "    return False",
+    ),
+    # ------------------------------------------------------------ I2: no majority is taken away
+    Mutation(
+        "I2: the leaving node counts as staying (gate quorum)",
+        "gates.py",
+        "            then_ready += sure and name not in leaving",
+        "            then_ready += sure",
+    ),
+    Mutation(
+        "I2: a replica that is not ready counts as ready (gate quorum)",
+        "gates.py",
+        '            if replica.state != "ready":',
+        "            if False:",
+    ),
+    Mutation(
+        "I2: replicas that do not vote count (gate quorum)",
+        "gates.py",
+        "        voters = [r for r in shard.replicas if r.voting]",
+        "        voters = list(shard.replicas)",
+    ),
+    Mutation(
+        "I2: half of the replicas is a majority (gate quorum)",
+        "gates.py",
+        "        if 2 * now_ready > len(voters) >= 2 * then_ready:",
+        "        if 2 * now_ready > len(voters) > 2 * then_ready:",
+    ),
+    Mutation(
+        "I2: a map from before the last change is believed (gate quorum)",
+        "gates.py",
+        "    if taken <= changed:",
+        "    if False:",
+    ),
+    Mutation(
+        "I2: a map of any age is believed (gate quorum)",
+        "gates.py",
+        "    if known is None or now - known[0] > health.VIEW_AGE_S:",
+        "    if known is None:",
+    ),
+    Mutation(
+        "I2: without a map, a second node is taken away (gate one at a time)",
+        "gates.py",
+        "    if others:",
+        "    if False:",
+    ),
+    Mutation(
+        "I2: what needs a node that does not answer is not taken for lost (gate quorum)",
+        "gates.py",
+        "            gone = node is not None and _away(node)",
+        "            gone = False",
+    ),
+    Mutation(
+        "I2: a hung node counts as serving (gate quorum)",
+        "gates.py",
+        "AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})",
+        "AWAY = frozenset({Fault.DEAD, Fault.UNREACHABLE})",
+    ),
+    # ------------------------------------------------------------ I3: the budget
+    Mutation(
+        "I3: one attempt more than the budget (gate budget)",
+        "gates.py",
+        "    return not policy.budget_attempts or len(recent(node, policy, now)) < policy.budget_attempts",
+        "    return not policy.budget_attempts or len(recent(node, policy, now)) <= policy.budget_attempts",
+    ),
+    Mutation(
+        "I3: attempts are not paid for",
+        "step.py",
+        "        n: replace(nodes[n], spent=(*gates.recent(nodes[n], s.policy, s.now), s.now))",
+        "        n: replace(nodes[n], spent=gates.recent(nodes[n], s.policy, s.now))",
+    ),
+    Mutation(
+        "I3: a node that moves to another cluster has a new budget",
+        "step.py",
+        "        spent=node.spent,",
+        "        spent=(),",
+    ),
+    Mutation(
+        "I3: an acknowledgement frees the whole budget",
+        "step.py",
+        "                spent = paid[len(paid) - policy.budget_attempts + 1 :]",
+        "                spent = ()",
+    ),
+    Mutation(
+        "I3: one attempt more than the limit over all clusters (gate limits)",
+        "gates.py",
+        "    if len(paid) < bounds.attempts:",
+        "    if len(paid) <= bounds.attempts:",
+    ),
+    Mutation(
+        "I3: a job that never ran is paid for",
+        "step.py",
+        "            if outcome is Outcome.LOST or n in idle",
+        "            if n in idle",
+    ),
+    Mutation(
+        "I3: a spent budget does not lock",
+        "step.py",
+        '        and {"budget"} <= {g.name for g in s.shut} <= {"budget", "approval"}',
+        "        and False",
+    ),
+    # ------------------------------------------------------------ I4: the cooldown
+    Mutation(
+        "I4: the cooldown counts from the attempt's start",
+        "step.py",
+        "    until = s.now + escalation.rest_s(s.policy, s.incident.relapses)",
+        "    until = attempt.decided_at + escalation.rest_s(s.policy, s.incident.relapses)",
+    ),
+    Mutation(
+        "I4: no node rests (gate cooldown)",
+        "gates.py",
+        "        if node.cooldown_until > now and node.cooldown_incident != intent.incident.id",
+        "        if False",
+    ),
+    Mutation(
+        "I4: a node rests between the steps of one incident (gate cooldown)",
+        "gates.py",
+        "        if node.cooldown_until > now and node.cooldown_incident != intent.incident.id",
+        "        if node.cooldown_until > now",
+    ),
+    Mutation(
+        "I4: relapses do not double the rest",
+        "escalation.py",
+        "    return min(policy.cooldown_max_s, policy.cooldown_min_s * float(2**relapses))",
+        "    return min(policy.cooldown_max_s, policy.cooldown_min_s)",
+    ),
+    # ------------------------------------------------------------ I5: when nothing may be done
+    Mutation(
+        "I5: shadow acts (gate mode)",
+        "gates.py",
+        "    if effective in (Mode.AUTO, Mode.APPROVE):",
+        "    if effective in (Mode.AUTO, Mode.APPROVE, Mode.SHADOW):",
+    ),
+    Mutation(
+        "I5: a step may be bolder than its cluster (gate mode)",
+        "gates.py",
+        "    return min(policy.mode, step.mode or policy.mode, key=order.index)",
+        "    return step.mode or policy.mode",
+    ),
+    Mutation(
+        "I5: acts without approval (gate approval)",
+        "gates.py",
+        "    if mode_of(policy, intent.step) is not Mode.APPROVE:",
+        "    if True:",
+    ),
+    Mutation(
+        "I5: an approval never expires (gate approval)",
+        "gates.py",
+        "        if incident.tried or now < opened:",
+        "        if True:",
+    ),
+    Mutation(
+        "I5: an approval holds for every later step (gate approval)",
+        "gates.py",
+        "    if incident.approved_step == incident.step:",
+        "    if incident.approved_step is not None:",
+    ),
+    Mutation(
+        "I5: acts while paused (gate paused)",
+        "gates.py",
+        "    if pause is None or pause.until <= now:",
+        "    if True:",
+    ),
+    Mutation(
+        "I5: a shorter pause shortens a longer one",
+        "step.py",
+        "        if old is not None and old.until >= new.until:",
+        "        if False:",
+    ),
+    Mutation(
+        "I5: acts at once after a start (gate warm-up)",
+        "gates.py",
+        "    ready = now >= opens_at and polls >= WARM_UP_POLLS",
+        "    ready = polls >= WARM_UP_POLLS",
+    ),
+    Mutation(
+        "I5: acts although it cannot trust its eyes (gate blind)",
+        "gates.py",
+        '    return Gate("blind", not state.blind,',
+        '    return Gate("blind", True,',
+    ),
+    Mutation(
+        "I5: takes its own blindness for the databases' death",
+        "health.py",
+        "    if nodes and all(node.fault is Fault.UNREACHABLE for node in nodes):",
+        "    if False:",
+    ),
+    Mutation(
+        "I5: acts on a node that comes and goes (gate flapping)",
+        "gates.py",
+        "    if not restless:",
+        "    if True:",
+    ),
+    Mutation(
+        "I5: the healer's own work counts as flapping",
+        "health.py",
+        "    if turned and by_itself and not acted_on and policy.flapping_changes:",
+        "    if turned and by_itself and policy.flapping_changes:",
+    ),
+    Mutation(
+        "I5: acts on locked nodes (gate locked)",
+        "gates.py",
+        "        if other.by_hand or other.fault is not Fault.REQUESTED or requested:",
+        "        if requested:",
+    ),
+    Mutation(
+        "I5: a person's lock does not hold (gate locked)",
+        "gates.py",
+        "        if other.by_hand or other.fault is not Fault.REQUESTED or requested:",
+        "        if other.fault is not Fault.REQUESTED or requested:",
+    ),
+    Mutation(
+        "I5: acts in a storm (gate storm)",
+        "gates.py",
+        '    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)',
+        '    return Gate("storm", True, why)',
+    ),
+    Mutation(
+        "I5: two of two clusters are a storm (gate storm)",
+        "gates.py",
+        '    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)',
+        '    return Gate("storm", not share or ill <= share * len(clusters), why)',
+    ),
+    Mutation(
+        "I5: acts on what was seen long ago (gate fresh)",
+        "gates.py",
+        '    return Gate("fresh", not old, why)',
+        '    return Gate("fresh", True, why)',
+    ),
+    Mutation(
+        "I5: acts on what is not confirmed (gate confirmed)",
+        "gates.py",
+        '    return Gate("confirmed", not doubtful, why)',
+        '    return Gate("confirmed", True, why)',
+    ),
+    Mutation(
+        "I5: acts on what nobody has seen yet (gate confirmed)",
+        "gates.py",
+        '            return Gate("confirmed", False, f"not probed yet: {\', \'.join(unseen)}")',
+        "            pass",
+    ),
+    Mutation(
+        "I5: a fault is believed at its first sight",
+        "health.py",
+        "        confirmed=lasted,",
+        "        confirmed=fault is not None,",
+    ),
+    Mutation(
+        "a step does not wait for its time (gate after)",
+        "gates.py",
+        "    opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)",
+        "    opens_at = intent.incident.not_before",
+    ),
+    # ------------------------------------------------------------ I6: every end is told, and told once
+    Mutation(
+        "I6: attempts have no terminal record",
+        "step.py",
+        "    ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)",
+        "    ended: tuple[Effect, ...] = ()",
+    ),
+    Mutation(
+        "I6: a minion's second result replaces its first",
+        "step.py",
+        "                if event.node not in attempt.nodes or event.node in attempt.results:",
+        "                if event.node not in attempt.nodes:",
+    ),
+    Mutation(
+        "I6: the result of a minion that was not named counts",
+        "step.py",
+        "                if event.node not in attempt.nodes or event.node in attempt.results:",
+        "                if event.node in attempt.results:",
+    ),
+    Mutation(
+        "I6: a late result is recorded again and again",
+        "step.py",
+        "    if event.node not in gates.owed(attempt):",
+        "    if False:",
+    ),
+    Mutation(
+        "I6: a lock is not told again after a start",
+        "step.py",
+        "            if i.phase is Phase.LOCKED\n        ]",
+        "            if False\n        ]",
+    ),
+    Mutation(
+        "I6: an incident stays where the last step has failed",
+        "step.py",
+        "    return s.step is None and bool(s.incident.steps) and bool(s.afflicted)",
+        "    return False",
+    ),
+    # ------------------------------------------------------------ I7: the target
+    Mutation(
+        "I7: an empty target is a target (gate target)",
+        "gates.py",
+        "    if not intent.nodes:",
+        "    if False:",
+    ),
+    Mutation(
+        "I7: a minion outside the pattern is a target (gate target)",
+        "gates.py",
+        "        n for n in intent.nodes if n not in policy.nodes or not fnmatchcase(n, policy.minions)",
+        "        n for n in intent.nodes if n not in policy.nodes",
+    ),
+    Mutation(
+        "I7: an attempt keeps a node that has left the settings",
+        "step.py",
+        "            kept = tuple(n for n in attempt.nodes if n in nodes)",
+        "            kept = attempt.nodes",
+    ),
+    Mutation(
+        "I7: a request may name foreign nodes",
+        "step.py",
+        "    foreign = [n for n in request.nodes if n not in cluster.nodes]",
+        "    foreign: list[str] = []",
+    ),
+    # ------------------------------------------------------------ I8: only a live attempt is fired, once
+    Mutation(
+        "I8: a result of another attempt counts for the one in flight",
+        "step.py",
+        "            if attempt is None or attempt.id != event.attempt:",
+        "            if attempt is None:",
+    ),
+    Mutation(
+        "I8: an attempt of long ago is fired again",
+        "step.py",
+        "    too_old = s.now - attempt.decided_at >= PUBLISH_AT_ALL_S",
+        "    too_old = False",
+    ),
+    Mutation(
+        "I8: an attempt is fired again and again",
+        "step.py",
+        "    return attempt.firings >= FIRINGS or too_old or cause_gone",
+        "    return too_old or cause_gone",
+    ),
+    Mutation(
+        "I8: an attempt is fired again although the fault has ended",
+        "step.py",
+        "    return attempt.firings >= FIRINGS or too_old or cause_gone",
+        "    return attempt.firings >= FIRINGS or too_old",
+    ),
+    Mutation(
+        "I8: an unreadable job cache proves that a job was not published",
+        "step.py",
+        "    return seen is not None and seen - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S",
+        "    return s.now - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S",
+    ),
+    # ------------------------------------------------------------ I9: recovered means that the probe says so
+    Mutation(
+        "I9: what was seen before the job's end is recovery",
+        "step.py",
+        "        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
+        "        health.well(s.cluster, s.incident, n) for n in s.incident.acting",
+    ),
+    Mutation(
+        "I9: a job's success is recovery",
+        "step.py",
+        "        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
+        "        s.seen_since(n, since) for n in s.incident.acting",
+    ),
+    Mutation(
+        "I9: a job's failure leads to the next step though the database is well",
+        "step.py",
+        "    ill = [n for n in acting if s.shows(n)]",
+        "    ill = list(acting)",
+    ),
+    Mutation(
+        "I9: resolved without staying well",
+        "step.py",
+        "    return s.gone_for_s >= s.policy.stable_s and all(",
+        "    return s.gone_for_s >= 0 and all(",
+    ),
+    # ------------------------------------------------------------ I10: a lost ledger
+    Mutation(
+        "I10: after the ledger was lost no node rests",
+        "step.py",
+        "                    cooldown_until=now + policy.cooldown_max_s,",
+        "                    cooldown_until=now,",
+    ),
+    Mutation(
+        "I10: after the ledger was lost every budget is full",
+        "step.py",
+        "                    spent=(now,) * policy.budget_attempts,",
+        "                    spent=(),",
+    ),
+    # ------------------------------------------------------------ an incident's life
+    Mutation(
+        "a relapse starts at the step that had helped",
+        "escalation.py",
+        "    return max(0, min(helped + 1, len(steps) - 1))",
+        "    return max(0, min(helped, len(steps) - 1))",
+    ),
+    Mutation(
+        "a wrong password is answered by a restart",
+        "escalation.py",
+        "    Fault.AUTH: (Step(Action.HIGHSTATE),),",
+        "    Fault.AUTH: (Step(Action.RESTART),),",
+    ),
+    Mutation(
+        "a relapse is remembered for ever",
+        "step.py",
+        "        if r.node in nodes and r.fault is incident.fault and s.now - r.at < s.policy.relapse_s",
+        "        if r.node in nodes and r.fault is incident.fault",
+    ),
+    Mutation(
+        "tables have no time to open",
+        "health.py",
+        "            if now - node.since < policy.settle_s:",
+        "            if False:",
+    ),
+    Mutation(
+        "a request is carried out when nobody remembers it",
+        "step.py",
+        "    return s.requested and s.now - since >= REQUEST_AGE_S",
+        "    return False",
+    ),
+    Mutation(
+        "a restart is done without the probe's agreement",
+        "step.py",
+        "    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:",
+        "    if False:",
+    ),
+    Mutation(
+        "I5: a source may ask as often as it likes",
+        "step.py",
+        "        if len(times) >= most:",
+        "        if False:",
+    ),
+    Mutation(
+        "I5: what is forced needs no quorum",
+        "gates.py",
+        '    if _harmless(cluster, intent):\n        return Gate("quorum"',
+        '    if intent.incident.forced or _harmless(cluster, intent):\n        return Gate("quorum"',
+    ),
+    Mutation(
+        "I9: resolved on the job's word",
+        "step.py",
+        "        gone_since=None,  # what was seen while the job ran proves nothing",
+        "",
+    ),
+    Mutation(
+        "I3: ack renews the limits",
+        "step.py",
+        "                freed[name] = replace(node, spent=spent)",
+        "                freed[name] = replace(node, spent=spent)\n                cluster = replace(cluster, acts=())",
+    ),
+    Mutation(
+        "I3: a job that was written off and came after all is free",
+        "step.py",
+        "                if late.attempt.published_at is None:",
+        "                if False:",
+    ),
+    Mutation(
+        "a node that died of an earlier fault's age is believed at first sight",
+        "health.py",
+        "        first = dict(node.seen)",
+        "        first = dict.fromkeys(Fault, node.seen[0][1] if node.seen else now)",
+    ),
+)
+
+
+class Left(Exception):
+    """A mutation that the sources have left behind."""
+
+
+def mutated(mutation: Mutation, root: Path = ROOT) -> str:
+    """The file's text with the rule broken. Raises Left."""
+    text = (root / CORE / mutation.file).read_text(encoding="utf-8")
+    found = text.count(mutation.old)
+    if found != 1:
+        raise Left(f"{mutation.file} holds the old text {found} times, not once: {mutation.old}")
+    text = text.replace(mutation.old, mutation.new)
+    ast.parse(text)
+    return text
+
+
+def _copy(folder: Path) -> None:
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "lab", "integration", "functional")
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+@cache
+def _known_bugs() -> tuple[str, ...]:
+    """A mutation that happens to cure a known bug has not been noticed by that."""
+    named = [path.stem for path in golden.CASES.glob("*.yaml") if golden.load(path).bug]
+    test = f"{TESTS[0]}::test_what_happens_is_exactly_what_the_case_expects"
+    return tuple(f"--deselect={test}[{name}]" for name in sorted(named))
+
+
+def _tests_pass(mutation: Mutation | None) -> tuple[bool, str]:
+    """Whether the tests pass against a copy, and what pytest said last."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as made:
+        folder = Path(made)
+        _copy(folder)
+        if mutation is not None:
+            (folder / CORE / mutation.file).write_text(mutated(mutation), encoding="utf-8")
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(folder / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the core needs none, and loading them takes longer
+        }
+        if mutation is None:
+            # Were another copy imported, every mutation would survive.
+            where = [
+                sys.executable,
+                "-c",
+                "import saltext_selfheal.healing.step as s; print(s.__file__)",
+            ]
+            found = subprocess.run(where, cwd=folder, env=env, capture_output=True, text=True)
+            if not Path(found.stdout.strip()).is_relative_to(folder):
+                return False, f"the tests would not import the copy: {found.stdout or found.stderr}"
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
+        command += _known_bugs()
+        try:
+            run = subprocess.run(
+                command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S
+            )
+        except subprocess.TimeoutExpired:
+            return False, f"not ended after {PATIENCE_S:g} s"
+        lines = [one for one in run.stdout.splitlines() if one.startswith(("FAILED", "ERROR"))]
+        return run.returncode == 0, (lines or run.stdout.splitlines() or [run.stderr])[-1]
+
+
+def _judge(number: int, mutation: Mutation) -> tuple[bool, str]:
+    try:
+        passed, last = _tests_pass(mutation)
+    except (Left, SyntaxError) as exc:
+        return False, f"{number:3} DOES NOT APPLY {mutation.rule}: {exc}"
+    if passed:
+        return False, f"{number:3} SURVIVED {mutation.rule}"
+    return True, f"{number:3} killed   {mutation.rule}  [{last[:120]}]"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.proofs.mutations",
+        description="Break one rule of the core at a time; the tests must notice.",
+    )
+    parser.add_argument("--only", type=int, metavar="N", action="append", help="this one")
+    chosen = [n - 1 for n in parser.parse_args(arguments).only or range(1, len(MUTATIONS) + 1)]
+    began, killed = time.monotonic(), 0
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        sane = pool.submit(_tests_pass, None)
+        judged = [pool.submit(_judge, n + 1, MUTATIONS[n]) for n in chosen]
+        passed, last = sane.result()
+        if not passed:
+            pool.shutdown(cancel_futures=True)
+            sys.stderr.write(f"the tests fail without any mutation: {last}\n")
+            return 1
+        for one in judged:
+            good, told = one.result()
+            killed += good
+            sys.stdout.write(f"{told}\n")
+            sys.stdout.flush()
+    took = time.monotonic() - began
+    sys.stdout.write(f"{killed} of {len(chosen)} killed, {took:.0f} s\n")
+    return 0 if killed == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
