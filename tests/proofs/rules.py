@@ -532,9 +532,12 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         if showing:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
         return
-    waited_s = now - was.changed_at
-    if incident.fault is Fault.REQUESTED and waited_s >= REQUEST_AGE_S:
-        return  # expired: no recovery is claimed
+    waited_s = now - (was.changed_at if was.visited else was.opened_at)
+    if incident.fault is Fault.REQUESTED:
+        command = getattr(seen.event, "command", None)
+        rejected = command is not None and command.verb is Verb.REJECT
+        if rejected or waited_s >= REQUEST_AGE_S:
+            return  # rejected or expired: no recovery is claimed
     stable_s = book.policies[incident.cluster].stable_s
     for node in incident.nodes:
         sighting = book.sighted.get(node)

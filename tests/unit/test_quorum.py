@@ -4,7 +4,11 @@ import pytest
 
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Answer
 from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Step
 from tests.unit.world import World
 from tests.unit.world import policy
@@ -137,3 +141,14 @@ def test_dead_nodes_and_a_start_take_nothing_away():
     world.break_("db1", "db2", "db3")
     world.pass_time(5)
     assert world.fired == [("restart", ("db1", "db2", "db3"))]
+
+
+def test_what_is_forced_takes_no_majority_away():
+    world = World().warm()
+    ready = {"db1": True, "db2": True, "db3": False}
+    world.pass_time(5, tables=(table(ready=ready),))
+    request = Request("f1", "runbook", "restart", ("db2",), "", "force", "ann", True)
+    (answer,) = (e for e in world.step(Requested(request)) if isinstance(e, Answer))
+    assert answer.reply is Reply.HELD
+    assert answer.why == "quorum: without db2 runbook.runbook keeps 1 of 3 voting replicas"
+    assert world.fired == []
