@@ -38,6 +38,7 @@ def test_all_functions_are_found(opts, runner):
             "explain",
             "incident",
             "audit",
+            "doctor",
             "config",
             "pause",
             "resume",
