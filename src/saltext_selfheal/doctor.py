@@ -7,6 +7,7 @@ and nothing here runs in its engine.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import importlib.metadata
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,7 @@ import salt.version
 from . import config
 from . import jobs
 from . import ledger
+from . import permissions
 from .healing.model import Action
 from .healing.model import Mode
 
@@ -49,14 +52,6 @@ SCARCE_BYTES, NO_BYTES = 100 * MIB, 10 * MIB
 UNKNOWN_JID = "20000101000000000000"  #: of the right form, and no attempt has it
 REMEDIATE = "selfheal/remediate/"
 HOOK = "salt/netapi/hook/"
-
-#: The runner's functions, by who should have them. Salt's patterns are tested against these names.
-FOR_APPLICATIONS = ("trigger", "status")
-FOR_READERS = ("history", "incident", "explain", "audit", "config", "doctor", "stats")
-FOR_OPERATORS = ("force", "pause", "resume", "lock", "ack", "approve", "reject")
-RUNNER = (*FOR_APPLICATIONS, *FOR_READERS, *FOR_OPERATORS)
-#: The execution module's.
-MODULE = ("trigger", "highstate", "restart", "probe", "attempt")
 
 
 class Level(str, Enum):
@@ -72,10 +67,10 @@ _WORSE = list(Level)
 class Finding:
     """One line of what the doctor says."""
 
-    check: str
     level: Level
     found: str
     remedy: str = ""
+    check: str = ""  #: whose it is; `examine` writes it in
 
     def __str__(self) -> str:
         line = f"{self.level.value:<5} {self.check}: {self.found}"
@@ -86,16 +81,16 @@ def worst(findings: list[Finding]) -> Level:
     return max((f.level for f in findings), key=_WORSE.index, default=Level.OK)
 
 
-def ok(check: str, found: str) -> Finding:
-    return Finding(check, Level.OK, found)
+def ok(found: str) -> Finding:
+    return Finding(Level.OK, found)
 
 
-def warn(check: str, found: str, remedy: str) -> Finding:
-    return Finding(check, Level.WARN, found, remedy)
+def warn(found: str, remedy: str) -> Finding:
+    return Finding(Level.WARN, found, remedy)
 
 
-def fail(check: str, found: str, remedy: str) -> Finding:
-    return Finding(check, Level.FAIL, found, remedy)
+def fail(found: str, remedy: str) -> Finding:
+    return Finding(Level.FAIL, found, remedy)
 
 
 # ---------------------------------------------------------------- what is looked at
@@ -287,10 +282,8 @@ class Master:
 
 
 def check_settings(master: Master) -> Iterator[Finding]:
-    name = "settings"
     for problem in master.problems:
         yield fail(
-            name,
             f"{problem.path}: found {problem.found}",
             f"Allowed: {problem.allowed}; correct it and restart the salt-master.",
         )
@@ -299,13 +292,11 @@ def check_settings(master: Master) -> Iterator[Finding]:
         nodes = sum(len(cluster.nodes) for cluster in settings.clusters.values())
         modes = {(c.mode or settings.mode).value for c in settings.clusters.values()}
         yield ok(
-            name,
-            f"clusters {', '.join(settings.clusters)} with {nodes} nodes, mode {', '.join(sorted(modes))}",
+            f"clusters {', '.join(settings.clusters)} with {nodes} nodes, mode {', '.join(sorted(modes))}"
         )
     for file in master.files:
         if file.broken:
             yield warn(
-                name,
                 f"{file.path} cannot be read: {file.broken}",
                 "Correct the file: Salt leaves it out, or does not start with it.",
             )
@@ -321,7 +312,6 @@ def _replaced(master: Master) -> Iterator[Finding]:
         for layer, later in itertools.pairwise(having):
             for file in layer:
                 yield warn(
-                    "settings",
                     f"`{key}:` in {file.path} has no effect, {later[0].path} replaces it",
                     f"Move it into a file of {later[0].path.parent}: lists of several files there are joined.",
                 )
@@ -334,7 +324,6 @@ def _older_than_its_files(master: Master) -> Iterator[Finding]:
     for file in master.files:
         if file.mtime > started_at:
             yield warn(
-                "settings",
                 f"{file.path} was changed after the salt-master was started",
                 "Restart the salt-master: a running engine keeps its settings.",
             )
@@ -350,11 +339,14 @@ def _master_started_at(master: Master) -> float | None:
         return None
     process, pid = engine, _pid_in(Path(str(master.opts.get("pidfile") or "")))
     ancestor = engine
-    while ancestor > 1:
-        if ancestor == pid:
-            process = pid
-        ancestor = int(_proc_stat(ancestor)[1])
-    ticks = int(_proc_stat(process)[19])
+    try:
+        while ancestor > 1:
+            if ancestor == pid:
+                process = pid
+            ancestor = int(_proc_stat(ancestor)[1])
+        ticks = int(_proc_stat(process)[19])
+    except OSError:  # it ended in this moment
+        return None
     return time.time() - ledger.boottime() + ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -380,53 +372,54 @@ def _holder(path: Path) -> int | None:
             if parts[1] != "FLOCK" or not parts[5].endswith(f":{inode}"):
                 continue
             pid = int(parts[4])
-            if pid > 0 and any(f.samefile(lock) for f in Path(f"/proc/{pid}/fd").iterdir()):
+            if pid > 0 and _has_open(pid, lock):
                 return pid
     except (OSError, ValueError, IndexError):
         pass
     return None
 
 
+def _has_open(pid: int, path: Path) -> bool:
+    """Where the kernel does not let us look, as with a process that changed its user, the inode must do."""
+    try:
+        return any(file.samefile(path) for file in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True
+
+
 def check_engine(master: Master) -> Iterator[Finding]:
-    name = "engine"
     if config.entry(master.opts) is None:
         lost = [str(file.path) for file in master.files if file.holds_ours]
         also = f" any more, though {', '.join(lost)} lists it" if lost else ""
         yield fail(
-            name,
             f"`engines:` does not list selfheal{also}",
             "Put what `salt-run selfheal.config` prints into a file of master.d and restart the salt-master.",
         )
     path = master.ledger_path
     silent_s = None
-    if path.exists():
-        with ledger.read(path) as db:
-            silent_s = ledger.sign_of_life_s(db)
+    # What is wrong with the ledger tells its own check.
+    with contextlib.suppress(ledger.LedgerError), ledger.read(path) as db:
+        silent_s = ledger.sign_of_life_s(db)
     told = "no sign of life yet" if silent_s is None else f"last sign of life {silent_s:.0f} s ago"
     if not ledger.engine_alive(path):
         yield fail(
-            name,
-            f"not running, {told}",
-            "Restart the salt-master, and look for selfheal in its log.",
+            f"not running, {told}", "Restart the salt-master, and look for selfheal in its log."
         )
     elif silent_s is not None and silent_s > SILENT_AFTER_S:
         yield warn(
-            name,
             f"it holds the ledger, but {told}",
             "Look for selfheal in the master's log, and restart the salt-master.",
         )
     else:
-        yield ok(name, f"running, {told}")
+        yield ok(f"running, {told}")
 
 
 # ---------------------------------------------------------------- reactor
 
 
 def check_reactor(master: Master) -> Iterator[Finding]:
-    name = "reactor"
     if any(not isinstance(one, dict) or len(one) != 1 for one in master.reactor_entries):
         yield fail(
-            name,
             "`reactor:` has an entry that is not one tag with its files, and Salt skips it without a word",
             "Write each tag as an entry of its own, with a `-` before it.",
         )
@@ -438,12 +431,17 @@ def check_reactor(master: Master) -> Iterator[Finding]:
             good.append(action.value)
     if good:
         proven = "; an event without an order renders to nothing" if master.can_render else ""
-        yield ok(name, f"mapped: {', '.join(good)}{proven}")
+        yield ok(f"mapped: {', '.join(good)}{proven}")
     yield from _foreign(master)
 
 
 def _packaged(action: Action) -> Path:
     return Path(__file__).parent / "reactor" / f"{action.value}.sls"
+
+
+def _right(action: Action) -> str:
+    """What to write for it: Salt globs it, so it may survive a change of the onedir's Python."""
+    return re.sub(r"/extras-3\.\d+/", "/extras-3.*/", str(_packaged(action)))
 
 
 def _paths(master: Master, reference: str) -> list[str]:
@@ -464,29 +462,32 @@ def _ours(path: str) -> bool:
 
 def _reaction(master: Master, action: Action) -> Iterator[Finding]:
     """What is wrong between the event of this action and its file; nothing if all is well."""
-    name, tag = "reactor", f"{REMEDIATE}{action.value}"
+    tag = f"{REMEDIATE}{action.value}"
     references = [
         one for pattern, files in master.mappings if fnmatch.fnmatch(tag, pattern) for one in files
     ]
-    ours = []
+    found = []
     for reference in references:
         paths = _paths(master, reference)
-        ours += [path for path in paths if _ours(path)]
+        found += paths
         if not paths:
             yield fail(
-                name,
                 f"{tag}: there is no file {reference}",
-                f"Correct the path, the one of this installation is {_packaged(action)}, and restart the salt-master.",
+                f"Correct the path, the one of this installation is {_right(action)}, and restart the salt-master.",
             )
+    ours = [path for path in found if _ours(path)]
     if not references:
         yield fail(
-            name,
             f"{tag} is not mapped: nothing would happen",
-            f"Add `- {tag}: ['{_packaged(action)}']` to `reactor:` and restart the salt-master.",
+            f"Add `- {tag}: ['{_right(action)}']` to `reactor:` and restart the salt-master.",
+        )
+    elif found and not ours:
+        yield fail(
+            f"{tag} leads to no file of the healer's: nothing would come of its order",
+            f"Map it to {_right(action)} and restart the salt-master.",
         )
     elif len(ours) > 1:
         yield fail(
-            name,
             f"{tag} has {len(ours)} files where one publishes the job: {', '.join(ours)}",
             "Leave one of them under this tag.",
         )
@@ -495,13 +496,12 @@ def _reaction(master: Master, action: Action) -> Iterator[Finding]:
 
 
 def _file(master: Master, action: Action, path: str) -> Iterator[Finding]:
-    name, tag = "reactor", f"{REMEDIATE}{action.value}"
+    tag = f"{REMEDIATE}{action.value}"
     text = _text(path)
-    if f"'{action.value}'" not in text:
+    if not re.search(rf"""['"]{action.value}['"]""", text):
         yield fail(
-            name,
             f"{tag} leads to {path}, which is for another action",
-            f"Map it to {_packaged(action)} and restart the salt-master.",
+            f"Map it to {_right(action)} and restart the salt-master.",
         )
         return
     if not master.can_render:
@@ -510,28 +510,25 @@ def _file(master: Master, action: Action, path: str) -> Iterator[Finding]:
         rendered = master.reactor.render_template(path, tag=tag, data={"jid": UNKNOWN_JID})
     except Exception as exc:
         yield fail(
-            name,
             f"{path} does not render: {type(exc).__name__}",
-            f"Map {tag} to {_packaged(action)}, or reinstall the extension for this Salt.",
+            f"Map {tag} to {_right(action)}, or reinstall the extension for this Salt.",
         )
         return
     if rendered:
         yield fail(
-            name,
             f"{path} acts on an event that the healer did not send",
-            f"Map {tag} to {_packaged(action)}: any minion can forge such an event.",
+            f"Map {tag} to {_right(action)}: any minion can forge such an event.",
         )
     elif text != _text(str(_packaged(action))):
         yield warn(
-            name,
             f"{path} is not the file of this release",
-            f"Map {tag} to {_packaged(action)}, which an update replaces.",
+            f"Map {tag} to {_right(action)}, which an update replaces.",
         )
 
 
 def _foreign(master: Master) -> Iterator[Finding]:
     """Reactions on the healer's tags that are not the healer's."""
-    name, told = "reactor", []
+    told = []
     for pattern, references in master.mappings:
         orders = [
             t for t in (f"{REMEDIATE}{a.value}" for a in Action) if fnmatch.fnmatch(t, pattern)
@@ -541,7 +538,6 @@ def _foreign(master: Master) -> Iterator[Finding]:
             strange = [path for path in paths if not _ours(path)]
             if strange:
                 yield warn(
-                    name,
                     f"{pattern} also leads to {', '.join(strange)}",
                     "Listen to selfheal/incident/* instead, and never act on such an event: any minion can forge it.",
                 )
@@ -551,12 +547,11 @@ def _foreign(master: Master) -> Iterator[Finding]:
             master.takes_hooks or any(a.open_to_all for a in master.apis)
         ):
             yield fail(
-                name,
                 f"{pattern} reacts to webhooks, and this master's are open to whoever reaches them",
                 "Remove this mapping, or move it to a master without these webhooks.",
             )
     if told:
-        yield ok(name, f"reactions of your own on {', '.join(told)}")
+        yield ok(f"reactions of your own on {', '.join(told)}")
 
 
 def _hears_hooks(pattern: str) -> bool:
@@ -568,18 +563,16 @@ def _hears_hooks(pattern: str) -> bool:
 
 
 def check_ledger(master: Master) -> Iterator[Finding]:
-    name, path = "ledger", master.ledger_path
+    path = master.ledger_path
     kind = ledger.file_system(path.parent)
     if kind in ledger.NETWORK_FILE_SYSTEMS:
         yield fail(
-            name,
             f"{path} is on {kind}",
             "Set ledger.path to a file on a local file system and restart the salt-master.",
         )
     yield from _space(path)
     if not path.exists():
         yield warn(
-            name,
             f"there is no {path} yet",
             "Restart the salt-master: the engine makes the ledger when it starts.",
         )
@@ -592,25 +585,22 @@ def check_ledger(master: Master) -> Iterator[Finding]:
             chain = ledger.audit(db, ledger.LINKS_AT_START)
     except ledger.LedgerError as exc:
         yield fail(
-            name,
             str(exc),
             "Install the release that wrote it, or move the file away and restart the salt-master.",
         )
         return
     if schema != ledger.SCHEMA:
         yield warn(
-            name,
             f"{path} has schema {schema}, this release writes {ledger.SCHEMA}",
             "Restart the salt-master: the engine brings the ledger up to date when it starts.",
         )
     if not chain["ok"]:
         yield fail(
-            name,
             f"{path}: the chain of its audit does not hold at entry {chain['broken']}",
             "Find out who wrote to the file; the engine puts it aside and starts anew when the salt-master restarts.",
         )
     else:
-        yield ok(name, f"{path}, schema {schema}, the newest {chain['rows']} entries hold")
+        yield ok(f"{path}, schema {schema}, the newest {chain['rows']} entries hold")
 
 
 def _space(path: Path) -> Iterator[Finding]:
@@ -619,35 +609,28 @@ def _space(path: Path) -> Iterator[Finding]:
     if free < SCARCE_BYTES:
         made = fail if free < NO_BYTES else warn
         yield made(
-            "ledger",
             f"{free // MIB} MiB are free in {where}",
             "Make room: without it nothing can be recorded, and what cannot be recorded is not done.",
         )
 
 
 def _rights(master: Master, path: Path) -> Iterator[Finding]:
-    name, user = "ledger", str(master.opts.get("user") or "root")
+    user = str(master.opts.get("user") or "root")
     about, folder = path.stat(), path.parent.stat()
     uid = salt.utils.user.get_uid(user)
     if uid is not None and about.st_uid != uid:
         yield (fail if uid else warn)(
-            name,
             f"{path} belongs to uid {about.st_uid}, and the master runs as {user}",
             f"chown {user} {path}*",
         )
-    for what, mode, chmod in (
-        (path, about.st_mode, "600"),
-        (path.parent, folder.st_mode, "700"),
-    ):
+    for what, mode, chmod in ((path, about.st_mode, "600"), (path.parent, folder.st_mode, "700")):
         if mode & 0o022:
             yield fail(
-                name,
                 f"{what} has mode {stat.S_IMODE(mode):04o}: others could write the healer's orders",
                 f"chmod {chmod} {what}",
             )
         elif what == path and mode & 0o077:
             yield warn(
-                name,
                 f"{what} has mode {stat.S_IMODE(mode):04o}: others can read it",
                 f"chmod {chmod} {what}",
             )
@@ -659,17 +642,15 @@ def _left_over(path: Path) -> Iterator[Finding]:
     kept = [file for file in kept if not file.name.endswith(("-wal", "-shm", "-journal"))]
     if kept:
         yield warn(
-            "ledger",
             f"damaged ledgers were put aside: {', '.join(map(str, kept))}",
             "Look at the disk, and delete them when you know why.",
         )
 
 
 def check_job_cache(master: Master) -> Iterator[Finding]:
-    name, opts = "job cache", master.opts
+    opts = master.opts
     if opts.get("job_cache", True) is False and not opts.get("ext_job_cache"):
         yield fail(
-            name,
             "`job_cache: false`: the healer would never learn what became of a job",
             "Remove job_cache from the master's configuration and restart the salt-master.",
         )
@@ -679,7 +660,6 @@ def check_job_cache(master: Master) -> Iterator[Finding]:
     if lacking:
         option = "ext_job_cache" if opts.get("ext_job_cache") else "master_job_cache"
         yield fail(
-            name,
             f"the returner {returner} has no {' and no '.join(lacking)}",
             f"Set {option} to a returner that loads and can be read, such as local_cache.",
         )
@@ -688,18 +668,17 @@ def check_job_cache(master: Master) -> Iterator[Finding]:
     keep_s = float(salt.utils.job.get_keep_jobs_seconds(opts) or 0)
     if 0 < keep_s < KEEP_JOBS_S:
         yield warn(
-            name,
             f"jobs are kept for {keep_s:g} s only",
             "Set keep_jobs_seconds to 3600 or more, so that a slow job's result is there when it is looked for.",
         )
     else:
-        yield ok(name, f"results are read from {returner}")
+        yield ok(f"results are read from {returner}")
 
 
 def check_minions(master: Master) -> Iterator[Finding]:
     if master.settings is None:
         return
-    name, keys = "minions", salt.key.get_key(dict(master.opts)).list_keys()
+    keys = salt.key.get_key(dict(master.opts)).list_keys()
     state = {
         minion: called
         for called, kind in (
@@ -718,148 +697,64 @@ def check_minions(master: Master) -> Iterator[Finding]:
                 accepted += 1
                 continue
             yield (fail if acts else warn)(
-                name,
                 f"{cluster}: {node} has no accepted key"
                 f"{', it ' + state[node] if node in state else ''}: an action would reach nobody",
                 f"Accept the minion's key (salt-key -a {node}), or name the node by the minion id that it has.",
             )
     if accepted:
-        yield ok(name, f"{accepted} nodes have an accepted key")
+        yield ok(f"{accepted} nodes have an accepted key")
 
 
 # ---------------------------------------------------------------- who may ask for what
 
 
-@dataclass(frozen=True)
-class Grant:
-    """What one entry of a permission list lets somebody call."""
-
-    who: str
-    pattern: str
-    names: tuple[str, ...] = ()  #: ours that it allows, without the module
-    loose: bool = False  #: it allows longer names, too
-    whole: str = ""  #: everything there is: what that is
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """As Salt compares (3006 to 3008): the pattern must fit the name's beginning."""
-    try:
-        return re.match(pattern, name) is not None
-    except re.error:
-        return False
-
-
-def _grant(who: str, pattern: str, names: tuple[str, ...], prefix: str, whole: str) -> Grant | None:
-    """What a pattern allows of these functions; None if nothing of ours."""
-    allowed = tuple(n for n in names if _matches(pattern, prefix + n))
-    if not allowed:
-        return None
-    if prefix and all(_matches(pattern, other) for other in ("cmd.run", "state.apply", "salt.cmd")):
-        return Grant(who, pattern, allowed, whole=whole)
-    loose = any(_matches(pattern, f"{prefix}{n}_x") for n in allowed)
-    return Grant(who, pattern, allowed, loose)
-
-
-def _functions(listed: Any) -> Iterator[str]:
-    """Patterns of functions, with or without conditions on their arguments."""
-    for one in listed if isinstance(listed, list) else [listed]:
-        yield from map(str, one) if isinstance(one, dict) else [str(one)]
-
-
-def _runner_grants(who: str, target: str, listed: Any) -> Iterator[Grant | None]:
-    for pattern in _functions(listed):
-        if target == "selfheal":
-            yield _grant(who, pattern, RUNNER, "", "")
-        elif target in ("runner", "runners"):
-            yield _grant(who, pattern, RUNNER, "selfheal.", "every runner")
-
-
-def _grants(who: str, listed: Any) -> Iterator[Grant | None]:
-    """Of one permission list of ``external_auth``."""
-    for one in listed if isinstance(listed, list) else [listed]:
-        if isinstance(one, dict):
-            for target, functions in one.items():
-                if str(target).startswith("@"):
-                    yield from _runner_grants(who, str(target)[1:], functions)
-                else:
-                    for pattern in _functions(functions):
-                        yield _grant(
-                            who, pattern, MODULE, "selfheal.", f"every function on {target}"
-                        )
-        elif str(one).startswith("@"):
-            yield from _runner_grants(who, str(one)[1:], ".*")
-        else:
-            yield _grant(who, str(one), MODULE, "selfheal.", "every function on every minion")
-
-
-def _external_grants(opts: Mapping[str, Any]) -> list[Grant]:
-    found = []
-    for backend, users in (opts.get("external_auth") or {}).items():
-        for user, listed in users.items() if isinstance(users, dict) else ():
-            if not str(user).startswith("^"):  # an option of the backend
-                found += [g for g in _grants(f"{user} ({backend})", listed) if g]
-    return found
-
-
 def check_permissions(master: Master) -> Iterator[Finding]:
-    name, grants = "permissions", _external_grants(master.opts)
-    by_who: dict[str, list[Grant]] = {}
-    for grant in grants:
+    by_who: dict[str, list[permissions.Grant]] = {}
+    for grant in permissions.external(master.opts):
         by_who.setdefault(grant.who, []).append(grant)
-    for who, theirs in by_who.items():
-        good = True
-        for whole in sorted({g.whole for g in theirs if g.whole}):
-            good = False
-            yield warn(
-                name,
-                f"{who} may call {whole}, not only the healer's",
-                "Give an application no more than '@selfheal': ['trigger$', 'status$'].",
-            )
-        some = [g for g in theirs if not g.whole]
-        orders = {n for g in some for n in g.names if n in FOR_OPERATORS}
-        if orders:
-            good = False
-            yield warn(
-                name,
-                f"{who} may {', '.join(n for n in FOR_OPERATORS if n in orders)}",
-                "Leave these to people: an application needs trigger$ and status$ only.",
-            )
-        loose = [g for g in some if g.loose and not orders.intersection(g.names)]
-        if loose:
-            good = False
-            yield warn(
-                name,
-                f"{who}: {', '.join(g.pattern for g in loose)} also allows every function that begins so",
-                "End such a pattern with $, as in trigger$.",
-            )
-        if good:
-            yield ok(name, f"{who} may {', '.join(sorted({n for g in theirs for n in g.names}))}")
+    for who, grants in by_who.items():
+        concerns = list(_concerns(who, grants))
+        yield from concerns
+        if not concerns:
+            yield ok(f"{who} may {', '.join(sorted({n for g in grants for n in g.names}))}")
     if not by_who:
-        yield ok(name, "external_auth lets nobody call the healer")
+        yield ok("external_auth lets nobody call the healer")
+
+
+def _concerns(who: str, grants: list[permissions.Grant]) -> Iterator[Finding]:
+    """What somebody may do that an application need not."""
+    for whole in sorted({g.whole for g in grants if g.whole}):
+        yield warn(
+            f"{who} may call {whole}, not only the healer's",
+            "Give an application no more than '@selfheal': ['trigger$', 'status$'].",
+        )
+    some = [g for g in grants if not g.whole]
+    orders = {n for g in some for n in g.names if n in permissions.FOR_OPERATORS}
+    if orders:
+        yield warn(
+            f"{who} may {', '.join(n for n in permissions.FOR_OPERATORS if n in orders)}",
+            "Leave these to people: an application needs trigger$ and status$ only.",
+        )
+    loose = [g.pattern for g in some if g.loose and not orders.intersection(g.names)]
+    if loose:
+        yield warn(
+            f"{who}: {', '.join(loose)} also allows every function that begins so",
+            "End such a pattern with $, as in trigger$.",
+        )
 
 
 def check_peers(master: Master) -> Iterator[Finding]:
-    """``peer`` lets minions call functions on minions, ``peer_run`` runners on the master."""
-    name, good = "peers", True
-    for option, names in (("peer", MODULE), ("peer_run", RUNNER)):
-        rules = master.opts.get(option)
-        for who, listed in rules.items() if isinstance(rules, dict) else ():
-            inner = [
-                functions
-                for one in (listed if isinstance(listed, list) else [])
-                for functions in (one.values() if isinstance(one, dict) else [one])
-            ]
-            for pattern in itertools.chain.from_iterable(map(_functions, inner)):
-                grant = _grant(str(who), pattern, names, "selfheal.", "everything")
-                if grant and (grant.whole or grant.loose or set(grant.names) - {"trigger"}):
-                    good = False
-                    yield warn(
-                        name,
-                        f"{option}: minions {who!r} may call {pattern}, which is more than selfheal.trigger",
-                        "Allow minions selfheal.trigger$ and no more of the healer.",
-                    )
+    good = True
+    for option in ("peer", "peer_run"):
+        for grant in permissions.peers(master.opts, option):
+            if grant.whole or grant.loose or set(grant.names) - {"trigger"}:
+                good = False
+                yield warn(
+                    f"{option}: minions {grant.who!r} may call {grant.pattern}, which is more than selfheal.trigger",
+                    "Allow minions selfheal.trigger$ and no more of the healer.",
+                )
     if good:
-        yield ok(name, "no minion may call more of the healer than selfheal.trigger")
+        yield ok("no minion may call more of the healer than selfheal.trigger")
 
 
 # ---------------------------------------------------------------- salt-api and its hooks
@@ -872,7 +767,6 @@ def _called(api: Api) -> str:
 def check_salt_api(master: Master) -> Iterator[Finding]:
     if master.api_config and len(master.apis) == 1:
         yield fail(
-            "salt-api",
             f"there is no {master.api_config}",
             "Give api_config the path of that salt-api's master configuration file.",
         )
@@ -881,70 +775,60 @@ def check_salt_api(master: Master) -> Iterator[Finding]:
 
 
 def _api(master: Master, api: Api) -> Iterator[Finding]:
-    name = _called(api)
+    of = f"{api.name}: " if api.name else ""
     if not api.rest:
-        yield ok(name, "no rest_cherrypy is configured")
+        yield ok(f"{of}no rest_cherrypy is configured")
         return
     clients = ", ".join(api.clients)
-    yield ok(
-        name,
-        f"clients: {clients}" if clients else "no client is enabled: nobody can ask by /run",
-    )
+    told = f"clients: {clients}" if clients else "no client is enabled: nobody can ask by /run"
+    yield ok(of + told)
     if api.rest.get("disable_ssl") and not api.on_loopback:
         yield fail(
-            name,
-            f"disable_ssl on {api.host}: passwords and tokens travel in clear",
+            f"{of}disable_ssl on {api.host}: passwords and tokens travel in clear",
             "Set ssl_crt and ssl_key, or host: 127.0.0.1 with a proxy that speaks TLS in front.",
         )
     if api.opts.get("sock_dir") != master.opts.get("sock_dir"):
         yield fail(
-            name,
-            f"its sock_dir is {api.opts.get('sock_dir')}, the master's is {master.opts.get('sock_dir')}",
+            f"{of}its sock_dir is {api.opts.get('sock_dir')}, the master's is {master.opts.get('sock_dir')}",
             "Give both the same sock_dir, or what this salt-api hears never reaches the master.",
         )
     if master.takes_formula and api.opts.get("external_auth"):
         yield warn(
-            name,
-            "whoever can log in can read formula_secretkey from /events",
+            f"{of}whoever can log in can read formula_secretkey from /events",
             "Keep /events behind a proxy that does not let it pass, or use signed webhooks instead.",
         )
 
 
 def check_hooks(master: Master) -> Iterator[Finding]:
-    name = "hooks"
     taking = [api for api in master.apis if api.rest]
     serving = [api for api in taking if api.open_to_all] or taking
     if not master.takes_hooks and not any(api.open_to_all for api in taking):
-        yield ok(name, "no webhooks are configured")
+        yield ok("no webhooks are configured")
         return
     found = [*_open_hooks(taking), *_threads(master, serving), *_traces_of_key(master)]
     if not serving:
         found.append(
             warn(
-                name,
                 "webhooks are configured, and no salt-api that would take them is known",
                 "Name its configuration: salt-run selfheal.doctor api_config=/etc/salt/hooks/master.",
             )
         )
     yield from found
     if not found:
-        yield ok(name, "served by a salt-api for hooks only")
+        yield ok("served by a salt-api for hooks only")
 
 
 def _open_hooks(taking: list[Api]) -> Iterator[Finding]:
-    name = "hooks"
     for api in taking:
         if not api.open_to_all:
             continue
         if api.clients:
             yield fail(
-                name,
                 f"{_called(api)} has webhook_disable_auth together with the clients {', '.join(api.clients)}",
                 "Serve hooks by a salt-api of their own, with netapi_enable_clients: [].",
             )
         if not api.on_loopback:
             yield warn(
-                name,
                 f"{_called(api)} takes hooks without a login on {api.host}",
                 "Set host: 127.0.0.1, with a proxy in front that lets only /hook/selfheal/ pass.",
             )
@@ -955,7 +839,6 @@ def _threads(master: Master, serving: list[Api]) -> Iterator[Finding]:
         threads = api.rest.get("thread_pool", 100)
         if threads != 1:
             yield warn(
-                "hooks",
                 f"{_called(api)} has thread_pool {threads}: hooks that come together get a 500, though they were heard",
                 "Set thread_pool: 1 for the salt-api that serves hooks.",
             )
@@ -969,14 +852,12 @@ def _traces_of_key(master: Master) -> Iterator[Finding]:
     remedy = "{}, or remove formula_secretkey: every call puts the key on the event bus."
     if opts.get("event_return"):
         yield warn(
-            "hooks",
             "event_return stores every event, and formula_secretkey with it",
             remedy.format("Exclude salt/netapi/hook/* by event_return_blacklist"),
         )
     for option in ("log_level", "log_level_logfile"):
         if str(opts.get(option) or "").lower() in ("debug", "trace", "garbage", "all"):
             yield warn(
-                "hooks",
                 f"`{option}: {opts[option]}` may log events, and formula_secretkey with them",
                 remedy.format(f"Set {option} to info"),
             )
@@ -986,29 +867,26 @@ def _traces_of_key(master: Master) -> Iterator[Finding]:
 
 
 def check_secrets(master: Master) -> Iterator[Finding]:
-    name = "secrets"
     if master.opts.get("pillar_opts"):
         yield fail(
-            name,
             "`pillar_opts: true` hands every option of the master, passwords included, to every minion",
             "Remove pillar_opts from the master's configuration and restart the salt-master.",
         )
     else:
-        yield ok(name, "minions do not get the master's options")
+        yield ok("minions do not get the master's options")
     for file in master.files:
         if not file.holds_ours:
             continue
         clear = sorted(set(_in_clear(config.entry(file.data))))
         if not clear:
-            yield ok(name, f"{file.path} holds none in clear")
+            yield ok(f"{file.path} holds none in clear")
         elif file.mode & 0o004:
             yield warn(
-                name,
                 f"{file.path} holds {', '.join(clear)} in clear, and everybody can read it",
                 f"chmod o= {file.path}, or keep them elsewhere and write sdb:// URIs.",
             )
         else:
-            yield ok(name, f"{file.path} holds {', '.join(clear)} in clear; sdb:// URIs work, too")
+            yield ok(f"{file.path} holds {', '.join(clear)} in clear; sdb:// URIs work, too")
 
 
 def _in_clear(value: Any, path: str = "") -> Iterator[str]:
@@ -1028,10 +906,9 @@ def check_versions(master: Master) -> Iterator[Finding]:
         f"Python {platform.python_version()}"
     )
     if release.split(".")[0] in map(str, TESTED_SALT):
-        yield ok("versions", found)
+        yield ok(found)
     else:
         yield warn(
-            "versions",
             found,
             f"Use one of the releases this was tested with: {' or '.join(map(str, TESTED_SALT))}.",
         )
@@ -1059,21 +936,22 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
 def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Finding]:
     """All findings about this master; never raises. ``api_config``: of a salt-api with a configuration of its own."""
     master = Master(opts, api_config)
-    findings: list[Finding] = []
-    for name, check in CHECKS.items():
-        try:
-            findings += check(master)
-        except Exception as exc:
-            # Its type only: what it says may quote a secret.
-            findings.append(
-                warn(
-                    name,
-                    f"the check itself broke: {type(exc).__name__}{_where(exc)}",
-                    "Look at this yourself, and report it.",
-                )
-            )
+    findings = [finding for name in CHECKS for finding in ask(name, master)]
     master.close()
     return findings
+
+
+def ask(name: str, master: Master) -> list[Finding]:
+    """What one check says; if it breaks, also that."""
+    found: list[Finding] = []
+    try:
+        for finding in CHECKS[name](master):
+            found.append(finding)
+    except Exception as exc:
+        # Its type only: what it says may quote a secret.
+        told = f"the check itself broke: {type(exc).__name__}{_where(exc)}"
+        found.append(warn(told, "Look at this yourself, and report it."))
+    return [replace(finding, check=name) for finding in found]
 
 
 def _where(exc: BaseException) -> str:

@@ -69,7 +69,7 @@ def lines(check, opts, api_config=None):
     """What one check says."""
     master = doctor.Master(opts, api_config)
     try:
-        return [str(one) for one in doctor.CHECKS[check](master)]
+        return [str(one) for one in doctor.ask(check, master)]
     finally:
         master.close()
 
@@ -287,6 +287,7 @@ RESTART = "selfheal/remediate/restart"
         ([{RESTART: ["salt://no.sls"]}], "fail", f"{RESTART}: there is no file salt://no.sls"),
         ([{RESTART: ["{ours}", "{copy}"]}], "fail", f"{RESTART} has 2 files where one publishes"),
         ([{"*": "{ours}"}, {RESTART: "{ours}"}], "fail", f"{RESTART} has 2 files"),
+        ([{RESTART: "{own}"}], "fail", f"{RESTART} leads to no file of the healer's"),
         ([{RESTART: "{look}"}], "fail", "look.sls, which is for another action"),
         ([{RESTART: "{blind}"}], "fail", "acts on an event that the healer did not send"),
         ([{RESTART: "{bad}"}], "fail", "bad.sls does not render: "),
@@ -557,7 +558,7 @@ def test_a_salt_api_with_a_configuration_of_its_own(opts, tmp_path):
     for name in (folder, folder / "master"):
         found = lines("salt-api", opts, str(name))
         says(found, "ok", "salt-api: no rest_cherrypy is configured")
-        says(found, "fail", f"salt-api of {folder / 'master'}: disable_ssl on 0.0.0.0")
+        says(found, "fail", f"salt-api: {folder / 'master'}: disable_ssl on 0.0.0.0")
         found = lines("hooks", opts, str(name))
         says(found, "fail", f"salt-api of {folder / 'master'} has webhook_disable_auth together")
         says(found, "warn", "has thread_pool 100")
