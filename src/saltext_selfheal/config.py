@@ -647,7 +647,18 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
                 )
 
 
-_SECRETS = {"password", "secret", "formula_secretkey"}
+#: Keys whose values are never shown.
+SECRETS = frozenset({"password", "secret", "formula_secretkey"})
+HIDDEN = "a value that is not shown"
+
+
+def _may_hold_secret(value: Any) -> bool:
+    """Whether a value that stands in a wrong place could be, or hold, a secret."""
+    if isinstance(value, Mapping):
+        return bool(SECRETS & set(map(str, value))) or any(map(_may_hold_secret, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_may_hold_secret, value))
+    return isinstance(value, str) and (value.startswith("whsec_") or "@" in value)
 
 
 def _problem(error: Any, raw: Any) -> Problem:
@@ -655,12 +666,14 @@ def _problem(error: Any, raw: Any) -> Problem:
     loc = [part for part in error["loc"] if not (isinstance(part, str) and part == "[key]")]
     path = ".".join([ROOT, *map(str, loc)])
     kind = error["type"]
-    if _SECRETS & set(map(str, loc)):
-        found = "a value that is not shown"
+    if SECRETS & set(map(str, loc)):
+        found = HIDDEN
     elif kind == "missing":
         found = "nothing"
     elif kind == "extra_forbidden":
         found = "an unknown key"
+    elif _may_hold_secret(error["input"]) or (len(loc) == 2 and loc[0] in ("webhooks", "clusters")):
+        found = HIDDEN
     else:
         found = repr(error["input"])
         found = found if len(found) <= 80 else found[:77] + "…"

@@ -201,7 +201,7 @@ def _newer(path: Path, db: sqlite3.Connection) -> None:
         )
 
 
-def _file_system(path: Path) -> str:
+def file_system(path: Path) -> str:
     """The type of the file system that holds this path, as the kernel names it; empty if unknown."""
     best, kind = "", ""
     try:
@@ -219,7 +219,7 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _lock_path(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
@@ -244,13 +244,13 @@ class Ledger:
         """Lock it, and open it. Raises LedgerError or OSError."""
         directory = path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kind = _file_system(directory)
+        kind = file_system(directory)
         if kind in NETWORK_FILE_SYSTEMS:
             raise LedgerRefused(
                 f"{path}: on {kind}; a local file system is needed, set ledger.path"
             )
-        used = _lock_path(path).exists()  # an engine was here before
-        self._lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        used = lock_path(path).exists()  # an engine was here before
+        self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -713,7 +713,7 @@ def _chain(db: sqlite3.Connection, newest: int | None = None) -> Chain:
 def engine_alive(path: Path) -> bool:
     """Whether an engine holds this ledger: the kernel forgets the lock with the process."""
     try:
-        with _lock_path(path).open("r+b") as file:
+        with lock_path(path).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -743,6 +743,17 @@ def now(db: sqlite3.Connection) -> float:
     """The timeline's present, as a reader sees it."""
     row = db.execute("SELECT boot, boottime, timeline FROM clock").fetchone()
     return Timeline(Anchor(*row) if row else None).now()
+
+
+def sign_of_life_s(db: sqlite3.Connection) -> float | None:
+    """Seconds since the engine last wrote, on the timeline; None if it never has."""
+    row = db.execute("SELECT timeline FROM clock").fetchone()
+    return now(db) - row["timeline"] if row else None
+
+
+def schema(db: sqlite3.Connection) -> int:
+    """Which release's tables these are: `SCHEMA` are this one's."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def order(path: Path, jid: str) -> dict[str, Any] | None:
@@ -911,11 +922,11 @@ def latest_incidents(db: sqlite3.Connection, count: int, only_open: bool = False
     return [row["id"] for row in rows]
 
 
-def audit(db: sqlite3.Connection) -> dict[str, Any]:
-    """Prove the whole chain of the audit. Rows that are missing at its end leave no trace in it."""
+def audit(db: sqlite3.Connection, newest: int | None = None) -> dict[str, Any]:
+    """Prove the chain of the audit, or only its newest links. Rows that are missing at its end leave no trace in it."""
     db.execute("BEGIN")  # the anchor and the rows of one moment
     try:
-        chain = _chain(db)
+        chain = _chain(db, newest)
     except sqlite3.DatabaseError as exc:
         if not _damaged(exc):
             raise

@@ -39,6 +39,7 @@ def test_all_functions_are_found(opts, runner):
             "force",
             "incident",
             "audit",
+            "doctor",
             "config",
             "pause",
             "resume",

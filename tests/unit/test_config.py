@@ -210,6 +210,23 @@ def test_a_password_is_never_shown(value):
     assert str(value) not in told
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("clusters.runbook", "hunter-two"),
+        ("clusters", [{"minions": "db*", "password": "hunter-two"}]),
+        ("clusters.runbook.nodes.db1", "admin:hunter-two@10.0.0.11"),
+        ("clusters.runbook.tls", "whsec_hunter-two"),
+        ("webhooks", {"web": "hunter-two"}),
+        ("webhooks", ["whsec_hunter-two"]),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_shown_either(path, value):
+    (told,) = problems(changed(MINIMAL, path, value))
+    assert "found a value that is not shown" in told
+    assert "hunter" not in told
+
+
 def test_a_password_is_not_in_what_the_settings_print():
     assert "secret" not in repr(load(FULL).clusters["runbook"].password)
 

@@ -197,7 +197,7 @@ def test_a_fresh_ledger_is_not_lost(book):
 
 
 def test_network_file_systems_are_refused(path, monkeypatch):
-    monkeypatch.setattr(ledger, "_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(ledger, "file_system", lambda _: "nfs4")
     with pytest.raises(ledger.LedgerError, match="a local file system is needed"):
         ledger.Ledger(path)
 

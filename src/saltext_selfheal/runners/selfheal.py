@@ -673,6 +673,38 @@ def audit():
     return told
 
 
+def doctor(api_config=None):
+    """
+    Look for what keeps the healer from healing, or lets others misuse it, and say what to do about it.
+
+    .. versionadded:: 0.1.0
+
+    api_config
+        The master configuration file of a salt-api that has a configuration of its own, such as one that serves
+        only webhooks: it is looked at, too.
+
+    Looks at settings, engine, reactor files, ledger, job cache, minions' keys, permissions, salt-api, secrets and
+    versions, and changes nothing. Returns ``{"checks", "worst"}``. Each line of ``checks`` begins with ``ok``,
+    ``warn`` or ``fail``; where something is to be done, what to do follows after an arrow. ``worst`` is the worst of
+    these; ``fail`` comes with ``retcode`` 1, which is then the exit code of ``salt-run``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.doctor
+        salt-run selfheal.doctor api_config=/etc/salt/hooks/master
+    """
+    # Here and not above: it takes in much of Salt that no other function needs.
+    from saltext_selfheal import doctor as checks
+
+    findings = checks.examine(__opts__, api_config)
+    told = {"checks": [str(f) for f in findings], "worst": checks.worst(findings).value}
+    if told["worst"] == "fail":
+        __context__["retcode"] = told["retcode"] = 1
+    return told
+
+
 _DROP_IN = """\
 # Self-healing for RethinkDB. Put this into /etc/salt/master.d/selfheal.conf and restart the salt-master.
 {warnings}

@@ -1,0 +1,965 @@
+"""What may be wrong around the healer: one small check per question, each answer with its remedy.
+
+A check reads options, files, the ledger or what Salt itself says, and changes nothing. None may tell a value that could
+be a secret: settings are named by their path, unexpected errors by their type. Here is no decision of the healer's,
+and nothing here runs in its engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import glob
+import importlib.metadata
+import ipaddress
+import itertools
+import os
+import platform
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import salt.config
+import salt.key
+import salt.utils.job
+import salt.utils.reactor
+import salt.utils.user
+import salt.utils.yaml
+import salt.version
+
+from . import config
+from . import jobs
+from . import ledger
+from . import permissions
+from .healing.model import Action
+from .healing.model import Mode
+
+TESTED_SALT = (3006, 3008)
+SILENT_AFTER_S = 90.0  #: an engine that runs writes every 30 s
+KEEP_JOBS_S = 3600.0
+MIB = 1 << 20
+SCARCE_BYTES, NO_BYTES = 100 * MIB, 10 * MIB
+UNKNOWN_JID = "20000101000000000000"  #: of the right form, and no attempt has it
+REMEDIATE = "selfheal/remediate/"
+HOOK = "salt/netapi/hook/"
+
+
+class Level(str, Enum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+_WORSE = list(Level)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of what the doctor says."""
+
+    level: Level
+    found: str
+    remedy: str = ""
+    check: str = ""  #: whose it is; `examine` writes it in
+
+    def __str__(self) -> str:
+        line = f"{self.level.value:<5} {self.check}: {self.found}"
+        return f"{line}\n      → {self.remedy}" if self.remedy else line
+
+
+def worst(findings: list[Finding]) -> Level:
+    return max((f.level for f in findings), key=_WORSE.index, default=Level.OK)
+
+
+def ok(found: str) -> Finding:
+    return Finding(Level.OK, found)
+
+
+def warn(found: str, remedy: str) -> Finding:
+    return Finding(Level.WARN, found, remedy)
+
+
+def fail(found: str, remedy: str) -> Finding:
+    return Finding(Level.FAIL, found, remedy)
+
+
+# ---------------------------------------------------------------- what is looked at
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the master's configuration, as it stands on disk."""
+
+    path: Path
+    data: Mapping[str, Any]
+    broken: str = ""
+    mode: int = 0
+    mtime: float = 0.0
+
+    @property
+    def holds_ours(self) -> bool:
+        return config.entry(self.data) is not None
+
+
+def _read(path: Path) -> File:
+    try:
+        about, text = path.stat(), path.read_text(encoding="utf-8")
+        data = salt.utils.yaml.safe_load(text) or {}
+    except OSError as exc:
+        return File(path, {}, broken=exc.strerror or type(exc).__name__)
+    except Exception as exc:
+        # Its text quotes the file, and that may hold a password.
+        mark = getattr(exc, "problem_mark", None)
+        return File(path, {}, broken=f"no YAML in line {mark.line + 1}" if mark else "no YAML")
+    if not isinstance(data, dict):
+        return File(path, {}, broken="no mapping")
+    return File(path, data, mode=about.st_mode, mtime=about.st_mtime)
+
+
+def _included(pattern: Any, by: Path, depth: int = 3) -> list[File]:
+    """The files that Salt would take for an ``include`` or ``default_include`` of this file."""
+    files = []
+    for one in [pattern] if isinstance(pattern, str) else pattern or []:
+        where = str(by.parent / Path(str(one)).expanduser())
+        for name in sorted(glob.glob(where)):  # noqa: PTH207 - may be absolute, as Salt takes it
+            file = _read(Path(name))
+            files.append(file)
+            if depth:
+                files += _included(file.data.get("include"), file.path, depth - 1)
+    return files
+
+
+@dataclass(frozen=True)
+class Api:
+    """A salt-api: that of this master, or one with a configuration of its own."""
+
+    name: str
+    opts: Mapping[str, Any]
+
+    @property
+    def rest(self) -> Mapping[str, Any]:
+        """Its options of rest_cherrypy; empty if it has none."""
+        rest = self.opts.get("rest_cherrypy")
+        return rest if isinstance(rest, dict) else {}
+
+    @property
+    def clients(self) -> list[str]:
+        return list(self.opts.get("netapi_enable_clients") or [])
+
+    @property
+    def host(self) -> str:
+        return str(self.rest.get("host") or "0.0.0.0")
+
+    @property
+    def on_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def open_to_all(self) -> bool:
+        return bool(self.rest.get("webhook_disable_auth"))
+
+
+@dataclass(frozen=True)
+class Master:
+    """What the checks look at. Each part is read when a check first asks for it."""
+
+    opts: Mapping[str, Any]
+    api_config: str | None = None
+
+    @cached_property
+    def _loaded(self) -> tuple[config.EngineSettings | None, list[config.Problem]]:
+        try:
+            return config.load(self.opts), []
+        except config.ConfigError as exc:
+            return None, exc.problems
+
+    @property
+    def settings(self) -> config.EngineSettings | None:
+        return self._loaded[0]
+
+    @property
+    def problems(self) -> list[config.Problem]:
+        return self._loaded[1]
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """Our settings as they stand, right or wrong; empty if there are none."""
+        found = config.entry(self.opts)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def ledger_path(self) -> Path:
+        if self.settings is not None:
+            return self.settings.ledger_path(self.opts)
+        wanted = self.entry.get("ledger")
+        own = wanted.get("path") if isinstance(wanted, dict) else None
+        return Path(str(own or Path(self.opts["cachedir"]) / "selfheal" / "ledger.sqlite3"))
+
+    @property
+    def can_render(self) -> bool:
+        """Whether a reactor file could look up an order. Without, each would only log that it cannot."""
+        return self.settings is not None and self.ledger_path.exists()
+
+    @property
+    def takes_hooks(self) -> bool:
+        return bool(self.entry.get("webhooks") or self.takes_formula)
+
+    @property
+    def takes_formula(self) -> bool:
+        return bool(self.entry.get("formula_secretkey"))
+
+    @cached_property
+    def layers(self) -> list[list[File]]:
+        """The configuration's files as Salt stacks them: a key of a later layer replaces that of an earlier one."""
+        main = Path(str(self.opts.get("conf_file") or ""))
+        if not main.is_file():
+            return []
+        file = _read(main)
+        drop_ins = file.data.get("default_include", "master.d/*.conf")
+        layers = [[file], _included(drop_ins, main), _included(file.data.get("include"), main)]
+        return [layer for layer in layers if layer]
+
+    @property
+    def files(self) -> list[File]:
+        return list(itertools.chain.from_iterable(self.layers))
+
+    @cached_property
+    def apis(self) -> list[Api]:
+        found = [Api("", self.opts)]
+        if self.api_config:
+            path = Path(self.api_config)
+            path = path / "master" if path.is_dir() else path
+            if path.is_file():
+                found.append(Api(str(path), salt.config.master_config(str(path))))
+        return found
+
+    @cached_property
+    def reactor(self) -> salt.utils.reactor.Reactor:
+        """Salt's own, never started: it finds and renders reactor files."""
+        return salt.utils.reactor.Reactor(dict(self.opts))
+
+    @cached_property
+    def reactor_entries(self) -> list[Any]:
+        """``reactor``, which may also be the name of a file that holds it."""
+        listed = self.opts.get("reactor") or []
+        if isinstance(listed, str):
+            listed = salt.utils.yaml.safe_load(Path(listed).read_text(encoding="utf-8"))
+        return listed if isinstance(listed, list) else []
+
+    @cached_property
+    def mappings(self) -> list[tuple[str, list[str]]]:
+        """The reactor's mappings that Salt takes: pattern of tags, files."""
+        taken = []
+        for one in self.reactor_entries:
+            if isinstance(one, dict) and len(one) == 1:
+                ((pattern, files),) = one.items()
+                files = [files] if isinstance(files, str) else files or []
+                taken.append((str(pattern), [str(file) for file in files]))
+        return taken
+
+    def close(self) -> None:
+        if "reactor" in self.__dict__ and hasattr(self.reactor.minion, "destroy"):
+            minion = self.reactor.minion
+            minion.destroy()
+            # 3008.3 empties these, then takes what is not None for something left open.
+            minion.returners = minion.functions = minion.utils = None
+
+
+# ---------------------------------------------------------------- settings, engine
+
+
+def check_settings(master: Master) -> Iterator[Finding]:
+    for problem in master.problems:
+        yield fail(
+            f"{problem.path}: found {problem.found}",
+            f"Allowed: {problem.allowed}; correct it and restart the salt-master.",
+        )
+    settings = master.settings
+    if settings is not None:
+        nodes = sum(len(cluster.nodes) for cluster in settings.clusters.values())
+        modes = {(c.mode or settings.mode).value for c in settings.clusters.values()}
+        yield ok(
+            f"clusters {', '.join(settings.clusters)} with {nodes} nodes, mode {', '.join(sorted(modes))}"
+        )
+    for file in master.files:
+        if file.broken:
+            yield warn(
+                f"{file.path} cannot be read: {file.broken}",
+                "Correct the file: Salt leaves it out, or does not start with it.",
+            )
+    yield from _replaced(master)
+    yield from _older_than_its_files(master)
+
+
+def _replaced(master: Master) -> Iterator[Finding]:
+    """Lists that have no effect, because a later layer has one of the same name."""
+    for key in ("engines", "reactor"):
+        having = [[f for f in layer if key in f.data] for layer in master.layers]
+        having = [layer for layer in having if layer]
+        for layer, later in itertools.pairwise(having):
+            for file in layer:
+                yield warn(
+                    f"`{key}:` in {file.path} has no effect, {later[0].path} replaces it",
+                    f"Move it into a file of {later[0].path.parent}: lists of several files there are joined.",
+                )
+
+
+def _older_than_its_files(master: Master) -> Iterator[Finding]:
+    started_at = _master_started_at(master)
+    if started_at is None:
+        return
+    for file in master.files:
+        if file.mtime > started_at:
+            yield warn(
+                f"{file.path} was changed after the salt-master was started",
+                "Restart the salt-master: a running engine keeps its settings.",
+            )
+
+
+def _master_started_at(master: Master) -> float | None:
+    """When the master was started whose engine holds the ledger; None if that cannot be known.
+
+    An engine that Salt started again still has the options of its master, so the master counts.
+    """
+    engine = _holder(master.ledger_path)
+    if engine is None:
+        return None
+    process, pid = engine, _pid_in(Path(str(master.opts.get("pidfile") or "")))
+    ancestor = engine
+    try:
+        while ancestor > 1:
+            if ancestor == pid:
+                process = pid
+            ancestor = int(_proc_stat(ancestor)[1])
+        ticks = int(_proc_stat(process)[19])
+    except OSError:  # it ended in this moment
+        return None
+    return time.time() - ledger.boottime() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _proc_stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat after the name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+
+
+def _holder(path: Path) -> int | None:
+    """The process that holds the ledger's lock, as the kernel tells."""
+    lock = ledger.lock_path(path)
+    try:
+        inode = lock.stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            parts = line.split()
+            if parts[1] != "FLOCK" or not parts[5].endswith(f":{inode}"):
+                continue
+            pid = int(parts[4])
+            if pid > 0 and _has_open(pid, lock):
+                return pid
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Where the kernel does not let us look, as with a process that changed its user, the inode must do."""
+    try:
+        return any(file.samefile(path) for file in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True
+
+
+def check_engine(master: Master) -> Iterator[Finding]:
+    if config.entry(master.opts) is None:
+        lost = [str(file.path) for file in master.files if file.holds_ours]
+        also = f" any more, though {', '.join(lost)} lists it" if lost else ""
+        yield fail(
+            f"`engines:` does not list selfheal{also}",
+            "Put what `salt-run selfheal.config` prints into a file of master.d and restart the salt-master.",
+        )
+    path = master.ledger_path
+    silent_s = None
+    # What is wrong with the ledger tells its own check.
+    with contextlib.suppress(ledger.LedgerError), ledger.read(path) as db:
+        silent_s = ledger.sign_of_life_s(db)
+    told = "no sign of life yet" if silent_s is None else f"last sign of life {silent_s:.0f} s ago"
+    if not ledger.engine_alive(path):
+        yield fail(
+            f"not running, {told}", "Restart the salt-master, and look for selfheal in its log."
+        )
+    elif silent_s is not None and silent_s > SILENT_AFTER_S:
+        yield warn(
+            f"it holds the ledger, but {told}",
+            "Look for selfheal in the master's log, and restart the salt-master.",
+        )
+    else:
+        yield ok(f"running, {told}")
+
+
+# ---------------------------------------------------------------- reactor
+
+
+def check_reactor(master: Master) -> Iterator[Finding]:
+    if any(not isinstance(one, dict) or len(one) != 1 for one in master.reactor_entries):
+        yield fail(
+            "`reactor:` has an entry that is not one tag with its files, and Salt skips it without a word",
+            "Write each tag as an entry of its own, with a `-` before it.",
+        )
+    good = []
+    for action in Action:
+        found = list(_reaction(master, action))
+        yield from found
+        if not found:
+            good.append(action.value)
+    if good:
+        proven = "; an event without an order renders to nothing" if master.can_render else ""
+        yield ok(f"mapped: {', '.join(good)}{proven}")
+    yield from _foreign(master)
+
+
+def _packaged(action: Action) -> Path:
+    return Path(__file__).parent / "reactor" / f"{action.value}.sls"
+
+
+def _right(action: Action) -> str:
+    """What to write for it: Salt globs it, so it may survive a change of the onedir's Python."""
+    return re.sub(r"/extras-3\.\d+/", "/extras-3.*/", str(_packaged(action)))
+
+
+def _paths(master: Master, reference: str) -> list[str]:
+    """The files behind a reference, found as the reactor finds them."""
+    if reference.startswith("salt://"):
+        reference = master.reactor.minion.functions["cp.cache_file"](reference) or ""
+    return sorted(glob.glob(reference))  # noqa: PTH207 - absolute, as Salt takes it
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="replace")
+
+
+def _ours(path: str) -> bool:
+    """Whether a reactor file asks the ledger what it may do, be it the packaged one or a copy."""
+    return "selfheal.attempt" in _text(path)
+
+
+def _reaction(master: Master, action: Action) -> Iterator[Finding]:
+    """What is wrong between the event of this action and its file; nothing if all is well."""
+    tag = f"{REMEDIATE}{action.value}"
+    references = [
+        one for pattern, files in master.mappings if fnmatch.fnmatch(tag, pattern) for one in files
+    ]
+    found = []
+    for reference in references:
+        paths = _paths(master, reference)
+        found += paths
+        if not paths:
+            yield fail(
+                f"{tag}: there is no file {reference}",
+                f"Correct the path, the one of this installation is {_right(action)}, and restart the salt-master.",
+            )
+    ours = [path for path in found if _ours(path)]
+    if not references:
+        yield fail(
+            f"{tag} is not mapped: nothing would happen",
+            f"Add `- {tag}: ['{_right(action)}']` to `reactor:` and restart the salt-master.",
+        )
+    elif found and not ours:
+        yield fail(
+            f"{tag} leads to no file of the healer's: nothing would come of its order",
+            f"Map it to {_right(action)} and restart the salt-master.",
+        )
+    elif len(ours) > 1:
+        yield fail(
+            f"{tag} has {len(ours)} files where one publishes the job: {', '.join(ours)}",
+            "Leave one of them under this tag.",
+        )
+    for path in ours:
+        yield from _file(master, action, path)
+
+
+def _file(master: Master, action: Action, path: str) -> Iterator[Finding]:
+    tag = f"{REMEDIATE}{action.value}"
+    text = _text(path)
+    if not re.search(rf"""['"]{action.value}['"]""", text):
+        yield fail(
+            f"{tag} leads to {path}, which is for another action",
+            f"Map it to {_right(action)} and restart the salt-master.",
+        )
+        return
+    if not master.can_render:
+        return
+    try:
+        rendered = master.reactor.render_template(path, tag=tag, data={"jid": UNKNOWN_JID})
+    except Exception as exc:
+        yield fail(
+            f"{path} does not render: {type(exc).__name__}",
+            f"Map {tag} to {_right(action)}, or reinstall the extension for this Salt.",
+        )
+        return
+    if rendered:
+        yield fail(
+            f"{path} acts on an event that the healer did not send",
+            f"Map {tag} to {_right(action)}: any minion can forge such an event.",
+        )
+    elif text != _text(str(_packaged(action))):
+        yield warn(
+            f"{path} is not the file of this release",
+            f"Map {tag} to {_right(action)}, which an update replaces.",
+        )
+
+
+def _foreign(master: Master) -> Iterator[Finding]:
+    """Reactions on the healer's tags that are not the healer's."""
+    told = []
+    for pattern, references in master.mappings:
+        orders = [
+            t for t in (f"{REMEDIATE}{a.value}" for a in Action) if fnmatch.fnmatch(t, pattern)
+        ]
+        if orders or pattern.startswith((REMEDIATE, "selfheal/request", "selfheal/decision")):
+            paths = itertools.chain.from_iterable(_paths(master, one) for one in references)
+            strange = [path for path in paths if not _ours(path)]
+            if strange:
+                yield warn(
+                    f"{pattern} also leads to {', '.join(strange)}",
+                    "Listen to selfheal/incident/* instead, and never act on such an event: any minion can forge it.",
+                )
+        elif pattern.startswith("selfheal/"):
+            told.append(pattern)
+        if _hears_hooks(pattern) and (
+            master.takes_hooks or any(a.open_to_all for a in master.apis)
+        ):
+            yield fail(
+                f"{pattern} reacts to webhooks, and this master's are open to whoever reaches them",
+                "Remove this mapping, or move it to a master without these webhooks.",
+            )
+    if told:
+        yield ok(f"reactions of your own on {', '.join(told)}")
+
+
+def _hears_hooks(pattern: str) -> bool:
+    tags = ("selfheal/runbook/restart", "states/highstate", "services/restart")
+    return pattern.startswith(HOOK) or any(fnmatch.fnmatch(f"{HOOK}{t}", pattern) for t in tags)
+
+
+# ---------------------------------------------------------------- ledger, job cache, minions
+
+
+def check_ledger(master: Master) -> Iterator[Finding]:
+    path = master.ledger_path
+    kind = ledger.file_system(path.parent)
+    if kind in ledger.NETWORK_FILE_SYSTEMS:
+        yield fail(
+            f"{path} is on {kind}",
+            "Set ledger.path to a file on a local file system and restart the salt-master.",
+        )
+    yield from _space(path)
+    if not path.exists():
+        yield warn(
+            f"there is no {path} yet",
+            "Restart the salt-master: the engine makes the ledger when it starts.",
+        )
+        return
+    yield from _rights(master, path)
+    yield from _left_over(path)
+    try:
+        with ledger.read(path) as db:
+            schema = ledger.schema(db)
+            chain = ledger.audit(db, ledger.LINKS_AT_START)
+    except ledger.LedgerError as exc:
+        yield fail(
+            str(exc),
+            "Install the release that wrote it, or move the file away and restart the salt-master.",
+        )
+        return
+    if schema != ledger.SCHEMA:
+        yield warn(
+            f"{path} has schema {schema}, this release writes {ledger.SCHEMA}",
+            "Restart the salt-master: the engine brings the ledger up to date when it starts.",
+        )
+    if not chain["ok"]:
+        yield fail(
+            f"{path}: the chain of its audit does not hold at entry {chain['broken']}",
+            "Find out who wrote to the file; the engine puts it aside and starts anew when the salt-master restarts.",
+        )
+    else:
+        yield ok(f"{path}, schema {schema}, the newest {chain['rows']} entries hold")
+
+
+def _space(path: Path) -> Iterator[Finding]:
+    where = next(folder for folder in path.parents if folder.exists())
+    free = shutil.disk_usage(where).free
+    if free < SCARCE_BYTES:
+        made = fail if free < NO_BYTES else warn
+        yield made(
+            f"{free // MIB} MiB are free in {where}",
+            "Make room: without it nothing can be recorded, and what cannot be recorded is not done.",
+        )
+
+
+def _rights(master: Master, path: Path) -> Iterator[Finding]:
+    user = str(master.opts.get("user") or "root")
+    about, folder = path.stat(), path.parent.stat()
+    uid = salt.utils.user.get_uid(user)
+    if uid is not None and about.st_uid != uid:
+        yield (fail if uid else warn)(
+            f"{path} belongs to uid {about.st_uid}, and the master runs as {user}",
+            f"chown {user} {path}*",
+        )
+    for what, mode, chmod in ((path, about.st_mode, "600"), (path.parent, folder.st_mode, "700")):
+        if mode & 0o022:
+            yield fail(
+                f"{what} has mode {stat.S_IMODE(mode):04o}: others could write the healer's orders",
+                f"chmod {chmod} {what}",
+            )
+        elif what == path and mode & 0o077:
+            yield warn(
+                f"{what} has mode {stat.S_IMODE(mode):04o}: others can read it",
+                f"chmod {chmod} {what}",
+            )
+
+
+def _left_over(path: Path) -> Iterator[Finding]:
+    """Ledgers that could not be used any more and were put aside."""
+    kept = sorted(path.parent.glob(f"{path.name}.damaged-*"))
+    kept = [file for file in kept if not file.name.endswith(("-wal", "-shm", "-journal"))]
+    if kept:
+        yield warn(
+            f"damaged ledgers were put aside: {', '.join(map(str, kept))}",
+            "Look at the disk, and delete them when you know why.",
+        )
+
+
+def check_job_cache(master: Master) -> Iterator[Finding]:
+    opts = master.opts
+    if opts.get("job_cache", True) is False and not opts.get("ext_job_cache"):
+        yield fail(
+            "`job_cache: false`: the healer would never learn what became of a job",
+            "Remove job_cache from the master's configuration and restart the salt-master.",
+        )
+        return
+    returner, functions = jobs.returner(opts), master.reactor.minion.returners
+    lacking = [f for f in ("get_jid", "get_load") if f"{returner}.{f}" not in functions]
+    if lacking:
+        option = "ext_job_cache" if opts.get("ext_job_cache") else "master_job_cache"
+        yield fail(
+            f"the returner {returner} has no {' and no '.join(lacking)}",
+            f"Set {option} to a returner that loads and can be read, such as local_cache.",
+        )
+        return
+    # 0 keeps everything
+    keep_s = float(salt.utils.job.get_keep_jobs_seconds(opts) or 0)
+    if 0 < keep_s < KEEP_JOBS_S:
+        yield warn(
+            f"jobs are kept for {keep_s:g} s only",
+            "Set keep_jobs_seconds to 3600 or more, so that a slow job's result is there when it is looked for.",
+        )
+    else:
+        yield ok(f"results are read from {returner}")
+
+
+def check_minions(master: Master) -> Iterator[Finding]:
+    if master.settings is None:
+        return
+    keys = salt.key.get_key(dict(master.opts)).list_keys()
+    state = {
+        minion: called
+        for called, kind in (
+            ("is denied", "minions_denied"),
+            ("is rejected", "minions_rejected"),
+            ("waits to be accepted", "minions_pre"),
+            ("", "minions"),
+        )
+        for minion in keys.get(kind) or []
+    }
+    accepted = 0
+    for cluster, policy in master.settings.policies().items():
+        acts = policy.mode in (Mode.AUTO, Mode.APPROVE)
+        for node in policy.nodes:
+            if state.get(node) == "":
+                accepted += 1
+                continue
+            yield (fail if acts else warn)(
+                f"{cluster}: {node} has no accepted key"
+                f"{', it ' + state[node] if node in state else ''}: an action would reach nobody",
+                f"Accept the minion's key (salt-key -a {node}), or name the node by the minion id that it has.",
+            )
+    if accepted:
+        yield ok(f"{accepted} nodes have an accepted key")
+
+
+# ---------------------------------------------------------------- who may ask for what
+
+
+def check_permissions(master: Master) -> Iterator[Finding]:
+    by_who: dict[str, list[permissions.Grant]] = {}
+    for grant in permissions.external(master.opts):
+        by_who.setdefault(grant.who, []).append(grant)
+    for who, grants in by_who.items():
+        concerns = list(_concerns(who, grants))
+        yield from concerns
+        if not concerns:
+            yield ok(f"{who} may {', '.join(sorted({n for g in grants for n in g.names}))}")
+    if not by_who:
+        yield ok("external_auth lets nobody call the healer")
+
+
+def _concerns(who: str, grants: list[permissions.Grant]) -> Iterator[Finding]:
+    """What somebody may do that an application need not."""
+    for whole in sorted({g.whole for g in grants if g.whole}):
+        yield warn(
+            f"{who} may call {whole}, not only the healer's",
+            "Give an application no more than '@selfheal': ['trigger$', 'status$'].",
+        )
+    some = [g for g in grants if not g.whole]
+    orders = {n for g in some for n in g.names if n in permissions.FOR_OPERATORS}
+    if orders:
+        yield warn(
+            f"{who} may {', '.join(n for n in permissions.FOR_OPERATORS if n in orders)}",
+            "Leave these to people: an application needs trigger$ and status$ only.",
+        )
+    loose = [g.pattern for g in some if g.loose and not orders.intersection(g.names)]
+    if loose:
+        yield warn(
+            f"{who}: {', '.join(loose)} also allows every function that begins so",
+            "End such a pattern with $, as in trigger$.",
+        )
+
+
+def check_peers(master: Master) -> Iterator[Finding]:
+    good = True
+    for option in ("peer", "peer_run"):
+        for grant in permissions.peers(master.opts, option):
+            if grant.whole or grant.loose or set(grant.names) - {"trigger"}:
+                good = False
+                yield warn(
+                    f"{option}: minions {grant.who!r} may call {grant.pattern}, which is more than selfheal.trigger",
+                    "Allow minions selfheal.trigger$ and no more of the healer.",
+                )
+    if good:
+        yield ok("no minion may call more of the healer than selfheal.trigger")
+
+
+# ---------------------------------------------------------------- salt-api and its hooks
+
+
+def _called(api: Api) -> str:
+    return f"salt-api of {api.name}" if api.name else "salt-api"
+
+
+def check_salt_api(master: Master) -> Iterator[Finding]:
+    if master.api_config and len(master.apis) == 1:
+        yield fail(
+            f"there is no {master.api_config}",
+            "Give api_config the path of that salt-api's master configuration file.",
+        )
+    for api in master.apis:
+        yield from _api(master, api)
+
+
+def _api(master: Master, api: Api) -> Iterator[Finding]:
+    of = f"{api.name}: " if api.name else ""
+    if not api.rest:
+        yield ok(f"{of}no rest_cherrypy is configured")
+        return
+    clients = ", ".join(api.clients)
+    told = f"clients: {clients}" if clients else "no client is enabled: nobody can ask by /run"
+    yield ok(of + told)
+    if api.rest.get("disable_ssl") and not api.on_loopback:
+        yield fail(
+            f"{of}disable_ssl on {api.host}: passwords and tokens travel in clear",
+            "Set ssl_crt and ssl_key, or host: 127.0.0.1 with a proxy that speaks TLS in front.",
+        )
+    if api.opts.get("sock_dir") != master.opts.get("sock_dir"):
+        yield fail(
+            f"{of}its sock_dir is {api.opts.get('sock_dir')}, the master's is {master.opts.get('sock_dir')}",
+            "Give both the same sock_dir, or what this salt-api hears never reaches the master.",
+        )
+    if master.takes_formula and api.opts.get("external_auth"):
+        yield warn(
+            f"{of}whoever can log in can read formula_secretkey from /events",
+            "Keep /events behind a proxy that does not let it pass, or use signed webhooks instead.",
+        )
+
+
+def check_hooks(master: Master) -> Iterator[Finding]:
+    taking = [api for api in master.apis if api.rest]
+    serving = [api for api in taking if api.open_to_all] or taking
+    if not master.takes_hooks and not any(api.open_to_all for api in taking):
+        yield ok("no webhooks are configured")
+        return
+    found = [*_open_hooks(taking), *_threads(master, serving), *_traces_of_key(master)]
+    if not serving:
+        found.append(
+            warn(
+                "webhooks are configured, and no salt-api that would take them is known",
+                "Name its configuration: salt-run selfheal.doctor api_config=/etc/salt/hooks/master.",
+            )
+        )
+    yield from found
+    if not found:
+        yield ok("served by a salt-api for hooks only")
+
+
+def _open_hooks(taking: list[Api]) -> Iterator[Finding]:
+    for api in taking:
+        if not api.open_to_all:
+            continue
+        if api.clients:
+            yield fail(
+                f"{_called(api)} has webhook_disable_auth together with the clients {', '.join(api.clients)}",
+                "Serve hooks by a salt-api of their own, with netapi_enable_clients: [].",
+            )
+        if not api.on_loopback:
+            yield warn(
+                f"{_called(api)} takes hooks without a login on {api.host}",
+                "Set host: 127.0.0.1, with a proxy in front that lets only /hook/selfheal/ pass.",
+            )
+
+
+def _threads(master: Master, serving: list[Api]) -> Iterator[Finding]:
+    for api in serving if master.takes_hooks else ():
+        threads = api.rest.get("thread_pool", 100)
+        if threads != 1:
+            yield warn(
+                f"{_called(api)} has thread_pool {threads}: hooks that come together get a 500, though they were heard",
+                "Set thread_pool: 1 for the salt-api that serves hooks.",
+            )
+
+
+def _traces_of_key(master: Master) -> Iterator[Finding]:
+    """Salt fires a hook with its body, and the key of the formula's routes stands in there."""
+    if not master.takes_formula:
+        return
+    opts = master.opts
+    remedy = "{}, or remove formula_secretkey: every call puts the key on the event bus."
+    if opts.get("event_return"):
+        yield warn(
+            "event_return stores every event, and formula_secretkey with it",
+            remedy.format("Exclude salt/netapi/hook/* by event_return_blacklist"),
+        )
+    for option in ("log_level", "log_level_logfile"):
+        if str(opts.get(option) or "").lower() in ("debug", "trace", "garbage", "all"):
+            yield warn(
+                f"`{option}: {opts[option]}` may log events, and formula_secretkey with them",
+                remedy.format(f"Set {option} to info"),
+            )
+
+
+# ---------------------------------------------------------------- secrets, versions
+
+
+def check_secrets(master: Master) -> Iterator[Finding]:
+    if master.opts.get("pillar_opts"):
+        yield fail(
+            "`pillar_opts: true` hands every option of the master, passwords included, to every minion",
+            "Remove pillar_opts from the master's configuration and restart the salt-master.",
+        )
+    else:
+        yield ok("minions do not get the master's options")
+    for file in master.files:
+        if not file.holds_ours:
+            continue
+        clear = sorted(set(_in_clear(config.entry(file.data))))
+        if not clear:
+            yield ok(f"{file.path} holds none in clear")
+        elif file.mode & 0o004:
+            yield warn(
+                f"{file.path} holds {', '.join(clear)} in clear, and everybody can read it",
+                f"chmod o= {file.path}, or keep them elsewhere and write sdb:// URIs.",
+            )
+        else:
+            yield ok(f"{file.path} holds {', '.join(clear)} in clear; sdb:// URIs work, too")
+
+
+def _in_clear(value: Any, path: str = "") -> Iterator[str]:
+    """Paths of secrets that stand in the settings themselves."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        at = f"{path}.{key}" if path else str(key)
+        if key in config.SECRETS and inner and not str(inner).startswith("sdb://"):
+            yield at
+        else:
+            yield from _in_clear(inner, at)
+
+
+def check_versions(master: Master) -> Iterator[Finding]:
+    release = str(salt.version.__version__)
+    found = (
+        f"Salt {release}, rethinkdb {importlib.metadata.version('rethinkdb')}, "
+        f"Python {platform.python_version()}"
+    )
+    if release.split(".")[0] in map(str, TESTED_SALT):
+        yield ok(found)
+    else:
+        yield warn(
+            found,
+            f"Use one of the releases this was tested with: {' or '.join(map(str, TESTED_SALT))}.",
+        )
+
+
+# ---------------------------------------------------------------- all of it
+
+#: In the order in which a person reads them: what must work first, then who could misuse it.
+CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
+    "settings": check_settings,
+    "engine": check_engine,
+    "reactor": check_reactor,
+    "ledger": check_ledger,
+    "job cache": check_job_cache,
+    "minions": check_minions,
+    "permissions": check_permissions,
+    "peers": check_peers,
+    "salt-api": check_salt_api,
+    "hooks": check_hooks,
+    "secrets": check_secrets,
+    "versions": check_versions,
+}
+
+
+def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Finding]:
+    """All findings about this master; never raises. ``api_config``: of a salt-api with a configuration of its own."""
+    master = Master(opts, api_config)
+    findings = [finding for name in CHECKS for finding in ask(name, master)]
+    master.close()
+    return findings
+
+
+def ask(name: str, master: Master) -> list[Finding]:
+    """What one check says; if it breaks, also that."""
+    found: list[Finding] = []
+    try:
+        for finding in CHECKS[name](master):
+            found.append(finding)
+    except Exception as exc:
+        # Its type only: what it says may quote a secret.
+        told = f"the check itself broke: {type(exc).__name__}{_where(exc)}"
+        found.append(warn(told, "Look at this yourself, and report it."))
+    return [replace(finding, check=name) for finding in found]
+
+
+def _where(exc: BaseException) -> str:
+    """The line of this file where it happened."""
+    lines = []
+    trace = exc.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == __file__:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f" at line {lines[-1]}" if lines else ""

@@ -1,0 +1,103 @@
+"""What Salt's permission lists let somebody call of the healer: ``external_auth``, ``peer`` and ``peer_run``.
+
+Read as Salt reads them (3006 to 3008). Nothing here allows or refuses anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: The runner's functions, by who should have them. Salt's patterns are tested against these names.
+FOR_APPLICATIONS = ("trigger", "status")
+FOR_READERS = ("history", "incident", "explain", "audit", "config", "doctor", "stats")
+FOR_OPERATORS = ("force", "pause", "resume", "lock", "ack", "approve", "reject")
+RUNNER = (*FOR_APPLICATIONS, *FOR_READERS, *FOR_OPERATORS)
+#: The execution module's.
+MODULE = ("trigger", "highstate", "restart", "probe", "attempt")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What one entry of a permission list lets somebody call."""
+
+    who: str
+    pattern: str
+    names: tuple[str, ...] = ()  #: ours that it allows, without the module
+    loose: bool = False  #: it allows longer names, too
+    whole: str = ""  #: everything there is: what that is
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """As Salt compares (3006 to 3008): the pattern must fit the name's beginning."""
+    try:
+        return re.match(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _grant(who: str, pattern: str, names: tuple[str, ...], prefix: str, whole: str) -> Grant | None:
+    """What a pattern allows of these functions; None if nothing of ours."""
+    allowed = tuple(n for n in names if _matches(pattern, prefix + n))
+    if not allowed:
+        return None
+    if prefix and all(_matches(pattern, other) for other in ("cmd.run", "state.apply", "salt.cmd")):
+        return Grant(who, pattern, allowed, whole=whole)
+    loose = any(_matches(pattern, f"{prefix}{n}_x") for n in allowed)
+    return Grant(who, pattern, allowed, loose)
+
+
+def _functions(listed: Any) -> Iterator[str]:
+    """Patterns of functions, with or without conditions on their arguments."""
+    for one in listed if isinstance(listed, list) else [listed]:
+        yield from map(str, one) if isinstance(one, dict) else [str(one)]
+
+
+def _runner_grants(who: str, target: str, listed: Any) -> Iterator[Grant | None]:
+    for pattern in _functions(listed):
+        if target == "selfheal":
+            yield _grant(who, pattern, RUNNER, "", "")
+        elif target in ("runner", "runners"):
+            yield _grant(who, pattern, RUNNER, "selfheal.", "every runner")
+
+
+def _grants(who: str, listed: Any) -> Iterator[Grant | None]:
+    """Of one permission list of ``external_auth``."""
+    for one in listed if isinstance(listed, list) else [listed]:
+        if isinstance(one, dict):
+            for target, functions in one.items():
+                if str(target).startswith("@"):
+                    yield from _runner_grants(who, str(target)[1:], functions)
+                else:
+                    for pattern in _functions(functions):
+                        yield _grant(
+                            who, pattern, MODULE, "selfheal.", f"every function on {target}"
+                        )
+        elif str(one).startswith("@"):
+            yield from _runner_grants(who, str(one)[1:], ".*")
+        else:
+            yield _grant(who, str(one), MODULE, "selfheal.", "every function on every minion")
+
+
+def external(opts: Mapping[str, Any]) -> list[Grant]:
+    found = []
+    for backend, users in (opts.get("external_auth") or {}).items():
+        for user, listed in users.items() if isinstance(users, dict) else ():
+            if not str(user).startswith("^"):  # an option of the backend
+                found += [g for g in _grants(f"{user} ({backend})", listed) if g]
+    return found
+
+
+def peers(opts: Mapping[str, Any], option: str) -> list[Grant]:
+    """Of ``peer``, by which minions call functions on minions, or ``peer_run``: runners on the master."""
+    names = RUNNER if option == "peer_run" else MODULE
+    rules, found = opts.get(option), []
+    for who, listed in rules.items() if isinstance(rules, dict) else ():
+        for one in listed if isinstance(listed, list) else ():
+            for inner in one.values() if isinstance(one, dict) else [one]:
+                grants = (_grant(str(who), p, names, "selfheal.", "all") for p in _functions(inner))
+                found += [grant for grant in grants if grant]
+    return found

@@ -1,0 +1,601 @@
+"""What the doctor says of a master: of a healthy one nothing but ok, of each trouble its line."""
+
+import getpass
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import salt.config
+import salt.loader
+import salt.runner
+import salt.utils.yaml
+
+from saltext_selfheal import doctor
+from saltext_selfheal import ledger
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import Tell
+from tests.functional.conftest import REACTOR
+from tests.functional.conftest import SETTINGS
+
+SECRETS = {
+    "password": "hunter-two",
+    "secret": "whsec_c2VjcmV0LWhvb2s=",
+    "key": "key-of-the-formula",
+}
+KEY = "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----\n"
+HOOKS = {"runbook-web": {"secret": SECRETS["secret"], "clusters": ["runbook"]}}
+
+
+def mapping():
+    return [{f"selfheal/remediate/{a.value}": [str(REACTOR / f"{a.value}.sls")]} for a in Action]
+
+
+def settings(**more):
+    (cluster,) = SETTINGS["clusters"].values()
+    return {"clusters": {"runbook": {**cluster, "password": SECRETS["password"]}}, **more}
+
+
+@pytest.fixture
+def opts(opts):
+    """A healthy master."""
+    os.utime(opts["conf_file"], (1e9, 1e9))  # older than its master
+    opts["user"] = getpass.getuser()
+    opts["engines"] = [{"reactor": {}}, {"selfheal": settings()}]
+    opts["reactor"] = mapping()
+    accepted = Path(opts["pki_dir"]) / "minions"
+    accepted.mkdir(parents=True)
+    for node in ("db1", "db2"):
+        (accepted / node).write_text(KEY)
+    return opts
+
+
+@pytest.fixture
+def path(opts):
+    return Path(opts["cachedir"]) / "selfheal" / "ledger.sqlite3"
+
+
+@pytest.fixture
+def engine(path):
+    """The ledger, held by an engine that has written something."""
+    book = ledger.Ledger(path)
+    book.commit(book.timeline.now(), [], [Tell("runbook", "well", "db1", "answers")], {})
+    yield book
+    book.close()
+
+
+def lines(check, opts, api_config=None):
+    """What one check says."""
+    master = doctor.Master(opts, api_config)
+    try:
+        return [str(one) for one in doctor.ask(check, master)]
+    finally:
+        master.close()
+
+
+def says(told, level, text):
+    """Whether one line is of this level and says this; what is to be done belongs to warn and fail."""
+    assert any(one.startswith(f"{level:<5} ") and text in one for one in told), told
+    assert all(("→" in one) != one.startswith("ok ") for one in told), told
+
+
+def reloaded(opts, tmp_path, main, **drop_ins):
+    """Options as Salt makes them of these files."""
+    conf = tmp_path / "master"
+    base = {"root_dir": str(tmp_path), "file_client": "local", "user": opts["user"]}
+    conf.write_text(salt.utils.yaml.safe_dump({**base, **main}))
+    (tmp_path / "master.d").mkdir()
+    for name, data in drop_ins.items():
+        text = data if isinstance(data, str) else salt.utils.yaml.safe_dump(data)
+        (tmp_path / "master.d" / f"{name}.conf").write_text(text)
+    return salt.config.master_config(str(conf))
+
+
+OURS = {"engines": [{"selfheal": settings()}], "reactor": mapping()}
+
+
+# ---------------------------------------------------------------- all together
+
+
+def test_of_a_healthy_master_every_line_is_ok(opts, engine):
+    found = doctor.examine(opts)
+    assert [str(f) for f in found if f.level is not doctor.Level.OK] == []
+    assert list(dict.fromkeys(f.check for f in found)) == list(doctor.CHECKS)
+    assert doctor.worst(found) is doctor.Level.OK
+
+
+def ill(opts):
+    """As much wrong as fits into one master, with secrets wherever they may stand."""
+    opts["engines"] = [
+        {"selfheal": settings(webhooks=HOOKS, formula_secretkey=SECRETS["key"], moed="auto")}
+    ]
+    opts["reactor"] = [{"*": ["/nowhere.sls"]}, {"a": ["x"], "b": ["y"]}]
+    opts["rest_cherrypy"] = {"port": 1, "disable_ssl": True, "webhook_disable_auth": True}
+    opts["netapi_enable_clients"] = ["runner"]
+    opts["external_auth"] = {"pam": {"bob": [".*", "@runner", "@selfheal"]}}
+    opts["peer_run"] = {".*": [".*"]}
+    opts["pillar_opts"] = True
+    opts["event_return"] = ["mysql"]
+    opts["master_job_cache"] = "nosuch"
+    return opts
+
+
+def test_a_broken_check_is_told_and_the_others_go_on(opts, engine, monkeypatch):
+    def broken(master):
+        raise RuntimeError(SECRETS["password"])
+
+    monkeypatch.setitem(doctor.CHECKS, "engine", broken)
+    told = [str(f) for f in doctor.examine(opts)]
+    says(told, "warn", "engine: the check itself broke: RuntimeError")
+    assert len(told) == len(doctor.CHECKS)
+    assert SECRETS["password"] not in "".join(told)
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", ["x"], {"x": 1}, [None], [{"x": None}], [[{}]]])
+@pytest.mark.parametrize(
+    "option",
+    ["engines", "reactor", "external_auth", "peer", "peer_run", "rest_cherrypy", "conf_file"],
+)
+def test_options_of_any_form_break_nothing(opts, engine, option, value):
+    opts[option] = value
+    if option == "external_auth":
+        opts[option] = {"pam": value}
+    doctor.examine(opts)
+
+
+def test_no_secret_is_ever_shown(opts, tmp_path):
+    wrong = ill(opts)["engines"]
+    shown = doctor.examine(opts)
+    assert doctor.worst(shown) is doctor.Level.FAIL
+    loaded = reloaded(opts, tmp_path, {"engines": wrong}, bad=f"a: [{SECRETS['password']}\nb: ]")
+    shown += doctor.examine({**loaded, "engines": wrong})
+    for misplaced in (
+        {"clusters": {"runbook": SECRETS["password"]}},
+        {"clusters": [{"password": SECRETS["password"]}]},
+        {"clusters": SETTINGS["clusters"], "webhooks": {"web": SECRETS["secret"]}},
+        {"clusters": SETTINGS["clusters"], "webhooks": [SECRETS["secret"]]},
+        {"clusters": SETTINGS["clusters"], "formula_secretkey": [SECRETS["key"]]},
+        {"clusters": SETTINGS["clusters"], "formula_secretkye": SECRETS["key"]},
+    ):
+        shown += doctor.examine({**opts, "engines": [{"selfheal": misplaced}]})
+    for secret in SECRETS.values():
+        assert secret not in "\n".join(map(str, shown))
+
+
+# ---------------------------------------------------------------- through the runner
+
+
+@pytest.fixture
+def client(opts):
+    """What salt-run uses below its command line."""
+    (Path(opts["cachedir"]) / "proc").mkdir()
+    with salt.runner.RunnerClient(opts) as made:
+        yield made
+
+
+def test_the_runner_ends_well_where_nothing_fails(opts, engine, client):
+    told = client.low("selfheal.doctor", {}, print_event=False, full_return=True)
+    assert told["success"] is True
+    assert told["return"]["worst"] == "ok"
+    assert "retcode" not in told["return"]
+    assert told["return"]["checks"][0].startswith("ok    settings: ")
+
+
+def test_a_fail_is_the_exit_code_of_the_run(opts, client):
+    told = client.low("selfheal.doctor", {}, print_event=False, full_return=True)
+    assert told["success"] is False
+    assert (told["return"]["worst"], told["return"]["retcode"]) == ("fail", 1)
+
+
+# ---------------------------------------------------------------- settings, engine
+
+
+def test_each_mistake_in_the_settings_is_a_line(opts):
+    opts["engines"] = [{"selfheal": settings(moed="auto", mode="loud")}]
+    told = lines("settings", opts)
+    says(told, "fail", "engines.selfheal.moed: found an unknown key")
+    says(told, "fail", "engines.selfheal.mode: found 'loud'")
+    assert len(told) == 2
+
+
+def test_lists_of_the_main_file_that_a_drop_in_replaces(opts, tmp_path):
+    main = {"engines": [{"logstash": {}}], "reactor": [{"x": ["/y.sls"]}]}
+    loaded = reloaded(opts, tmp_path, main, selfheal=OURS)
+    told = lines("settings", loaded)
+    where, by = tmp_path / "master", tmp_path / "master.d" / "selfheal.conf"
+    says(told, "warn", f"`engines:` in {where} has no effect, {by} replaces it")
+    says(told, "warn", f"`reactor:` in {where} has no effect")
+
+
+def test_our_own_list_in_the_main_file_that_a_drop_in_replaces(opts, tmp_path):
+    loaded = reloaded(opts, tmp_path, OURS, other={"engines": [{"logstash": {}}]})
+    says(lines("settings", loaded), "fail", "engines: found no selfheal")
+    lost = f"does not list selfheal any more, though {tmp_path / 'master'} lists it"
+    says(lines("engine", loaded), "fail", lost)
+
+
+def test_lists_of_several_drop_ins_are_joined_and_nothing_to_speak_of(opts, tmp_path):
+    other = {"engines": [{"logstash": {}}]}
+    told = lines("settings", reloaded(opts, tmp_path, {}, a=other, selfheal=OURS))
+    assert len(told) == 1
+    says(told, "ok", "clusters runbook with 2 nodes, mode auto")
+
+
+def test_a_file_that_includes_another_is_replaced_by_it(opts, tmp_path):
+    (tmp_path / "more.conf").write_text("engines: [{logstash: {}}]\n")
+    loaded = reloaded(opts, tmp_path, {"include": ["more.conf"]}, selfheal=OURS)
+    says(lines("settings", loaded), "warn", f"{tmp_path / 'more.conf'} replaces it")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("engines: [\n", "cannot be read: no YAML in line 2"),
+        ("{% if x %}\nengines: []\n{% endif %}\n", "cannot be read: no YAML in line 1"),
+        ("- a\n", "cannot be read: no mapping"),
+        ("engines: []\nengines: []\n", "cannot be read: no YAML in line 2"),
+    ],
+)
+def test_a_file_that_salt_does_not_read_as_it_was_meant(opts, tmp_path, text, told):
+    conf = Path(reloaded(opts, tmp_path, OURS)["conf_file"])
+    (tmp_path / "master.d" / "bad.conf").write_text(text)
+    says(lines("settings", {**opts, "conf_file": str(conf)}), "warn", told)
+
+
+def test_settings_that_are_newer_than_the_master(opts, engine, tmp_path):
+    conf = Path(reloaded(opts, tmp_path, OURS)["conf_file"])
+    opts["conf_file"] = str(conf)
+    (tmp_path / "pid").write_text(str(os.getpid()))  # who holds the ledger here, is the master
+    opts["pidfile"] = str(tmp_path / "pid")
+    os.utime(conf, (time.time() + 5, time.time() + 5))
+    says(lines("settings", opts), "warn", f"{conf} was changed after the salt-master was started")
+    os.utime(conf, (1e9, 1e9))
+    assert len(lines("settings", opts)) == 1
+
+
+def test_an_engine_that_runs_and_one_that_does_not(opts, path):
+    book = ledger.Ledger(path)
+    book.beat()
+    says(lines("engine", opts), "ok", "running, last sign of life 0 s ago")
+    book.close()
+    says(lines("engine", opts), "fail", "not running, last sign of life 0 s ago")
+
+
+def test_an_engine_that_is_silent(opts, engine, monkeypatch):
+    monkeypatch.setattr(ledger, "sign_of_life_s", lambda db: 100.0)
+    says(lines("engine", opts), "warn", "it holds the ledger, but last sign of life 100 s ago")
+
+
+def test_an_engine_that_never_ran(opts):
+    says(lines("engine", opts), "fail", "not running, no sign of life yet")
+    opts["engines"] = []
+    says(lines("engine", opts), "fail", "`engines:` does not list selfheal")
+
+
+# ---------------------------------------------------------------- reactor
+
+
+RESTART = "selfheal/remediate/restart"
+
+
+@pytest.mark.parametrize(
+    ("entry", "level", "told"),
+    [
+        ([], "fail", f"{RESTART} is not mapped: nothing would happen"),
+        ([{RESTART: ["/nowhere/*.sls"]}], "fail", f"{RESTART}: there is no file /nowhere/*.sls"),
+        ([{RESTART: ["salt://no.sls"]}], "fail", f"{RESTART}: there is no file salt://no.sls"),
+        ([{RESTART: ["{ours}", "{copy}"]}], "fail", f"{RESTART} has 2 files where one publishes"),
+        ([{"*": "{ours}"}, {RESTART: "{ours}"}], "fail", f"{RESTART} has 2 files"),
+        ([{RESTART: "{own}"}], "fail", f"{RESTART} leads to no file of the healer's"),
+        ([{RESTART: "{look}"}], "fail", "look.sls, which is for another action"),
+        ([{RESTART: "{blind}"}], "fail", "acts on an event that the healer did not send"),
+        ([{RESTART: "{bad}"}], "fail", "bad.sls does not render: "),
+        ([{RESTART: "{copy}"}], "warn", "copy.sls is not the file of this release"),
+        ([{RESTART: "salt://copy.sls"}], "warn", "copy.sls is not the file of this release"),
+        ([{RESTART: ["{ours}", "{own}"]}], "warn", f"{RESTART} also leads to "),
+        ([{RESTART: "{ours}"}, {"selfheal/*": "{own}"}], "warn", "selfheal/* also leads to "),
+        ([{RESTART: "{ours}"}, {"selfheal/request/*": "{own}"}], "warn", "request/* also leads"),
+        ([{RESTART: "{ours}"}, {"a": "x", "b": "y"}], "fail", "an entry that is not one tag"),
+        ([{RESTART: "{ours}"}, {"selfheal/incident/*": "{own}"}], "ok", "your own on selfheal/inc"),
+        ([{RESTART: "{glob}"}], "ok", "mapped: highstate, restart, start, look"),
+    ],
+)
+def test_reactions(opts, engine, tmp_path, entry, level, told):
+    ours = (REACTOR / "restart.sls").read_text()
+    files = {
+        "copy": ours + "\n",
+        "own": "x:\n  runner.y.z: []\n",
+        "bad": ours + "{% if %}",
+        "blind": "{# 'restart' selfheal.attempt #}\nx:\n  local.test.ping:\n    - tgt: db1\n",
+    }
+    made = {"ours": REACTOR / "restart.sls", "look": REACTOR / "look.sls"}
+    made["glob"] = REACTOR.parent / "reac*" / "restart.sls"
+    for name, text in files.items():
+        made[name] = tmp_path / "srv" / f"{name}.sls"
+        made[name].parent.mkdir(exist_ok=True)
+        made[name].write_text(text)
+    opts["file_roots"] = {"base": [str(tmp_path / "srv")]}
+    text = json.dumps(entry)
+    for name, file in made.items():
+        text = text.replace(f"{{{name}}}", str(file))
+    opts["reactor"] = [m for m in mapping() if RESTART not in m] + json.loads(text)
+    says(lines("reactor", opts), level, told)
+
+
+def test_a_reactor_in_a_file_of_its_own(opts, tmp_path):
+    file = tmp_path / "reactor.conf"
+    file.write_text(salt.utils.yaml.safe_dump(mapping()))
+    opts["reactor"] = str(file)
+    says(lines("reactor", opts), "ok", "mapped: highstate, restart, start, look")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["salt/netapi/hook/*", "salt/netapi/*", "*", "salt/netapi/hook/x"]
+)
+def test_a_strangers_reaction_to_open_hooks(opts, engine, pattern):
+    opts["reactor"].append({pattern: ["/srv/deploy.sls"]})
+    assert not [one for one in lines("reactor", opts) if "webhooks" in one]
+    opts["engines"] = [{"selfheal": settings(webhooks=HOOKS)}]
+    says(lines("reactor", opts), "fail", f"{pattern} reacts to webhooks")
+
+
+# ---------------------------------------------------------------- ledger, job cache, minions
+
+
+def test_without_a_ledger(opts):
+    says(lines("ledger", opts), "warn", "there is no ")
+
+
+def test_a_ledger_that_others_could_write(opts, engine, path):
+    path.parent.chmod(0o777)
+    says(lines("ledger", opts), "fail", f"{path.parent} has mode 0777")
+    path.chmod(0o640)
+    says(lines("ledger", opts), "warn", f"{path} has mode 0640: others can read it")
+    path.chmod(0o660)
+    says(lines("ledger", opts), "fail", f"{path} has mode 0660")
+
+
+def test_a_ledger_of_somebody_else(opts, engine):
+    opts["user"] = "nobody"
+    says(lines("ledger", opts), "fail", "and the master runs as nobody")
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(9 << 20, "fail"), (11 << 20, "warn"), (101 << 20, "ok")]
+)
+def test_room_for_the_ledger(opts, engine, monkeypatch, free, level):
+    class Usage:
+        pass
+
+    Usage.free = free
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda where: Usage)
+    says(lines("ledger", opts), level, "MiB are free" if level != "ok" else "entries hold")
+
+
+def test_a_ledger_on_a_network(opts, engine, monkeypatch):
+    monkeypatch.setattr(ledger, "file_system", lambda where: "nfs4")
+    says(lines("ledger", opts), "fail", "is on nfs4")
+
+
+def test_ledgers_that_were_put_aside(opts, engine, path):
+    kept = path.with_name(f"{path.name}.damaged-20260101T000000")
+    kept.touch()
+    kept.with_name(f"{kept.name}-wal").touch()
+    says(lines("ledger", opts), "warn", f"put aside: {kept}\n")
+
+
+def test_a_ledger_of_another_release(opts, engine, path):
+    engine._db.execute("PRAGMA user_version=1")
+    says(lines("ledger", opts), "warn", "has schema 1, this release writes 2")
+    engine._db.execute("PRAGMA user_version=99")
+    says(lines("ledger", opts), "fail", "schema 99 is newer than this release knows")
+
+
+def test_a_chain_that_does_not_hold(opts, engine, path):
+    engine._db.execute("UPDATE audit SET cluster = 'web'")
+    says(lines("ledger", opts), "fail", "the chain of its audit does not hold at entry 1")
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "told"),
+    [
+        ({"job_cache": False}, "fail", "`job_cache: false`"),
+        ({"job_cache": False, "ext_job_cache": "local_cache"}, "ok", "read from local_cache"),
+        ({"master_job_cache": "nosuch"}, "fail", "nosuch has no get_jid and no get_load"),
+        ({"ext_job_cache": "smtp"}, "fail", "the returner smtp has no get_jid and no get_load"),
+        ({"keep_jobs_seconds": 600}, "warn", "jobs are kept for 600 s only"),
+        ({"keep_jobs_seconds": 0}, "ok", "read from local_cache"),
+    ],
+)
+def test_where_results_are_read(opts, change, level, told):
+    opts.update(change)
+    says(lines("job cache", opts), level, told)
+
+
+@pytest.mark.parametrize(
+    ("folder", "mode", "level", "told"),
+    [
+        (None, "auto", "fail", "db2 has no accepted key: an action"),
+        (None, "shadow", "warn", "db2 has no accepted key: an action"),
+        ("minions_pre", "auto", "fail", "db2 has no accepted key, it waits to be accepted"),
+        ("minions_rejected", "auto", "fail", "db2 has no accepted key, it is rejected"),
+        ("minions_denied", "auto", "fail", "db2 has no accepted key, it is denied"),
+    ],
+)
+def test_a_node_without_an_accepted_key(opts, folder, mode, level, told):
+    keys = Path(opts["pki_dir"])
+    (keys / "minions" / "db2").unlink()
+    if folder:
+        (keys / folder).mkdir(exist_ok=True)
+        (keys / folder / "db2").write_text(KEY)
+    opts["engines"] = [{"selfheal": settings(mode=mode)}]
+    found = lines("minions", opts)
+    says(found, level, told)
+    says(found, "ok", "1 nodes have an accepted key")
+
+
+# ---------------------------------------------------------------- who may ask for what
+
+
+@pytest.mark.parametrize(
+    ("listed", "level", "told"),
+    [
+        ([{"@selfheal": ["trigger$", "status$"]}], "ok", "bob (pam) may status, trigger"),
+        ([{"app1": ["selfheal.trigger$"]}], "ok", "bob (pam) may trigger"),
+        ([{"@runner": ["selfheal.status$"]}], "ok", "bob (pam) may status"),
+        (["test.ping", {"@jobs": [".*"]}, "@wheel"], "ok", "external_auth lets nobody"),
+        ([{"@selfheal": ["trigger"]}], "warn", "bob (pam): trigger also allows every function"),
+        ([{"app1": ["selfheal.trigger"]}], "warn", "bob (pam): selfheal.trigger also allows"),
+        (["selfheal.*"], "warn", "bob (pam): selfheal.* also allows"),
+        ([{"@selfheal": ["pause$", "lock$"]}], "warn", "bob (pam) may pause, lock\n"),
+        ([{"@selfheal": [{"ack": {"args": ["x"]}}]}], "warn", "bob (pam) may ack\n"),
+        ([{"@runner": ["selfheal\\.re"]}], "warn", "bob (pam) may resume, reject\n"),
+        (["@selfheal"], "warn", "bob (pam) may force, pause, resume"),
+        (["@runner"], "warn", "bob (pam) may call every runner"),
+        ([".*"], "warn", "bob (pam) may call every function on every minion"),
+        ([{"app*": [".*"]}], "warn", "bob (pam) may call every function on app*"),
+    ],
+)
+def test_what_external_auth_allows(opts, listed, level, told):
+    opts["external_auth"] = {"pam": {"^filename": "/x", "bob": listed}}
+    found = lines("permissions", opts)
+    assert len(found) == 1, found
+    says(found, level, told)
+
+
+@pytest.mark.parametrize(
+    ("option", "listed", "level"),
+    [
+        ("peer_run", ["selfheal.trigger$"], "ok"),
+        ("peer_run", ["selfheal.trigger"], "warn"),
+        ("peer_run", ["selfheal.*"], "warn"),
+        ("peer_run", [".*"], "warn"),
+        ("peer_run", ["jobs.list_jobs", "("], "ok"),
+        ("peer", ["selfheal.probe$"], "warn"),
+        ("peer", [{"db*": ["selfheal.*"]}], "warn"),
+        ("peer", [{"db*": ["test.ping"]}], "ok"),
+    ],
+)
+def test_what_minions_may_call(opts, option, listed, level):
+    opts[option] = {"app.*": listed}
+    wanted = f"{option}: minions 'app.*' may call" if level == "warn" else "no minion may call"
+    says(lines("peers", opts), level, wanted)
+
+
+# ---------------------------------------------------------------- salt-api and its hooks
+
+
+@pytest.mark.parametrize(
+    ("rest", "clients", "level", "told"),
+    [
+        (None, [], "ok", "salt-api: no rest_cherrypy is configured"),
+        ({"host": "127.0.0.1"}, ["runner"], "ok", "clients: runner"),
+        ({"host": "127.0.0.1"}, [], "ok", "no client is enabled: nobody can ask"),
+        ({"disable_ssl": True}, ["runner"], "fail", "disable_ssl on 0.0.0.0"),
+        ({"disable_ssl": True, "host": "salt.example"}, [], "fail", "disable_ssl on salt.example"),
+        ({"disable_ssl": True, "host": "::1"}, ["runner"], "ok", "clients: runner"),
+        ({"disable_ssl": True, "host": "localhost"}, ["runner"], "ok", "clients: runner"),
+    ],
+)
+def test_salt_api(opts, rest, clients, level, told):
+    opts.update(rest_cherrypy=rest, netapi_enable_clients=clients)
+    found = lines("salt-api", opts)
+    says(found, level, told)
+    assert [one for one in found if not one.startswith(("ok", level))] == []
+
+
+OPEN = {"webhook_disable_auth": True, "host": "127.0.0.1", "thread_pool": 1}
+
+
+@pytest.mark.parametrize(
+    ("rest", "more", "clients", "level", "told"),
+    [
+        (None, {}, [], "ok", "no webhooks are configured"),
+        (OPEN, {"webhooks": HOOKS}, [], "ok", "served by a salt-api for hooks only"),
+        (None, {"webhooks": HOOKS}, [], "warn", "no salt-api that would take them is known"),
+        (OPEN, {"webhooks": HOOKS}, ["runner"], "fail", "together with the clients runner"),
+        (OPEN, {}, ["local"], "fail", "together with the clients local"),
+        ({**OPEN, "host": None}, {}, [], "warn", "takes hooks without a login on 0.0.0.0"),
+        ({**OPEN, "thread_pool": 2}, {"webhooks": HOOKS}, [], "warn", "has thread_pool 2"),
+        ({"port": 1}, {"formula_secretkey": "x"}, [], "warn", "has thread_pool 100"),
+    ],
+)
+def test_hooks(opts, rest, more, clients, level, told):
+    opts["engines"] = [{"selfheal": settings(**more)}]
+    opts.update(rest_cherrypy=rest, netapi_enable_clients=clients)
+    says(lines("hooks", opts), level, told)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"event_return": ["mysql"]}, "event_return stores every event"),
+        ({"log_level": "debug"}, "`log_level: debug` may log events"),
+        ({"log_level_logfile": "all"}, "`log_level_logfile: all` may log"),
+    ],
+)
+def test_where_the_key_of_the_formula_would_turn_up(opts, change, told):
+    opts.update(change, rest_cherrypy=OPEN)
+    says(lines("hooks", opts), "ok", "served by a salt-api for hooks only")
+    opts["engines"] = [{"selfheal": settings(formula_secretkey=SECRETS["key"])}]
+    says(lines("hooks", opts), "warn", told)
+
+
+def test_whoever_reads_events_reads_the_key_of_the_formula(opts):
+    opts["engines"] = [{"selfheal": settings(formula_secretkey=SECRETS["key"])}]
+    opts.update(rest_cherrypy=OPEN, external_auth={"pam": {"bob": ["test.ping"]}})
+    says(lines("salt-api", opts), "warn", "can read formula_secretkey from /events")
+
+
+def test_a_salt_api_with_a_configuration_of_its_own(opts, tmp_path):
+    opts["engines"] = [{"selfheal": settings(webhooks=HOOKS)}]
+    folder = tmp_path / "hooks"
+    folder.mkdir()
+    told = {"root_dir": str(tmp_path), "netapi_enable_clients": ["runner"]}
+    told["rest_cherrypy"] = {"port": 1, "webhook_disable_auth": True, "disable_ssl": True}
+    (folder / "master").write_text(salt.utils.yaml.safe_dump(told))
+    for name in (folder, folder / "master"):
+        found = lines("salt-api", opts, str(name))
+        says(found, "ok", "salt-api: no rest_cherrypy is configured")
+        says(found, "fail", f"salt-api: {folder / 'master'}: disable_ssl on 0.0.0.0")
+        found = lines("hooks", opts, str(name))
+        says(found, "fail", f"salt-api of {folder / 'master'} has webhook_disable_auth together")
+        says(found, "warn", "has thread_pool 100")
+    (folder / "master").write_text(salt.utils.yaml.safe_dump({**told, "root_dir": str(folder)}))
+    says(lines("salt-api", opts, str(folder)), "fail", "its sock_dir is ")
+    says(lines("salt-api", opts, "/nowhere"), "fail", "there is no /nowhere")
+
+
+# ---------------------------------------------------------------- secrets, versions
+
+
+def test_every_minion_would_get_the_masters_options(opts):
+    opts["pillar_opts"] = True
+    says(lines("secrets", opts), "fail", "`pillar_opts: true` hands every option")
+
+
+@pytest.mark.parametrize(
+    ("mode", "password", "level", "told"),
+    [
+        (0o644, "hunter-two", "warn", "holds clusters.runbook.password in clear, and everybody"),
+        (0o640, "hunter-two", "ok", "holds clusters.runbook.password in clear; sdb://"),
+        (0o644, "sdb://vault/x", "ok", "holds none in clear"),
+    ],
+)
+def test_who_can_read_the_settings(opts, tmp_path, mode, password, level, told):
+    (cluster,) = SETTINGS["clusters"].values()
+    ours = {"clusters": {"runbook": {**cluster, "password": password}}}
+    conf = Path(
+        reloaded(opts, tmp_path, {}, selfheal={"engines": [{"selfheal": ours}]})["conf_file"]
+    )
+    (tmp_path / "master.d" / "selfheal.conf").chmod(mode)
+    says(lines("secrets", {**opts, "conf_file": str(conf)}), level, told)
+
+
+@pytest.mark.parametrize(
+    ("release", "level"), [("3006.9", "ok"), ("3008.3", "ok"), ("3007.1", "warn")]
+)
+def test_releases(opts, monkeypatch, release, level):
+    monkeypatch.setattr(doctor.salt.version, "__version__", release)
+    says(lines("versions", opts), level, f"Salt {release}, rethinkdb 2.")
