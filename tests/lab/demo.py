@@ -29,6 +29,7 @@ TIMES = {
     "attempt": {"timeout": "60s", "verify": "5s"},
     "cooldown": "off",
     "flapping": "off",
+    "relapse": "off",
     "budget": {"attempts": 10, "per": "1h"},
 }
 HEALS_WITHIN_S = 60.0

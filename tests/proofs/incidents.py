@@ -232,7 +232,8 @@ def check_end(site: Site) -> None:
             if not any(i.fault is ill.fault and node in i.nodes for i in cluster.incidents):
                 raise Broken("life", now, f"{node} is {ill.fault.value}, and no incident tells")
         for incident in cluster.incidents:
-            if incident.phase is Phase.LOCKED or now - incident.changed_at < 2000.0:
+            since = max(incident.changed_at, site.state.started_at)  # nobody heals while it is down
+            if incident.phase is Phase.LOCKED or now - since < 2000.0:
                 continue
             ill = [
                 n for n in incident.nodes if n in site.ill and site.ill[n].fault is incident.fault

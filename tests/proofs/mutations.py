@@ -56,14 +56,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: serving nodes are named together",
         "step.py",
-        "        nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]",
-        "        nodes = self.untried",
+        "        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]",
+        "        nodes = ready",
     ),
     Mutation(
         "I1: dead nodes are started one by one",
         "step.py",
-        "        nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]",
-        "        nodes = self.untried[:1]",
+        "        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]",
+        "        nodes = ready[:1]",
     ),
     Mutation(
         "I1: a roll goes on before the node was seen well",

@@ -139,17 +139,15 @@ class Sight:
         """What would be done now: dead nodes together, nodes that may serve one after the other."""
         if self.step is None:
             return None
-        nodes = self.untried if self.incident.fault is Fault.DEAD else self.untried[:1]
-        if len(nodes) > 1:  # one whose budget is spent need not hold up the others
-            nodes = (
-                tuple(
-                    n
-                    for n in nodes
-                    if gates.affordable(self.cluster.nodes[n], self.policy, self.now)
-                )
-                or nodes
-            )
+        # A node that rests, or whose budget is spent, need not hold up the others.
+        ready = tuple(n for n in self.untried if self._free(n)) or self.untried
+        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
+
+    def _free(self, name: str) -> bool:
+        node = self.cluster.nodes[name]
+        rests = node.cooldown_until > self.now and node.cooldown_incident != self.incident.id
+        return not rests and gates.affordable(node, self.policy, self.now)
 
     @cached_property
     def shut(self) -> tuple[gates.Gate, ...]:
