@@ -1,17 +1,22 @@
 """Through each door: who is let in, what comes of it, and what the history says of who asked."""
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 import uuid
 
 import pytest
 import requests
 
+from tests.integration.conftest import wait_healed
+from tests.integration.conftest import written_by
 from tests.integration.test_healing import returned
 from tests.integration.test_healing import started_jobs
 from tests.lab.demo import TIMES
+from tests.lab.site import CHECKOUT
 from tests.lab.site import Site
-from tests.lab.site import sign
 
 ARTICLE = "its key's owner"
 # Held for a second, where the newest table map is older than the last change.
@@ -66,7 +71,7 @@ def test_a_signed_hook_joins_what_is_being_healed_and_can_be_looked_up(site):
         )
         assert (answer.status_code, answer.json()) == (200, {"success": True})
         events.wait(f"selfheal/decision/runbook-web:{id}")
-        events.wait("selfheal/incident/runbook/resolved", timeout=60)
+        wait_healed(events)
         assert len(returned(events, "service.restart")) == 1
         assert started_jobs(events, "state.highstate") == []
     row = entry(site, f"runbook-web:{id}")
@@ -85,7 +90,7 @@ def test_a_signed_hook_gets_its_highstate_once_however_often_it_is_sent(site):
     with site.events("selfheal/*", "salt/job/*") as events:
         for _ in range(2):
             site.hook("selfheal/runbook/highstate", body, secret=site.webhook_secret, id=id)
-        events.wait("selfheal/incident/runbook/resolved", timeout=60)
+        wait_healed(events)
         site.hook("selfheal/runbook/highstate", body, secret=site.webhook_secret, id=id)
         # One that comes later and is answered tells that the repetition has been seen.
         after = unique()
@@ -101,27 +106,39 @@ def test_a_signed_hook_gets_its_highstate_once_however_often_it_is_sent(site):
     assert entry(site, f"runbook-web:{after}")["reply"] == "refused"
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
-def test_curl_is_enough_for_a_hook(site):
-    id, body = unique(), '{"reason": "from a shell"}'
-    headers = [
-        word
-        for name, value in sign(site.webhook_secret, body, id).items()
-        for word in ("-H", f"{name}: {value}")
-    ]
+def of_the_docs(name):
+    """The code that stands between two comments of the page about requests."""
+    text = (CHECKOUT / "docs" / "requests.md").read_text()
+    block = text.split(f"<!-- {name} -->")[1].split(f"<!-- end {name} -->")[0]
+    return block.split("```")[1].partition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("example", "needs", "run"),
+    [
+        ("hook.py", (), [sys.executable, "-c"]),
+        ("hook.sh", ("bash", "openssl", "curl", "od", "base64"), ["bash", "-c"]),
+    ],
+)
+def test_the_examples_of_the_docs_are_understood(site, example, needs, run):
+    missing = [program for program in needs if not shutil.which(program)]
+    if missing:
+        pytest.skip(f"there is no {', '.join(missing)}")
+    environ = {"HOOKS_URL": site.hooks_url, "HOOKS_SECRET": site.webhook_secret}
     with site.events("selfheal/decision/*") as events:
         done = subprocess.run(
-            [
-                "curl", "-sS", "--fail-with-body", *headers, "-H", "Content-Type: application/json", "-d", body,
-                f"{site.hooks_url}/hook/selfheal/runbook/restart",
-            ],
+            [*run, of_the_docs(example)],
+            env={**os.environ, **environ},
             capture_output=True,
+            text=True,
             timeout=30,
             check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
+        (id,) = re.findall(r"[0-9a-f-]{36}", done.stdout)
         events.wait(f"*/runbook-web:{id}")
-    assert entry(site, f"runbook-web:{id}")["reason"] == "from a shell"
+    row = entry(site, f"runbook-web:{id}")
+    assert (row["reply"], row["reason"]) == ("refused", "no connection for 10 minutes")
 
 
 # ---------------------------------------------------------------- the article's application
@@ -154,7 +171,7 @@ def test_the_articles_application_gets_its_highstate_on_configured_nodes_only(si
     site.nodes["db1"].drift_config()
     with site.events("selfheal/*", "salt/job/*") as events:
         assert Article(site).highstate(tgt="*")
-        events.wait("selfheal/incident/runbook/resolved", timeout=60)
+        wait_healed(events)
         jobs = started_jobs(events, "state.highstate")
         assert sorted(job["tgt"] for job in jobs) == [["db1"], ["db2"], ["db3"]]
     assert site.nodes["db1"].config_is_right()
@@ -169,7 +186,7 @@ def test_the_articles_application_gets_its_restart_when_the_database_is_down(sit
         site.nodes["db3"].kill()
         events.wait("selfheal/incident/runbook/suspected", timeout=30)
         assert Article(site).restart()
-        events.wait("selfheal/incident/runbook/resolved", timeout=60)
+        wait_healed(events)
         ran = returned(events, "service.restart") + returned(events, "state.highstate")
         assert [minion for minion, _ in ran] == ["db3"]
     assert (of_article(site)[0]["action"], of_article(site)[0]["reply"]) == ("restart", "joined")
@@ -252,6 +269,18 @@ def test_peer_run_lets_no_other_minion_ask_and_no_other_function(site):
     assert site.run_runner("selfheal.history", limit=1) == before
 
 
+def test_another_minions_name_does_not_help_where_the_master_vouches(site):
+    before = site.run_runner("selfheal.history", limit=1)
+    stolen = {
+        "cmd": "minion_runner",
+        "fun": "selfheal.trigger",
+        "arg": ["runbook", "action=restart", "reason=stolen"],
+        "id": "app1",
+    }
+    site.call("db1", "event.fire_master", {}, "lab/stolen", preload=stolen)
+    assert site.run_runner("selfheal.history", limit=1) == before
+
+
 # ---------------------------------------------------------------- operators
 
 
@@ -266,7 +295,7 @@ def test_force_acts_where_a_request_is_refused_and_is_no_applications(site):
     with site.events("selfheal/*", "salt/job/*") as events:
         answer = site.run_runner("selfheal.force", **low["kwarg"])
         assert answer["reply"] in GRANTED
-        events.wait("selfheal/incident/runbook/resolved", timeout=60)
+        wait_healed(events)
         (job,) = started_jobs(events, "service.restart")
         assert job["tgt"] == ["db2"]
     assert (
@@ -279,3 +308,11 @@ def test_force_acts_where_a_request_is_refused_and_is_no_applications(site):
 
 def test_the_chain_of_the_audit_holds(site):
     assert site.run_runner("selfheal.audit")["ok"] is True
+
+
+def test_no_secret_is_in_anything_that_was_written(open_site):
+    secrets = (open_site.password, open_site.webhook_secret, open_site.formula_key)
+    # Also without what only says that it is one.
+    secrets += (open_site.webhook_secret.removeprefix("whsec_"),)
+    for name, text in written_by(open_site).items():
+        assert not [secret for secret in secrets if secret.encode() in text], name

@@ -396,6 +396,15 @@ class Site:
 
         return _in_a_thread(publish_and_wait)
 
+    def publish(self, target, function, *args, **kwargs):
+        """Let minions run a function, and do not wait for it: the JID."""
+
+        def publish_only():
+            with self.local_client() as client:
+                return client.cmd_async(target, function, args, kwarg=kwargs or None)
+
+        return _in_a_thread(publish_only)
+
     def highstate(self, target="db*", timeout=120):
         """A highstate that must succeed. Minion id → {state id: result}."""
         returned = self.call(target, "state.highstate", timeout=timeout)
