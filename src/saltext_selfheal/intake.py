@@ -270,7 +270,10 @@ class Doors:
         try:
             if tag.startswith(REQUESTS):
                 found = [from_bus(tag, data)]
-                self._bounded(f"the bus for {found[0].cluster}", BUS_PER_MINUTE)
+                # Names that are no cluster's count together: there is no end of them.
+                known = found[0].cluster in self._clusters
+                whom = found[0].cluster if known else "unknown clusters"
+                self._bounded(f"the bus for {whom}", BUS_PER_MINUTE)
                 return found
             if tag.startswith(HOOKS):
                 return [self._from_hook(tag, data)]
@@ -293,9 +296,7 @@ class Doors:
     def _bounded(self, whose: str, most: int) -> None:
         """So many a minute are kept, and the rest is dropped before it costs anything."""
         now = self._clock()
-        minute = self._minutes.setdefault(
-            whose if len(self._minutes) < 1000 else "others", _Minute()
-        )
+        minute = self._minutes.setdefault(whose, _Minute())
         if now - minute.began >= 60.0:
             minute.began, minute.taken = now, 0
         minute.taken += 1

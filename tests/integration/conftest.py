@@ -1,5 +1,8 @@
 """One site for all tests of this folder that can share it, and what puts it right between two of them."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.lab.demo import TIMES
@@ -9,20 +12,25 @@ from tests.lab.site import package_reactor
 MARK = "lab/mark"
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory, request):
-    """A site whose healer is quick; its reactor also answers `lab/mark`, so that tests know how far it has come."""
-    marker = tmp_path_factory.mktemp("reactor") / "mark.sls"
+def reactor_with_mark(folder):
+    """A reactor that also answers `lab/mark`, so that tests know how far it has come."""
+    marker = folder / "mark.sls"
     marker.write_text(
         "mark:\n  local.test.ping:\n    - tgt: app1\n    - jid: '{{ data['jid'] }}'\n    - arg: []\n"
     )
+    return [*package_reactor(), {MARK: [str(marker)]}]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, request):
+    """A site whose healer is quick; its reactor also answers `lab/mark`."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def tell(line):
         with capture.global_and_fixture_disabled():
             print(f"\n  lab: {line}", end="", flush=True)
 
-    reactor = [*package_reactor(), {MARK: [str(marker)]}]
+    reactor = reactor_with_mark(tmp_path_factory.mktemp("reactor"))
     with Site(settings=lambda s: s.cluster_settings(**TIMES), reactor=reactor, tell=tell) as made:
         yield made
 
@@ -50,3 +58,30 @@ def quiet(site):
     """The site with a warm engine, every node serving and no incident open."""
     site.wait_until_quiet()
     return site
+
+
+def written_by(site, jobs=True):
+    """Name → bytes of what Salt's daemons and the healer have written: logs, ledger, history, and the job cache.
+
+    Not the services' own logs, nor what must hold a password: configuration and pillar.
+    """
+    paths = [path for path in site.logs().values() if path.parent.name != "init"]
+    ledger = site.run_runner("selfheal.status")["ledger"]
+    paths += [Path(ledger + suffix) for suffix in ("", "-wal")]
+    if jobs:
+        cache = Path(site.master_opts()["cachedir"]) / "jobs"
+        paths += [path for path in cache.rglob("*") if path.is_file()]
+    texts = {str(path): path.read_bytes() for path in paths if path.exists()}
+    assert len(texts) > 5
+    history = site.run_runner("selfheal.history", limit=10000)
+    return {**texts, "history": json.dumps(history).encode()}
+
+
+def wait_healed(events):
+    """Wait for the first order among these events, and for the end of its incident: its id.
+
+    Not for any end: what a death brings with it for a moment may be suspected, and over, meanwhile.
+    """
+    incident = events.wait("selfheal/remediate/*", timeout=30).data["incident"]
+    events.wait("selfheal/incident/*/resolved", lambda d: d["incident"] == incident, timeout=60)
+    return incident

@@ -4,6 +4,7 @@ The Salt daemons of a site: their configuration, and pytest-salt-factories' clas
 Only what a daemon needs to know stands here; when it starts and what it is for is ``site.py``'s business.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -87,6 +88,10 @@ class LabApi(_OfTheLab, SaltApi):
 class LabFactories(FactoriesManager):
     """pytest-salt-factories without what is only for pytest: no log server, no engine in the minions."""
 
+    def hooks_daemon(self, config):
+        """A salt-api with a config of its own; the factories know only one that has the master's."""
+        return self._get_factory_class_instance("salt-api", config, LabApi, 1, None)
+
     def final_common_config_tweaks(self, config, role):
         super().final_common_config_tweaks(config, role)
         # without a log server the handler only costs: daemons log into their own files
@@ -149,6 +154,44 @@ def master_config(root, log_level, api_port, app_minions, engines, reactor):
     if reactor:
         config["reactor"] = reactor
     return config, password
+
+
+def hooks_config(root, master, port):
+    """
+    The config of a salt-api that takes hooks and nothing else, written into a folder of its own.
+
+    It needs the master's event bus, and gets nothing that it does not need: no account, no settings of the healer.
+    """
+    conf = root / "hooks" / "conf"
+    conf.mkdir(parents=True)
+    (root / "hooks" / "logs").mkdir()
+    shared = (
+        "root_dir",
+        "sock_dir",
+        "cachedir",
+        "pki_dir",
+        "user",
+        "ipc_mode",
+        "log_level_logfile",
+    )
+    config = {
+        **{key: master.config[key] for key in shared},
+        "interface": LOOPBACK,
+        "api_pidfile": str(root / "hooks" / "api.pid"),
+        "api_logfile": str(root / "hooks" / "logs" / "api.log"),
+        "netapi_enable_clients": [],
+        "rest_cherrypy": {
+            "host": LOOPBACK,
+            "port": port,
+            "disable_ssl": True,
+            "webhook_disable_auth": True,
+            # With more, its threads share one event object and answer 500 (3006 to 3008).
+            "thread_pool": 1,
+        },
+    }
+    path = conf / "master"
+    path.write_text(json.dumps(config))
+    return {**config, "conf_file": str(path), "id": "hooks"}
 
 
 def minion_config(log_level, supervisor_socket=None):

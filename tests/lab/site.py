@@ -11,7 +11,9 @@ order that comes and goes, and how one talks to it. How each part works stands i
 """
 
 import argparse
+import base64
 import contextlib
+import datetime
 import importlib.util
 import json
 import os
@@ -19,6 +21,7 @@ import shutil
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -27,6 +30,7 @@ import salt.client
 import salt.config
 import salt.loader
 import salt.utils.event
+from standardwebhooks import Webhook
 
 from tests.lab import daemons
 from tests.lab.guard import Guard
@@ -86,6 +90,8 @@ class Site:
         "real", "simulated" or None, see ``server_command``.
     apps
         Minions beside the three database minions.
+    hooks
+        Whether a second salt-api takes webhooks. ``cluster_settings`` opens the engine's doors for them then.
     log_level
         Of the daemons' log files.
     master, minion
@@ -100,6 +106,7 @@ class Site:
         reactor=None,
         server=None,
         apps=("app1",),
+        hooks=False,
         log_level="info",
         master=None,
         minion=None,
@@ -109,15 +116,20 @@ class Site:
         self.reactor = reactor
         self.server, self._command = server_command(server)
         self.apps = tuple(apps)
+        self.hooks = hooks
         self.log_level = log_level
         self.tell = tell or (lambda line: None)
         self.password = os.urandom(9).hex()
+        self.webhook_secret = new_webhook_secret()
+        self.formula_key = os.urandom(9).hex()
         self.nodes = {}
         self.minions = {}
         self.root = None
         self.master = None
         self.api_daemon = None
         self.api_url = None
+        self.hooks_daemon = None
+        self.hooks_url = None
         self.supervisor = None
         self.environ = None
         self.took = {}
@@ -159,9 +171,8 @@ class Site:
 
         self.tell(f"{len(self.minions)} minions and salt-api start")
         with self.events("salt/minion/*/start") as events:
-            self._together(
-                self.api_daemon.start, *(minion.start for minion in self.minions.values())
-            )
+            later = [self.api_daemon, self.hooks_daemon, *self.minions.values()]
+            self._together(*(daemon.start for daemon in later if daemon is not None))
             for minion_id in self.minions:
                 events.wait(f"salt/minion/{minion_id}/start", timeout=120)
         self._note("minions", begin)
@@ -225,7 +236,8 @@ class Site:
         _run_together(ends)
 
     def _daemons(self):
-        return [d for d in (*self.minions.values(), self.api_daemon, self.master) if d is not None]
+        daemons_now = (*self.minions.values(), self.hooks_daemon, self.api_daemon, self.master)
+        return [d for d in daemons_now if d is not None]
 
     def _together(self, *starts):
         def start_unless_closing(start):
@@ -280,6 +292,12 @@ class Site:
         self.api_daemon = manager.salt_api_daemon(
             self.master, factory_class=daemons.LabApi, max_start_attempts=1
         )
+        if self.hooks:
+            hooks_port = free_port()
+            self.hooks_url = f"http://{LOOPBACK}:{hooks_port}"
+            self.hooks_daemon = manager.hooks_daemon(
+                daemons.hooks_config(self.root, self.master, hooks_port)
+            )
         for name in (*DATABASES, *self.apps):
             socket = self.supervisor.socket if name in DATABASES else None
             overrides = {**daemons.minion_config(self.log_level, socket), **self._more_minion}
@@ -331,7 +349,8 @@ class Site:
 
     def cluster_settings(self, engine=None, **overrides):
         """
-        Settings of the engine for this site: one cluster ``runbook`` with these nodes.
+        Settings of the engine for this site: one cluster ``runbook`` with these nodes; on a site with hooks also the
+        caller ``runbook-web``, who signs with ``webhook_secret``, and the article's interface with ``formula_key``.
 
         ``overrides`` go into the cluster (``poll="500ms"``), ``engine`` beside it (``{"mode": "shadow"}``).
         """
@@ -343,7 +362,14 @@ class Site:
             "password": self.password,
             **overrides,
         }
-        return {"clusters": {CLUSTER: cluster}, **(engine or {})}
+        doors = {}
+        if self.hooks:
+            caller = {"secret": self.webhook_secret, "clusters": [CLUSTER]}
+            doors = {
+                "webhooks": {daemons.API_USER: caller},
+                "formula_secretkey": self.formula_key,
+            }
+        return {"clusters": {CLUSTER: cluster}, **doors, **(engine or {})}
 
     # -- talking to it -------------------------------------------------------------------------------------------
 
@@ -369,6 +395,15 @@ class Site:
                 )
 
         return _in_a_thread(publish_and_wait)
+
+    def publish(self, target, function, *args, **kwargs):
+        """Let minions run a function, and do not wait for it: the JID."""
+
+        def publish_only():
+            with self.local_client() as client:
+                return client.cmd_async(target, function, args, kwarg=kwargs or None)
+
+        return _in_a_thread(publish_only)
 
     def highstate(self, target="db*", timeout=120):
         """A highstate that must succeed. Minion id → {state id: result}."""
@@ -437,6 +472,26 @@ class Site:
             timeout=timeout,
         )
 
+    def hook(self, path, body=b"", secret=None, id=None, at=None, headers=None, timeout=30):
+        """
+        POST to ``/hook/<path>``: the ``requests`` response, whatever its status.
+
+        ``body``: bytes, text, or what becomes JSON. With a ``secret`` it is signed as Standard Webhooks says, as
+        message ``id`` (default: a new one) of the time ``at``; ``headers`` come on top.
+        """
+        if not isinstance(body, (bytes, str)):
+            body = json.dumps(body)
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+        given = {"Content-Type": "application/json", "Accept": "application/json"}
+        if secret is not None:
+            given.update(sign(secret, text, id, at))
+        return requests.post(
+            f"{self.hooks_url}/hook/{path}",
+            data=text.encode() if isinstance(body, str) else body,
+            headers={**given, **(headers or {})},
+            timeout=timeout,
+        )
+
     def engine_pid(self):
         """
         Pid of the healer's engine among the master's children, None if there is none.
@@ -497,6 +552,22 @@ def package_reactor():
         )
     folder = Path(package.submodule_search_locations[0]) / "reactor"
     return [{f"selfheal/remediate/{sls.stem}": [str(sls)]} for sls in sorted(folder.glob("*.sls"))]
+
+
+def new_webhook_secret():
+    """A secret as the settings want it."""
+    return f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
+
+
+def sign(secret, text, id=None, at=None):
+    """The three headers of a signed webhook."""
+    id = id or uuid.uuid4().hex
+    at = at or datetime.datetime.now(tz=datetime.timezone.utc)
+    return {
+        "webhook-id": id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(id, at, text),
+    }
 
 
 def _run_together(functions):

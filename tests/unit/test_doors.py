@@ -195,6 +195,14 @@ def test_one_clusters_flood_leaves_room_for_another(doors):
     assert doors.take("selfheal/request/other", {})
 
 
+def test_a_flood_for_made_up_clusters_is_one_flood_and_leaves_room_for_everybody(doors):
+    taken = [doors.take(f"selfheal/request/made-up-{n % 2500}", {}) for n in range(10_000)]
+    assert sum(map(len, taken)) == intake.BUS_PER_MINUTE
+    assert doors.take("selfheal/request/runbook", {})
+    assert doors.take(HOOK, signed())
+    assert doors.take("salt/netapi/hook/services/restart", form())
+
+
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
