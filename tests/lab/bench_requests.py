@@ -105,15 +105,17 @@ def storm(options, tell):
             with _database(path) as db:
                 before = db.execute("SELECT count(*) FROM inbox").fetchone()[0]
 
-            empty = _timed(20, lambda n: site.api(client="runner", fun="selfheal.status"))
-            taken, took, answers = [], {}, []
+            site.api_login()
+            taken, answers, empty = [], [], []
             lock = threading.Lock()
 
             def hooks():
                 for number in range(REQUESTS - BY_RUNNER - BY_BUS):
                     name = f"h{number}"
                     body = {"reason": f"app{number % ASKERS} has no connection"}
-                    reply = site.hook("selfheal/runbook/highstate", body, id=name)
+                    reply = site.hook(
+                        "selfheal/runbook/highstate", body, secret=site.webhook_secret, id=name
+                    )
                     if reply.status_code == 200 and reply.json().get("success"):
                         with lock:
                             taken.append(f"runbook-web:{name}")
@@ -124,8 +126,11 @@ def storm(options, tell):
                     client="runner", fun="selfheal.trigger", cluster="runbook", request=f"r{number}",
                     reason=f"app{number % ASKERS}",
                 ).json()["return"][0]  # fmt: skip
-                answers.append(time.monotonic() - began)
+                answered = time.monotonic()
+                site.api(client="runner", fun="selfheal.status")
                 with lock:
+                    answers.append(answered - began)
+                    empty.append(time.monotonic() - answered)
                     taken.append(reply["request"])
 
             def bus():
@@ -168,7 +173,7 @@ def storm(options, tell):
             }
             with site.events("salt/job/*/new") as events:
                 for number in range(ARTICLE):
-                    site.hook("article", {"number": number}, id=f"a{number}")
+                    site.hook("article", {"number": number})
                 deadline = time.monotonic() + 60
                 while (
                     len(events.matching("salt/job/*/new")) < ARTICLE and time.monotonic() < deadline
@@ -182,15 +187,6 @@ def storm(options, tell):
                 "article_jobs": article_jobs,
                 "article_jobs_extrapolated": round(article_jobs * REQUESTS / ARTICLE),
             }
-
-
-def _timed(count, call):
-    took = []
-    for number in range(count):
-        began = time.monotonic()
-        call(number)
-        took.append(time.monotonic() - began)
-    return took
 
 
 def _unanswered(path, ids, within_s=30.0):
