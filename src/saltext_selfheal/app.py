@@ -212,7 +212,9 @@ def _tls(ssl: Any) -> tls.SSLContext | None:
         path = None if ca is True or ssl == {} else os.fspath(ca)
         return None if ssl == {} else tls.create_default_context(cafile=path)
     except (OSError, TypeError) as exc:
-        raise BadSettings(f"ssl: found {ca!r:.100}, which is no file of certificates: {exc}") from None
+        raise BadSettings(
+            f"ssl: found {ca!r:.100}, which is no file of certificates: {exc}"
+        ) from None
 
 
 def _login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Login:
@@ -552,7 +554,7 @@ class Healing:
                     raise
                 patience.wait(exc, exc.failure or Failure.DEAD, exc.message)
             except Exception as exc:
-                failure, error = classify(exc)
+                failure, error = classify(exc, "dial")
                 if failure in _FINAL:
                     raise
                 patience.wait(exc, failure, error)

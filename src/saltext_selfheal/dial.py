@@ -108,7 +108,15 @@ def plain(words: Any, most: int = 300) -> str:
 
 
 def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
-    """Which failure an exception is, and a line about it. ``at`` is the stage of the dial, or ``query``."""
+    """Which failure an exception is, and a line about it.
+
+    ``at`` is the stage of the dial; ``query``, where only the driver's own errors count; or ``dial`` for a connect
+    that tells no stages.
+    """
+    ours = isinstance(exc, (ReqlError, Alien, Lost))
+    if at == "query" and not ours and not _from_the_driver(exc):
+        # A function that queries may also read files and parse what it likes.
+        return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
     if isinstance(exc, (asyncio.TimeoutError, TimeoutError, Unresolved)):
         return _silence(exc, at)
     if isinstance(exc, LoginRefused):
@@ -119,8 +127,6 @@ def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
         return _os_error(exc, at)
     if isinstance(exc, ReqlError):
         return _reql_error(exc, at)
-    if at == "query" and not isinstance(exc, Alien) and not _from_the_driver(exc):
-        return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
     if at == "query" and isinstance(exc, AttributeError):
         # The driver uses its socket without looking whether it still has one (2.4.10).
         return Failure.DEAD, "connection closed under the query"
@@ -149,7 +155,7 @@ def _os_error(exc: OSError, at: str) -> tuple[Failure, str]:
     if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return Failure.DEAD, f"connection closed in the {at}"
     if isinstance(exc, ssl.SSLError):
-        words = getattr(exc, "verify_message", "") or exc.reason or words
+        words = getattr(exc, "verify_message", "") or getattr(exc, "reason", "") or words
         return Failure.TLS, f"TLS failed: {plain(words)}"
     if at in ("name", "TCP") and not isinstance(exc, ConnectionError):
         return Failure.UNREACHABLE, words
@@ -172,11 +178,11 @@ def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
     behind = exc.__cause__ or exc.__context__
     if words.startswith(("Could not connect", "SSL handshake")) and behind is not None:
         dialling = "handshake" if "handshake" in words else "TCP"
-        return classify(behind, dialling if at == "query" else at)
+        return classify(behind, dialling if at in ("query", "dial") else at)
     closed = ("Connection is closed", "Connection interrupted", "Error receiving", "Error sending")
     if words.startswith(closed):
         return Failure.DEAD, words
-    if words.startswith(("Unexpected", "Unknown Response")) or at != "query":
+    if words.startswith(("Unexpected", "Unknown Response")) or at not in ("query", "dial"):
         return Failure.ALIEN, words
     return Failure.APPLICATION, words
 
@@ -192,9 +198,10 @@ def _from_the_driver(exc: BaseException) -> bool:
     driver = [function for module, function in names if module in _DRIVER_NETS]
     if not driver or driver[-1] == "serialize":
         return False
-    return names[-1][0].partition(".")[0] in ("rethinkdb", "json") or names[-1][0] in _DRIVER_NETS
+    return names[-1][0].partition(".")[0] in _BELOW or names[-1][0] in _DRIVER_NETS
 
 
+_BELOW = ("rethinkdb", "json", "socket", "ssl", "asyncio")
 _DRIVER_NETS = (net.__name__, net_asyncio.__name__, __name__)
 
 
@@ -285,9 +292,7 @@ def _resolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
 def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
     """The V1_0 handshake, by the driver's own state machine: yields what to send, takes the next message."""
     decoder, encoder = json.JSONDecoder(), json.JSONEncoder()
-    shake = HandshakeV1_0(
-        decoder, encoder, address.host, address.port, login.user, login.password
-    )
+    shake = HandshakeV1_0(decoder, encoder, address.host, address.port, login.user, login.password)
     shake._pbkdf2_hmac = salted_password
     shake.next_message((yield shake.next_message(None)))
     challenge = yield b""
@@ -351,7 +356,9 @@ class _Socket(net.SocketWrapper):
 
     def recvall(self, length: int, deadline: float | None) -> bytes:
         if deadline is None and self.query_timeout_s is not None:
-            deadline = time.time() + self.query_timeout_s  # the driver's deadlines are of this clock
+            deadline = (
+                time.time() + self.query_timeout_s
+            )  # the driver's deadlines are of this clock
         return super().recvall(length, deadline)
 
     def sendall(self, data: bytes) -> None:

@@ -265,7 +265,7 @@ class SaltAPI:
             raise HelpFailed(f"minion {self.minion}: {_plain(row)}")
         if isinstance(row, dict) and isinstance(row.get("reply"), str):
             return row
-        raise HelpFailed(f"the runner answers: {_plain(row) or 'nothing'}")
+        raise HelpFailed(f"the runner answers: {_plain(row) if row else 'nothing'}")
 
 
 class Webhook:
@@ -464,11 +464,9 @@ class Help:
             self._done()
 
     def _ask(self, action: str, reason: str, request: str) -> dict[str, Any]:
-        tries = 0
         # A minion gives the call an id of its own: asked again, it would be a second one.
         repeats = () if getattr(self.via, "client", "") == "local" else REPEAT_AFTER_S
-        for pause_s in (*repeats, None):
-            tries += 1
+        for tries, pause_s in enumerate((*repeats, None), 1):
             try:
                 answer = self.via.ask(self.cluster, action, reason, request)
             except HelpUnknown as exc:
