@@ -246,8 +246,18 @@ class _Host:
     error: str = ""
 
 
-#: The help of the `healing` that a factory is called by.
-_AROUND: contextvars.ContextVar[Help | None] = contextvars.ContextVar("selfheal_help", default=None)
+@dataclass(frozen=True)
+class _Around:
+    """What the `healing` that calls a factory lends to the `connect` inside."""
+
+    help: Help | None = None
+    stop: Any = None
+    ends: float | None = None  #: of the clock
+
+
+_AROUND: contextvars.ContextVar[_Around] = contextvars.ContextVar(
+    "selfheal_around", default=_Around()  # noqa: B039 (frozen)
+)
 
 
 class _Course:
@@ -271,10 +281,12 @@ class _Course:
         self._began = timing.clock()
         self._hosts = [_Host(one, self._began, timing.uniform(0, 1)) for one in hosts]
         self._timeout_s = timeout_s
-        self._ends = None if deadline_s is None else self._began + deadline_s
-        self._help = help if help is not None else _AROUND.get()
+        around = _AROUND.get()
+        own = None if deadline_s is None else self._began + deadline_s
+        self._ends = min((at for at in (own, around.ends) if at is not None), default=None)
+        self._help = help if help is not None else around.help
         self._on_attempt = on_attempt
-        self._stop = stop
+        self.stop = stop if stop is not None else around.stop
         self._number = 0
         self._waited_s = 0.0
 
@@ -293,7 +305,7 @@ class _Course:
 
     def check_stop(self) -> None:
         """Raises when the application wants to end."""
-        if self._stop is not None and self._stop.is_set():
+        if self.stop is not None and self.stop.is_set():
             raise Stopped(f"told to stop: {self._told()}")
 
     def patience_s(self) -> float:
@@ -379,7 +391,7 @@ def connect(
     while True:
         host, wait_s = course.next()
         if wait_s:
-            timing.pause(wait_s, stop)
+            timing.pause(wait_s, course.stop)
             course.check_stop()
         stage, began = Stage(), timing.clock()
         try:
@@ -413,7 +425,7 @@ async def aconnect(
     while True:
         host, wait_s = course.next()
         if wait_s:
-            await timing.apause(wait_s, stop)
+            await timing.apause(wait_s, course.stop)
             course.check_stop()
         stage, began = Stage(), timing.clock()
         try:
@@ -486,7 +498,7 @@ class _Patience:
         self._stop = stop
         self._timing = timing
         self._began = timing.clock()
-        self._ends = None if deadline_s is None else self._began + deadline_s
+        self.ends = None if deadline_s is None else self._began + deadline_s
         self._failures = 0
 
     def wait(self, exc: BaseException, failure: Failure, error: str) -> None:
@@ -498,10 +510,10 @@ class _Patience:
         if self._help is not None and not quiet:
             self._help.failed(f"{failure}: {error}")
         wait_s = self._timing.uniform(0, longest_wait_s(self._failures, elapsed_s))
-        if self._ends is not None:
-            if now >= self._ends - LAST_TRY_S:
+        if self.ends is not None:
+            if now >= self.ends - LAST_TRY_S:
                 raise exc
-            wait_s = min(wait_s, self._ends - LAST_TRY_S - now)
+            wait_s = min(wait_s, self.ends - LAST_TRY_S - now)
         self._timing.pause(wait_s, self._stop)
         if self._stop is not None and self._stop.is_set():
             raise Stopped(f"told to stop: {failure}: {error}", failure) from exc
@@ -542,7 +554,7 @@ class Healing:
         self.drop()
         patience = patience or self.patience()
         while True:
-            around = _AROUND.set(self._help)
+            around = _AROUND.set(_Around(self._help, self._stop, patience.ends))
             try:
                 self._conn = self._factory()
                 return self._conn

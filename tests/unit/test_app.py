@@ -560,6 +560,19 @@ def test_healing_lends_its_help_to_the_connect_inside(well):
     assert told.is_set()
 
 
+def test_healing_lends_its_deadline_and_its_stop_to_the_connect_inside(well):
+    well.set_fault("refuse")
+    factory = functools.partial(connect, well, deadline=None)
+    began = time.monotonic()
+    with pytest.raises(app.NotConnected), app.healing(factory, deadline=0.5):
+        pass
+    assert time.monotonic() - began < 0.5 + SLACK_S
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(app.Stopped), app.healing(factory, stop=stop):
+        pass
+
+
 @pytest.mark.parametrize(
     ("query", "writes"),
     [
