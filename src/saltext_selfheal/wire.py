@@ -179,18 +179,18 @@ class Wire(asyncio.Protocol):
         shake = HandshakeV1_0(_JSON, json.JSONEncoder(), host, port, user, password)
         # RethinkDB's salt stays the same per user: a reconnect need not compute again what costs a millisecond,
         # nor a mass reconnect a second. (The driver, 2.4.10, looks the function up here; else nothing is gained.)
-        shake._pbkdf2_hmac = _salted_password
+        shake._pbkdf2_hmac = salted_password
         self._send(shake.next_message(None))
         greeting = await self._greeting_message(deadline)
         shake.next_message(greeting)
         version = json.loads(greeting).get("server_version")
         self.version = version if isinstance(version, str) else None
         challenge = await self._greeting_message(deadline)
-        _check_iterations(challenge)
+        check_iterations(challenge)
         # PBKDF2 costs a millisecond with RethinkDB's count: a mass reconnect would add it up on the loop.
-        proof = self._loop.run_in_executor(crypto, _advance, shake, challenge)
+        proof = self._loop.run_in_executor(crypto, advance, shake, challenge)
         self._send(await self._wait(proof, deadline))
-        _advance(shake, await self._greeting_message(deadline))
+        advance(shake, await self._greeting_message(deadline))
         self._greeting = False
         if self._buffer:
             self.data_received(b"")
@@ -250,7 +250,7 @@ class Wire(asyncio.Protocol):
 
 
 @functools.lru_cache(maxsize=10_000)
-def _salted_password(hash_name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+def salted_password(hash_name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
     return hashlib.pbkdf2_hmac(hash_name, password, salt, iterations)
 
 
@@ -259,7 +259,7 @@ def _expire(future: asyncio.Future[bytes]) -> None:
         future.set_exception(asyncio.TimeoutError())
 
 
-def _advance(shake: HandshakeV1_0, message: bytes) -> bytes:
+def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
     """One step of the handshake. The server's own refusal is `LoginRefused`; what the driver finds odd is not."""
     try:
         answer = shake.next_message(message)
@@ -271,7 +271,7 @@ def _advance(shake: HandshakeV1_0, message: bytes) -> bytes:
     return answer if isinstance(answer, bytes) else b""
 
 
-def _check_iterations(challenge: bytes) -> None:
+def check_iterations(challenge: bytes) -> None:
     """The server chooses how long PBKDF2 runs: read its count before computing anything."""
     fields = json.loads(challenge)
     for part in str(fields.get("authentication", "")).split(","):

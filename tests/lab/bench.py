@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.lab import bench_app
 from tests.lab import bench_decide
 from tests.lab import bench_probe
 from tests.lab import bench_requests
@@ -89,6 +90,7 @@ BENCHES = {
     "probe": bench_probe.measure,
     "decide": bench_decide.measure,
     "requests": bench_requests.measure,
+    "app": bench_app.measure,
 }
 
 

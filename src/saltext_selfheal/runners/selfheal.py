@@ -521,6 +521,7 @@ def _cluster_status(policy, state, now):
             "held": incident.held or None,
             "step": f"{min(incident.step + 1, len(incident.steps))} of {len(incident.steps)}",
             "attempts": incident.attempts,
+            "requests": incident.asked,
             "opened": _clock(incident.opened_at),
             "why": incident.why,
             "next": _next(incident),
