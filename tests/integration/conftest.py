@@ -31,7 +31,12 @@ def site(tmp_path_factory, request):
             print(f"\n  lab: {line}", end="", flush=True)
 
     reactor = reactor_with_mark(tmp_path_factory.mktemp("reactor"))
-    with Site(settings=lambda s: s.cluster_settings(**TIMES), reactor=reactor, tell=tell) as made:
+
+    def settings(new):
+        # So many tests share the site that its nodes' budgets and the limits would be spent: that locks.
+        return new.cluster_settings(engine={"limits": "off"}, **{**TIMES, "budget": "off"})
+
+    with Site(settings=settings, reactor=reactor, tell=tell) as made:
         yield made
 
 
