@@ -49,7 +49,11 @@ DRIVER_PORT = 28015
 #: The application's own machine or process is out of something: no fault of the node.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 #: RethinkDB says with one error that a table cannot serve now and that it does not exist (2.4.4).
-_NOT_NOW = ("not available", "unavailable", "unreachable", "lost contact", "not ready", "timed out")
+_NOT_NOW = (
+    "not available", "unavailable", "unreachable", "lost contact", "not ready", "timed out",
+    "changing from one replica", "quorum of replicas", "too many primary", "no replica is available",
+    "any data available", "retrieve the table configuration",
+)  # fmt: skip
 
 
 class Failure(str, Enum):

@@ -1031,3 +1031,22 @@ def test_the_celery_example(users, monkeypatch):
 def test_the_script_example(users, monkeypatch, capsys):
     run_example("report.py", users, monkeypatch)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The primary replica is currently changing from one replica to another. The write was not performed. This "
+        "error should go away in a couple of seconds.",
+        "The primary replica isn't connected to a quorum of replicas. The write was not performed.",
+        'primary replica for shard ["", +inf) not available',
+        "too many primary replicas available",
+        "no replica is available",
+        "This server does not have any data available for the given table.",
+        "Failed to retrieve the table configuration",
+    ],
+)
+def test_what_rethinkdb_says_while_its_primaries_move_is_not_ready(words):
+    """Its own words, as 2.4.4 has them; none of these was done, and all of them pass."""
+    exc = ReqlOpFailedError(f"Cannot perform write: {words}", None, [])
+    assert dial.classify(exc)[0] is Failure.NOT_READY
