@@ -1,90 +1,101 @@
-"""An application that writes through outages: first with a healer that may not act, then with one that does."""
+"""An application on app1 writes through outages: first while there is no healer, then with one."""
 
-import functools
+import contextlib
+import fcntl
+import json
+import sys
 import threading
+import time
+import uuid
+from pathlib import Path
 
-import pytest
-from rethinkdb.errors import ReqlOpIndeterminateError
+import psutil
 
-from saltext_selfheal import app
+from saltext_selfheal.ledger import lock_path
 from tests.lab import daemons
 from tests.lab.node import USER
-from tests.lab.site import REAL
+from tests.lab.site import CHECKOUT
+from tests.lab.site import CLUSTER
 from tests.lab.site import TABLE
 
-EVERY_S = 0.1
 OUTAGES = 3
+DECIDED = ("accepted", "joined", "held", "refused")
 
 
-class Writer:
-    """Writes numbers into a table through `healing`, on one node, and keeps account of them."""
+class Writing:
+    """`tests.lab.writing` as a process that app1 started, and what it has said."""
 
     def __init__(self, site, node):
-        self.node = node
-        self.acknowledged, self.unknown, self.repeated, self.helped = [], [], [], []
-        self.moved = threading.Condition()
-        self._stop = threading.Event()
-        via = app.SaltAPI(site.api_url, daemons.API_USER, site.api_credentials["password"], "file")
-        self._help = app.Help(
-            via,
-            "runbook",
-            highstate_after=None,
-            restart_after=0.5,
-            again_after=2,
-            on_help=self._helped,
+        self.name = f"app-{uuid.uuid4().hex[:8]}"
+        self.log = site.root / f"{self.name}.log"
+        self.log.touch()
+        settings = {
+            "name": self.name,
+            "log": str(self.log),
+            "cluster": CLUSTER,
+            "table": TABLE,
+            "api": {
+                "url": site.api_url,
+                "username": daemons.API_USER,
+                "password": site.api_credentials["password"],
+                "eauth": "file",
+            },
+            "help": {"highstate_after": None, "restart_after": 0.5, "again_after": 2},
+            "connect": {
+                "hosts": [node.address],
+                "user": USER,
+                "password": node.password,
+                "query_timeout": 10,
+            },
+        }
+        path = site.root / f"{self.name}.json"
+        path.write_text(json.dumps(settings), encoding="utf-8")
+        started = site.call(
+            "app1",
+            "cmd.run_bg",
+            f"{sys.executable} -m tests.lab.writing {path}",
+            cwd=str(CHECKOUT),
+            python_shell=False,
         )
-        self._factory = functools.partial(
-            app.connect,
-            [("127.0.0.1", node.driver_port)],
-            user=USER,
-            password=node.password,
-            query_timeout=10,
-            stop=self._stop,
-        )
-        self.thread = threading.Thread(target=self._write, daemon=True)
+        self.process = psutil.Process(started["app1"]["ret"]["pid"])
 
-    def _helped(self, helped):
-        with self.moved:
-            self.helped.append(helped)
-            self.moved.notify_all()
+    def all(self, what):
+        """Everything of one kind that was said so far."""
+        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines(True)]
+        return [line for line in lines if what in line]
 
-    def _write(self):
-        r, connection = self.node.connect()
-        connection.close(noreply_wait=False)
-        table = r.db(TABLE[0]).table(TABLE[1])
-        number = 0
-        with app.healing(self._factory, help=self._help, stop=self._stop) as conn:
-            while not self._stop.wait(EVERY_S):
-                number += 1
-                try:
-                    answer = table.insert({"id": f"app-{number}"}).run(conn)
-                except ReqlOpIndeterminateError:
-                    self.unknown.append(number)
-                    continue
-                except app.Stopped:
-                    return
-                with self.moved:
-                    (self.acknowledged if answer["inserted"] else self.repeated).append(number)
-                    self.moved.notify_all()
+    def keys(self, what):
+        return [line[what] for line in self.all(what)]
 
-    def wait_for_more(self, count=5, timeout=60):
-        """Until so many further writes were acknowledged."""
-        with self.moved:
-            wanted = len(self.acknowledged) + count
-            assert self.moved.wait_for(lambda: len(self.acknowledged) >= wanted, timeout)
-
-    def wait_for_help(self, timeout=30):
-        """Until one more call was answered; returns what it became."""
-        with self.moved:
-            before = len(self.helped)
-            assert self.moved.wait_for(lambda: len(self.helped) > before, timeout)
-            return self.helped[-1]
+    def wait_for_more(self, what="acknowledged", count=5, timeout=60):
+        """Until so many further lines of this kind were said; returns the last."""
+        wanted, give_up_at = len(self.all(what)) + count, time.monotonic() + timeout
+        while len(self.all(what)) < wanted:
+            assert self.process.is_running(), self.log.read_text()[-500:]
+            assert time.monotonic() < give_up_at, self.log.read_text()[-500:]
+            time.sleep(0.05)
+        return self.all(what)[-1]
 
     def end(self):
-        """Stop writing."""
-        self._stop.set()
-        self.thread.join(30)
-        assert not self.thread.is_alive()
+        """Stop it; whether it said that it ends."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.process.terminate()
+            psutil.wait_procs([self.process], timeout=20)
+        return bool(self.all("end"))
+
+
+@contextlib.contextmanager
+def no_healer(site):
+    """The engine is killed, and what Salt starts in its place finds the ledger taken: it may do nothing."""
+    ledger = site.run_runner("selfheal.status")["ledger"]
+    engine = psutil.Process(site.engine_pid())
+    with lock_path(Path(ledger)).open("r+b") as lock:
+        taken = threading.Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_EX), daemon=True)
+        taken.start()
+        engine.kill()
+        taken.join(10)
+        assert not taken.is_alive()
+        yield
 
 
 def start(site, node):
@@ -98,45 +109,42 @@ def start(site, node):
     raise TimeoutError("db1 cannot be started")
 
 
-def test_an_application_writes_through_outages(quiet, salt_api):
-    if quiet.server != REAL:
-        pytest.skip("the simulated node stores nothing")
-    assert salt_api.is_running()
-    node = quiet.nodes["db1"]
-    writer = Writer(quiet, node)
-    writer.thread.start()
+def test_an_application_writes_through_outages(quiet, salt_api, salt_minion):
+    assert salt_api.is_running() and salt_minion.is_running()
+    node, run = quiet.nodes["db1"], quiet.run_runner
+    writing = Writing(quiet, node)
     try:
-        writer.wait_for_more()
+        writing.wait_for_more()
 
-        assert quiet.run_runner("selfheal.pause", "runbook", "10m", reason="test")["reply"]
-        for _ in range(OUTAGES):
-            node.kill()
-            helped = writer.wait_for_help()
-            assert helped.ok, str(helped)
-            start(quiet, node)
-            writer.wait_for_more()
-        assert quiet.run_runner("selfheal.resume", "runbook")["reply"] == "accepted"
+        with no_healer(quiet):
+            for _ in range(OUTAGES):
+                node.kill()
+                helped = writing.wait_for_more("help", count=1)
+                assert helped["help"] is True, helped
+                start(quiet, node)
+                writing.wait_for_more()
+        before = {row["request"] for row in writing.all("help")}
         quiet.wait_until_quiet()
 
         for _ in range(OUTAGES):
             node.kill()
-            writer.wait_for_more()
+            writing.wait_for_more()
             quiet.wait_until_quiet()
     finally:
-        writer.end()
+        assert writing.end()
 
     r, connection = node.connect()
-    try:
-        table = r.db(TABLE[0]).table(TABLE[1])
-        rows = table.filter(r.row["id"].match("^app-"))["id"].run(connection)
-        there = [int(row.partition("-")[2]) for row in rows]
-        table.filter(r.row["id"].match("^app-")).delete().run(connection)
-    finally:
-        connection.close(noreply_wait=False)
-    assert writer.repeated == []
-    assert set(writer.acknowledged) <= set(there)
-    assert set(there) <= set(writer.acknowledged) | set(writer.unknown)
-    entries = quiet.run_runner("selfheal.history", "runbook", limit=100)
-    asked = {row.get("request") for row in entries}
-    # Those that joined an incident are folded into the first.
-    assert asked & {helped.request for helped in writer.helped if helped.ok}
+    with contextlib.closing(connection):
+        database, table = TABLE
+        rows = r.db(database).table(table).run(connection)
+        there = {row["id"] for row in rows if row["id"].startswith(writing.name)}
+    acknowledged, unknown = set(writing.keys("acknowledged")), set(writing.keys("unknown"))
+    assert writing.keys("repeated") == []
+    assert acknowledged <= there <= acknowledged | unknown
+    asked = {row["request"] for row in writing.all("help") if row["help"]}
+    for request in asked:
+        assert run("selfheal.incident", request)["reply"] in DECIDED
+    # Those that joined an incident are counted there; the first of each is told.
+    listed = {row.get("request") for row in run("selfheal.history", CLUSTER, limit=500)}
+    assert listed & asked & before
+    assert listed & asked - before

@@ -4,9 +4,8 @@ A simulated RethinkDB node: enough of the server for a client to believe it, and
 What lives here: the node (wire protocol with its real handshake, SERVER_INFO, the system tables
 that a health check reads, a look at the cluster), its faults, its two forms (a process of its own
 with a config file, a thread inside a test) and the control socket. What must not: anything of Salt
-or of saltext_selfheal, any package but the standard library (a node starts within 150 ms because
-it imports little), and stored data: a user's table is always empty. Shapes and messages are those
-of RethinkDB 2.4.4.
+or of saltext_selfheal, and any package but the standard library (a node starts within 150 ms because
+it imports little). Shapes and messages are those of RethinkDB 2.4.4.
 
 In a test:
 
@@ -40,7 +39,8 @@ The control socket takes one JSON object a line and answers one a line (always w
     {"fault": NAME, ...options, "on_existing": "keep" or "drop", "add": true beside other faults}
     {"fault": null}   {"status": true}   {"drop": true}   {"batch": ROWS, null for all at once}
 
-Simplified on purpose: a majority that returns is usable at once; `initial-password` counts at
+Simplified on purpose: of a user's tables it knows whole scans and the insert of one document, and
+each node keeps what it was told itself; a majority that returns is usable at once; `initial-password` counts at
 every start, not only at the first; the HTTP port is named in server_status but nobody listens
 there; under TLS a stalled connection notices that its peer left only when the stall ends.
 """
@@ -1181,7 +1181,7 @@ INTERNAL, RESOURCE_LIMIT, QUERY_LOGIC, OP_FAILED, PERMISSION = (
     4100000,
     6000000,
 )
-TERM_DATUM, TERM_MAKE_ARRAY, TERM_DB, TERM_TABLE = 1, 2, 14, 15
+TERM_DATUM, TERM_MAKE_ARRAY, TERM_DB, TERM_TABLE, TERM_INSERT = 1, 2, 14, 15, 56
 
 
 class QueryError(Exception):
@@ -1592,22 +1592,34 @@ class DriverConnection(asyncio.Protocol):
             )
         if term and term[0] == TERM_TABLE:
             return await self._table(term, options)
+        if term and term[0] == TERM_INSERT:
+            return await self._insert(term, options)
         raise _unknown_term(term)
 
-    async def _table(self, term: list[Any], options: Mapping[str, Any]) -> tuple[int, list[Any]]:
-        node = self._node
-        arguments = term[1] if len(term) > 1 and isinstance(term[1], list) else []
-        own = term[2] if len(term) > 2 and isinstance(term[2], dict) else {}
-        if len(arguments) == 1:
-            arguments = [options.get("db", [TERM_DB, ["test"]]), *arguments]
+    @staticmethod
+    def _named(term: Any, options: Mapping[str, Any]) -> tuple[str, str]:
+        """Database and table that a term of the kind TABLE means."""
         try:
+            arguments = term[1]
+            if len(arguments) == 1:
+                arguments = [options.get("db", [TERM_DB, ["test"]]), *arguments]
             (kind, (database,)), name = arguments
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, LookupError) as exc:
             raise _unknown_term(term) from exc
         if kind != TERM_DB or not isinstance(database, str) or not isinstance(name, str):
             raise _unknown_term(term)
+        return database, name
+
+    async def _table(self, term: list[Any], options: Mapping[str, Any]) -> tuple[int, list[Any]]:
+        node = self._node
+        database, name = self._named(term, options)
+        own = term[2] if len(term) > 2 and isinstance(term[2], dict) else {}
         if database != "rethinkdb":
-            return await self._user_table(database, name, own)
+            outdated = own.get("read_mode") == "outdated"
+            table = await self._user_table(
+                database, name, "outdated_reads" if outdated else "reads"
+            )
+            return SEQUENCE, list(node.rows.get(table, {}).values())
         if node.fault("no_permission"):
             message = f"User `{self._user}` does not have the required `read` permission."
             raise QueryError(RUNTIME_ERROR, PERMISSION, message)
@@ -1622,23 +1634,42 @@ class DriverConnection(asyncio.Protocol):
             rows = [self._padded(row) for row in rows[:1] or [{}]] + rows[1:]
         return SEQUENCE, rows
 
-    async def _user_table(
-        self, database: str, name: str, options: Mapping[str, Any]
-    ) -> tuple[int, list[Any]]:
+    async def _insert(self, term: list[Any], options: Mapping[str, Any]) -> tuple[int, list[Any]]:
+        try:
+            (kind, *rest), document = term[1]
+        except (TypeError, ValueError, LookupError) as exc:
+            raise _unknown_term(term) from exc
+        row = _datum(document)
+        if kind != TERM_TABLE or not isinstance(row, dict) or (len(term) > 2 and term[2]):
+            raise _unknown_term(term)
+        table = await self._user_table(*self._named([kind, *rest], options), "writes")
+        counts = dict.fromkeys(
+            ("deleted", "errors", "inserted", "replaced", "skipped", "unchanged"), 0
+        )
+        if "id" not in row:
+            row = {**row, "id": str(uuid.uuid4())}
+            counts["generated_keys"] = [row["id"]]
+        if self._node.keep(table, row):
+            return ATOM, [{**counts, "inserted": 1}]
+        key = json.dumps(row["id"])
+        return ATOM, [{**counts, "errors": 1, "first_error": f"Duplicate primary key `id`:\n{key}"}]
+
+    async def _user_table(self, database: str, name: str, needed: str) -> str:
+        """The table's full name, if it is ready for that."""
         table = f"{database}.{name}"
         if all(known.partition(".")[0] != database for known in self._node.settings.tables):
             raise QueryError(RUNTIME_ERROR, OP_FAILED, f"Database `{database}` does not exist.")
         if table not in self._node.settings.tables:
             raise QueryError(RUNTIME_ERROR, OP_FAILED, f"Table `{table}` does not exist.")
         documents = await self._node.documents()
-        needed = "outdated_reads" if options.get("read_mode") == "outdated" else "reads"
         if documents.readiness(table) < READINESS.index(needed):
+            deed = "write" if needed == "writes" else "read"
             raise QueryError(
                 RUNTIME_ERROR,
                 OP_FAILED,
-                'Cannot perform read: primary replica for shard ["", +inf) not available',
+                f'Cannot perform {deed}: primary replica for shard ["", +inf) not available',
             )
-        return SEQUENCE, []
+        return table
 
 
 def _json(value: Any) -> bytes:
@@ -1696,6 +1727,7 @@ class Node:
         self.peers = Listener("cluster", self._peer)
         self.control = Listener("control", self._controller)
         self.cluster = Cluster(self)
+        self.rows = self._kept_rows()
         self.server: Server
 
     # Life.
@@ -1776,6 +1808,35 @@ class Node:
         return remembered
 
     # Faults.
+
+    @property
+    def _rows_file(self) -> Path | None:
+        directory = self.settings.directory
+        return None if directory is None else directory / "simulated_rows"
+
+    def _kept_rows(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Table → key as JSON → row: what was acknowledged before this start."""
+        rows: dict[str, dict[str, dict[str, Any]]] = {}
+        with contextlib.suppress(FileNotFoundError):
+            if self._rows_file is not None:
+                for line in self._rows_file.read_text(encoding="utf-8").splitlines():
+                    with contextlib.suppress(ValueError):  # empty, or torn by a kill
+                        table, row = json.loads(line)
+                        rows.setdefault(table, {})[json.dumps(row["id"])] = row
+        return rows
+
+    def keep(self, table: str, row: dict[str, Any]) -> bool:
+        """Store a row as RethinkDB does, durably; False if its key is taken."""
+        kept = self.rows.setdefault(table, {})
+        if json.dumps(row["id"]) in kept:
+            return False
+        if self._rows_file is not None:
+            with self._rows_file.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps([table, row]))
+                file.flush()
+                os.fsync(file.fileno())
+        kept[json.dumps(row["id"])] = row
+        return True
 
     def fault(self, name: str) -> dict[str, Any] | None:
         """The options of a fault that is set (never empty: its name is among them), else None."""

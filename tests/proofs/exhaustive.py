@@ -11,9 +11,12 @@ nodes are sorted. The rules are checked on every transition.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -68,7 +71,6 @@ class Model:
 
     name: str
     policy: Policy
-    limits: Limits
     faults: tuple[Fault, ...]
     verbs: tuple[Verb, ...]
     crash: bool = True
@@ -76,6 +78,12 @@ class Model:
     views: bool = False
     frail: int = 3  #: so many nodes may fall ill
     prompt: bool = False  #: the reactor publishes at once, whatever is fired
+    depth: int | None = 14  #: where the search ends; None: where nothing new is found
+
+    @property
+    def limits(self) -> Limits:
+        """Attempts are not counted over all clusters: there is one."""
+        return Limits(0, self.policy.budget_per_s, 0.0)
 
 
 _SMALL = Policy(
@@ -86,50 +94,67 @@ _SMALL = Policy(
     poll_s=POLL_S,
     timeout_s=POLL_S,
     settle_s=0.0,
-    stable_s=10.0,
+    stable_s=5.0,
     flapping_changes=0,
     escalation={
         Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE)),
         Fault.AUTH: (Step(Action.HIGHSTATE),),
         Fault.HUNG: (Step(Action.RESTART),),
     },
+    attempt_timeout_s=10.0,
+    verify_s=5.0,
+    cooldown_min_s=10.0,
+    cooldown_max_s=10.0,
+    budget_attempts=2,
+    budget_per_s=30.0,
+    relapse_s=0.0,
+)
+_LONGER = replace(
+    _SMALL,
+    stable_s=10.0,
     attempt_timeout_s=20.0,
     verify_s=10.0,
-    cooldown_min_s=10.0,
     cooldown_max_s=20.0,
-    budget_attempts=2,
     budget_per_s=40.0,
-    relapse_s=0.0,
 )
 
 MODELS = (
-    Model(
-        "one",
-        _SMALL,
-        Limits(0, 40.0, 0.0),
-        (Fault.DEAD,),
-        (Verb.ACK,),
-        frail=1,
-        prompt=True,
-    ),
-    Model(
-        "dead",
-        _SMALL,
-        Limits(0, 40.0, 0.0),
-        (Fault.DEAD,),
-        (Verb.PAUSE, Verb.RESUME, Verb.ACK),
-    ),
+    # One node's whole life.
+    Model("one", _LONGER, (Fault.DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=None),
+    # All three may die, in any order.
+    Model("dead", _SMALL, (Fault.DEAD,), (Verb.PAUSE, Verb.RESUME, Verb.ACK)),
+    # Two that may still serve, and a table with a replica on each node.
     Model(
         "serving",
-        replace(_SMALL, mode=Mode.APPROVE, relapse_s=20.0),
-        Limits(0, 40.0, 0.0),
+        replace(_SMALL, relapse_s=20.0),
         (Fault.AUTH, Fault.HUNG),
-        (Verb.ACK, Verb.APPROVE, Verb.REJECT, Verb.LOCK),
-        request=True,
+        (Verb.ACK,),
         views=True,
         frail=2,
         prompt=True,
     ),
+    # Nothing goes without a person.
+    Model(
+        "approved",
+        replace(_SMALL, mode=Mode.APPROVE),
+        (Fault.AUTH,),
+        (Verb.ACK, Verb.APPROVE, Verb.REJECT),
+        frail=1,
+        prompt=True,
+    ),
+    # An application asks too.
+    Model(
+        "requested",
+        _SMALL,
+        (Fault.DEAD,),
+        (Verb.REJECT,),
+        request=True,
+        views=True,
+        frail=1,
+        prompt=True,
+    ),
+    # A person locks a node out.
+    Model("locked", _SMALL, (Fault.AUTH,), (Verb.ACK, Verb.LOCK), frail=1, prompt=True),
 )
 
 
@@ -383,7 +408,8 @@ class World:
                 ),
             )
 
-        order = sorted(range(len(NODES)), key=of_node)
+        looks = [of_node(at) for at in range(len(NODES))]
+        order = sorted(range(len(NODES)), key=looks.__getitem__)
         place = {NODES[at]: number for number, at in enumerate(order)}
 
         def placed(names) -> tuple[int, ...]:
@@ -445,7 +471,7 @@ class World:
         viewed = self.state.maps.get(NAME)
         return hash(
             (
-                tuple(of_node(at) for at in order),
+                tuple(looks[at] for at in order),
                 tuple(of_incident(i) for i in cluster.incidents),
                 of_attempt(cluster.attempt),
                 of_attempt(cluster.look),
@@ -490,12 +516,13 @@ class Found:
         )
 
 
-def search(model: Model, seconds: float, depth: int = 10_000, tell=None) -> Found:
-    """Breadth first, until closed, or out of time or depth."""
+def search(model: Model, seconds: float, depth: int | None = None, tell=None) -> Found:
+    """Breadth first, until closed, or out of time or depth; ``depth`` None: the model's."""
+    most = depth or model.depth or sys.maxsize
     found, began = Found(model.name), time.monotonic()
     first = start(model)
     visited, frontier = {first.key()}, [first]
-    while frontier and found.depth < depth:
+    while frontier and found.depth < most:
         following: list[World] = []
         for world in frontier:
             if time.monotonic() - began > seconds:
@@ -531,15 +558,20 @@ def _say(line: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="for each model")
-    parser.add_argument("--depth", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=10.0, help="for each model, at most")
+    parser.add_argument("--depth", type=int, help="of each model; default: its own, mostly 14")
     parser.add_argument("--model", choices=[m.name for m in MODELS])
     options = parser.parse_args()
+    models = [m for m in MODELS if options.model in (None, m.name)]
     bad = 0
-    for model in MODELS:
-        if options.model in (None, model.name):
-            found = search(model, options.minutes * 60.0, options.depth, _say)
-            _say(found)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        searches = [
+            pool.submit(search, model, options.minutes * 60.0, options.depth, _say)
+            for model in models
+        ]
+        for one in as_completed(searches):
+            found = one.result()
+            _say(f"{found}: the end")
             for why, path in found.broken[:10]:
                 _say(f"  {why}\n    after {', '.join(path)}")
             bad += len(found.broken)

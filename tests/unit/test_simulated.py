@@ -74,7 +74,9 @@ def node():
 
 @contextlib.contextmanager
 def connected(node, password="secret", user="admin", timeout=SOON_S):
-    connection = r.connect(node.host, node.port, user=user, password=password, timeout=timeout)
+    """``node``: a SimulatedNode or SimulatedProcess."""
+    port = node.port if isinstance(node, SimulatedNode) else node.settings.driver_port
+    connection = r.connect("127.0.0.1", port, user=user, password=password, timeout=timeout)
     try:
         yield connection
     finally:
@@ -315,6 +317,22 @@ def test_a_users_table_is_empty_and_others_do_not_exist(node):
                 r.db(database).table(table).run(connection)
         connection.use("runbook")
         assert list(r.table("runbook").run(connection)) == []
+
+
+def test_an_acknowledged_row_outlives_a_kill_and_its_key_is_taken(config):
+    table = r.db("runbook").table("runbook")
+    with SimulatedProcess(config()) as process:
+        with connected(process) as connection:
+            assert table.insert({"id": "a", "n": [1]}).run(connection)["inserted"] == 1
+        process.kill()
+        process.start()
+        process.wait_ready()
+        with connected(process) as connection:
+            again = table.insert({"id": "a"}).run(connection)
+            assert (again["inserted"], again["errors"]) == (0, 1)
+            assert list(table.run(connection)) == [{"id": "a", "n": [1]}]
+            with pytest.raises(ReqlServerCompileError, match="does not know this use"):
+                table.insert({"id": "a"}, conflict="replace").run(connection)
 
 
 @pytest.mark.parametrize(
