@@ -2,7 +2,7 @@
 The simulated RethinkDB node is believable: the official driver speaks with it, and each fault is
 what it says.
 
-What lives here: proofs about tests/lab/simulated.py alone. What must not: anything of
+What lives here: proofs about tests/lab/simulated alone. What must not: anything of
 saltext_selfheal.
 """
 
