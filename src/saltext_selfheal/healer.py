@@ -15,6 +15,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from typing import Protocol
 
@@ -171,7 +172,7 @@ class Healer:
 
     def _drain_inbox(self) -> None:
         """All that waits there, a transaction's worth at a time."""
-        while not self._failing:
+        while True:
             try:
                 waiting = self._ledger.waiting(AT_ONCE)
             except sqlite3.Error as exc:
@@ -185,6 +186,8 @@ class Healer:
                     for asked in waiting
                 )
             )
+            if self._failing:
+                return
 
     # ------------------------------------------------------------ one event
 
@@ -249,8 +252,24 @@ class Healer:
                 ):
                     self._kept.append(event)
             return
+        except Exception as exc:
+            if len(events) > 1:  # one that cannot be handled takes no other with it
+                for event in events:
+                    self.handle(event)
+                return
+            if not isinstance(event, (Requested, Commanded)):
+                raise
+            self._give_up(asked, exc)
+            return
         self.state = state
         self._carry_out(effects, orders, now)
+
+    def _give_up(self, asked: Request | Command, exc: Exception) -> None:
+        """It would be taken from the inbox again and again: what it says is dropped, and its id is answered."""
+        log.error("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
+        bare = replace(asked, nodes=(), reason="")
+        answer = Answer(bare, Reply.REFUSED, f"it cannot be handled: {type(exc).__name__}")
+        self._ledger.commit(self._now(), [], [answer], {})
 
     def _orders(self, effects: Iterable[Effect]) -> dict[str, tuple[str, list[str]]]:
         """JID and arguments of each attempt that is fired for the first time."""

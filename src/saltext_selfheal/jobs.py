@@ -109,7 +109,7 @@ class JobReader:
             return
         self._watched = watched
         kept = {w.attempt for w in watched}
-        self._delivered = {d for d in self._delivered if d[0] in kept}
+        self._delivered = {d for d in self._delivered.copy() if d[0] in kept}
         self._told_missing = {a: t for a, t in self._told_missing.items() if a in kept}
         self._wake.set()
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,9 @@ _ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was prun
 _CLUSTER = TypeAdapter(ClusterState)
 _REQUEST = TypeAdapter(Request)
 _COMMAND = TypeAdapter(Command)
+_UNANSWERED = (
+    "SELECT seq, key, kind, body, put_at FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?"
+)
 _KINDS: dict[str, TypeAdapter[Any]] = {
     "request": _REQUEST,
     "command": _COMMAND,
@@ -272,7 +276,10 @@ class Ledger:
                 raise LedgerError(f"{self.path}: {exc}") from exc
             why = str(exc)
         self._quarantine(why)
-        return self._open_checked()
+        try:
+            return self._open_checked()
+        except sqlite3.Error as exc:
+            raise LedgerError(f"{self.path}: {exc}") from exc
 
     def _open_checked(self) -> sqlite3.Connection:
         found = self.path.exists()
@@ -293,6 +300,9 @@ class Ledger:
             self.lost = marked["value"] if marked else self.lost
         except BaseException:
             db.close()  # left open, it would take the next ledger's files for its own
+            if not found:  # a full disk: the next try would take what we began for a damaged ledger
+                for one in self._files(self.path):
+                    one.unlink(missing_ok=True)
             raise
         return db
 
@@ -311,7 +321,7 @@ class Ledger:
             if version <= 0:
                 if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise sqlite3.DatabaseError("no ledger of ours")
-                return 0
+                raise sqlite3.DatabaseError("it was begun and never finished")
             for table in _SMALL:
                 verdict = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
                 if verdict != "ok":
@@ -339,6 +349,11 @@ class Ledger:
                 f"schema {version} could not be brought to {SCHEMA}: {exc}"
             ) from exc
 
+    @staticmethod
+    def _files(path: Path) -> list[Path]:
+        """A database and what SQLite keeps beside it."""
+        return [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-journal")]
+
     def _quarantine(self, why: str) -> None:
         """Keep the damaged file for people, and start anew."""
         stamp = time.strftime("%Y%m%dT%H%M%S")
@@ -346,10 +361,9 @@ class Ledger:
         while kept.exists():  # two in one second
             more += 1
             kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}.{more}")
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            old = self.path.with_name(self.path.name + suffix)
+        for old, new in zip(self._files(self.path), self._files(kept), strict=True):
             if old.exists():
-                old.rename(kept.with_name(kept.name + suffix))
+                old.rename(new)
         self.lost = f"{why}; the old file is kept as {kept}"
 
     def close(self) -> None:
@@ -527,19 +541,13 @@ class Ledger:
         if version == self._seen_version:
             return []
         self._seen_version = version
-        rows = self._db.execute(
-            "SELECT seq, key, kind, body FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?",
-            (most,),
-        ).fetchall()
+        rows = self._db.execute(_UNANSWERED, (most,)).fetchall()
         if len(rows) == most:
             self._seen_version = -1
         found: list[Request | Command] = []
         for row in rows:
-            try:
-                asked = _KINDS[row["kind"]].validate_json(row["body"])
-            except (KeyError, ValueError):
-                asked = None
-            if asked is None or asked.id != row["key"]:  # an answer would not find its row
+            asked = _asked(row)
+            if asked is None:
                 self._refuse_row(row["seq"], row["kind"])
             else:
                 found.append(asked)
@@ -714,7 +722,8 @@ def engine_alive(path: Path) -> bool:
     """Whether an engine holds this ledger: the kernel forgets the lock with the process."""
     try:
         with lock_path(path).open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: two who ask at once must not take each other for the engine.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
@@ -731,6 +740,8 @@ def read(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         db = _connect(path, "ro")
         _newer(path, db)
+        if not schema(db):
+            raise LedgerError(f"{path}: empty or unfinished; the engine's next start puts it aside")
         yield db
     except sqlite3.Error as exc:
         raise LedgerError(f"{path}: {exc}") from exc
@@ -788,7 +799,10 @@ def _dump(asked: Request | Command) -> str:
 
 
 def ask(path: Path, asked: Request | Command) -> None:
-    """Put a request or a command into the inbox. One that is there already stays as it is."""
+    """Put a request or a command into the inbox. The same one again changes nothing.
+
+    Raises LedgerError: also if the id stands there for another one.
+    """
     if not path.exists():
         raise LedgerError(f"{path}: no ledger; the engine has not run yet")
     db = None
@@ -799,11 +813,39 @@ def ask(path: Path, asked: Request | Command) -> None:
             "INSERT OR IGNORE INTO inbox (key, kind, body, put_at) VALUES (?, ?, ?, ?)",
             (asked.id, _kind(asked), _dump(asked), now(db)),
         )
+        (body,) = db.execute("SELECT body FROM inbox WHERE key = ?", (asked.id,)).fetchone()
     except sqlite3.Error as exc:
         raise LedgerError(f"{path}: {exc}") from exc
     finally:
         if db is not None:
             db.close()
+    if _meant(body) != _meant(_dump(asked)):
+        raise LedgerError(f"id {asked.id!r} was used for another request; give each its own")
+
+
+def _meant(body: str) -> tuple[Any, ...]:
+    """What makes a request this one: who wants what where. The reason may be put otherwise."""
+    found = json.loads(body)
+    return tuple(
+        found.get(key) for key in ("door", "asker", "cluster", "action", "nodes", "forced")
+    )
+
+
+def _asked(row: sqlite3.Row) -> Request | Command | None:
+    """What a row of the inbox asks for; None if it has not the form, or an answer would not find its row."""
+    try:
+        asked: Request | Command = _KINDS[row["kind"]].validate_json(row["body"])
+    except (KeyError, ValueError):
+        return None
+    if asked.id != row["key"]:
+        return None
+    return replace(asked, at=row["put_at"]) if isinstance(asked, Request) else asked
+
+
+def unanswered(db: sqlite3.Connection, most: int = 1000) -> list[Request | Command]:
+    """What lies in the inbox for the engine's next start, oldest first."""
+    found = map(_asked, db.execute(_UNANSWERED, (most,)))
+    return [asked for asked in found if asked is not None]
 
 
 def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
@@ -869,7 +911,17 @@ _HISTORY = (
 
 
 def _rows(rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
-    return [{**json.loads(row["body"]), **{k: row[k] for k in _COLUMNS}} for row in rows]
+    return [{**_body(row["body"]), **{k: row[k] for k in _COLUMNS}} for row in rows]
+
+
+def _body(text: str) -> dict[str, Any]:
+    """A row's body; what somebody has made of it, if it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    damaged = {"damaged": text[:200], "why": "see salt-run selfheal.audit"}
+    return found if isinstance(found, dict) else damaged
 
 
 def history(

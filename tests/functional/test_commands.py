@@ -225,6 +225,32 @@ def test_explain_while_the_engine_is_down_tells_what_it_would_say_at_its_start(p
     assert entry["gates"]["target"] == "open: db1 allowed by 'db*'"
 
 
+def test_explain_while_the_engine_is_down_knows_what_waits_for_it(path, runner):
+    recorded(path)
+    runner["selfheal.pause"]("runbook", "1h", reason="upgrade")
+    told = runner["selfheal.explain"]("runbook", "db1")
+    assert told["engine"] == "the engine is not running"
+    assert "paused" in told["entries"][0]["shut"]
+    with ledger.read(path) as db:
+        assert [asked.verb for asked in ledger.unanswered(db)] == [Verb.PAUSE]
+
+
+def test_explain_asks_no_gates_where_nothing_is_decided(path, runner):
+    recorded(path, incident(phase=Phase.VERIFYING))
+    (entry,) = runner["selfheal.explain"]("runbook", "db2")["entries"]
+    assert (entry["phase"], entry["on"], entry["gates"]) == ("verifying", [], {})
+
+
+def test_history_shows_a_row_that_somebody_has_edited(path, runner):
+    recorded(path, incident())
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE audit SET body = 'x' WHERE seq = 1")
+    db.close()
+    told = runner["selfheal.history"]("runbook")
+    assert (told[-1]["damaged"], told[-1]["why"]) == ("x", "see salt-run selfheal.audit")
+
+
 @pytest.mark.parametrize(
     ("args", "why"),
     [

@@ -86,21 +86,45 @@ def test_a_request_while_the_engine_is_down_is_stored_and_said_to_be(opts, runne
     assert "the engine is not running" in told["why"]
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "why"),
+    [
+        ({"cluster": "a*"}, "cluster: found 'a*'"),
+        ({"cluster": "runbook", "nodes": 5}, "nodes: found 5"),
+        ({"cluster": "runbook", "request": "runbook-1"}, "request: found 'runbook-1'"),
+        ({"cluster": "runbook", "request": "../x"}, "request: found '../x'"),
+    ],
+)
+def test_a_request_that_has_not_the_form_is_refused_and_says_so(runner, kwargs, why):
+    told = runner["selfheal.trigger"](**kwargs)
+    assert told["reply"] == "refused"
+    assert told["why"].startswith(why)
+
+
+def test_an_id_belongs_to_the_request_it_was_first_used_for(opts, runner):
+    Ledger(config.load(opts).ledger_path(opts)).close()
+    first = runner["selfheal.trigger"]("runbook", reason="drift", request="r1")
+    assert runner["selfheal.trigger"]("runbook", reason="still", request="r1") == first
+    other = runner["selfheal.trigger"]("runbook", "restart", request="r1")
+    assert other["reply"] == "refused"
+    assert "id 'r1' was used for another request" in other["why"]
+
+
 def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
-    with pytest.raises(SaltInvocationError, match="no ledger; the engine has not run yet"):
-        runner["selfheal.trigger"]("runbook")
+    told = runner["selfheal.trigger"]("runbook")
+    assert (told["reply"], told["request"]) == ("refused", None)
+    assert "no ledger; the engine has not run yet" in told["why"]
 
 
 @pytest.mark.parametrize(
     ("function", "kwargs", "told"),
     [
-        ("trigger", {"cluster": "a*"}, "cluster: found 'a\\*'"),
-        ("trigger", {"cluster": "runbook", "nodes": 5}, "nodes: found 5"),
         ("status", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"since": "yesterday"}, "since: found 'yesterday'; allowed: a duration"),
         ("status", {"cluster": ["runbook"]}, "cluster: found \\['runbook'\\]; allowed: runbook"),
         ("history", {"limit": 0}, "limit: found 0; allowed"),
+        ("history", {"limit": 10**20}, "limit: found 1000.*; allowed"),
         ("config", {"nodes": []}, "nodes: found \\[\\]"),
         ("config", {"nodes": {"web1": "10.0.0.1"}}, "a node outside minions"),
     ],

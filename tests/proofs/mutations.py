@@ -160,8 +160,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: one attempt more than the budget (gate budget)",
         "gates.py",
-        "    return not policy.budget_attempts or len(recent(node, policy, now)) < policy.budget_attempts",
-        "    return not policy.budget_attempts or len(recent(node, policy, now)) <= policy.budget_attempts",
+        "    return not policy.budget_attempts or len(recent(node, policy, now)) < allowed",
+        "    return not policy.budget_attempts or len(recent(node, policy, now)) <= allowed",
     ),
     Mutation(
         "I3: attempts are not paid for",
@@ -184,8 +184,56 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: one attempt more than the limit over all clusters (gate limits)",
         "gates.py",
-        "    if len(paid) < bounds.attempts:",
-        "    if len(paid) <= bounds.attempts:",
+        "    if len(paid) < allowed:",
+        "    if len(paid) <= allowed:",
+    ),
+    Mutation(
+        "I3: requests may spend what the healing needs",
+        "gates.py",
+        "    return most // 2 if asked else most",
+        "    return most",
+    ),
+    Mutation(
+        "I3: what was assumed to have run is paid for twice",
+        "step.py",
+        "        if n in cluster.nodes and attempt.decided_at not in cluster.nodes[n].spent",
+        "        if n in cluster.nodes",
+    ),
+    Mutation(
+        "I3: a removed cluster renews the limits",
+        "step.py",
+        "            there = tuple(t for t in old.acts if t not in first.acts)",
+        "            there = ()",
+    ),
+    Mutation(
+        "I5: an approval is good for every node",
+        "gates.py",
+        "        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(incident.approved_nodes):",
+        "        if now < since + APPROVED_FOR_S:",
+    ),
+    Mutation(
+        "I5: a yes to one attempt is one to the next",
+        "step.py",
+        "    if command.attempt not in (None, incident.attempts + 1):",
+        "    if False:",
+    ),
+    Mutation(
+        "I6: what cannot be seen is verified for ever",
+        "step.py",
+        "    return not all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)",
+        "    return False",
+    ),
+    Mutation(
+        "a stranger's wish stands for everybody's",
+        "step.py",
+        "            if i.fault is not Fault.REQUESTED or (wanted <= set(i.nodes) and same(i))",
+        "            if True",
+    ),
+    Mutation(
+        "what was asked days ago is done",
+        "step.py",
+        "    if age_s >= REQUEST_AGE_S:",
+        "    if False:",
     ),
     Mutation(
         "I3: a job that never ran is paid for",
@@ -246,8 +294,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: an approval never expires (gate approval)",
         "gates.py",
-        "        if incident.tried or now < opened:",
-        "        if True:",
+        "        since = max(incident.approved_at, incident.changed_at if incident.tried else 0.0)",
+        "        since = now",
     ),
     Mutation(
         "I5: an approval holds for every later step (gate approval)",
@@ -410,7 +458,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I7: a request may name foreign nodes",
         "step.py",
-        "    foreign = [n for n in request.nodes if n not in cluster.nodes]",
+        "    foreign = _foreign(cluster, request.nodes)",
         "    foreign: list[str] = []",
     ),
     # ------------------------------------------------------------ I8: only a live attempt is fired, once

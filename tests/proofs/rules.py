@@ -43,6 +43,7 @@ WARM_UP_POLLS = 3
 OURS_S = 30.0
 ORDER_AGE_S = 60.0
 REQUEST_AGE_S = 900.0
+APPROVED_S = 900.0
 FIRINGS = 3
 
 
@@ -102,7 +103,8 @@ class Book:
         self.barred: dict[str, float] = {}  #: by node: after a lost ledger
         self.paused: dict[str, float] = {}
         self.acks: dict[str, tuple[float, ...]] = {}  #: by node
-        self.approved: dict[str, int] = {}  #: by incident
+        #: By incident: which step, on which nodes, when.
+        self.approved: dict[str, tuple[int, tuple[str, ...], float]] = {}
         self.remediating: dict[str, float] = {}  #: by incident: since when, healer's starts aside
 
     def copy(self) -> Book:
@@ -218,7 +220,7 @@ class Book:
                     if incident.id != command.incident:
                         continue
                     if command.verb is Verb.APPROVE:
-                        self.approved[incident.id] = incident.step
+                        self.approved[incident.id] = (incident.step, incident.nodes, now)
                         continue
                     for node in incident.nodes:
                         self.acks[node] = (*self.acks.get(node, ()), now)
@@ -342,15 +344,20 @@ def i3_budget(book: Book, attempt: Attempt, seen: Seen) -> None:
     if attempt.firings > 1 or attempt.action is Action.LOOK:
         return
     policy, now = book.policies[attempt.cluster], seen.now
+    incident = _incident(seen.after, attempt)
+    asked = incident is not None and incident.fault is Fault.REQUESTED and not incident.forced
     for node in attempt.nodes:
         since = now - policy.budget_per_s
         had = sum(1 for t in book.paid.get(node, ()) if t > since)
         more = sum(1 for t in book.acks.get(node, ()) if t > since)
         if policy.budget_attempts and had >= policy.budget_attempts + more:
             raise Broken("I3", now, f"{attempt.id}: {node} had {had} of {policy.budget_attempts}")
+        if asked and policy.budget_attempts and had >= policy.budget_attempts // 2 + more:
+            raise Broken("I3", now, f"{attempt.id}: a request on {node}, which had {had}")
     since = now - book.limits.per_s
     had = sum(1 for t, _ in book.all_paid if t > since)
-    if book.limits.attempts and had >= book.limits.attempts:
+    most = book.limits.attempts // 2 if asked else book.limits.attempts
+    if book.limits.attempts and had >= most:
         raise Broken("I3", now, f"{attempt.id}: {had} of {book.limits.attempts} over all clusters")
 
 
@@ -400,8 +407,14 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
     mode = min(policy.mode, asked or policy.mode, key=order.index)
     if mode in (Mode.OFF, Mode.SHADOW):
         raise broken(f"mode is {mode.value}")
-    if mode is Mode.APPROVE and book.approved.get(attempt.incident) != attempt.step:
-        raise broken("nobody approved it")
+    if mode is Mode.APPROVE:
+        step, nodes, at = book.approved.get(attempt.incident, (None, (), 0.0))
+        if step != attempt.step or not set(attempt.nodes) <= set(nodes):
+            raise broken("nobody approved it")
+        # Good for so long, and again after each attempt.
+        last = book.ended_at.get(attempt.incident, (at, ()))[0]
+        if attempt.firings == 1 and now - max(at, last) > APPROVED_S + policy.stable_s + 300.0:
+            raise broken("approved too long ago")
     if now - book.ours_at < OURS_S:
         raise broken("the healer's own side failed")
     nodes = [n for p in book.policies.values() for n in p.nodes]

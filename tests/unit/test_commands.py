@@ -107,6 +107,15 @@ def test_a_pause_for_every_cluster_holds_for_one_that_is_configured_later():
     assert state.clusters["new"].pause.why == "move"
 
 
+def test_a_pause_for_every_cluster_holds_for_later_ones_where_all_have_a_longer_one():
+    world = World().warm()
+    world.order("pause", "runbook", for_s=5000.0, reason="upgrade")
+    world.order("pause", for_s=1000.0, reason="the network is moved")
+    both = {**world.policies, "other": policy(name="other", nodes=("db8",))}
+    state, _ = begin(both, Limits(), world.state.clusters, world.now)
+    assert state.clusters["other"].pause is not None
+
+
 def test_a_pause_without_an_end_is_refused():
     answer = World().order("pause", "runbook", reason="for ever")
     assert (answer.reply, answer.why) == (Reply.REFUSED, "a pause needs a duration, found 0 s")
@@ -142,6 +151,34 @@ def test_a_lock_by_hand_holds_requests_too():
     answer = world.ask("highstate")
     assert answer.reply is Reply.HELD
     assert "locked: runbook-1" in answer.why
+
+
+def test_a_lock_by_hand_outlives_its_clusters_absence():
+    world = World().warm()
+    world.order("lock", "runbook", reason="hands off")
+    away = {"runbook": remains(world.cluster)}
+    back = World(remembered=away, now=world.now + 60).warm()
+    back.break_("db2")
+    back.pass_time(10)
+    assert back.fired == []
+    assert "locked" in back.last_said("runbook-2").why
+
+
+def test_a_cluster_that_is_removed_renews_no_limit():
+    world = World(limits=Limits(1, 3600.0, 0.0)).warm()
+    world.break_("db2")
+    world.pass_time(10)
+    assert len(world.fired) == 1
+    other = World(
+        policy(name="other", nodes=("db8",)),
+        limits=Limits(1, 3600.0, 0.0),
+        remembered={"runbook": remains(world.cluster)},
+        now=world.now,
+    ).warm()
+    other.break_("db8", cluster="other")
+    other.pass_time(10)
+    assert other.fired == []
+    assert "limits: 1 of 1" in other.last_said("other-1").why
 
 
 def test_two_operators_lock_the_same_nodes_once():
@@ -207,7 +244,7 @@ def waiting():
 def test_in_mode_approve_a_person_is_asked_and_the_step_goes_with_the_yes():
     world = waiting()
     assert world.last_said().said == "held"
-    want = "approval: restart on db2 waits for: salt-run selfheal.approve runbook-1"
+    want = "approval: restart on db2 waits for: salt-run selfheal.approve runbook-1.1"
     assert world.last_said().why == want
     answer = world.order("approve", incident="runbook-1")
     assert (answer.reply, answer.why) == (Reply.ACCEPTED, "restart approved by ann")
@@ -235,6 +272,50 @@ def test_an_approval_that_could_not_be_used_expires():
     world.pass_time(1100)
     assert world.fired == []
     assert "approval" in world.last_said().why
+
+
+def test_an_approval_is_for_the_nodes_that_were_ill_then():
+    world = waiting()
+    world.order("approve", incident="runbook-1")
+    world.break_("db1")
+    world.heal("db2")
+    world.pass_time(60)
+    assert world.fired == [("restart", ("db2",))]
+    assert "restart on db1 waits for: salt-run selfheal.approve runbook-" in world.last_said().why
+
+
+def test_an_approval_is_good_for_a_quarter_of_an_hour_after_each_of_its_attempts():
+    world = World(policy(mode=Mode.APPROVE)).warm()
+    world.break_("db1", "db2", fault=Fault.AUTH)
+    world.pass_time(5)
+    world.order("approve", incident="runbook-1")
+    world.order("pause", "runbook", for_s=36000.0, reason="later")
+    world.heal("db1")
+    world.pass_time(36010)
+    assert world.fired == [("highstate", ("db1",))]
+    assert "highstate on db2 waits for" in world.last_said().why
+
+
+def test_a_yes_to_one_attempt_is_none_to_the_next():
+    world = waiting()
+    world.order("approve", incident="runbook-1", attempt=1)
+    world.publish()
+    world.returns(Outcome.FAILED)
+    world.pass_time(3)
+    late = world.order("approve", incident="runbook-1", by="bob", attempt=1)
+    assert late.reply is Reply.REFUSED
+    assert late.why.startswith("runbook-1.1 is not what is decided now: runbook-1.2 would be next")
+    assert world.order("reject", incident="runbook-1", attempt=1).reply is Reply.REFUSED
+    assert world.order("approve", incident="runbook-1", attempt=2).reply is Reply.ACCEPTED
+
+
+def test_an_approval_before_the_first_probe_is_taken():
+    world = waiting()
+    again = World(policy(mode=Mode.APPROVE), remembered=world.state.clusters, now=world.now + 60)
+    again.break_("db2")
+    assert again.order("approve", incident="runbook-1").reply in (Reply.ACCEPTED, Reply.HELD)
+    again.pass_time(30)
+    assert again.fired == [("restart", ("db2",))]
 
 
 def test_a_step_may_need_approval_where_the_cluster_does_not():
@@ -422,7 +503,8 @@ def finish(world):
 
 
 def test_requests_that_open_are_limited_per_asker_and_per_cluster():
-    world = World(policy(request_count=4, request_per_s=3600.0, cooldown_min_s=0.0)).warm()
+    plenty = policy(request_count=4, request_per_s=3600.0, cooldown_min_s=0.0, budget_attempts=0)
+    world = World(plenty, limits=Limits(0, 3600.0, 0.0)).warm()
     for number in range(2):
         assert ask(world, f"a{number}").reply is Reply.ACCEPTED
         finish(world)
@@ -430,11 +512,91 @@ def test_requests_that_open_are_limited_per_asker_and_per_cluster():
     assert third.reply is Reply.REFUSED
     assert third.why.startswith("too many requests by runner:app: 2 of 2 per 3600 s; again in ")
     for number in range(2):
-        reply = ask(world, f"b{number}", asker="other").reply
-        assert reply in (Reply.ACCEPTED, Reply.HELD)  # the nodes' own budgets are spent by now
+        assert ask(world, f"b{number}", asker="other").reply is Reply.ACCEPTED
         finish(world)
-        world.pass_time(1000)
     assert "too many requests for runbook: 4 of 4" in ask(world, "c", asker="third").why
+
+
+def test_requests_leave_half_of_the_budget_for_what_the_probe_finds():
+    world = World(policy(cooldown_min_s=0.0)).warm()
+    replies = []
+    for number in range(3):
+        replies.append(ask(world, f"a{number}", nodes=["db1"], door="bus").reply)
+        finish(world)
+        world.pass_time(60)
+    assert replies == [Reply.ACCEPTED, Reply.HELD, Reply.JOINED]
+    assert (
+        "db1 has had 1 of 1 attempts that requests may use of 3" in world.last_said("runbook-2").why
+    )
+    world.break_("db1")
+    world.pass_time(10)
+    assert world.fired == [("highstate", ("db1",)), ("restart", ("db1",))]
+
+
+def test_requests_leave_half_of_the_limits_for_what_the_probe_finds():
+    two = policy(cooldown_min_s=0.0), policy(name="other", nodes=("db8", "db9"))
+    world = World(*two, limits=Limits(4, 3600.0, 0.0)).warm()
+    ask(world, "a")
+    finish(world)
+    assert len(world.fired) == 2
+    assert "limits: 2 of 2 attempts that requests may use of 4" in world.last_said().why
+    world.break_("db9", cluster="other")
+    world.pass_time(10)
+    assert world.fired[-1] == ("restart", ("db9",))
+
+
+def test_a_wish_is_joined_by_the_same_wish_only():
+    world = World().warm()
+    first = ask(world, "a", "start", ["db1"], door="bus")
+    assert first.reply is Reply.ACCEPTED
+    other = ask(world, "b", "highstate", ["db2"])
+    assert other.reply is Reply.HELD
+    assert other.incident != first.incident
+    assert ask(world, "c", "highstate", ["db2"], asker="other").incident == other.incident
+    assert ask(world, "d", "highstate").incident not in (first.incident, other.incident)
+
+
+def test_what_was_asked_too_long_ago_is_not_done():
+    world = World().warm()
+    old = Request("a", "runbook", "highstate", at=world.now - 901.0)
+    told = next(e for e in world.step(Requested(old)) if isinstance(e, Answer))
+    assert (told.reply, told.why) == (
+        Reply.REFUSED,
+        "asked 901 s ago, when no engine ran to decide it: ask again",
+    )
+    assert world.fired == []
+
+
+def test_a_flood_of_refusals_is_not_told_one_by_one():
+    world = World().warm()
+    answers = [ask(world, f"a{n}", "dance", door="bus") for n in range(50)]
+    assert {a.reply for a in answers} == {Reply.REFUSED}
+    assert [a.repeated for a in answers].count(False) == 10
+    assert not ask(world, "other", "dance").repeated
+    world.pass_time(61)
+    assert not ask(world, "later", "dance", door="bus").repeated
+
+
+def test_an_answer_names_few_of_many_unknown_nodes():
+    world = World().warm()
+    told = ask(world, "a", nodes=[f"x{n}" for n in range(64)])
+    assert told.why.startswith("no node 'x0', 'x1', 'x2', 'x3', 'x4' and 59 more in runbook")
+
+
+def test_a_wish_whose_job_does_not_end_makes_way_for_a_fault():
+    world = World().warm()
+    ask(world, "a", nodes=["db2"], door="bus")
+    world.publish()
+    world.break_("db1")
+    restart = ("restart", ("db1",))
+    while restart not in world.fired and world.now < 1_000_400:
+        world.pass_time(1)
+        look = world.cluster.look
+        if look is not None and not look.results:
+            world.step(Published(look.id))
+            world.step(Returned(look.id, "db2", Outcome.BUSY, "it runs"))
+    assert restart in world.fired
+    assert world.now - 1_000_020 < 60 + 60  # the attempt's timeout, and two looks
 
 
 def test_joins_are_never_refused_and_counted_once_per_asker():
@@ -534,11 +696,24 @@ def test_a_job_that_was_written_off_and_runs_after_all_is_paid_for_and_waited_fo
     assert len(world.cluster.nodes["db2"].spent) == 1
     assert len(world.cluster.acts) == 1
     (late,) = told(world, "late")
-    assert late.why == "restart of runbook-1.1 was published after it had been written off"
+    assert (
+        late.why == "restart of runbook-1.1 was published: that was not known when it was given up"
+    )
     world.pass_time(90)
     assert set(world.fired[1:]) == {("look", ("db2",))}
     world.step(Returned("runbook-1.1", "db2", Outcome.DONE))
     assert world.cluster.late == ()
+
+
+def test_a_job_that_was_assumed_to_have_run_is_paid_for_once():
+    world = World().warm()
+    world.break_("db2")
+    world.cache_readable = False
+    world.pass_time(600)
+    assert world.finished[0] == ("runbook-1.1", Outcome.TIMED_OUT)
+    paid, acts = world.cluster.nodes["db2"].spent, world.cluster.acts
+    world.step(Published("runbook-1.1"))
+    assert (world.cluster.nodes["db2"].spent, world.cluster.acts) == (paid, acts)
 
 
 def test_a_machine_that_boots_is_given_its_time():

@@ -7,6 +7,7 @@ import pytest
 from saltext_selfheal import ledger as ledgers
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
+from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
@@ -16,6 +17,7 @@ from saltext_selfheal.healing.model import Published
 from saltext_selfheal.healing.model import Request
 from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.ledger import Ledger
 
 CLUSTER = {
@@ -149,6 +151,45 @@ def test_what_is_told_only_once_is_kept_until_it_can_be_written(engine, monkeypa
     engine.healer.tick()
     assert engine.attempt is None
     assert engine.ledger.answered("r1")
+
+
+def test_one_heartbeat_that_failed_does_not_close_the_inbox(engine, path, monkeypatch):
+    def full():
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(engine.ledger, "beat", full)
+    engine.healer._last_beat = -1e9
+    engine.healer.tick()
+    monkeypatch.undo()
+    pause = Command("c1", Verb.PAUSE, "ann", "runbook", for_s=3600.0, reason="upgrade")
+    ledgers.ask(path, pause)
+    engine.healer.tick()
+    assert engine.ledger.answered("c1")
+    engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_one_request_that_cannot_be_handled_takes_no_other_with_it(engine, caplog):
+    """A lone half of a surrogate pair cannot be stored; the doors let none in."""
+    good = [Requested(Request(f"r{n}", "runbook", "highstate", door="bus")) for n in range(2)]
+    bad = Requested(Request("odd", "runbook", "highstate", ("\ud800",), door="bus"))
+    engine.healer.handle(good[0], bad, good[1])
+    assert all(engine.ledger.answered(id) for id in ("r0", "odd", "r1"))
+    assert "'odd' cannot be handled" in caplog.text
+
+
+def test_what_was_stored_too_long_ago_is_refused_at_the_start(engine, path, clock):
+    ledgers.ask(path, Request("r1", "runbook", "highstate", door="runner"))
+    engine.die()
+    book = sqlite3.connect(path)
+    with book:
+        book.execute("UPDATE inbox SET put_at = ?", (clock[0] - 3 * 86400,))
+    book.close()
+    again = Engine(path, clock)
+    with ledgers.read(path) as db:
+        assert ledgers.answer(db, "r1")["why"].startswith("asked 259200 s ago")
+    again.pass_time(30)
+    assert again.bus.tags("selfheal/remediate/") == []
 
 
 def test_a_killed_engine_goes_on_with_the_same_jid_and_fires_nothing_twice(engine, path, clock):

@@ -104,6 +104,32 @@ def test_a_ledger_cut_by_a_whole_page_is_lost(path):
     found_lost(path)
 
 
+def test_a_ledger_that_was_begun_and_never_finished_is_lost(path):
+    """What SQLite writes before the tables: the engine was killed there, after a damaged one was put aside."""
+    filled(path).unlink()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.close()
+    assert "begun and never finished" in found_lost(path)
+
+
+def test_a_full_disk_at_the_first_start_leaves_nothing_behind(path, monkeypatch):
+    tables = ledger._TABLES
+    monkeypatch.setattr(ledger, "_TABLES", "SELECT no_such_function();")
+    for _ in range(3):
+        with pytest.raises(ledger.LedgerError, match=str(path)):
+            ledger.Ledger(path)
+        assert sorted(p.name for p in path.parent.iterdir()) == [f"{path.name}.lock"]
+    monkeypatch.setattr(ledger, "_TABLES", tables)
+    ledger.Ledger(path).close()
+
+
+def test_readers_of_an_empty_file_are_told_so(path):
+    filled(path).write_bytes(b"")
+    with pytest.raises(ledger.LedgerError, match="empty or unfinished"), ledger.read(path):
+        pass
+
+
 def test_garbage_all_over_is_lost(path):
     size = filled(path).stat().st_size
     path.write_bytes(os.urandom(size))

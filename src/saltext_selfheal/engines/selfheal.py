@@ -49,6 +49,8 @@ def start(**kwargs):
     that Salt passes are not looked at.
     """
     # Here and not above: whoever only lists this module should not pay for it.
+    import sqlite3
+
     from saltext_selfheal import bus
     from saltext_selfheal import config
     from saltext_selfheal import healer
@@ -81,7 +83,18 @@ def start(**kwargs):
         do_nothing("the CA certificates of tls.ca_certs cannot be used", [str(exc)])
     path = settings.ledger_path(__opts__)
 
-    ledger, waiting_for = None, ""
+    told = ""
+
+    def wait_for_ledger(why, seconds):
+        """Say once, loudly, what it is; the reason may change."""
+        nonlocal told
+        if why != told:
+            log.critical("selfheal: nothing is healed until the ledger can be used: %s", why)
+            out.fire("selfheal/engine/ledger_failed", {"why": why, "at": time.time()})
+        told = why
+        time.sleep(seconds)
+
+    ledger = None
     while ledger is None:
         try:
             ledger = Ledger(path)
@@ -89,10 +102,7 @@ def start(**kwargs):
             do_nothing("the ledger cannot be used", [str(exc)])
         except Exception as exc:
             # An engine that was just ended may hold it for a moment; a full disk may become free.
-            if str(exc) != waiting_for:
-                log.critical("selfheal: nothing is healed until the ledger can be opened: %s", exc)
-            waiting_for = str(exc)
-            time.sleep(1)
+            wait_for_ledger(str(exc), 1)
 
     heal = None
     while heal is None:
@@ -100,6 +110,8 @@ def start(**kwargs):
             heal = healer.Healer(
                 settings=settings, ledger=ledger, bus=out, mint=lambda: jobs.mint(__opts__)
             )
+        except sqlite3.Error as exc:
+            wait_for_ledger(f"{path}: {exc}", 1)
         except Exception:
             log.exception("selfheal: the healer did not start, trying again in %s s", AGAIN_S)
             time.sleep(AGAIN_S)

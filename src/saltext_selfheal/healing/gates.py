@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from . import health
@@ -84,12 +86,13 @@ def approval(state: State, intent: Intent, now: Seconds) -> Gate:
     if mode_of(policy, intent.step) is not Mode.APPROVE:
         return Gate("approval", True, "none needed")
     if incident.approved_step == incident.step:
-        opened = incident.approved_at + APPROVED_FOR_S
-        # A step that rolls over several nodes was approved for all of them.
-        if incident.tried or now < opened:
+        # A step that rolls over several nodes was approved for all that the incident had then.
+        since = max(incident.approved_at, incident.changed_at if incident.tried else 0.0)
+        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(incident.approved_nodes):
             return Gate("approval", True, f"approved by {incident.approved_by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
-    return Gate("approval", False, f"{would} waits for: salt-run selfheal.approve {incident.id}")
+    name = f"{incident.id}.{incident.attempts + 1}"
+    return Gate("approval", False, f"{would} waits for: salt-run selfheal.approve {name}")
 
 
 def paused(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -256,29 +259,38 @@ def recent(node: NodeState, policy: Policy, now: Seconds) -> tuple[Seconds, ...]
     return tuple(sorted(t for t in node.spent if t > now - policy.budget_per_s))
 
 
-def affordable(node: NodeState, policy: Policy, now: Seconds) -> bool:
-    """The node has an attempt left."""
-    return not policy.budget_attempts or len(recent(node, policy, now)) < policy.budget_attempts
+def share(most: int, incident: Incident) -> int:
+    """What an incident may use of so many attempts: requests leave half of them for what the probe itself finds."""
+    asked = incident.fault is Fault.REQUESTED and not incident.forced
+    return most // 2 if asked else most
+
+
+def affordable(node: NodeState, policy: Policy, incident: Incident, now: Seconds) -> bool:
+    """The node has an attempt left for this incident."""
+    allowed = share(policy.budget_attempts, incident)
+    return not policy.budget_attempts or len(recent(node, policy, now)) < allowed
+
+
+def _left_by(paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident) -> Gate:
+    """Whether one more is allowed, by the share of so many per so long; unnamed."""
+    allowed = share(most, incident)
+    left = f" that requests may use of {most}" if allowed < most else ""
+    why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
+    if len(paid) < allowed:
+        return Gate("", True, why)
+    return Gate("", False, why, paid[len(paid) - allowed] + per_s if allowed else None)
 
 
 def budget(state: State, intent: Intent, now: Seconds) -> Gate:
     """Attempts per node within a sliding window."""
     policy, cluster = _of(state, intent)
-    allowed = policy.budget_attempts
-    if not allowed:
+    most, per_s = policy.budget_attempts, policy.budget_per_s
+    if not most:
         return Gate("budget", True, "no budget configured")
-    most = 0
-    for name in intent.nodes:
-        node = cluster.nodes[name]
-        paid = recent(node, policy, now)
-        most = max(most, len(paid))
-        if not affordable(node, policy, now):
-            opens_at = paid[len(paid) - allowed] + policy.budget_per_s
-            why = (
-                f"{name} has had {len(paid)} of {allowed} attempts per {policy.budget_per_s:.0f} s"
-            )
-            return Gate("budget", False, why, opens_at)
-    return Gate("budget", True, f"{most} of {allowed} attempts per {policy.budget_per_s:.0f} s")
+    paid = {name: recent(cluster.nodes[name], policy, now) for name in intent.nodes}
+    name = max(paid, key=lambda one: len(paid[one]), default=None)
+    left = _left_by(paid[name] if name else (), most, per_s, intent.incident)
+    return replace(left, name="budget", why=left.why if left.open else f"{name} has had {left.why}")
 
 
 def limits(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -289,10 +301,8 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
     paid = sorted(
         t for cluster in state.clusters.values() for t in cluster.acts if t > now - bounds.per_s
     )
-    why = f"{len(paid)} of {bounds.attempts} attempts per {bounds.per_s:.0f} s over all clusters"
-    if len(paid) < bounds.attempts:
-        return Gate("limits", True, why)
-    return Gate("limits", False, why, paid[len(paid) - bounds.attempts] + bounds.per_s)
+    left = _left_by(paid, bounds.attempts, bounds.per_s, intent.incident)
+    return replace(left, name="limits", why=f"{left.why} over all clusters")
 
 
 def _ill(node: NodeState) -> bool:

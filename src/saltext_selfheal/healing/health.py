@@ -240,6 +240,12 @@ def fresh(
     return lately and cluster.viewed_at is not None and now - cluster.viewed_at <= VIEW_AGE_S
 
 
+def unseen(cluster: ClusterState, incident: Incident) -> str:
+    """Which of the nodes that were acted on nobody has seen since, in words."""
+    late = [n for n in incident.acting if not seen_since(cluster, incident, n, incident.changed_at)]
+    return f"no probe of {', '.join(late)}"
+
+
 def evidence(cluster: ClusterState, incident: Incident) -> str:
     """What speaks for the incident's fault now."""
     if incident.fault in CLUSTER_WIDE:

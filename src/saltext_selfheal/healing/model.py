@@ -258,6 +258,7 @@ class Request:
     forced: bool = (
         False  #: an operator's word stands for the probe's agreement, and for nothing else
     )
+    at: Seconds | None = None  #: when it was put into the inbox; None: just now
 
     @property
     def source(self) -> str:
@@ -277,6 +278,7 @@ class Command:
     nodes: tuple[str, ...] = ()  #: lock, explain: empty = all of the cluster's
     for_s: Seconds = 0.0  #: pause
     reason: str = ""
+    attempt: int | None = None  #: approve, reject: number of the attempt meant; None = the next
 
 
 @dataclass(frozen=True)
@@ -457,6 +459,7 @@ class Incident:
     approved_step: int | None = None
     approved_at: Seconds = 0.0
     approved_by: str = ""
+    approved_nodes: tuple[str, ...] = ()  #: those it had then
     by_hand: bool = False  #: a person's lock: no fault of its own, ended by ``ack`` alone
 
     @property
@@ -497,6 +500,7 @@ class ClusterState:
     recoveries: tuple[Recovery, ...] = ()
     pause: Pause | None = None
     asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened
+    refused: tuple[tuple[Seconds, str], ...] = ()  #: when, whose: refusals that were told lately
     serial: int = 0  #: number of the last incident
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from typing import Any
 from . import escalation
 from . import gates
 from . import health
+from .model import CLUSTER_WIDE
 from .model import ENDED
 from .model import REMEDIES
 from .model import Action
@@ -74,10 +76,14 @@ LOST_PAUSE_MAX_S = 3600.0  #: … up to this
 READ_WITHIN_S = 10.0  #: so long the job cache may take to be read
 GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is left to a person
 REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
+REFUSED_TOLD = 10  #: refusals of one source that are told …
+REFUSED_WITHIN_S = 60.0  #: … in this time
+NAMED = 5  #: unknown names that an answer repeats
 LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
 LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
 ASKERS = 100  #: sources of requests that are remembered per incident
 LATE_S = 3600.0  #: so long a result may come late and is still recorded
+UNSEEN_S = 90.0  #: a node or view that nobody has seen for so long after a job cannot be verified
 RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long
 
 # ---------------------------------------------------------------- one incident, seen from all sides
@@ -147,7 +153,7 @@ class Sight:
     def _free(self, name: str) -> bool:
         node = self.cluster.nodes[name]
         rests = node.cooldown_until > self.now and node.cooldown_incident != self.incident.id
-        return not rests and gates.affordable(node, self.policy, self.now)
+        return not rests and gates.affordable(node, self.policy, self.incident, self.now)
 
     @cached_property
     def shut(self) -> tuple[gates.Gate, ...]:
@@ -259,11 +265,12 @@ def _budget_spent(s: Sight) -> bool:
 
 
 def _waits_for_approval(s: Sight) -> bool:
-    return (
-        s.intent is not None
-        and bool(s.intent.nodes)
-        and not gates.approval(s.state, s.intent, s.now).open
-    )
+    """Also while nobody knows yet on which of its nodes: then the word is good for all of them."""
+    if s.step is None:
+        return False
+    nodes = s.intent.nodes if s.intent and s.intent.nodes else s.incident.nodes
+    intent = gates.Intent(s.cluster.name, s.incident, s.step, nodes)
+    return not gates.approval(s.state, intent, s.now).open
 
 
 def _has_step(s: Sight) -> bool:
@@ -272,6 +279,11 @@ def _has_step(s: Sight) -> bool:
 
 def _always(s: Sight) -> bool:
     return True
+
+
+def _held_no_more(s: Sight) -> bool:
+    """What held it is history: at the moment there is no node to act on."""
+    return s.intent is not None and not s.intent.nodes and s.incident.held != ""
 
 
 def _held_anew(s: Sight) -> bool:
@@ -376,9 +388,13 @@ def _overdue(s: Sight) -> bool:
 
 
 def _runs_for_ever(s: Sight) -> bool:
-    """Looked for long enough: a person must end it."""
+    """Looked for long enough: a person must end it. What was only asked for does not keep a fault waiting."""
     attempt = s.attempt
-    patience_s = GIVE_UP_AFTER * s.policy.attempt_timeout_s + LOOK_PAUSE_S
+    waits = any(
+        i.phase is Phase.OPEN and i.fault is not Fault.REQUESTED for i in s.cluster.incidents
+    )
+    times = 1 if s.requested and waits else GIVE_UP_AFTER
+    patience_s = times * s.policy.attempt_timeout_s + LOOK_PAUSE_S
     return (
         attempt is not None
         and attempt.published_at is not None
@@ -435,6 +451,13 @@ def _not_in_time(s: Sight) -> bool:
     return seen and s.now - s.incident.changed_at >= s.policy.verify_s
 
 
+def _cannot_be_verified(s: Sight) -> bool:
+    """Nobody has looked since the job's end, for longer than a look may take."""
+    if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < UNSEEN_S:
+        return False
+    return not all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
+
+
 def _did_not_hold(s: Sight) -> bool:
     return s.incident.verified and bool(s.failed_on)
 
@@ -479,12 +502,17 @@ def _open(s: Sight) -> Change:
 def _resolve(s: Sight) -> Change:
     """Remember what helped, so that a relapse need not try it again."""
     incident = s.incident
+
+    def helped(node: str) -> int:
+        """The last step that the node has had; the present one may never have come to it."""
+        return incident.step - (node not in incident.tried)
+
     recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
     if not s.requested:
         recoveries = tuple(
             r for r in recoveries if r.node not in incident.visited or r.fault is not incident.fault
         ) + tuple(
-            Recovery(n, incident.fault, incident.id, s.now, incident.step, incident.relapses)
+            Recovery(n, incident.fault, incident.id, s.now, helped(n), incident.relapses)
             for n in incident.visited
         )
     return replace(s.cluster, recoveries=recoveries), incident, ()
@@ -492,6 +520,10 @@ def _resolve(s: Sight) -> Change:
 
 def _hold(s: Sight) -> Change:
     return s.cluster, replace(s.incident, held=", ".join(g.name for g in s.shut)), ()
+
+
+def _let_go(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, held=""), ()
 
 
 def _only_tell(s: Sight) -> Change:
@@ -725,7 +757,11 @@ def _write_off(s: Sight) -> Change:
 def _approve(s: Sight) -> Change:
     assert s.command is not None
     incident = replace(
-        s.incident, approved_step=s.incident.step, approved_at=s.now, approved_by=s.command.by
+        s.incident,
+        approved_step=s.incident.step,
+        approved_at=s.now,
+        approved_by=s.command.by,
+        approved_nodes=s.incident.nodes,
     )
     return s.cluster, incident, ()
 
@@ -742,8 +778,8 @@ def _acknowledge(s: Sight) -> Change:
         freed = {}
         for name in incident.nodes:
             node = cluster.nodes[name]
-            if not gates.affordable(node, policy, s.now):
-                paid = gates.recent(node, policy, s.now)
+            paid = gates.recent(node, policy, s.now)
+            if len(paid) >= policy.budget_attempts:
                 spent = paid[len(paid) - policy.budget_attempts + 1 :]
                 freed[name] = replace(node, spent=spent)
         cluster = _with_nodes(cluster, freed)
@@ -793,6 +829,14 @@ TRANSITIONS: tuple[Row, ...] = (
     Row(Phase.OPEN, _may_act, Phase.REMEDIATING, "{action} on {target}", _act),
     Row(Phase.OPEN, _budget_spent, Phase.LOCKED, "{shut}"),
     Row(Phase.OPEN, _held_anew, Phase.OPEN, "{shut}", _hold, said="held"),
+    Row(
+        Phase.OPEN,
+        _held_no_more,
+        Phase.OPEN,
+        "no node to act on at the moment: {evidence}",
+        _let_go,
+        said=QUIET,
+    ),
     Row(
         Phase.OPEN,
         _waits_for_approval,
@@ -883,6 +927,13 @@ TRANSITIONS: tuple[Row, ...] = (
     ),
     Row(
         Phase.VERIFYING,
+        _cannot_be_verified,
+        Phase.OPEN,
+        "whether {action} helped cannot be seen: {unseen}",
+        said="held",
+    ),
+    Row(
+        Phase.VERIFYING,
         _did_not_hold,
         Phase.OPEN,
         "{action} did not hold: {evidence}",
@@ -942,6 +993,9 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "waiting": lambda s: ", ".join(s.untried),
     "failed": lambda s: ", ".join(s.failed_on),
     "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "unseen": lambda s: (
+        s.cluster.view if s.incident.fault in CLUSTER_WIDE else health.unseen(s.cluster, s.incident)
+    ),
     "looked": lambda s: _look_result(s.cluster.look)[1] if s.cluster.look else "",
     "by": lambda s: _by(s.command) if s.command else "",
     "told": lambda s: _told(s.attempt) if s.attempt else "",
@@ -1192,14 +1246,16 @@ def _came_after_all(
     paid = {
         n: replace(cluster.nodes[n], spent=(*cluster.nodes[n].spent, attempt.decided_at))
         for n in attempt.nodes
-        if n in cluster.nodes
+        # What was assumed to have run, because nobody could know, is paid for already.
+        if n in cluster.nodes and attempt.decided_at not in cluster.nodes[n].spent
     }
+    counted = attempt.decided_at in cluster.acts
     cluster = replace(
         _with_nodes(cluster, paid),
         late=tuple(came if one is late else one for one in cluster.late),
-        acts=(*cluster.acts, attempt.decided_at),
+        acts=cluster.acts if counted else (*cluster.acts, attempt.decided_at),
     )
-    why = f"{attempt.action.value} of {attempt.id} was published after it had been written off"
+    why = f"{attempt.action.value} of {attempt.id} was published: that was not known when it was given up"
     nodes = ", ".join(attempt.nodes)
     return cluster, came, [Tell("late", cluster.name, nodes, why, attempt.incident)]
 
@@ -1230,13 +1286,15 @@ def _late_result(
 def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[Effect]]:
     """Refuse, join, or open. What becomes of an opened one is answered after its gates have spoken."""
 
-    def refused(why: str) -> tuple[State, list[Effect]]:
-        return state, [Answer(request, Reply.REFUSED, why)]
-
     cluster = state.clusters.get(request.cluster)
     if cluster is None:
         known = ", ".join(sorted(state.clusters)) or "none"
-        return refused(f"unknown cluster {request.cluster!r}; configured: {known}")
+        why = f"unknown cluster {request.cluster!r}; configured: {known}"
+        return state, [Answer(request, Reply.REFUSED, why)]
+
+    def refused(why: str) -> tuple[State, list[Effect]]:
+        return _refuse(state, state.clusters[request.cluster], request, why, now)
+
     policy = state.policies[request.cluster]
     action = next((a for a in REMEDIES if a.value == request.action), None)
     if action is None:
@@ -1247,13 +1305,14 @@ def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[
                 " (a stopped database is what the healer fights: pause the cluster, and use Salt)"
             )
         return refused(f"unknown action {request.action!r}; allowed: {allowed}{hint}")
-    foreign = [n for n in request.nodes if n not in cluster.nodes]
+    foreign = _foreign(cluster, request.nodes)
     if foreign:
-        return refused(
-            f"no node {', '.join(map(repr, foreign))} in {cluster.name}; nodes: {', '.join(policy.nodes)}"
-        )
+        return refused(foreign)
     if policy.mode is Mode.OFF:
         return refused(f"mode of {cluster.name} is off")
+    age_s = 0.0 if request.at is None else now - request.at
+    if age_s >= REQUEST_AGE_S:
+        return refused(f"asked {age_s:.0f} s ago, when no engine ran to decide it: ask again")
 
     host = _host(cluster, request)
     if host is not None:
@@ -1293,20 +1352,47 @@ def _request(state: State, request: Request, now: Seconds) -> tuple[State, list[
     return _with_cluster(state, _moved(cluster, opened)), effects
 
 
+def _refuse(
+    state: State, cluster: ClusterState, request: Request, why: str, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """The first few of a source in a minute are told; a flood of them is not worth a line each."""
+    lately = tuple(one for one in cluster.refused if one[0] > now - REFUSED_WITHIN_S)
+    repeated = sum(who == request.source for _, who in lately) >= REFUSED_TOLD
+    if not repeated:
+        lately = (*lately, (now, request.source))
+    answer = Answer(request, Reply.REFUSED, why, repeated=repeated)
+    return _with_cluster(state, replace(cluster, refused=lately)), [answer]
+
+
+def _foreign(cluster: ClusterState, nodes: Sequence[str]) -> str:
+    """Which of these are no nodes of the cluster, in words; empty if all are."""
+    found = [repr(n) for n in nodes if n not in cluster.nodes]
+    if not found:
+        return ""
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return f"no node {', '.join(found[:NAMED])}{more} in {cluster.name}; nodes: {', '.join(cluster.nodes)}"
+
+
 def _host(cluster: ClusterState, request: Request) -> Incident | None:
     """The incident that a request joins: one that can still do something is worth more than the newest one.
 
-    What is forced joins nothing but the same thing, forced.
+    A fault's is about to heal the cluster, whatever was asked. What somebody asked for is joined by the same wish
+    only: else a stranger's would stand for everybody's. What is forced joins nothing but the same thing, forced.
     """
+    wanted = set(request.nodes or cluster.nodes)
+
+    def same(incident: Incident) -> bool:
+        step = incident.steps[0] if incident.steps else None
+        return step is not None and step.action.value == request.action
+
     live = [i for i in cluster.incidents if not i.by_hand]
     if request.forced:
+        live = [i for i in live if i.forced and set(i.nodes) == wanted and same(i)]
+    else:
         live = [
             i
             for i in live
-            if i.forced
-            and set(i.nodes) == set(request.nodes)
-            and i.steps[:1]
-            and i.steps[0].action.value == request.action
+            if i.fault is not Fault.REQUESTED or (wanted <= set(i.nodes) and same(i))
         ]
     live.sort(key=lambda i: i.opened_at, reverse=True)
     able = (i for i in live if i.phase is not Phase.LOCKED and i.step < len(i.steps))
@@ -1363,11 +1449,9 @@ def _command(state: State, command: Command, now: Seconds) -> tuple[State, list[
         if command.cluster is None:
             return refused("no cluster is named")
         cluster = state.clusters[command.cluster]
-        foreign = [n for n in command.nodes if n not in cluster.nodes]
+        foreign = _foreign(cluster, command.nodes)
         if foreign:
-            nodes = ", ".join(cluster.nodes)
-            found = ", ".join(map(repr, foreign))
-            return refused(f"no node {found} in {cluster.name}; nodes: {nodes}")
+            return refused(foreign)
         if command.verb is Verb.LOCK:
             return _lock(state, cluster, command, now)
         told = explain(state, cluster.name, command.nodes, now)
@@ -1378,6 +1462,9 @@ def _command(state: State, command: Command, now: Seconds) -> tuple[State, list[
         open_ones = ", ".join(i.id for _, i in live) or "none"
         return refused(f"no open incident {command.incident!r}; open: {open_ones}")
     cluster, incident = found_one
+    if command.attempt not in (None, incident.attempts + 1):
+        meant, waits = f"{incident.id}.{command.attempt}", f"{incident.id}.{incident.attempts + 1}"
+        return refused(f"{meant} is not what is decided now: {waits} would be next; see explain")
     sight = Sight(state, cluster, incident, now, command)
     row = next(
         (
@@ -1417,7 +1504,7 @@ def _pause(
     state: State, command: Command, names: list[str], now: Seconds
 ) -> tuple[State, list[Effect]]:
     """A pause lengthens one that stands, and never shortens it: another operator may rely on it."""
-    if not command.for_s > 0:
+    if not 0 < command.for_s < float("inf"):
         why = f"a pause needs a duration, found {command.for_s:g} s"
         return state, [Answer(command, Reply.REFUSED, why)]
     new = Pause(now + command.for_s, command.by, command.reason, command.cluster is None)
@@ -1426,6 +1513,9 @@ def _pause(
     for name in names:
         old = state.clusters[name].pause
         if old is not None and old.until >= new.until:
+            if new.everywhere and not old.everywhere:  # clusters to come are meant as well
+                kept = replace(old, everywhere=True)
+                state = _with_cluster(state, replace(state.clusters[name], pause=kept))
             longer.append(f"{name} is paused for {old.until - now:.0f} s by {old.by}: {old.why}")
             continue
         pause = replace(new, everywhere=new.everywhere or bool(old and old.everywhere))
@@ -1549,7 +1639,9 @@ def explain(
         if not incident.by_hand:
             concerned |= set(incident.nodes)
         sight = Sight(state, here, incident, now)
-        judged = gates.judge(state, sight.intent, now) if sight.intent else ()
+        # Elsewhere nothing is decided: the incident's own sentence says what is waited for.
+        deciding = incident.phase is Phase.OPEN and sight.intent is not None
+        judged = gates.judge(state, sight.intent, now) if deciding and sight.intent else ()
         told.append(
             {
                 "incident": incident.id,
@@ -1558,7 +1650,7 @@ def explain(
                 "nodes": list(incident.nodes),
                 "why": incident.why,
                 "step": sight.step.action.value if sight.step else None,
-                "on": list(sight.intent.nodes) if sight.intent else [],
+                "on": list(sight.intent.nodes) if deciding and sight.intent else [],
                 "gates": _in_words(judged),
             }
         )
@@ -1730,6 +1822,15 @@ def begin(
             ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
             effects.append(Announce(ended, ended.phase.value, why))
         recoveries = tuple(r for r in old.recoveries if r.node in nodes)
+        late = tuple(
+            replace(
+                one,
+                attempt=replace(
+                    one.attempt, nodes=tuple(n for n in one.attempt.nodes if n in nodes)
+                ),
+            )
+            for one in old.late
+        )
         clusters[name] = replace(
             old,
             nodes=nodes,
@@ -1737,13 +1838,20 @@ def begin(
             attempt=attempt,
             look=look,
             recoveries=recoveries,
+            late=tuple(one for one in late if one.attempt.nodes),
         )
     why = "the settings do not name its cluster any more"
     for name, old in remembered.items():
         if name in policies:
             continue
+        if clusters:  # what was done there still counts against the limits over all clusters
+            first = next(iter(clusters.values()))
+            there = tuple(t for t in old.acts if t not in first.acts)
+            clusters[first.name] = replace(first, acts=(*first.acts, *there))
         effects += [Finish(a, Outcome.LOST, why) for a in (old.attempt, old.look) if a]
         for incident in old.incidents:
+            if incident.by_hand:
+                continue
             ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
             effects.append(Announce(ended, ended.phase.value, why))
     state = State(policies=policies, limits=limits, clusters=clusters, started_at=now)
@@ -1765,6 +1873,9 @@ def remains(old: ClusterState) -> ClusterState:
     return ClusterState(
         old.name,
         nodes={n: _paid(s) for n, s in old.nodes.items()},
+        # A person's lock ends by ``ack`` alone.
+        incidents=tuple(i for i in old.incidents if i.by_hand),
+        acts=old.acts,
         pause=old.pause,
         serial=old.serial,
     )

@@ -10,6 +10,7 @@ ledger: commands work while the engine is down, and say so.
 
 import datetime
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from salt.exceptions import SaltInvocationError
@@ -17,14 +18,19 @@ from salt.exceptions import SaltInvocationError
 from saltext_selfheal import config as settings_of
 from saltext_selfheal import intake
 from saltext_selfheal import ledger
+from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
 from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.healing.step import begin
 from saltext_selfheal.healing.step import explain as explained
+from saltext_selfheal.healing.step import step
 
 __virtualname__ = "selfheal"
 
 DECISION_WITHIN_S = 5.0
+MOST_ENTRIES = 1_000_000
 NAMED = 5  #: incidents that an error names at most
 
 
@@ -90,8 +96,10 @@ _LATER = "it will be decided when the engine takes it"
 
 def _ask(path, asked, down=_LATER):
     """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
-    ledger.ask(path, asked)
     alive = ledger.engine_alive(path)
+    if isinstance(asked, Command) and asked.verb is Verb.EXPLAIN and not alive:
+        return {"reply": "stored", "why": "the engine is not running", "incident": None}
+    ledger.ask(path, asked)
     until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
     with ledger.read(path) as db:
         while True:
@@ -115,13 +123,40 @@ def _refused(why):
     return {"command": None, "reply": "refused", "why": str(why), "incident": None, "retcode": 1}
 
 
+def _not_asked(why):
+    """What a request becomes that never reached the ledger."""
+    told = _refused(why)
+    return {"request": told.pop("command"), **told, "jid": None}
+
+
+def _own_id(settings, request):
+    """`incident` finds both by their ids, so a request's must not be one that incidents have."""
+    cluster, _, number = request.rpartition("-")
+    if cluster in settings.clusters and number.isdigit():
+        raise SaltInvocationError(
+            f"request: found {request!r}; allowed: an id that no incident of {cluster} can have"
+        )
+
+
+def _attempt(name):
+    """``runbook-7.1`` → the incident and the attempt's number; without one, any."""
+    incident, _, number = name.rpartition(".")
+    if number.isdigit() and incident.rpartition("-")[2].isdigit():
+        return incident, int(number)
+    return name, None
+
+
 def _command(verb, incident=None, cluster=None, **given):
     """Give one command to the engine, and tell what it said."""
     try:
         settings = _settings()
         _known(settings, cluster)
         path = settings.ledger_path(__opts__)
+        attempt = None
+        if verb in (Verb.APPROVE, Verb.REJECT):
+            incident, attempt = _attempt(incident)
         command = intake.command(verb, by=_user(), incident=incident, cluster=cluster, **given)
+        command = replace(command, attempt=attempt)
         if command.nodes:
             _known_nodes(settings, cluster, command.nodes)
         if incident is not None:
@@ -165,8 +200,8 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
 
         salt-run selfheal.trigger runbook action=highstate reason='the configuration drifted'
     """
-    settings = _settings()
     try:
+        settings = _settings()
         asked = intake.request(
             cluster,
             action,
@@ -176,9 +211,10 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
             door="runner",
             asker=_user(),
         )
+        _own_id(settings, asked.id)
         answer = _ask(settings.ledger_path(__opts__), asked)
-    except (intake.BadRequest, ledger.LedgerError) as exc:
-        raise SaltInvocationError(str(exc)) from None
+    except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
+        return _not_asked(exc)
     return {"request": asked.id, **answer}
 
 
@@ -224,8 +260,7 @@ def force(cluster, action, nodes, reason):
         _known_nodes(settings, cluster, asked.nodes)
         answer = _ask(settings.ledger_path(__opts__), asked)
     except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
-        told = _refused(exc)
-        return {"request": told.pop("command"), **told, "jid": None}
+        return _not_asked(exc)
     if answer["reply"] == "refused":
         return {"request": asked.id, **answer, "retcode": _refused("")["retcode"]}
     return {"request": asked.id, **answer}
@@ -355,7 +390,11 @@ def approve(incident):
     .. versionadded:: 0.1.0
 
     incident
-        The incident's id, as `status` shows it.
+        What `explain` and the announcement say it waits for: the incident with the number of the attempt. A yes to
+        ``runbook-7.1`` is none to the step that follows when somebody else was quicker. The incident's id alone
+        means whatever waits now.
+
+    The word is good for the nodes that the incident has now, and for a quarter of an hour after each of its attempts.
 
     Returns what `pause` returns.
 
@@ -363,19 +402,19 @@ def approve(incident):
 
     .. code-block:: bash
 
-        salt-run selfheal.approve runbook-7
+        salt-run selfheal.approve runbook-7.1
     """
     return _command(Verb.APPROVE, str(incident))
 
 
 def reject(incident, comment=None):
     """
-    Forbid the step that an incident waits with: the incident is locked until `ack`.
+    Forbid the step that an incident waits with: the incident is locked until `ack`. A request is over with that.
 
     .. versionadded:: 0.1.0
 
     incident
-        The incident's id, as `status` shows it.
+        The incident's id, as `status` shows it, or that of the attempt to come, as for `approve`.
 
     comment
         Why, in a sentence of at most 500 characters.
@@ -405,8 +444,8 @@ def explain(cluster, node=None):
 
     The engine answers with the very gates that it asks before it acts, one entry per incident; for nodes without an
     incident as if they were dead. Each entry has ``incident``, ``fault``, ``phase``, ``why``, the ``step`` to come,
-    the nodes it would go to (``on``), what keeps it (``shut``), and all ``gates``. While the engine is down, the
-    entries tell what it would say if it started now.
+    the nodes it would go to (``on``), what keeps it (``shut``), and all ``gates``; gates are asked only while an
+    incident is open. While the engine is down, the entries tell what it would say if it started now.
 
     CLI Example:
 
@@ -426,9 +465,14 @@ def explain(cluster, node=None):
     try:
         with ledger.read(settings.ledger_path(__opts__)) as db:
             remembered, now = ledger.states(db), ledger.now(db)
+            waiting = ledger.unanswered(db)
     except ledger.LedgerError as exc:
         return _refused(exc)
     state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
+    for asked in waiting:  # the engine takes these first
+        state, _ = step(
+            state, Commanded(asked) if isinstance(asked, Command) else Requested(asked), now
+        )
     nodes = intake.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
     told = explained(state, cluster, nodes, now)
     return {"engine": answer["why"], "entries": [_explained(one) for one in told]}
@@ -566,8 +610,10 @@ def history(cluster=None, since=None, limit=50):
     """
     settings = _settings()
     _known(settings, cluster)
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise SaltInvocationError(f"limit: found {limit!r}; allowed: a whole number, 1 or more")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_ENTRIES:
+        raise SaltInvocationError(
+            f"limit: found {limit!r}; allowed: a whole number from 1 to {MOST_ENTRIES}"
+        )
     back_s = None
     if since is not None:
         try:
