@@ -38,14 +38,40 @@ REQUESTS = "selfheal/request/"
 BUS_ID = "bus:"  #: before the ids of requests that came by the bus
 
 MAX_REASON = 500
+MAX_ASKER = 100
+MAX_NODES = 64
+MAX_NODES_TEXT = 4096  #: characters of all of them
 MAX_BODY = 64 * 1024
-BUS_PER_MINUTE = 600  #: requests of the bus, per cluster
-HOOKS_PER_MINUTE = 6000  #: signed ones, per caller
+MAX_HEADER = 4096  #: of a signature's headers, and of the article's key
+MAX_HEADERS = 100
+MAX_TARGET = 1000
+MAX_WILD = 3  #: of ``*:``, each of which multiplies what Salt compares
 TELL_EVERY_S = 10.0  #: what was dropped costs one line of the log in this time
 MAX_PAUSE_S = 30 * 86400.0
 #: Without a colon: that one tells the doors' ids apart.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _PLAIN_ID_WORDS = "up to 100 of letters, digits, . _ -"
+#: Controls, separators of lines, and what changes the direction of writing: it could forge a line, or its look.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: A reason that was cut here before, on a minion.
+_CUT = re.compile(rf".{{{MAX_REASON}}}… \(cut from \d{{1,12}} characters\)")
+#: The article's matchers that run no regular expression of the caller's.
+MATCHERS = (
+    "glob",
+    "list",
+    "grain",
+    "compound",
+    "nodegroup",
+    "pillar",
+    "pillar_exact",
+    "ipcidr",
+)
+#: Regular expressions and ranges in a compound target, with or without a delimiter of their own.
+_EXPRESSION = re.compile(r"[EPJR].?@")
+_TARGET_WORDS = (
+    f"up to {MAX_TARGET} printable characters and {MAX_NODES} words, at most {MAX_WILD} of *: in them, and in a "
+    "compound target no E@, P@, J@, R@; a list of texts with the matchers list and compound only"
+)
 #: What the article's callers may do, as kind and action.
 _FORMULA = (
     ("states", "highstate"),
@@ -68,31 +94,58 @@ def mint() -> str:
     return uuid.uuid4().hex
 
 
+def _line(text: str) -> str:
+    """Text from outside as one line that can be stored, logged and shown."""
+    return _UNPRINTABLE.sub(" ", clean(text))
+
+
+def _shown(found: Any) -> str:
+    """The beginning of what was found. To print all of a list could take long."""
+    if isinstance(found, str):
+        return repr(found[:80])[:80]
+    if found is None or isinstance(found, (bool, int, float)):
+        return repr(found)[:80]
+    return f"a {type(found).__name__}"
+
+
 def _cluster(found: Any) -> str:
     if not isinstance(found, str) or not _CLUSTER.fullmatch(found):
-        raise BadRequest(f"cluster: found {found!r:.80}; allowed: the name of a configured cluster")
+        raise BadRequest(
+            f"cluster: found {_shown(found)}; allowed: the name of a configured cluster"
+        )
     return found
 
 
 def _nodes(found: Any) -> tuple[str, ...]:
-    nodes = (
-        [one.strip() for one in found.split(",") if one.strip()]
-        if isinstance(found, str)
-        else found
-    )
-    nodes = [] if nodes is None else nodes
-    if not isinstance(nodes, (list, tuple)) or len(nodes) > 1000:
-        raise BadRequest(f"nodes: found {nodes!r:.80}; allowed: a list of minion ids")
-    if not all(isinstance(one, str) and len(one) <= 255 for one in nodes):
-        raise BadRequest(f"nodes: found {nodes!r:.80}; allowed: a list of minion ids")
-    return tuple(dict.fromkeys(nodes))
+    names = [] if found is None else found
+    if isinstance(found, str) and len(found) <= MAX_NODES_TEXT:
+        names = [one.strip() for one in found.split(",") if one.strip()]
+    if (
+        not isinstance(names, (list, tuple))
+        or len(names) > MAX_NODES
+        or not all(isinstance(one, str) and len(one) <= 255 for one in names)
+        or sum(map(len, names)) > MAX_NODES_TEXT
+    ):
+        raise BadRequest(
+            f"nodes: found {_shown(found)}; allowed: a list of minion ids, at most {MAX_NODES}, "
+            f"together up to {MAX_NODES_TEXT} characters"
+        )
+    return tuple(dict.fromkeys(map(_line, names)))
 
 
 def _reason(found: Any) -> str:
-    text = "" if found is None else clean(str(found))
-    if len(text) > MAX_REASON:
-        text = f"{text[:MAX_REASON]}… (cut from {len(text)} characters)"
-    return text
+    """A reason of at most `MAX_REASON` characters. What was cut says so, once."""
+    if found is not None and not isinstance(found, (str, int, float, bool)):
+        raise BadRequest(f"reason: found {_shown(found)}; allowed: up to {MAX_REASON} characters")
+    text = "" if found is None else str(found)
+    kept = _line(text[: 2 * MAX_REASON])
+    if len(kept) <= MAX_REASON or _CUT.fullmatch(kept):
+        return kept
+    return f"{kept[:MAX_REASON]}… (cut from {len(text)} characters)"
+
+
+def _who(name: str) -> str:
+    return _line(name[:MAX_ASKER])[:MAX_ASKER]
 
 
 def request(
@@ -112,18 +165,18 @@ def request(
     """
     cluster = _cluster(cluster)
     if not isinstance(action, str) or len(action) > 40:
-        raise BadRequest(f"action: found {action!r:.80}; allowed: highstate, restart, start")
+        raise BadRequest(f"action: found {_shown(action)}; allowed: highstate, restart, start")
     names = _nodes(nodes)
     if request is not None and not (isinstance(request, str) and _PLAIN_ID.fullmatch(request)):
-        raise BadRequest(f"request: found {request!r:.80}; allowed: {_PLAIN_ID_WORDS}")
+        raise BadRequest(f"request: found {_shown(request)}; allowed: {_PLAIN_ID_WORDS}")
     return Request(
         id=request or mint(),
         cluster=cluster,
-        action=action,
+        action=_line(action)[:40],
         nodes=names,
         reason=_reason(reason),
         door=door,
-        asker=clean(asker)[:100],
+        asker=_who(asker),
         forced=forced,
     )
 
@@ -148,7 +201,7 @@ def command(
         isinstance(incident, str) and _INCIDENT.fullmatch(incident)
     ):
         raise BadRequest(
-            f"incident: found {incident!r:.80}; allowed: the id of an incident, such as runbook-7"
+            f"incident: found {_shown(incident)}; allowed: the id of an incident, such as runbook-7"
         )
     if verb is Verb.PAUSE and not 0 < for_s <= MAX_PAUSE_S:
         raise BadRequest(
@@ -162,7 +215,7 @@ def command(
     return Command(
         id=mint(),
         verb=verb,
-        by=clean(by)[:100],
+        by=_who(by),
         cluster=cluster,
         incident=incident,
         nodes=_nodes(nodes),
@@ -183,7 +236,8 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
     inner = data.get("data")
     body = inner if isinstance(inner, dict) else data
     claimed = data.get("id")
-    asker = f"{claimed} (claimed)" if isinstance(claimed, str) else "unknown"
+    # Cut before, so that the word always stands.
+    asker = f"{_who(claimed)[:80]} (claimed)" if isinstance(claimed, str) else "unknown"
     found = request(
         cluster,
         body.get("action", "highstate"),
@@ -194,6 +248,30 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
         asker=asker,
     )
     return replace(found, id=f"{BUS_ID}{found.id}")
+
+
+def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
+    """A target of Salt's and its matcher, if it can be looked up in bounded time and logged as one line.
+
+    A regular expression may run for minutes, and nothing else of the process meanwhile.
+
+    Raises BadRequest.
+    """
+    if not isinstance(matcher, str) or matcher not in MATCHERS:
+        raise BadRequest(f"matcher: found {_shown(matcher)}; allowed: {', '.join(MATCHERS)}")
+    parts = found if isinstance(found, list) and matcher in ("list", "compound") else [found]
+    text = ""
+    if len(parts) <= MAX_NODES and all(isinstance(one, str) for one in parts):
+        text = " ".join(parts)
+    if (
+        not 0 < len(text) <= MAX_TARGET
+        or text != _line(text)
+        or len(re.split(r"[\s,]+", text)) > MAX_NODES
+        or text.count("*:") > MAX_WILD
+        or (matcher == "compound" and _EXPRESSION.search(text))
+    ):
+        raise BadRequest(f"tgt: found {_shown(found)}; allowed: {_TARGET_WORDS}")
+    return found, matcher
 
 
 # ---------------------------------------------------------------- the doors on Salt's event bus
@@ -223,12 +301,26 @@ def doors(settings: EngineSettings, resolve: Callable[[Any, str], Iterable[str]]
     )
 
 
-@dataclass
-class _Minute:
-    """How much has been taken since when."""
+@dataclass(frozen=True)
+class Flow:
+    """How much is taken: so many at once, and so many a second from then on."""
 
-    began: float = 0.0
-    taken: int = 0
+    at_once: int
+    per_s: float
+
+
+BUS_FLOW = Flow(600, 1.0)  #: requests of the bus, per cluster
+HOOKS_FLOW = Flow(6000, 100.0)  #: signed ones, per caller
+#: With the article's key. Each has Salt look up a target, which may read the data of every minion.
+ARTICLE_FLOW = Flow(600, 1.0)
+
+
+@dataclass
+class _Bucket:
+    """How much could be taken when."""
+
+    left: float
+    at: float
 
 
 class Doors:
@@ -251,7 +343,7 @@ class Doors:
         self._formula_key = formula_key
         self._resolve = resolve
         self._clock = clock
-        self._minutes: dict[str, _Minute] = {}
+        self._buckets: dict[str, _Bucket] = {}
         self._told_at = -TELL_EVERY_S
         self._untold = 0
 
@@ -269,12 +361,14 @@ class Doors:
         """The requests in one event: none, if it has not the form of one, or nobody has signed it."""
         try:
             if tag.startswith(REQUESTS):
-                found = [from_bus(tag, data)]
-                # Names that are no cluster's count together: there is no end of them.
-                known = found[0].cluster in self._clusters
-                whom = found[0].cluster if known else "unknown clusters"
-                self._bounded(f"the bus for {whom}", BUS_PER_MINUTE)
-                return found
+                # Before anything else is looked at: a flood is to cost nothing.
+                cluster = tag[len(REQUESTS) :]
+                if cluster not in self._clusters:
+                    raise BadRequest(
+                        f"cluster: found {_shown(cluster)}; allowed: the name of a configured cluster"
+                    )
+                self._bounded(f"the bus for {cluster}", BUS_FLOW)
+                return [from_bus(tag, data)]
             if tag.startswith(HOOKS):
                 return [self._from_hook(tag, data)]
             return self._from_formula(tag, data)
@@ -293,32 +387,36 @@ class Doors:
         more, self._untold, self._told_at = more if self._untold else "", 0, now
         log.warning("selfheal: a request on %.100r was dropped: %s%s", tag, why, more)
 
-    def _bounded(self, whose: str, most: int) -> None:
-        """So many a minute are kept, and the rest is dropped before it costs anything."""
+    def _bounded(self, whose: str, flow: Flow) -> None:
+        """What goes beyond the flow is dropped before it costs anything."""
         now = self._clock()
-        minute = self._minutes.setdefault(whose, _Minute())
-        if now - minute.began >= 60.0:
-            minute.began, minute.taken = now, 0
-        minute.taken += 1
-        if minute.taken > most:
-            raise BadRequest(f"more than {most} a minute through {whose}")
+        bucket = self._buckets.setdefault(whose, _Bucket(flow.at_once, now))
+        back = (now - bucket.at) * flow.per_s
+        bucket.left, bucket.at = min(flow.at_once, bucket.left + back), now
+        if bucket.left < 1:
+            raise BadRequest(
+                f"more than {flow.at_once} at once and {flow.per_s:g} a second through {whose}"
+            )
+        bucket.left -= 1
 
     def _from_hook(self, tag: str, data: Mapping[str, Any]) -> Request:
         """``POST /hook/selfheal/<cluster>/<action>``, signed as the Standard Webhooks specification says."""
-        parts = tag[len(HOOKS) :].split("/")
+        parts = tag[len(HOOKS) :].split("/", 2)
         if len(parts) != 2:
-            raise BadRequest(f"path: found {tag!r:.80}; allowed: /hook/selfheal/<cluster>/<action>")
+            raise BadRequest(
+                f"path: found {_shown(tag)}; allowed: /hook/selfheal/<cluster>/<action>"
+            )
         cluster, action = parts
         body, headers = data.get("body"), data.get("headers")
+        if not isinstance(body, (str, bytes)) or len(body) > MAX_BODY:
+            raise BadRequest(f"body: found none, or too much; allowed: up to {MAX_BODY} characters")
         if isinstance(body, bytes):
             body = body.decode("utf-8", "replace")
-        if not isinstance(body, str) or len(body) > MAX_BODY:
-            raise BadRequest(f"body: found none, or too much; allowed: up to {MAX_BODY} characters")
         caller, webhook_id = self._signed(cluster, body, headers)
-        self._bounded(caller.name, HOOKS_PER_MINUTE)
+        self._bounded(f"the webhook of {caller.name}", HOOKS_FLOW)
         if action not in caller.actions:
             allowed = ", ".join(caller.actions)
-            raise BadRequest(f"action: found {action!r:.40}; allowed to {caller.name}: {allowed}")
+            raise BadRequest(f"action: found {_shown(action)}; allowed to {caller.name}: {allowed}")
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):
@@ -339,11 +437,18 @@ class Doors:
         """Who has signed this body, and the message's id. Who has not learns nothing."""
         wanted = ("webhook-id", "webhook-timestamp", "webhook-signature")
         given = headers if isinstance(headers, Mapping) else {}
+        if len(given) > MAX_HEADERS:
+            raise BadRequest(f"headers: found {len(given)}; allowed: at most {MAX_HEADERS}")
         signature = {
             key.lower(): value
             for key, value in given.items()
             if isinstance(key, str) and isinstance(value, str) and key.lower() in wanted
         }
+        for key, value in signature.items():
+            if len(value) > MAX_HEADER:
+                raise BadRequest(
+                    f"{key}: found {len(value)} characters; allowed: up to {MAX_HEADER}"
+                )
         for caller, webhook in self._callers:
             if cluster not in caller.clusters:
                 continue
@@ -353,7 +458,7 @@ class Doors:
                 continue  # the library raises more than it says on odd headers
             found = signature["webhook-id"]
             if not _PLAIN_ID.fullmatch(found):
-                raise BadRequest(f"webhook-id: found {found!r:.80}; allowed: {_PLAIN_ID_WORDS}")
+                raise BadRequest(f"webhook-id: found {_shown(found)}; allowed: {_PLAIN_ID_WORDS}")
             return caller, found
         raise BadRequest("nobody who may ask for this cluster has signed it lately")
 
@@ -362,20 +467,19 @@ class Doors:
         post = data.get("post")
         if not isinstance(post, Mapping) or not self._formula_key:
             raise BadRequest("body: found something else; allowed: tgt, matcher, args, secretkey")
-        key = str(post.get("secretkey", ""))
-        if not hmac.compare_digest(key.encode(), self._formula_key.encode()):
+        given = post.get("secretkey")
+        key = str(given) if isinstance(given, (str, int)) else ""
+        if len(key) > MAX_HEADER or not hmac.compare_digest(
+            key.encode(), self._formula_key.encode()
+        ):
             raise BadRequest("not allowed")
-        self._bounded("the article's interface", HOOKS_PER_MINUTE)
+        self._bounded("the article's interface", ARTICLE_FLOW)
         kind, _, what = tag[len(NETAPI) :].partition("/")
         if (kind, what) not in _FORMULA:
             raise BadRequest(
-                f"{kind}/{what:.40}: no text of a caller is run; allowed: {_FORMULA_WORDS}"
+                f"path: found {_shown(f'{kind}/{what}')}; no text of a caller is run; allowed: {_FORMULA_WORDS}"
             )
-        target, matcher = post.get("tgt"), post.get("matcher", "glob")
-        if not isinstance(target, (str, list)) or not isinstance(matcher, str) or not target:
-            raise BadRequest(
-                "tgt: found something else; allowed: a target of Salt's, and its matcher"
-            )
+        target, matcher = _target(post.get("tgt"), post.get("matcher", "glob"))
         assert self._resolve is not None
         minions = set(self._resolve(target, matcher))
         args = post.get("args")

@@ -576,7 +576,8 @@ class Ledger:
         """Forget what is older than ``keep_s``, a bounded part at a time; says how many rows went.
 
         `PRUNED_AT_ONCE` of them mean that there may be more. Nothing of an incident that has not ended goes, nor
-        any audit row after its first. No ``keep_s`` keeps everything.
+        any audit row after its first; but answers go after `INBOX_KEPT_S`, however long history is kept. No
+        ``keep_s`` keeps everything.
         """
         with self._transaction():
             removed = self._db.execute(
@@ -584,16 +585,15 @@ class Ledger:
                 " (SELECT seq FROM inbox WHERE kind = 'question' AND answered_at < ? LIMIT ?)",
                 (now - QUESTIONS_KEPT_S, PRUNED_AT_ONCE),
             ).rowcount
-        if not keep_s or removed:
-            return removed
-        before = now - keep_s
-        with self._transaction():
-            removed = self._prune_audit(before, PRUNED_AT_ONCE)
+            if not keep_s:
+                return removed
+            before = now - keep_s
+            removed += self._prune_audit(before, PRUNED_AT_ONCE - removed)
             removed += self._prune_incidents(before, PRUNED_AT_ONCE - removed)
             removed += self._prune_attempts(before, PRUNED_AT_ONCE - removed)
             removed += self._db.execute(
                 "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox ORDER BY seq LIMIT ?) AND answered_at < ?",
-                (PRUNED_AT_ONCE - removed, min(before, now - INBOX_KEPT_S)),
+                (PRUNED_AT_ONCE - removed, now - INBOX_KEPT_S),
             ).rowcount
         return removed
 

@@ -63,11 +63,11 @@ def test_a_minion_without_the_package_asks_with_a_plain_event(quiet):
         quiet.call(
             "app1",
             "event.send",
-            "selfheal/request/nosuch",
-            {"action": "highstate", "request": "plain-1"},
+            "selfheal/request/runbook",
+            {"action": "destroy", "request": "plain-1"},
         )
         events.wait("selfheal/decision/bus:plain-1")
-    assert "unknown cluster 'nosuch'; configured: runbook" in entry(quiet, "bus:plain-1")["why"]
+    assert "unknown action 'destroy'; allowed: " in entry(quiet, "bus:plain-1")["why"]
 
 
 def test_a_request_joins_what_is_being_healed(quiet):

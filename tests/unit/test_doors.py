@@ -72,7 +72,7 @@ def test_a_signed_hook_is_a_request_of_its_caller(doors):
     (request,) = doors.take(HOOK, signed({"reason": "down", "nodes": ["db1"]}))
     assert (request.id, request.door, request.asker) == ("web:msg-1", "webhook", "web")
     assert (request.cluster, request.action, request.nodes) == ("runbook", "restart", ("db1",))
-    assert request.reason == "down"
+    assert (request.reason, request.forced) == ("down", False)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_a_signed_hook_is_a_request_of_its_caller(doors):
         signed(**{"Webhook-Timestamp": "9" * 400}), signed(id="a b"), signed(id="x" * 101), signed(id=""),
         signed(body=""), signed(body="[]"), signed(body='"x"'), signed(body="null"), signed(body="{"),
         signed(body="[" * 50_000), signed(body={"reason": "x", "tgt": "*"}), signed(body={"nodes": {"db1": 1}}),
+        signed(body={"reason": "x", "forced": True}), signed(body={"reason": [[["x"]]]}),
         signed(body=json.dumps({"reason": "x" * 2_000_000})), signed(body='{"nodes": "' + "a," * 2000 + '"}'),
     ],
 )  # fmt: skip
@@ -109,8 +110,46 @@ def test_a_caller_reaches_its_own_clusters_and_actions_only(doors, path):
 def test_text_of_any_kind_is_a_reason_and_nothing_else(doors):
     reason = "{{ 7*7 }} !!python/object \N{FIRE} \x00 ' \" \n- a: b \ud800"
     (request,) = doors.take(HOOK, signed({"reason": reason}))
-    assert request.reason.startswith("{{ 7*7 }} !!python/object \N{FIRE} \x00")
-    request.reason.encode()
+    assert request.reason == "{{ 7*7 }} !!python/object \N{FIRE}   ' \"  - a: b \\ud800"
+
+
+class Unread:
+    """A verifier that nobody may ask."""
+
+    def verify(self, *_):
+        """Nobody may."""
+        pytest.fail("it was verified")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Webhook-Signature": " ".join(["v1,AAAA"] * 600)},
+        {"Webhook-Timestamp": "1" * 5000},
+        {"Webhook-Id": "x" * 5000},
+        {f"X-{n}": "" for n in range(100)},
+    ],
+)
+def test_odd_headers_are_refused_before_anything_is_verified(doors, headers, caplog):
+    doors._callers = [(caller, Unread()) for caller, _ in doors._callers]
+    assert doors.take(HOOK, signed(**headers)) == []
+    assert "allowed: " in caplog.text
+
+
+def test_what_a_signed_caller_sends_is_bounded_and_comes_back_with_time(doors, clock, monkeypatch):
+    monkeypatch.setattr(intake, "HOOKS_FLOW", intake.Flow(3, 0.5))
+    assert sum(len(doors.take(HOOK, signed(id=f"m{n}"))) for n in range(10)) == 3
+    shops = "salt/netapi/hook/selfheal/other/highstate"
+    assert doors.take(shops, signed(secret=OTHERS))
+    clock.now += 2
+    assert sum(len(doors.take(HOOK, signed(id=f"n{n}"))) for n in range(10)) == 1
+
+
+def test_unsigned_hooks_cost_a_signed_caller_nothing(doors, monkeypatch):
+    monkeypatch.setattr(intake, "HOOKS_FLOW", intake.Flow(1, 0.0))
+    for _ in range(10):
+        assert doors.take(HOOK, signed(secret=OTHERS)) == []
+    assert doors.take(HOOK, signed())
 
 
 # ---------------------------------------------------------------- the article's interface
@@ -148,7 +187,9 @@ def test_the_articles_calls_become_requests_for_what_is_configured(doors, path, 
         ("states/highstate", {"secretkey": ["the-articles-key"]}),
         ("states/highstate", {"tgt": None}),
         ("states/highstate", {"tgt": {"a": 1}}),
+        ("states/highstate", {"tgt": []}),
         ("states/highstate", {"matcher": 7}),
+        ("states/highstate", {"matcher": ["glob"]}),
         ("services/restart", {"args": "sshd"}),
         ("services/restart", {"args": None}),
         ("cmd/run", {"args": "rm -rf /"}),
@@ -160,6 +201,91 @@ def test_the_articles_calls_become_requests_for_what_is_configured(doors, path, 
 def test_a_call_with_a_wrong_key_or_for_anything_else_becomes_nothing(doors, path, fields, caplog):
     assert doors.take(f"salt/netapi/hook/{path}", form(**fields)) == []
     assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_the_key_is_compared_in_constant_time_and_by_nothing_else(doors, answer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        intake.hmac, "compare_digest", lambda one, other: asked.append((one, other)) or answer
+    )
+    for key in (KEY, "wrong"):
+        found = doors.take("salt/netapi/hook/services/restart", form(secretkey=key))
+        assert bool(found) is answer
+    assert asked == [(KEY.encode(), KEY.encode()), (b"wrong", KEY.encode())]
+
+
+class Unprinted(list):
+    """A list that nobody may print."""
+
+    def __repr__(self):
+        """Nobody may."""
+        pytest.fail("it was printed")
+
+
+@pytest.mark.parametrize("key", [Unprinted([KEY]), "x" * 5000])
+def test_a_key_of_an_odd_form_is_neither_printed_nor_compared(doors, key, caplog, monkeypatch):
+    compared, compare = [], intake.hmac.compare_digest
+    monkeypatch.setattr(
+        intake.hmac,
+        "compare_digest",
+        lambda one, other: compared.append(one) or compare(one, other),
+    )
+    assert doors.take("salt/netapi/hook/services/restart", form(secretkey=key)) == []
+    assert not any(compared)
+    assert "not allowed" in caplog.text
+
+
+def test_what_comes_by_the_articles_key_is_bounded(doors, clock, monkeypatch):
+    monkeypatch.setattr(intake, "ARTICLE_FLOW", intake.Flow(3, 0.5))
+    route = "salt/netapi/hook/services/restart"
+    assert doors.take(route, form(secretkey="wrong")) == []
+    assert sum(len(doors.take(route, form())) for _ in range(10)) == 3
+    clock.now += 2
+    assert sum(len(doors.take(route, form())) for _ in range(10)) == 1
+
+
+@pytest.mark.parametrize(
+    ("matcher", "tgt"),
+    [
+        ("glob", "db*"), ("list", "db1,db2"), ("list", ["db1", "db2"]), ("grain", "os:Debian*"),
+        ("grain", "ec2:tags:*:x"), ("compound", "db* and not G@os:Debian or I@a:b"), ("compound", ["db*", "or", "web1"]),
+        ("nodegroup", "databases"), ("pillar", "a:b"), ("pillar_exact", "a:b"), ("ipcidr", "10.0.0.0/8"),
+        ("list", ",".join(["x"] * 64)), ("glob", "x" * 1000), ("list", "E@x"),
+    ],
+)  # fmt: skip
+def test_a_target_is_looked_up_as_it_was_given(doors, matcher, tgt):
+    asked = []
+    doors._resolve = lambda target, kind: asked.append((target, kind)) or {"db1"}
+    (request,) = doors.take("salt/netapi/hook/services/restart", form(tgt=tgt, matcher=matcher))
+    assert asked == [(tgt, matcher)]
+    assert request.nodes == ("db1",)
+
+
+@pytest.mark.parametrize(
+    ("matcher", "tgt"),
+    [
+        ("pcre", "(a+)+$"), ("grain_pcre", "os:(a+)+$"), ("pillar_pcre", "a:(a+)+$"), ("range", "%db"), ("", "db*"),
+        ("compound_pillar_exact", "db*"), ("cache", "db*"), ("Glob", "db*"),
+        ("compound", "db* or E@(a+)+$"), ("compound", "P@os:(a+)+$"), ("compound", "not J@a:(a+)+$"),
+        ("compound", "R@%db"), ("compound", "P|@os|(a+)+$"), ("compound", "J@@a@(a+)+$"), ("compound", ["E@(a+)+$"]),
+        ("glob", "x" * 1001), ("list", ["x" * 100] * 11), ("list", ["x"] * 65), ("list", "x," * 65),
+        ("compound", "x or " * 40), ("list", ["x", 1]), ("list", [["x"]]), ("glob", ["db*"]), ("nodegroup", ["a"]),
+        ("grain", "*:" * 4 + "x"), ("compound", "G@*:*:x or I@*:*:x"),
+        ("glob", "db*\n2026-01-01 [CRITICAL] forged"), ("glob", "\x1b[2J"), ("glob", "\udcff"),
+    ],
+)  # fmt: skip
+def test_a_target_that_could_hold_up_the_healer_is_not_looked_up(doors, matcher, tgt, caplog):
+    doors._resolve = lambda target, kind: pytest.fail("it was looked up")
+    assert doors.take("salt/netapi/hook/services/restart", form(tgt=tgt, matcher=matcher)) == []
+    assert "found" in caplog.text
+    assert "allowed: " in caplog.text
+    assert len(caplog.text) < 1000
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(doors, caplog):
+    assert doors.take("salt/netapi/hook/cmd/x\n2026-01-01 [CRITICAL] forged", form()) == []
+    assert len(caplog.text.splitlines()) == 1
 
 
 def test_a_target_that_reaches_no_configured_node_is_refused(doors):
@@ -177,10 +303,14 @@ def test_without_a_key_the_routes_are_closed_and_not_even_listened_to():
 # ---------------------------------------------------------------- floods
 
 
-def test_a_flood_is_cut_off_and_costs_one_line(doors, clock, caplog):
+def test_a_flood_is_cut_off_before_it_is_read_and_costs_one_line(doors, clock, caplog, monkeypatch):
     caplog.set_level(logging.WARNING)
+    read, from_bus = [], intake.from_bus
+    monkeypatch.setattr(
+        intake, "from_bus", lambda tag, data: read.append(tag) or from_bus(tag, data)
+    )
     taken = sum(len(doors.take("selfheal/request/runbook", {"id": f"w{n}"})) for n in range(5000))
-    assert taken == intake.BUS_PER_MINUTE
+    assert taken == len(read) == intake.BUS_FLOW.at_once == 600
     assert len(caplog.records) == 1
     clock.now += 61
     assert doors.take("selfheal/request/runbook", {})
@@ -189,15 +319,32 @@ def test_a_flood_is_cut_off_and_costs_one_line(doors, clock, caplog):
     assert "more in the last" in caplog.records[-1].message
 
 
+def test_of_a_long_flood_one_a_second_is_taken(doors, clock):
+    taken = 0
+    for _ in range(3600 * 4):
+        clock.now += 0.25
+        taken += len(doors.take("selfheal/request/runbook", {}))
+    assert 600 + 3599 <= taken <= 600 + 3600
+    clock.now += 1e6
+    taken = [doors.take("selfheal/request/runbook", {}) for _ in range(1000)]
+    assert sum(map(len, taken)) == intake.BUS_FLOW.at_once
+
+
 def test_one_clusters_flood_leaves_room_for_another(doors):
     for _ in range(1000):
         doors.take("selfheal/request/runbook", {})
     assert doors.take("selfheal/request/other", {})
 
 
-def test_a_flood_for_made_up_clusters_is_one_flood_and_leaves_room_for_everybody(doors):
-    taken = [doors.take(f"selfheal/request/made-up-{n % 2500}", {}) for n in range(10_000)]
-    assert sum(map(len, taken)) == intake.BUS_PER_MINUTE
+def test_what_names_no_configured_cluster_is_dropped_and_takes_nobodys_room(doors, caplog):
+    caplog.set_level(logging.WARNING)
+    for n in range(10_000):
+        assert doors.take(f"selfheal/request/made-up-{n}", {}) == []
+    assert doors.take("selfheal/request/", {}) == []
+    assert doors.take("selfheal/request/runbook/highstate", {}) == []
+    assert len(caplog.records) == 1
+    assert "cluster: found 'made-up-0'; allowed: " in caplog.text
+    assert doors._buckets == {}
     assert doors.take("selfheal/request/runbook", {})
     assert doors.take(HOOK, signed())
     assert doors.take("salt/netapi/hook/services/restart", form())

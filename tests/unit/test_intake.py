@@ -22,6 +22,20 @@ def test_a_request_of_a_minion_names_its_asker_as_claimed():
     assert request.asker == "app1 (claimed)"
 
 
+@pytest.mark.parametrize("name", ["x" * 1000, "\udcff" * 1000, "\n" * 1000])
+def test_however_long_the_claimed_name_is_it_is_called_claimed(name):
+    asker = intake.from_bus("selfheal/request/runbook", {"id": name}).asker
+    assert asker.endswith(" (claimed)")
+    assert len(asker) <= intake.MAX_ASKER
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_nobody_forces_by_the_bus(inner):
+    body = {"action": "restart", "forced": True, "door": "force", "asker": "root"}
+    request = intake.from_bus("selfheal/request/runbook", {"data": body} if inner else body)
+    assert (request.forced, request.door, request.asker) == (False, "bus", "unknown")
+
+
 def test_a_request_on_the_bus_may_leave_out_everything_but_the_cluster():
     request = intake.from_bus("selfheal/request/runbook", {})
     assert (request.action, request.nodes, request.asker) == ("highstate", (), "unknown")
@@ -31,6 +45,65 @@ def test_a_request_on_the_bus_may_leave_out_everything_but_the_cluster():
 def test_nodes_may_be_a_list_or_words_and_are_kept_once():
     for nodes in (["db1", "db2", "db1"], "db1, db2"):
         assert intake.request("runbook", nodes=nodes, door="x", asker="y").nodes == ("db1", "db2")
+
+
+def test_a_node_is_a_name_that_can_be_stored():
+    (name,) = intake.request("runbook", nodes=["db\udcff\n"], door="x", asker="y").nodes
+    assert name == "db\\udcff "
+
+
+def test_as_many_nodes_as_are_allowed_are_taken():
+    most = [f"{n:064}" for n in range(intake.MAX_NODES)]
+    assert intake.request("runbook", nodes=most, door="x", asker="y").nodes == tuple(most)
+
+
+class Uncounted(str):
+    """A text that is not to be taken apart."""
+
+    def split(self, *_):
+        """Nobody may."""
+        raise AssertionError
+
+
+def test_nodes_that_are_too_long_are_refused_before_they_are_taken_apart():
+    with pytest.raises(intake.BadRequest, match="nodes: found 'a,a,"):
+        intake.request("runbook", nodes=Uncounted("a," * 500_000), door="x", asker="y")
+
+
+FORGED = "up\n2026-01-01 [CRITICAL] all is lost \x1b[2J\x9b1m\r\x00\u2028\u2029\u202e\u2066\x7f"
+
+
+def test_what_anybody_says_is_one_line_without_controls():
+    request = intake.request("runbook", FORGED[:40], reason=FORGED, door="x", asker=FORGED)
+    order = intake.command(Verb.RESUME, by=FORGED, reason=FORGED)
+    for text in (request.action, request.reason, request.asker, order.by, order.reason):
+        assert text.isprintable()
+        assert text.startswith("up 2026-01-01 [CRITICAL]")
+
+
+def test_an_asker_is_text_that_can_be_stored_and_not_too_long():
+    for name in ("x" * 1000, "\udcff" * 1000):
+        asker = intake.request("runbook", door="x", asker=name).asker
+        assert len(asker.encode()) == intake.MAX_ASKER
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, ""), (7, "7"), (0.5, "0.5"), (True, "True")])
+def test_a_reason_may_be_a_number_or_nothing(given, kept):
+    assert intake.request("runbook", reason=given, door="x", asker="y").reason == kept
+
+
+@pytest.mark.parametrize(
+    "reason", ["x" * 501, "x" * 1000, "x" * 1001, "x" * 40_000, "\udcff" * 1001]
+)
+def test_a_reason_that_was_cut_on_a_minion_is_not_cut_again(reason):
+    once = intake.request("runbook", reason=reason, door="minion", asker="app1").reason
+    assert once.endswith(f"… (cut from {len(reason)} characters)")
+    assert intake.from_bus("selfheal/request/runbook", {"reason": once}).reason == once
+
+
+def test_what_looks_as_if_it_had_been_cut_is_no_longer_than_what_was():
+    forged = "\udcff" * intake.MAX_REASON + "… (cut from 7 characters)"
+    assert len(intake.request("runbook", reason=forged, door="x", asker="y").reason) < 550
 
 
 def test_a_long_reason_is_cut_and_says_so():
@@ -45,12 +118,31 @@ def test_a_long_reason_is_cut_and_says_so():
     [
         {"cluster": "../etc"}, {"cluster": "run*book"}, {"cluster": ""}, {"cluster": 5}, {"cluster": "x" * 65},
         {"action": ["restart"]}, {"action": None}, {"nodes": {"db1": 1}}, {"nodes": [1]}, {"nodes": ["x" * 256]},
+        {"nodes": ["x"] * 65}, {"nodes": "x," * 65}, {"nodes": ["x" * 200] * 21}, {"nodes": "x" * 4097},
+        {"reason": ["x"]}, {"reason": {"x": 1}}, {"reason": b"x"},
         {"request": "a b"}, {"request": 7}, {"request": "x" * 101},
     ],
 )  # fmt: skip
 def test_what_has_not_the_form_of_a_request_is_refused_with_what_is_allowed(asked):
     with pytest.raises(intake.BadRequest, match="allowed"):
         intake.request(**{"cluster": "runbook", "door": "x", "asker": "y", **asked})
+
+
+class Loud(list):
+    """It takes long to print this."""
+
+    def __repr__(self):
+        """Nobody may."""
+        raise AssertionError
+
+
+@pytest.mark.parametrize("what", ["cluster", "action", "nodes", "request", "reason"])
+def test_what_is_refused_is_not_printed_whole(what):
+    for found, shown in ((Loud(["x"] * 100), "a Loud"), ("?" * 1_000_000, "'" + "?" * 79)):
+        if what != "reason" or isinstance(found, Loud):
+            with pytest.raises(intake.BadRequest) as refused:
+                intake.request(**{"cluster": "runbook", "door": "x", "asker": "y", what: found})
+            assert str(refused.value).startswith(f"{what}: found {shown}; allowed: ")
 
 
 def test_a_command_is_of_who_gives_it_and_has_an_id_of_its_own():

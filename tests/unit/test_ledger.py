@@ -509,6 +509,29 @@ def test_answers_are_kept_for_a_week_and_what_waits_for_ever(book, path):
     assert [r.id for r in book.waiting()] == ["r0"]
 
 
+def test_answers_go_after_a_week_and_what_is_told_of_them_stays(book, path):
+    announced(book, at=0.0)
+    request = Request("r1", "runbook", "restart")
+    book.commit(0.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
+    assert book.prune(7 * 86400.0 + 1.0, 90 * 86400.0) == 1
+    with ledger.read(path) as db:
+        assert not ledger.was_asked(db, "r1")
+        told = ledger.incident(db, "runbook-1")
+    assert told["requests"] == {}
+    assert [r.get("request") for r in told["audit"]] == [None, "r1"]
+
+
+def test_questions_do_not_hold_up_what_is_old(book, path, monkeypatch):
+    monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
+    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(3)], {})
+    for n in range(2):
+        asked = Command(f"q{n}", Verb.EXPLAIN, "ann", "runbook")
+        book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "")], {})
+    assert book.prune(1e9, 1.0) == 4
+    assert (count(path, "inbox"), count(path, "audit")) == (0, 1)
+    assert book.prune(1e9, 1.0) == 1
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("announce"), st.integers(0, 3), st.sampled_from(list(Phase))),

@@ -42,7 +42,8 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
         What is wrong, in a sentence of at most 500 characters.
 
     nodes
-        Minion ids of the cluster, as a list or separated by commas; default: whichever have the fault, or all.
+        Minion ids of the cluster, at most 64, as a list or separated by commas; default: whichever have the fault,
+        or all.
 
     Returns ``{"request": id, "sent": True}``, or ``{"request": None, "sent": False, "error": why}``.
 
