@@ -129,6 +129,13 @@ def _not_asked(why):
     return {"request": told.pop("command"), **told, "jid": None}
 
 
+def _told(asked, answer):
+    """The answer to a request; with its exit code if it was refused."""
+    if answer["reply"] == "refused":
+        return {"request": asked.id, **answer, "retcode": _refused("")["retcode"]}
+    return {"request": asked.id, **answer}
+
+
 def _own_id(settings, request):
     """`incident` finds both by their ids, so a request's must not be one that incidents have."""
     cluster, _, number = request.rpartition("-")
@@ -192,7 +199,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
         An id of your own. Asking again with the same id gives the same answer and has no second effect.
 
     Returns ``{"request", "reply", "why", "incident", "jid"}``; ``reply`` is ``accepted``, ``joined``, ``held``,
-    ``refused``, or ``stored`` when no decision came in time.
+    ``refused`` (with ``retcode`` 1), or ``stored`` when no decision came in time.
 
     CLI Example:
 
@@ -215,7 +222,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
         answer = _ask(settings.ledger_path(__opts__), asked)
     except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
         return _not_asked(exc)
-    return {"request": asked.id, **answer}
+    return _told(asked, answer)
 
 
 def force(cluster, action, nodes, reason):
@@ -261,9 +268,7 @@ def force(cluster, action, nodes, reason):
         answer = _ask(settings.ledger_path(__opts__), asked)
     except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
         return _not_asked(exc)
-    if answer["reply"] == "refused":
-        return {"request": asked.id, **answer, "retcode": _refused("")["retcode"]}
-    return {"request": asked.id, **answer}
+    return _told(asked, answer)
 
 
 def pause(cluster=None, duration=None, reason=None):
