@@ -34,6 +34,7 @@ import salt.version
 from . import config
 from . import jobs
 from . import ledger
+from .doctor_doors import HOOK
 from .doctor_doors import check_hooks
 from .doctor_doors import check_peers
 from .doctor_doors import check_permissions
@@ -54,7 +55,6 @@ MIB = 1 << 20
 SCARCE_BYTES, NO_BYTES = 100 * MIB, 10 * MIB
 UNKNOWN_JID = "20000101000000000000"  #: of the right form, and no attempt has it
 REMEDIATE = "selfheal/remediate/"
-HOOK = "salt/netapi/hook/"
 
 
 # ---------------------------------------------------------------- settings, engine
@@ -394,8 +394,7 @@ def _space(path: Path) -> Iterator[Finding]:
 
 
 def _rights(master: Master, path: Path) -> Iterator[Finding]:
-    user = str(master.opts.get("user") or "root")
-    about, folder = path.stat(), path.parent.stat()
+    user, about, folder = master.user, path.stat(), path.parent.stat()
     uid = salt.utils.user.get_uid(user)
     if uid is not None and about.st_uid != uid:
         yield (fail if uid else warn)(

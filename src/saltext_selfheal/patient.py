@@ -8,6 +8,10 @@ from __future__ import annotations
 import glob
 import ipaddress
 import itertools
+import os
+import pwd
+import stat
+from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -100,6 +104,37 @@ def _included(pattern: Any, by: Path, depth: int = 3) -> list[File]:
     return files
 
 
+def may_read(user: str, path: Path) -> bool:
+    """Whether this user may read the file. As another user than this one, its mode must tell."""
+    try:
+        who, about = pwd.getpwnam(user), path.stat()
+    except (KeyError, OSError):
+        return False
+    if who.pw_uid == 0:
+        return True
+    if who.pw_uid == os.geteuid():
+        return os.access(path, os.R_OK)
+    if about.st_uid == who.pw_uid:
+        return bool(about.st_mode & stat.S_IRUSR)
+    if about.st_gid in os.getgrouplist(user, who.pw_gid):
+        return bool(about.st_mode & stat.S_IRGRP)
+    return bool(about.st_mode & stat.S_IROTH)
+
+
+#: Salt's clients (3006 to 3008), as ``netapi_enable_clients`` names them.
+CLIENTS = (
+    "local",
+    "local_async",
+    "local_batch",
+    "local_subset",
+    "runner",
+    "runner_async",
+    "ssh",
+    "wheel",
+    "wheel_async",
+)
+
+
 @dataclass(frozen=True)
 class Api:
     """A salt-api: that of this master, or one with a configuration of its own."""
@@ -114,8 +149,19 @@ class Api:
         return rest if isinstance(rest, dict) else {}
 
     @property
+    def user(self) -> str:
+        return str(self.opts.get("user") or "root")
+
+    @property
+    def listed(self) -> Any:
+        """``netapi_enable_clients`` as it stands."""
+        return self.opts.get("netapi_enable_clients") or []
+
+    @property
     def clients(self) -> list[str]:
-        return list(self.opts.get("netapi_enable_clients") or [])
+        """Those that are enabled: Salt asks whether a name is *in* the option, and a text will do."""
+        held = self.listed
+        return [c for c in CLIENTS if c in held] if isinstance(held, Collection) else []
 
     @property
     def host(self) -> str:
@@ -146,6 +192,10 @@ class Master:
             return config.load(self.opts), []
         except config.ConfigError as exc:
             return None, exc.problems
+
+    @property
+    def user(self) -> str:
+        return str(self.opts.get("user") or "root")
 
     @property
     def settings(self) -> config.EngineSettings | None:
