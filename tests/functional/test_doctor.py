@@ -1,6 +1,7 @@
 """What the doctor says of a master: of a healthy one nothing but ok, of each trouble its line."""
 
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -789,6 +790,41 @@ def test_a_salt_api_for_hooks_that_logs_what_it_gets(opts, hooks_api, option):
     told = lines("hooks", opts, path)
     says(told, "warn", f"hooks: {path}: `{option}: debug` may log events, and formula_secretkey")
     assert len(told) == 1
+
+
+def of_the_docs(text):
+    """The block of settings on the page about requests that holds this."""
+    page = (Path(__file__).parents[2] / "docs" / "requests.md").read_text()
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if text in one]
+    return block
+
+
+def test_the_set_up_of_the_docs(opts, hooks_api, tmp_path):
+    for name in ("salt-api.crt", "salt-api.key"):
+        (tmp_path / name).touch()
+    accounts, password = tmp_path / "accounts", "0123456789abcdef"
+    accounts.write_text(f"runbook-app:{hashlib.sha512(password.encode()).hexdigest()}\n")
+    main = of_the_docs("ssl_crt:").replace("/etc/salt/tls", str(tmp_path))
+    auth = of_the_docs("^filename:").replace("/etc/salt/api-accounts", str(accounts))
+    opts.update(salt.utils.yaml.safe_load(main), engines=[{"selfheal": settings(webhooks=HOOKS)}])
+    opts.update(salt.utils.yaml.safe_load(auth))
+    own = salt.utils.yaml.safe_load(of_the_docs("# /etc/salt/hooks/master"))
+    own["user"] = opts["user"]
+    path = hooks_api(rest=own.pop("rest_cherrypy"), **own)
+    told = [
+        one for check in ("permissions", "salt-api", "hooks") for one in lines(check, opts, path)
+    ]
+    assert told == [
+        "ok    permissions: runbook-app (file) may incident, status, trigger",
+        "ok    salt-api: clients: runner",
+        f"ok    salt-api: {path}: no client is enabled: nobody can ask by /run",
+        "ok    hooks: served by a salt-api for hooks only",
+    ]
+    opts["eauth_acl_module"] = ""
+    login = salt.auth.LoadAuth(opts).authenticate_eauth
+    load = {"eauth": "file", "username": "runbook-app"}
+    assert login({**load, "password": password})
+    assert not login({**load, "password": "wrong"})
 
 
 def test_a_sock_dir_that_salt_replaces(opts, hooks_api):
