@@ -40,6 +40,8 @@ from .healing.model import Step
 
 ROOT = "engines.selfheal"
 DRIVER_PORT = 28015
+#: No webhook's caller may have it: a caller's name stands before the ids of its requests, as this before the bus's.
+RESERVED_CALLER = "bus"
 #: Faults that settings may speak of; `requested` is no fault of a database.
 FAULTS = tuple(f.value for f in Fault if f is not Fault.REQUESTED)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -639,6 +641,12 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
                 f"{ROOT}.webhooks.{name}",
                 repr(name),
                 "a name of up to 64 letters, digits, '_', '-' and '.'",
+            )
+        if name == RESERVED_CALLER:
+            yield Problem(
+                f"{ROOT}.webhooks.{name}",
+                repr(name),
+                f"any other name: the ids of requests from the bus begin with {name}:",
             )
         for cluster in hook.clusters:
             if cluster not in settings.clusters:

@@ -2,7 +2,8 @@
 
 A check reads options, files, the ledger or what Salt itself says, and changes nothing. None may tell a value that could
 be a secret: settings are named by their path, unexpected errors by their type. Here is no decision of the healer's,
-and nothing here runs in its engine.
+and nothing here runs in its engine. Here are the master's own side and the visit as a whole; `patient` is what is looked
+at, `doctor_doors` the side where others come in.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import fnmatch
 import glob
 import importlib.metadata
-import ipaddress
 import itertools
 import os
 import platform
@@ -22,27 +22,31 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from dataclasses import replace
-from enum import Enum
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import salt.config
 import salt.key
 import salt.utils.job
-import salt.utils.reactor
 import salt.utils.user
-import salt.utils.yaml
 import salt.version
 
 from . import config
 from . import jobs
 from . import ledger
-from . import permissions
+from .doctor_doors import HOOK
+from .doctor_doors import check_hooks
+from .doctor_doors import check_peers
+from .doctor_doors import check_permissions
+from .doctor_doors import check_salt_api
 from .healing.model import Action
 from .healing.model import Mode
+from .patient import Finding
+from .patient import Level
+from .patient import Master
+from .patient import fail
+from .patient import ok
+from .patient import warn
 
 TESTED_SALT = (3006, 3008)
 SILENT_AFTER_S = 90.0  #: an engine that runs writes every 30 s
@@ -51,231 +55,6 @@ MIB = 1 << 20
 SCARCE_BYTES, NO_BYTES = 100 * MIB, 10 * MIB
 UNKNOWN_JID = "20000101000000000000"  #: of the right form, and no attempt has it
 REMEDIATE = "selfheal/remediate/"
-HOOK = "salt/netapi/hook/"
-
-
-class Level(str, Enum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-_WORSE = list(Level)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of what the doctor says."""
-
-    level: Level
-    found: str
-    remedy: str = ""
-    check: str = ""  #: whose it is; `examine` writes it in
-
-    def __str__(self) -> str:
-        line = f"{self.level.value:<5} {self.check}: {self.found}"
-        return f"{line}\n      → {self.remedy}" if self.remedy else line
-
-
-def worst(findings: list[Finding]) -> Level:
-    return max((f.level for f in findings), key=_WORSE.index, default=Level.OK)
-
-
-def ok(found: str) -> Finding:
-    return Finding(Level.OK, found)
-
-
-def warn(found: str, remedy: str) -> Finding:
-    return Finding(Level.WARN, found, remedy)
-
-
-def fail(found: str, remedy: str) -> Finding:
-    return Finding(Level.FAIL, found, remedy)
-
-
-# ---------------------------------------------------------------- what is looked at
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of the master's configuration, as it stands on disk."""
-
-    path: Path
-    data: Mapping[str, Any]
-    broken: str = ""
-    mode: int = 0
-    mtime: float = 0.0
-
-    @property
-    def holds_ours(self) -> bool:
-        return config.entry(self.data) is not None
-
-
-def _read(path: Path) -> File:
-    try:
-        about, text = path.stat(), path.read_text(encoding="utf-8")
-        data = salt.utils.yaml.safe_load(text) or {}
-    except OSError as exc:
-        return File(path, {}, broken=exc.strerror or type(exc).__name__)
-    except Exception as exc:
-        # Its text quotes the file, and that may hold a password.
-        mark = getattr(exc, "problem_mark", None)
-        return File(path, {}, broken=f"no YAML in line {mark.line + 1}" if mark else "no YAML")
-    if not isinstance(data, dict):
-        return File(path, {}, broken="no mapping")
-    return File(path, data, mode=about.st_mode, mtime=about.st_mtime)
-
-
-def _included(pattern: Any, by: Path, depth: int = 3) -> list[File]:
-    """The files that Salt would take for an ``include`` or ``default_include`` of this file."""
-    files = []
-    for one in [pattern] if isinstance(pattern, str) else pattern or []:
-        where = str(by.parent / Path(str(one)).expanduser())
-        for name in sorted(glob.glob(where)):  # noqa: PTH207 - may be absolute, as Salt takes it
-            file = _read(Path(name))
-            files.append(file)
-            if depth:
-                files += _included(file.data.get("include"), file.path, depth - 1)
-    return files
-
-
-@dataclass(frozen=True)
-class Api:
-    """A salt-api: that of this master, or one with a configuration of its own."""
-
-    name: str
-    opts: Mapping[str, Any]
-
-    @property
-    def rest(self) -> Mapping[str, Any]:
-        """Its options of rest_cherrypy; empty if it has none."""
-        rest = self.opts.get("rest_cherrypy")
-        return rest if isinstance(rest, dict) else {}
-
-    @property
-    def clients(self) -> list[str]:
-        return list(self.opts.get("netapi_enable_clients") or [])
-
-    @property
-    def host(self) -> str:
-        return str(self.rest.get("host") or "0.0.0.0")
-
-    @property
-    def on_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    @property
-    def open_to_all(self) -> bool:
-        return bool(self.rest.get("webhook_disable_auth"))
-
-
-@dataclass(frozen=True)
-class Master:
-    """What the checks look at. Each part is read when a check first asks for it."""
-
-    opts: Mapping[str, Any]
-    api_config: str | None = None
-
-    @cached_property
-    def _loaded(self) -> tuple[config.EngineSettings | None, list[config.Problem]]:
-        try:
-            return config.load(self.opts), []
-        except config.ConfigError as exc:
-            return None, exc.problems
-
-    @property
-    def settings(self) -> config.EngineSettings | None:
-        return self._loaded[0]
-
-    @property
-    def problems(self) -> list[config.Problem]:
-        return self._loaded[1]
-
-    @property
-    def entry(self) -> Mapping[str, Any]:
-        """Our settings as they stand, right or wrong; empty if there are none."""
-        found = config.entry(self.opts)
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def ledger_path(self) -> Path:
-        if self.settings is not None:
-            return self.settings.ledger_path(self.opts)
-        wanted = self.entry.get("ledger")
-        own = wanted.get("path") if isinstance(wanted, dict) else None
-        return Path(str(own or Path(self.opts["cachedir"]) / "selfheal" / "ledger.sqlite3"))
-
-    @property
-    def can_render(self) -> bool:
-        """Whether a reactor file could look up an order. Without, each would only log that it cannot."""
-        return self.settings is not None and self.ledger_path.exists()
-
-    @property
-    def takes_hooks(self) -> bool:
-        return bool(self.entry.get("webhooks") or self.takes_formula)
-
-    @property
-    def takes_formula(self) -> bool:
-        return bool(self.entry.get("formula_secretkey"))
-
-    @cached_property
-    def layers(self) -> list[list[File]]:
-        """The configuration's files as Salt stacks them: a key of a later layer replaces that of an earlier one."""
-        main = Path(str(self.opts.get("conf_file") or ""))
-        if not main.is_file():
-            return []
-        file = _read(main)
-        drop_ins = file.data.get("default_include", "master.d/*.conf")
-        layers = [[file], _included(drop_ins, main), _included(file.data.get("include"), main)]
-        return [layer for layer in layers if layer]
-
-    @property
-    def files(self) -> list[File]:
-        return list(itertools.chain.from_iterable(self.layers))
-
-    @cached_property
-    def apis(self) -> list[Api]:
-        found = [Api("", self.opts)]
-        if self.api_config:
-            path = Path(self.api_config)
-            path = path / "master" if path.is_dir() else path
-            if path.is_file():
-                found.append(Api(str(path), salt.config.master_config(str(path))))
-        return found
-
-    @cached_property
-    def reactor(self) -> salt.utils.reactor.Reactor:
-        """Salt's own, never started: it finds and renders reactor files."""
-        return salt.utils.reactor.Reactor(dict(self.opts))
-
-    @cached_property
-    def reactor_entries(self) -> list[Any]:
-        """``reactor``, which may also be the name of a file that holds it."""
-        listed = self.opts.get("reactor") or []
-        if isinstance(listed, str):
-            listed = salt.utils.yaml.safe_load(Path(listed).read_text(encoding="utf-8"))
-        return listed if isinstance(listed, list) else []
-
-    @cached_property
-    def mappings(self) -> list[tuple[str, list[str]]]:
-        """The reactor's mappings that Salt takes: pattern of tags, files."""
-        taken = []
-        for one in self.reactor_entries:
-            if isinstance(one, dict) and len(one) == 1:
-                ((pattern, files),) = one.items()
-                files = [files] if isinstance(files, str) else files or []
-                taken.append((str(pattern), [str(file) for file in files]))
-        return taken
-
-    def close(self) -> None:
-        if "reactor" in self.__dict__ and hasattr(self.reactor.minion, "destroy"):
-            minion = self.reactor.minion
-            minion.destroy()
-            # 3008.3 empties these, then takes what is not None for something left open.
-            minion.returners = minion.functions = minion.utils = None
 
 
 # ---------------------------------------------------------------- settings, engine
@@ -615,8 +394,7 @@ def _space(path: Path) -> Iterator[Finding]:
 
 
 def _rights(master: Master, path: Path) -> Iterator[Finding]:
-    user = str(master.opts.get("user") or "root")
-    about, folder = path.stat(), path.parent.stat()
+    user, about, folder = master.user, path.stat(), path.parent.stat()
     uid = salt.utils.user.get_uid(user)
     if uid is not None and about.st_uid != uid:
         yield (fail if uid else warn)(
@@ -705,164 +483,6 @@ def check_minions(master: Master) -> Iterator[Finding]:
         yield ok(f"{accepted} nodes have an accepted key")
 
 
-# ---------------------------------------------------------------- who may ask for what
-
-
-def check_permissions(master: Master) -> Iterator[Finding]:
-    by_who: dict[str, list[permissions.Grant]] = {}
-    for grant in permissions.external(master.opts):
-        by_who.setdefault(grant.who, []).append(grant)
-    for who, grants in by_who.items():
-        concerns = list(_concerns(who, grants))
-        yield from concerns
-        if not concerns:
-            yield ok(f"{who} may {', '.join(sorted({n for g in grants for n in g.names}))}")
-    if not by_who:
-        yield ok("external_auth lets nobody call the healer")
-
-
-def _concerns(who: str, grants: list[permissions.Grant]) -> Iterator[Finding]:
-    """What somebody may do that an application need not."""
-    for whole in sorted({g.whole for g in grants if g.whole}):
-        yield warn(
-            f"{who} may call {whole}, not only the healer's",
-            "Give an application no more than '@selfheal': ['trigger$', 'status$'].",
-        )
-    some = [g for g in grants if not g.whole]
-    orders = {n for g in some for n in g.names if n in permissions.FOR_OPERATORS}
-    if orders:
-        yield warn(
-            f"{who} may {', '.join(n for n in permissions.FOR_OPERATORS if n in orders)}",
-            "Leave these to people: an application needs trigger$ and status$ only.",
-        )
-    loose = [g.pattern for g in some if g.loose and not orders.intersection(g.names)]
-    if loose:
-        yield warn(
-            f"{who}: {', '.join(loose)} also allows every function that begins so",
-            "End such a pattern with $, as in trigger$.",
-        )
-
-
-def check_peers(master: Master) -> Iterator[Finding]:
-    good = True
-    for option in ("peer", "peer_run"):
-        for grant in permissions.peers(master.opts, option):
-            if grant.whole or grant.loose or set(grant.names) - {"trigger"}:
-                good = False
-                yield warn(
-                    f"{option}: minions {grant.who!r} may call {grant.pattern}, which is more than selfheal.trigger",
-                    "Allow minions selfheal.trigger$ and no more of the healer.",
-                )
-    if good:
-        yield ok("no minion may call more of the healer than selfheal.trigger")
-
-
-# ---------------------------------------------------------------- salt-api and its hooks
-
-
-def _called(api: Api) -> str:
-    return f"salt-api of {api.name}" if api.name else "salt-api"
-
-
-def check_salt_api(master: Master) -> Iterator[Finding]:
-    if master.api_config and len(master.apis) == 1:
-        yield fail(
-            f"there is no {master.api_config}",
-            "Give api_config the path of that salt-api's master configuration file.",
-        )
-    for api in master.apis:
-        yield from _api(master, api)
-
-
-def _api(master: Master, api: Api) -> Iterator[Finding]:
-    of = f"{api.name}: " if api.name else ""
-    if not api.rest:
-        yield ok(f"{of}no rest_cherrypy is configured")
-        return
-    clients = ", ".join(api.clients)
-    told = f"clients: {clients}" if clients else "no client is enabled: nobody can ask by /run"
-    yield ok(of + told)
-    if api.rest.get("disable_ssl") and not api.on_loopback:
-        yield fail(
-            f"{of}disable_ssl on {api.host}: passwords and tokens travel in clear",
-            "Set ssl_crt and ssl_key, or host: 127.0.0.1 with a proxy that speaks TLS in front.",
-        )
-    if api.opts.get("sock_dir") != master.opts.get("sock_dir"):
-        yield fail(
-            f"{of}its sock_dir is {api.opts.get('sock_dir')}, the master's is {master.opts.get('sock_dir')}",
-            "Give both the same sock_dir, or what this salt-api hears never reaches the master.",
-        )
-    if master.takes_formula and api.opts.get("external_auth"):
-        yield warn(
-            f"{of}whoever can log in can read formula_secretkey from /events",
-            "Keep /events behind a proxy that does not let it pass, or use signed webhooks instead.",
-        )
-
-
-def check_hooks(master: Master) -> Iterator[Finding]:
-    taking = [api for api in master.apis if api.rest]
-    serving = [api for api in taking if api.open_to_all] or taking
-    if not master.takes_hooks and not any(api.open_to_all for api in taking):
-        yield ok("no webhooks are configured")
-        return
-    found = [*_open_hooks(taking), *_threads(master, serving), *_traces_of_key(master)]
-    if not serving:
-        found.append(
-            warn(
-                "webhooks are configured, and no salt-api that would take them is known",
-                "Name its configuration: salt-run selfheal.doctor api_config=/etc/salt/hooks/master.",
-            )
-        )
-    yield from found
-    if not found:
-        yield ok("served by a salt-api for hooks only")
-
-
-def _open_hooks(taking: list[Api]) -> Iterator[Finding]:
-    for api in taking:
-        if not api.open_to_all:
-            continue
-        if api.clients:
-            yield fail(
-                f"{_called(api)} has webhook_disable_auth together with the clients {', '.join(api.clients)}",
-                "Serve hooks by a salt-api of their own, with netapi_enable_clients: [].",
-            )
-        if not api.on_loopback:
-            yield warn(
-                f"{_called(api)} takes hooks without a login on {api.host}",
-                "Set host: 127.0.0.1, with a proxy in front that lets only /hook/selfheal/ pass.",
-            )
-
-
-def _threads(master: Master, serving: list[Api]) -> Iterator[Finding]:
-    for api in serving if master.takes_hooks else ():
-        threads = api.rest.get("thread_pool", 100)
-        if threads != 1:
-            yield warn(
-                f"{_called(api)} has thread_pool {threads}: hooks that come together get a 500, though they were heard",
-                "Set thread_pool: 1 for the salt-api that serves hooks.",
-            )
-
-
-def _traces_of_key(master: Master) -> Iterator[Finding]:
-    """Salt fires a hook with its body, and the key of the formula's routes stands in there."""
-    if not master.takes_formula:
-        return
-    opts = master.opts
-    remedy = "{}, or remove formula_secretkey: every call puts the key on the event bus."
-    if opts.get("event_return"):
-        yield warn(
-            "event_return stores every event, and formula_secretkey with it",
-            remedy.format("Exclude salt/netapi/hook/* by event_return_blacklist"),
-        )
-    for option in ("log_level", "log_level_logfile"):
-        if str(opts.get(option) or "").lower() in ("debug", "trace", "garbage", "all"):
-            yield warn(
-                f"`{option}: {opts[option]}` may log events, and formula_secretkey with them",
-                remedy.format(f"Set {option} to info"),
-            )
-
-
 # ---------------------------------------------------------------- secrets, versions
 
 
@@ -941,6 +561,10 @@ def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Find
     return findings
 
 
+def worst(findings: list[Finding]) -> Level:
+    return max((f.level for f in findings), key=list(Level).index, default=Level.OK)
+
+
 def ask(name: str, master: Master) -> list[Finding]:
     """What one check says; if it breaks, also that."""
     found: list[Finding] = []
@@ -955,11 +579,12 @@ def ask(name: str, master: Master) -> list[Finding]:
 
 
 def _where(exc: BaseException) -> str:
-    """The line of this file where it happened."""
+    """The line of ours where it happened."""
     lines = []
     trace = exc.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == __file__:
-            lines.append(trace.tb_lineno)
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.parent == Path(__file__).parent:
+            lines.append(f" at {file.name}:{trace.tb_lineno}")
         trace = trace.tb_next
-    return f" at line {lines[-1]}" if lines else ""
+    return lines[-1] if lines else ""

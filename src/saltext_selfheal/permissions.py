@@ -18,6 +18,8 @@ FOR_OPERATORS = ("force", "pause", "resume", "lock", "ack", "approve", "reject")
 RUNNER = (*FOR_APPLICATIONS, *FOR_READERS, *FOR_OPERATORS)
 #: The execution module's.
 MODULE = ("trigger", "highstate", "restart", "probe", "attempt")
+#: By the client of salt-api that calls them.
+NAMES = {"runner": RUNNER, "local": MODULE}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Grant:
 
     who: str
     pattern: str
+    client: str  #: that of salt-api: runner or local
     names: tuple[str, ...] = ()  #: ours that it allows, without the module
     loose: bool = False  #: it allows longer names, too
     whole: str = ""  #: everything there is: what that is
@@ -39,15 +42,15 @@ def _matches(pattern: str, name: str) -> bool:
         return False
 
 
-def _grant(who: str, pattern: str, names: tuple[str, ...], prefix: str, whole: str) -> Grant | None:
-    """What a pattern allows of these functions; None if nothing of ours."""
-    allowed = tuple(n for n in names if _matches(pattern, prefix + n))
+def _grant(who: str, pattern: str, client: str, prefix: str, whole: str) -> Grant | None:
+    """What a pattern allows of this client's functions; None if nothing of ours."""
+    allowed = tuple(n for n in NAMES[client] if _matches(pattern, prefix + n))
     if not allowed:
         return None
     if prefix and all(_matches(pattern, other) for other in ("cmd.run", "state.apply", "salt.cmd")):
-        return Grant(who, pattern, allowed, whole=whole)
+        return Grant(who, pattern, client, allowed, whole=whole)
     loose = any(_matches(pattern, f"{prefix}{n}_x") for n in allowed)
-    return Grant(who, pattern, allowed, loose)
+    return Grant(who, pattern, client, allowed, loose)
 
 
 def _functions(listed: Any) -> Iterator[str]:
@@ -59,9 +62,9 @@ def _functions(listed: Any) -> Iterator[str]:
 def _runner_grants(who: str, target: str, listed: Any) -> Iterator[Grant | None]:
     for pattern in _functions(listed):
         if target == "selfheal":
-            yield _grant(who, pattern, RUNNER, "", "")
+            yield _grant(who, pattern, "runner", "", "")
         elif target in ("runner", "runners"):
-            yield _grant(who, pattern, RUNNER, "selfheal.", "every runner")
+            yield _grant(who, pattern, "runner", "selfheal.", "every runner")
 
 
 def _grants(who: str, listed: Any) -> Iterator[Grant | None]:
@@ -74,17 +77,23 @@ def _grants(who: str, listed: Any) -> Iterator[Grant | None]:
                 else:
                     for pattern in _functions(functions):
                         yield _grant(
-                            who, pattern, MODULE, "selfheal.", f"every function on {target}"
+                            who, pattern, "local", "selfheal.", f"every function on {target}"
                         )
         elif str(one).startswith("@"):
             yield from _runner_grants(who, str(one)[1:], ".*")
         else:
-            yield _grant(who, str(one), MODULE, "selfheal.", "every function on every minion")
+            yield _grant(who, str(one), "local", "selfheal.", "every function on every minion")
+
+
+def backends(opts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ways to log in that the master takes, each with its users."""
+    found = opts.get("external_auth")
+    return found if isinstance(found, dict) else {}
 
 
 def external(opts: Mapping[str, Any]) -> list[Grant]:
     found = []
-    for backend, users in (opts.get("external_auth") or {}).items():
+    for backend, users in backends(opts).items():
         for user, listed in users.items() if isinstance(users, dict) else ():
             if not str(user).startswith("^"):  # an option of the backend
                 found += [g for g in _grants(f"{user} ({backend})", listed) if g]
@@ -93,11 +102,31 @@ def external(opts: Mapping[str, Any]) -> list[Grant]:
 
 def peers(opts: Mapping[str, Any], option: str) -> list[Grant]:
     """Of ``peer``, by which minions call functions on minions, or ``peer_run``: runners on the master."""
-    names = RUNNER if option == "peer_run" else MODULE
+    client = "runner" if option == "peer_run" else "local"
     rules, found = opts.get(option), []
     for who, listed in rules.items() if isinstance(rules, dict) else ():
         for one in listed if isinstance(listed, list) else ():
             for inner in one.values() if isinstance(one, dict) else [one]:
-                grants = (_grant(str(who), p, names, "selfheal.", "all") for p in _functions(inner))
+                grants = (
+                    _grant(str(who), p, client, "selfheal.", "all") for p in _functions(inner)
+                )
                 found += [grant for grant in grants if grant]
     return found
+
+
+def is_pattern(text: str) -> bool:
+    """Whether Salt can read it: where it cannot, nobody is answered."""
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def says_its_end(pattern: str) -> bool:
+    """Whether a pattern tells where what it fits ends, be it that anything may follow.
+
+    Salt fits it to the beginning, so ``app1`` is ``app10`` as well.
+    """
+    several = [pattern] if "(" in pattern else pattern.split("|")
+    return all(one.rstrip(")").endswith(("$", r"\Z", ".*", ".+")) for one in several)

@@ -1,19 +1,26 @@
 """What the doctor says of a master: of a healthy one nothing but ok, of each trouble its line."""
 
 import getpass
+import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
+import salt.auth
 import salt.config
 import salt.loader
+import salt.netapi
 import salt.runner
 import salt.utils.yaml
 
 from saltext_selfheal import doctor
+from saltext_selfheal import doctor_doors
 from saltext_selfheal import ledger
+from saltext_selfheal import patient
+from saltext_selfheal import permissions
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Tell
 from tests.functional.conftest import REACTOR
@@ -130,6 +137,18 @@ def test_a_broken_check_is_told_and_the_others_go_on(opts, engine, monkeypatch):
     says(told, "warn", "engine: the check itself broke: RuntimeError")
     assert len(told) == len(doctor.CHECKS)
     assert SECRETS["password"] not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("check", "file"), [("settings", "doctor.py"), ("peers", "doctor_doors.py")]
+)
+def test_a_broken_check_is_told_with_its_line(opts, monkeypatch, check, file):
+    def broken(*args):
+        raise RuntimeError
+
+    monkeypatch.setattr(doctor, "_replaced", broken)
+    monkeypatch.setattr(permissions, "peers", broken)
+    says(lines(check, opts), "warn", f"the check itself broke: RuntimeError at {file}:")
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", ["x"], {"x": 1}, [None], [{"x": None}], [[{}]]])
@@ -457,11 +476,90 @@ def test_a_node_without_an_accepted_key(opts, folder, mode, level, told):
         ([{"app*": [".*"]}], "warn", "bob (pam) may call every function on app*"),
     ],
 )
-def test_what_external_auth_allows(opts, listed, level, told):
+def test_what_external_auth_allows(opts, listed, level, told, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor_doors, "SHADOW", tmp_path / "master")  # one that can be read
     opts["external_auth"] = {"pam": {"^filename": "/x", "bob": listed}}
     found = lines("permissions", opts)
     assert len(found) == 1, found
     says(found, level, told)
+
+
+@pytest.mark.parametrize(
+    ("backend", "more", "level", "told"),
+    [
+        ("auto", {}, "fail", "auto lets in whoever comes, with any name and any password"),
+        ("sharedsecret", {}, "fail", "without the option sharedsecret lets in whoever gives no"),
+        ("sharedsecret", {"sharedsecret": "x"}, "warn", "the one secret come with any name"),
+    ],
+)
+@pytest.mark.parametrize("users", [{}, {"bob": [{"@selfheal": ["trigger$"]}]}])
+def test_ways_to_log_in_that_let_in_too_many(opts, backend, more, level, told, users):
+    opts.update(external_auth={backend: users, "file": {"bob": ["test.ping"]}}, **more)
+    found = lines("permissions", opts)
+    says(found, level, told)
+    assert len(found) == 2
+    # as Salt has it
+    opts["eauth_acl_module"] = ""
+    load = {"eauth": backend, "username": "whoever", "password": opts.get("sharedsecret")}
+    assert salt.auth.LoadAuth(opts).authenticate_eauth(load)
+
+
+@pytest.fixture
+def shadow(tmp_path, monkeypatch):
+    """Where passwords are, of Debian's kind: its group may read it."""
+    file = tmp_path / "shadow"
+    file.touch()
+    file.chmod(0o040)
+    monkeypatch.setattr(doctor_doors, "SHADOW", file)
+    monkeypatch.setattr(doctor_doors.grp, "getgrgid", lambda gid: Group)
+    return file
+
+
+class Group:
+    gr_name = "shadow"
+
+
+PAM = {"pam": {"bob": [{"@selfheal": ["trigger$"]}]}}
+
+
+def test_a_master_that_pam_would_not_tell_anything(opts, shadow):
+    opts.update(user="nobody", external_auth=PAM)
+    told = lines("permissions", opts)
+    says(told, "warn", f"the master runs as nobody, who cannot read {shadow}\n")
+    remedy = "→ usermod -a -G shadow nobody && systemctl restart salt-master salt-api"
+    assert told[0].endswith(remedy)
+    shadow.chmod(0)  # as on Red Hat's
+    assert lines("permissions", opts)[0].endswith("run the master as root (`user: root`).")
+    opts["external_auth"] = {"pam": {}, "file": PAM["pam"]}
+    assert len(lines("permissions", opts)) == 1
+
+
+def test_a_master_whose_user_is_in_the_group_of_the_shadow_file(opts, shadow, monkeypatch):
+    opts.update(user="nobody", external_auth=PAM)
+    group = shadow.stat().st_gid
+    monkeypatch.setattr(patient.os, "getgrouplist", lambda user, gid: [gid, group])
+    assert lines("permissions", opts) == ["ok    permissions: bob (pam) may trigger"]
+
+
+def test_a_master_that_runs_as_root_or_has_no_shadow_file(opts, shadow):
+    opts.update(user="root", external_auth=PAM)
+    assert len(lines("permissions", opts)) == 1
+    shadow.unlink()
+    opts["user"] = "nobody"
+    assert len(lines("permissions", opts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "may"), [(0o004, True), (0o000, False), (0o600, False), (0o644, True)]
+)
+def test_what_a_stranger_may_read(tmp_path, mode, may):
+    file = tmp_path / "file"
+    file.touch()
+    file.chmod(mode)
+    assert patient.may_read("nobody", file) is may
+    assert patient.may_read("root", file)
+    assert not patient.may_read("no-such-user", file)
+    assert not patient.may_read("nobody", tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -483,19 +581,52 @@ def test_what_minions_may_call(opts, option, listed, level):
     says(lines("peers", opts), level, wanted)
 
 
+@pytest.mark.parametrize(
+    ("who", "level", "told"),
+    [
+        ("app1", "warn", "'app1' also means every minion whose id begins so"),
+        ("app*", "warn", "'app*' also means every minion"),
+        ("app1|app2$", "warn", "'app1|app2$' also means every minion"),
+        ("*", "warn", "'*' is no regular expression"),
+        ("app1$", "ok", "no minion may call"),
+        ("app1$|app2$", "ok", "no minion may call"),
+        ("(app1|app2)$", "ok", "no minion may call"),
+        (r"(web|app)\d+\Z", "ok", "no minion may call"),
+        (".*", "ok", "no minion may call"),
+    ],
+)
+@pytest.mark.parametrize("option", ["peer", "peer_run"])
+def test_which_minions_are_meant(opts, option, who, level, told):
+    opts[option] = {who: ["selfheal.trigger$"]}
+    found = lines("peers", opts)
+    assert len(found) == 1
+    says(found, level, f"{option}: {told}" if level == "warn" else told)
+    opts[option] = {who: ["test.ping"]}
+    says(lines("peers", opts), "ok", "no minion may call")
+
+
 # ---------------------------------------------------------------- salt-api and its hooks
+
+REST = {"port": 1, "disable_ssl": True, "host": "127.0.0.1"}
 
 
 @pytest.mark.parametrize(
     ("rest", "clients", "level", "told"),
     [
         (None, [], "ok", "salt-api: no rest_cherrypy is configured"),
-        ({"host": "127.0.0.1"}, ["runner"], "ok", "clients: runner"),
-        ({"host": "127.0.0.1"}, [], "ok", "no client is enabled: nobody can ask"),
-        ({"disable_ssl": True}, ["runner"], "fail", "disable_ssl on 0.0.0.0"),
-        ({"disable_ssl": True, "host": "salt.example"}, [], "fail", "disable_ssl on salt.example"),
-        ({"disable_ssl": True, "host": "::1"}, ["runner"], "ok", "clients: runner"),
-        ({"disable_ssl": True, "host": "localhost"}, ["runner"], "ok", "clients: runner"),
+        (REST, ["runner"], "ok", "clients: runner"),
+        (REST, [], "ok", "no client is enabled: nobody can ask"),
+        ({**REST, "host": None}, ["runner"], "fail", "disable_ssl on 0.0.0.0"),
+        ({**REST, "host": "salt.example"}, [], "fail", "disable_ssl on salt.example"),
+        ({**REST, "host": "::1"}, ["runner"], "ok", "clients: runner"),
+        ({**REST, "host": "localhost"}, ["runner"], "ok", "clients: runner"),
+        ({"disable_ssl": True, "host": "::1"}, ["runner"], "fail", "has no port, and is not"),
+        ({"port": 1}, ["runner"], "fail", "has no ssl_crt and no ssl_key, and is not started"),
+        ({"port": 1, "ssl_crt": "/x"}, ["runner"], "fail", "cherrypy has no ssl_key, and is not"),
+        (REST, "runner", "warn", "netapi_enable_clients is no list; what Salt finds in it: runner"),
+        (REST, "rest", "warn", "is no list; what Salt finds in it: nothing"),
+        (REST, 5, "warn", "is no list; what Salt finds in it: nothing"),
+        (REST, ["runner", "ruler"], "warn", "names what is no client: ruler"),
     ],
 )
 def test_salt_api(opts, rest, clients, level, told):
@@ -505,7 +636,58 @@ def test_salt_api(opts, rest, clients, level, told):
     assert [one for one in found if not one.startswith(("ok", level))] == []
 
 
-OPEN = {"webhook_disable_auth": True, "host": "127.0.0.1", "thread_pool": 1}
+def test_the_clients_are_salts_own():
+    assert set(patient.CLIENTS) == set(salt.netapi.CLIENTS) - {"destroy"}
+
+
+def test_a_certificate_that_salt_api_cannot_use(opts, tmp_path):
+    crt, key = tmp_path / "api.crt", tmp_path / "api.key"
+    opts.update(netapi_enable_clients=["runner"], user="nobody")
+    opts["rest_cherrypy"] = {"port": 1, "ssl_crt": str(crt), "ssl_key": str(key)}
+    crt.touch(mode=0o644)
+    says(lines("salt-api", opts), "fail", f"ssl_key: nobody finds no {key}, and rest_cherrypy is")
+    key.touch()
+    key.chmod(0o600)
+    told = lines("salt-api", opts)
+    says(told, "fail", f"ssl_key: nobody cannot read {key}, and rest_cherrypy is not started\n")
+    assert f"chgrp nobody {key} && chmod 640 {key}" in "".join(told)
+    key.chmod(0o644)
+    assert lines("salt-api", opts) == ["ok    salt-api: clients: runner"]
+
+
+RUNNER = [{"@selfheal": ["trigger$"]}]
+LOCAL = [{"app1": ["selfheal.restart$", "selfheal.trigger$"]}]
+OTHERS = [{"@selfheal": ["pause$"]}, ".*", "@runner", "test.ping"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "change", "told"),
+    [
+        (RUNNER, {"netapi_enable_clients": []}, "client runner, which is not enabled"),
+        (RUNNER, {"netapi_enable_clients": ["local"]}, "client runner, which is not enabled"),
+        (LOCAL, {"netapi_enable_clients": ["runner"]}, "client local, which is not enabled"),
+        (RUNNER, {"rest_cherrypy": None}, "client runner, and no salt-api is configured"),
+        (LOCAL, {"rest_cherrypy": None}, "client local, and no salt-api is configured"),
+        (RUNNER, {}, None),
+        (RUNNER, {"netapi_enable_clients": ["runner_async"]}, None),
+        (RUNNER, {"rest_cherrypy": None, "rest_tornado": {"port": 1}}, None),
+        (LOCAL, {"netapi_enable_clients": ["local_batch"]}, None),
+        (OTHERS, {"netapi_enable_clients": []}, None),
+        (OTHERS, {"rest_cherrypy": None}, None),
+    ],
+)
+def test_a_right_that_no_salt_api_takes_up(opts, listed, change, told):
+    opts.update(rest_cherrypy=REST, netapi_enable_clients=["runner", "local"])
+    opts.update(change, external_auth={"pam": {"bob": listed}})
+    found = lines("salt-api", opts)
+    assert [one.startswith("ok") for one in found] == [True] * (1 if told is None else 0) + (
+        [] if told is None else [True, False]
+    )
+    if told:
+        says(found, "warn", f"salt-api: bob (pam) may ask by the {told}")
+
+
+OPEN = {**REST, "webhook_disable_auth": True, "thread_pool": 1}
 
 
 @pytest.mark.parametrize(
@@ -513,24 +695,33 @@ OPEN = {"webhook_disable_auth": True, "host": "127.0.0.1", "thread_pool": 1}
     [
         (None, {}, [], "ok", "no webhooks are configured"),
         (OPEN, {"webhooks": HOOKS}, [], "ok", "served by a salt-api for hooks only"),
-        (None, {"webhooks": HOOKS}, [], "warn", "no salt-api that would take them is known"),
+        (None, {"webhooks": HOOKS}, [], "warn", "has a configuration of its own, which has not"),
+        (REST, {"webhooks": HOOKS}, ["runner"], "warn", "has a configuration of its own, which"),
         (OPEN, {"webhooks": HOOKS}, ["runner"], "fail", "together with the clients runner"),
         (OPEN, {}, ["local"], "fail", "together with the clients local"),
         ({**OPEN, "host": None}, {}, [], "warn", "takes hooks without a login on 0.0.0.0"),
         ({**OPEN, "thread_pool": 2}, {"webhooks": HOOKS}, [], "warn", "has thread_pool 2"),
-        ({"port": 1}, {"formula_secretkey": "x"}, [], "warn", "has thread_pool 100"),
+        ({**REST, "webhook_disable_auth": True}, {"webhooks": HOOKS}, [], "warn", "_pool 100"),
     ],
 )
 def test_hooks(opts, rest, more, clients, level, told):
     opts["engines"] = [{"selfheal": settings(**more)}]
     opts.update(rest_cherrypy=rest, netapi_enable_clients=clients)
-    says(lines("hooks", opts), level, told)
+    found = lines("hooks", opts)
+    assert len(found) == 1
+    says(found, level, told)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"event_return": ["mysql"]}, "event_return stores every event"),
+        ({"event_return": ["mysql"]}, "event_return stores hooks, and"),
+        ({"event_return": "mysql", "event_return_blacklist": ["salt/job/*"]}, "stores hooks"),
+        ({"event_return": "mysql", "event_return_whitelist": ["salt/netapi/*"]}, "stores hooks"),
+        (
+            {"event_return": "mysql", "event_return_blacklist": ["*/states/*", "*/restart"]},
+            "stores hooks",
+        ),
         ({"log_level": "debug"}, "`log_level: debug` may log events"),
         ({"log_level_logfile": "all"}, "`log_level_logfile: all` may log"),
     ],
@@ -542,10 +733,124 @@ def test_where_the_key_of_the_formula_would_turn_up(opts, change, told):
     says(lines("hooks", opts), "warn", told)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_return_blacklist": ["salt/netapi/hook/*"]},  # the remedy
+        {"event_return_whitelist": ["salt/job/*"]},
+        {"event_return_whitelist": ["*"], "event_return_blacklist": ["salt/netapi/*"]},
+    ],
+)
+def test_event_return_without_the_key_of_the_formula(opts, change):
+    opts["engines"] = [{"selfheal": settings(formula_secretkey=SECRETS["key"])}]
+    opts.update(change, rest_cherrypy=OPEN, event_return=["mysql"])
+    assert lines("hooks", opts) == ["ok    hooks: served by a salt-api for hooks only"]
+
+
 def test_whoever_reads_events_reads_the_key_of_the_formula(opts):
     opts["engines"] = [{"selfheal": settings(formula_secretkey=SECRETS["key"])}]
     opts.update(rest_cherrypy=OPEN, external_auth={"pam": {"bob": ["test.ping"]}})
     says(lines("salt-api", opts), "warn", "can read formula_secretkey from /events")
+
+
+@pytest.fixture
+def hooks_api(opts, tmp_path):
+    """The documented set-up: the main salt-api, and one for hooks beside it; how to change that one's file."""
+    opts.update(rest_cherrypy=REST, netapi_enable_clients=["runner"], user=getpass.getuser())
+    path = tmp_path / "hooks" / "master"
+    path.parent.mkdir()
+
+    def write(rest=OPEN, **more):
+        known = {"root_dir": str(tmp_path), "user": opts["user"], "rest_cherrypy": rest}
+        path.write_text(salt.utils.yaml.safe_dump({**known, **more}))
+        return str(path)
+
+    return write
+
+
+def test_the_hooks_of_the_documented_set_up(opts, hooks_api):
+    opts["engines"] = [{"selfheal": settings(webhooks=HOOKS)}]
+    path = hooks_api()
+    (told,) = lines("hooks", opts)
+    assert told.startswith("warn ")
+    # following it clears it
+    assert told.endswith(f"→ Name it: salt-run selfheal.doctor api_config={path}")
+    assert lines("hooks", opts, path) == ["ok    hooks: served by a salt-api for hooks only"]
+    assert [one for one in lines("salt-api", opts, path) if not one.startswith("ok")] == []
+    (told,) = lines("hooks", opts, hooks_api(rest=REST))
+    says([told], "warn", f"salt-api of {path} takes no hooks without a login")
+
+
+@pytest.mark.parametrize("option", ["log_level", "log_level_logfile"])
+def test_a_salt_api_for_hooks_that_logs_what_it_gets(opts, hooks_api, option):
+    path = hooks_api(**{option: "debug"})
+    opts["engines"] = [{"selfheal": settings(webhooks=HOOKS)}]
+    assert len(lines("hooks", opts, path)) == 1
+    opts["engines"] = [{"selfheal": settings(formula_secretkey=SECRETS["key"])}]
+    told = lines("hooks", opts, path)
+    says(told, "warn", f"hooks: {path}: `{option}: debug` may log events, and formula_secretkey")
+    assert len(told) == 1
+
+
+def of_the_docs(text):
+    """The block of settings on the page about requests that holds this."""
+    page = (Path(__file__).parents[2] / "docs" / "requests.md").read_text()
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if text in one]
+    return block
+
+
+def test_the_set_up_of_the_docs(opts, hooks_api, tmp_path):
+    for name in ("salt-api.crt", "salt-api.key"):
+        (tmp_path / name).touch()
+    accounts, password = tmp_path / "accounts", "0123456789abcdef"
+    accounts.write_text(f"runbook-app:{hashlib.sha512(password.encode()).hexdigest()}\n")
+    main = of_the_docs("ssl_crt:").replace("/etc/salt/tls", str(tmp_path))
+    auth = of_the_docs("^filename:").replace("/etc/salt/api-accounts", str(accounts))
+    opts.update(salt.utils.yaml.safe_load(main), engines=[{"selfheal": settings(webhooks=HOOKS)}])
+    opts.update(salt.utils.yaml.safe_load(auth))
+    own = salt.utils.yaml.safe_load(of_the_docs("# /etc/salt/hooks/master"))
+    own["user"] = opts["user"]
+    path = hooks_api(rest=own.pop("rest_cherrypy"), **own)
+    told = [
+        one for check in ("permissions", "salt-api", "hooks") for one in lines(check, opts, path)
+    ]
+    assert told == [
+        "ok    permissions: runbook-app (file) may incident, status, trigger",
+        "ok    salt-api: clients: runner",
+        f"ok    salt-api: {path}: no client is enabled: nobody can ask by /run",
+        "ok    hooks: served by a salt-api for hooks only",
+    ]
+    opts["eauth_acl_module"] = ""
+    login = salt.auth.LoadAuth(opts).authenticate_eauth
+    load = {"eauth": "file", "username": "runbook-app"}
+    assert login({**load, "password": password})
+    assert not login({**load, "password": "wrong"})
+
+
+def test_a_sock_dir_that_salt_replaces(opts, hooks_api):
+    """Following the remedy must lead to the same folder, also where Salt takes another than the one that is set."""
+    short, socks = "/c", "/var/run/salt/master"
+
+    def remedy(**more):
+        found = [one for one in lines("salt-api", opts, hooks_api(**more)) if "its sock_dir" in one]
+        if not found:
+            return None
+        says(found, "fail", "what it hears never reaches the master")
+        return dict(re.findall(r"(sock_dir|cachedir): (/[^\s,;:]+)", found[0].partition("→")[2]))
+
+    # the hooks' own cachedir is too short
+    assert opts["sock_dir"].endswith(socks)
+    first = remedy(sock_dir=socks, cachedir=short)
+    assert first == {"sock_dir": opts["sock_dir"], "cachedir": opts["cachedir"]}
+    assert remedy(**first) is None
+    # the master's is
+    conf = Path(opts["conf_file"])
+    conf.write_text(f"root_dir: {opts['root_dir']}\ncachedir: {short}\nsock_dir: {socks}\n")
+    opts.update({k: v for k, v in salt.config.master_config(str(conf)).items() if k in first})
+    assert opts["sock_dir"].endswith("/c/.salt-unix")
+    second = remedy(sock_dir=socks)
+    assert second == {"sock_dir": opts["sock_dir"], "cachedir": opts["cachedir"]}
+    assert remedy(**second) is None
 
 
 def test_a_salt_api_with_a_configuration_of_its_own(opts, tmp_path):

@@ -5,6 +5,7 @@ from copy import deepcopy
 import pytest
 
 from saltext_selfheal import config
+from saltext_selfheal import intake
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Fault
@@ -182,6 +183,7 @@ def test_addresses(text, host, port):
         ("limits", {"storm": "200%"}, "limits.storm: found '200%'; allowed: a share such as 34%"),
         ("webhooks", {"x": {"clusters": ["runbook"]}}, "webhooks.x.secret: found a value that is not shown"),
         ("webhooks", {"x": {"secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "clusters": ["other"]}}, "webhooks.x.clusters: found 'other'; allowed: runbook"),
+        ("webhooks", {"bus": {"secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "clusters": ["runbook"]}}, "webhooks.bus: found 'bus'; allowed: any other name: the ids of requests from the bus begin with bus:"),
         ("ledger", {"path": "relative"}, "ledger.path: found 'relative'; allowed: an absolute path"),
     ],
 )  # fmt: skip
@@ -189,6 +191,10 @@ def test_a_mistake_is_told_with_its_path_what_was_found_and_what_is_allowed(path
     found = problems(changed(MINIMAL, path, value))
     assert len(found) == 1, found
     assert told in found[0]
+
+
+def test_no_webhooks_caller_can_have_the_prefix_of_the_bus():
+    assert f"{config.RESERVED_CALLER}:" == intake.BUS_ID
 
 
 def test_each_mistake_is_told_and_not_only_the_first():
