@@ -82,6 +82,21 @@ def written_by(site, jobs=True):
     return {**texts, "history": json.dumps(history).encode()}
 
 
+def secrets_told(site, events, jobs=True):
+    """Where one of the site's secrets stands: in what was written, or in these events, or in what `status` says."""
+    secrets = (site.password, site.webhook_secret, site.formula_key)
+    # Also without what only says that it is one.
+    secrets += (site.webhook_secret.removeprefix("whsec_"),)
+    ours = [(event.tag, event.data) for event in events]
+    assert ours
+    told = {
+        **written_by(site, jobs),
+        "events": json.dumps(ours, default=str).encode(),
+        "status": json.dumps(site.run_runner("selfheal.status"), default=str).encode(),
+    }
+    return [name for name, text in told.items() if any(s.encode() in text for s in secrets)]
+
+
 def wait_healed(events):
     """Wait for the first order among these events, and for the end of its incident: its id.
 

@@ -34,12 +34,15 @@ from saltext_selfheal.healing.step import begin
 from saltext_selfheal.healing.step import step
 from tests.lab.simulated import free_port
 from tests.lab.site import Site
+from tests.lab.site import new_webhook_secret
 from tests.lab.site import package_reactor
 
 REQUESTS = 3000
 BY_RUNNER = 100
 BY_BUS = 100
 ASKERS = 50
+#: Whoever signs; with the runner's login and the bus they are fifty.
+CALLERS = {f"app{number}": new_webhook_secret() for number in range(ASKERS - 2)}
 ARTICLE = 200
 STRAIGHT = 100_000
 
@@ -54,8 +57,10 @@ def _settings(site):
     made = site.cluster_settings(
         confirm={"default": "1s"},
         attempt={"timeout": "30s", "verify": "10s"},
-        requests={"rate": "off"},
     )
+    made["webhooks"] = {
+        name: {"secret": secret, "clusters": ["runbook"]} for name, secret in CALLERS.items()
+    }
     cluster = made["clusters"]["runbook"]
     cluster["nodes"] = {node: f"127.0.0.1:{free_port()}" for node in cluster["nodes"]}
     return made
@@ -111,23 +116,24 @@ def storm(options, tell):
 
             def hooks():
                 for number in range(REQUESTS - BY_RUNNER - BY_BUS):
+                    caller = f"app{number % len(CALLERS)}"
                     name = f"h{number}"
-                    body = {"reason": f"app{number % ASKERS} has no connection"}
+                    body = {"reason": "no connection"}
                     reply = site.hook(
-                        "selfheal/runbook/highstate", body, secret=site.webhook_secret, id=name
+                        "selfheal/runbook/highstate", body, secret=CALLERS[caller], id=name
                     )
                     if reply.status_code == 200 and reply.json().get("success"):
                         with lock:
-                            taken.append(f"runbook-web:{name}")
+                            taken.append(f"{caller}:{name}")
 
             def runner(number):
                 began = time.monotonic()
                 reply = site.api(
                     client="runner", fun="selfheal.trigger", cluster="runbook", request=f"r{number}",
-                    reason=f"app{number % ASKERS}",
+                    reason="no connection",
                 ).json()["return"][0]  # fmt: skip
                 answered = time.monotonic()
-                site.api(client="runner", fun="selfheal.status")
+                site.api(client="runner", fun="test.arg").raise_for_status()
                 with lock:
                     answers.append(answered - began)
                     empty.append(time.monotonic() - answered)
@@ -137,7 +143,7 @@ def storm(options, tell):
                 for number in range(BY_BUS):
                     site.fire(
                         "selfheal/request/runbook",
-                        {"id": f"app{number % ASKERS}", "data": {"request": f"b{number}"}},
+                        {"id": "app1", "data": {"request": f"b{number}"}},
                     )
                     taken.append(f"bus:b{number}")
                     time.sleep(random.uniform(0, 0.1))
@@ -156,6 +162,11 @@ def storm(options, tell):
                     json.loads(r["answer"])["incident"]
                     for r in db.execute("SELECT answer FROM inbox WHERE answer IS NOT NULL")
                 } - {None}
+                waited = sorted(
+                    r["answered_at"] - r["put_at"]
+                    for r in db.execute("SELECT put_at, answered_at FROM inbox")
+                    if r["answered_at"]
+                )
             tell(f"{len(taken)} requests in {took:.0f} s, {len(missing)} without an answer")
             grown = engine.memory_info().rss - rss
             figures = {
@@ -165,8 +176,10 @@ def storm(options, tell):
                 "incidents": len(incidents),
                 "max_in_flight": _overlap(path),
                 "lost": len(missing),
+                # Hooks and events have no row before their answer: this is the runners'.
+                "decision_p99_s": round(waited[-1 - BY_RUNNER // 100], 4),
                 "runner_median_s": round(statistics.median(answers), 3),
-                "status_median_s": round(statistics.median(empty), 3),
+                "empty_median_s": round(statistics.median(empty), 3),
                 "runner_above_s": round(statistics.median(answers) - statistics.median(empty), 3),
                 "ledger_bytes_per_request": round((_bytes(path) - size) / max(1, kept)),
                 "engine_rss_grown_mb": round(grown / 1e6, 1),
@@ -235,7 +248,7 @@ def straight(tell):
     return {
         "straight_per_s": round(STRAIGHT / took),
         "straight_grown_mb": round((marks[1] - marks[0]) / 1e6, 3),
-        "decision_p99_s": round(decided, 4),
+        "decision_alone_p99_s": round(decided, 4),
     }
 
 
