@@ -58,6 +58,7 @@ from .rules import Watch
 NAME = "c"
 NODES = ("n1", "n2", "n3")
 WARM_UP_S = 15.0
+LOOK_AFTER_START_S = 30.0
 ORDER_AGE_S = 60.0
 POLL_S = 5.0  #: all times of the models are multiples of this: fewer ages
 PAUSE_S = 10.0
@@ -349,6 +350,7 @@ class World:
             yield since + 15.0 if attempt.of else since
             yield self.state.started_at + 10.0
             if attempt.published_at is not None:
+                yield self.state.started_at + LOOK_AFTER_START_S
                 yield attempt.published_at + policy.attempt_timeout_s
                 yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
         for one in cluster.recoveries:
@@ -474,6 +476,8 @@ class World:
             )
 
         viewed = self.state.maps.get(NAME)
+        published_at = cluster.attempt.published_at if cluster.attempt else None
+        under_way = published_at is not None and published_at < self.state.started_at
         return hash(
             (
                 tuple(looks[at] for at in order),
@@ -481,7 +485,7 @@ class World:
                 of_attempt(cluster.attempt),
                 of_attempt(cluster.look),
                 tuple(tuple(sorted(placed(c.attempt.nodes))) for c in cluster.late if c.running),
-                age(self.state.started_at, WARM_UP_S),
+                age(self.state.started_at, LOOK_AFTER_START_S if under_way else WARM_UP_S),
                 left(cluster.pause.until) if cluster.pause else -1.0,
                 left(book.paused.get(NAME, 0.0)),
                 tuple(sorted(now - t for t, _ in book.all_paid if now - t < window_s)),

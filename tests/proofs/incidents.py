@@ -366,6 +366,8 @@ def main() -> int:
     began, total, told = time.monotonic(), Sum(), 0
     for one in simulate(options.count, options.seed, options.workers):
         total.merge(one)
+        for number, why in one.broken:
+            _say(f"seed {number}: {why}")
         if total.incidents >= told + 5000:
             told = total.incidents
             _say(f"{total.incidents} incidents, {len(total.broken)} violations")

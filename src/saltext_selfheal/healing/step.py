@@ -80,6 +80,7 @@ REFUSED_TOLD = 10  #: refusals of one source that are told …
 REFUSED_WITHIN_S = 60.0  #: … in this time
 NAMED = 5  #: unknown names that an answer repeats
 LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
+LOOK_AFTER_START_S = 30.0  #: a job that the healer's start found under way is looked for after this
 LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
 ASKERS = 100  #: sources of requests that are remembered per incident
 LATE_S = 3600.0  #: so long a result may come late and is still recorded
@@ -374,6 +375,19 @@ def _fire_again(s: Sight) -> bool:
     return not shut
 
 
+def _look_due(s: Sight, published_at: Seconds) -> Seconds:
+    """When the job has had its time.
+
+    If the healer has started since, its master may have died with the job on its way to the minions: that is asked
+    soon. A job that still runs is left alone, however often one looks.
+    """
+    in_time = published_at + s.policy.attempt_timeout_s
+    since_start = s.state.started_at + LOOK_AFTER_START_S
+    if s.state.started_at > published_at:
+        in_time = min(in_time, since_start)
+    return max(in_time, s.state.started_at + READ_WITHIN_S)
+
+
 def _overdue(s: Sight) -> bool:
     attempt = s.attempt
     return (
@@ -381,8 +395,7 @@ def _overdue(s: Sight) -> bool:
         and attempt.published_at is not None
         and _verdict(s) is None
         and s.cluster.look is None
-        and s.now - attempt.published_at >= s.policy.attempt_timeout_s
-        and s.now - s.state.started_at >= READ_WITHIN_S
+        and s.now >= _look_due(s, attempt.published_at)
         and s.now >= s.incident.not_before
     )
 
@@ -416,6 +429,15 @@ def _look_ended(s: Sight) -> bool:
         return False
     waited_s = s.now - s.since_start(look.fired_at)
     return len(look.results) == len(look.nodes) or waited_s >= LOOK_WITHIN_S
+
+
+def _silent_too_early(s: Sight) -> bool:
+    """After a start of the master its minions may not be back yet: silence proves nothing before the job's time."""
+    look, attempt = s.cluster.look, s.attempt
+    if look is None or attempt is None or attempt.published_at is None or not _look_ended(s):
+        return False
+    in_time = s.now - attempt.published_at < s.policy.attempt_timeout_s
+    return in_time and len(look.results) < len(look.nodes)
 
 
 def _still_running(s: Sight) -> bool:
@@ -895,6 +917,14 @@ TRANSITIONS: tuple[Row, ...] = (
         _still_running,
         Phase.REMEDIATING,
         "the job still runs",
+        _wait_on,
+        said=QUIET,
+    ),
+    Row(
+        Phase.REMEDIATING,
+        _silent_too_early,
+        Phase.REMEDIATING,
+        "the minions are not back yet: {looked}",
         _wait_on,
         said=QUIET,
     ),
