@@ -747,6 +747,51 @@ def test_a_forked_child_never_uses_its_parents_connection(well):
         before.close(False)
 
 
+def test_a_call_that_never_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr(calling, "CALL_S", 0.1)
+    release, helped = threading.Event(), []
+    door = mock.Mock()
+    door.ask.side_effect = lambda *_: release.wait(10) and {"reply": "accepted"}
+    help = app.Help(door, "c", highstate_after=0, on_help=helped.append, calls=calling.Calls())
+    help.failed("dead")
+    assert help.wait(5)
+    release.set()
+    ((reply, why),) = [(h.reply, h.why) for h in helped]
+    assert (reply, why) == ("unknown", "no answer in 0.1 s")
+
+
+def test_no_repeat_begins_when_a_calls_time_is_over(monkeypatch):
+    monkeypatch.setattr(calling, "CALL_S", 0.5)
+    door = mock.Mock()
+    door.ask.side_effect = calling.HelpUnknown("500")
+    helped = []
+    article.Virtual().help(door, highstate_after=0, on_help=helped.append).failed("dead")
+    assert [(h.reply, h.tries) for h in helped] == [("unknown", 1)]
+
+
+def test_a_late_call_does_not_end_the_next_one():
+    clock, begun = article.Virtual(), []
+    help = clock.help(article.Noting(clock), highstate_after=0, restart_after=0, start=begun.append)
+    help.failed("dead")
+    clock.now += calling.CALL_S
+    help.failed("dead")
+    late, current = begun
+    late()
+    assert not help.wait(0)
+    current()
+    assert help.wait(0)
+
+
+@pytest.mark.parametrize("answer", [None, "accepted", ["accepted"]])
+def test_a_door_that_answers_nonsense_is_told(answer):
+    door, helped = mock.Mock(), []
+    door.ask.return_value = answer
+    help = article.Virtual().help(door, highstate_after=0, on_help=helped.append)
+    help.failed("dead")
+    assert [h.reply for h in helped] == ["failed"]
+    assert help.wait(0)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -768,6 +813,8 @@ def test_help_checks_its_settings(options, words):
 class Api:
     """A salt-api that answers as told: (status, body) by path; remembers what it got."""
 
+    elsewhere = "http://elsewhere.invalid/"
+
     def __init__(self, tls=None):
         self.answers = {
             "/login": (200, {"return": [{"token": "t0k", "expire": time.time() + 3600}]}),
@@ -785,7 +832,7 @@ class Api:
                 data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
                 self.send_response(status)
                 if status == 302:
-                    self.send_header("Location", "http://elsewhere.invalid/")
+                    self.send_header("Location", api.elsewhere)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -876,6 +923,60 @@ def test_every_bad_answer_is_one_clear_line(api, answer, kind, words):
     assert "pass-word" not in str(caught.value) and "t0k" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "answer", ['{"return": [{"token": "t0k", "exp', "t0k", '{"return": [{"t0k": 1}]}', "[" * 9999]
+)
+def test_a_broken_login_is_told_without_its_text(api, answer):
+    api.answers["/login"] = (200, answer)
+    with pytest.raises(calling.HelpUnknown, match="does not answer a login") as caught:
+        api.door().ask("runbook", "highstate", "", "id-1")
+    assert "t0k" not in str(caught.value)
+
+
+def test_where_a_redirect_leads_is_told_without_what_it_carries(api, monkeypatch):
+    monkeypatch.setattr(Api, "elsewhere", "http://elsewhere.invalid/?session=s3cret")
+    api.answers["/login"] = (302, "")
+    with pytest.raises(calling.HelpFailed, match=r"elsewhere\.invalid/;") as caught:
+        api.door().ask("runbook", "highstate", "", "id-1")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_answer_that_drips_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(calling, "CALL_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip():
+            with contextlib.suppress(OSError):
+                conn, _ = listener.accept()
+                with conn:
+                    conn.recv(65536)
+                    conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        conn.sendall(b"x")
+                        time.sleep(0.02)
+
+        threading.Thread(target=drip, daemon=True).start()
+        door = app.SaltAPI(f"http://127.0.0.1:{listener.getsockname()[1]}", "u", "p", "pam")
+        began = time.monotonic()
+        with pytest.raises(calling.HelpUnknown, match="does not end its answer"):
+            door.ask("runbook", "highstate", "", "id-1")
+        assert time.monotonic() - began < 0.2 + SLACK_S
+
+
+def test_a_certificate_authority_is_looked_at_before_it_is_needed(tmp_path):
+    no_certificates = tmp_path / "ca.pem"
+    no_certificates.write_text("none")
+    for verify in ("/nosuch.pem", str(no_certificates), "", None, 1):
+        for make in (
+            lambda verify=verify: app.SaltAPI("https://m", "u", "p", "pam", verify=verify),
+            lambda verify=verify: app.Webhook("https://m", SECRET, verify=verify),
+        ):
+            with pytest.raises(app.BadSettings, match=r"^verify: found"):
+                make()
+    for verify in (True, False, str(tmp_path)):
+        app.SaltAPI("https://m", "u", "p", "pam", verify=verify)
+
+
 def test_a_wrong_password_and_nobody_there(api):
     api.answers["/login"] = (401, "<html>")
     with pytest.raises(calling.HelpFailed, match="401: wrong user, password or eauth"):
@@ -918,11 +1019,26 @@ def test_the_webhook_is_signed_as_the_standard_says(api):
         door.ask("runbook", "restart", "", "id-1")
     with pytest.raises(calling.HelpFailed, match="404: are its hooks open"):
         door.ask("runbook", "start", "", "id-1")
+    for status, kind in ((401, calling.HelpFailed), (500, calling.HelpUnknown)):
+        api.answers["/hook/selfheal/runbook/restart"] = (status, "<html>")
+        with pytest.raises(calling.HelpFailed, match=f"answers {status}") as caught:
+            door.ask("runbook", "restart", "", "id-1")
+        assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
     "url",
-    ["master:8000", "//master", "ftp://m", "http://", "https://u:p4ss@m", "http://m?x=1", None, 7],
+    [
+        "master:8000",
+        "//master",
+        "ftp://m",
+        "http://",
+        "https://u:p4ss@m",
+        "http://m?x=p4ss",
+        "u:p4ss@master:8000",
+        None,
+        7,
+    ],
 )
 def test_a_url_needs_a_scheme_and_a_host_and_no_secret(url):
     for make in (lambda: app.SaltAPI(url, "u", "p", "pam"), lambda: app.Webhook(url, SECRET)):
