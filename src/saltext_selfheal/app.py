@@ -90,8 +90,9 @@ PRIMARY_CHANGE_S = 10.0
 
 #: Waiting cannot cure these.
 _FINAL = (Failure.AUTH, Failure.APPLICATION, Failure.INDETERMINATE)
-#: The connection is of no use any more.
+#: Nothing was heard until the time was over.
 _SILENT = (Failure.HUNG, Failure.UNREACHABLE)
+#: The connection is of no use any more.
 _LOST = (Failure.DEAD, Failure.HUNG, Failure.UNREACHABLE, Failure.ALIEN, Failure.TLS)
 
 

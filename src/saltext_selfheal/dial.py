@@ -438,6 +438,14 @@ class _Socket(net.SocketWrapper):
             self._end(exc)
             raise
 
+    def close(self) -> None:
+        """The driver's own leaves a socket open whose other end is gone, and logs it (2.4.10)."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
     def _left_s(self) -> float | None:
         """How long the other side may be silent: a dial has one limit, a query has it anew with each byte."""
         if self.ends is None:

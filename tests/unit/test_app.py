@@ -524,6 +524,18 @@ def test_a_query_that_cannot_be_sent_ends_when_it_was_told_to():
         assert not sock.is_open()
 
 
+def test_a_socket_whose_other_end_is_gone_is_closed_without_a_word(caplog):
+    with wrapped() as (sock, _):
+        sock._socket = mock.Mock(**{"recv.side_effect": ConnectionResetError(104, "reset")})
+        sock._socket.shutdown.side_effect = OSError(107, "not connected")
+        inner = sock._socket
+        with pytest.raises(ReqlDriverError, match="Connection interrupted: reset"):
+            sock.recvall(4, None)
+    inner.close.assert_called_once()
+    assert not sock.is_open()
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("exc", [KeyboardInterrupt(), SoftLimit()])
 def test_what_a_signal_raises_ends_a_query(well, exc):
     conn = connect(well, timeout=2, deadline=2)
@@ -1290,7 +1302,7 @@ def test_no_repeat_begins_when_a_calls_time_is_over(monkeypatch):
     door.ask.side_effect = calling.HelpUnknown("500")
     helped = []
     article.Virtual().help(door, highstate_after=0, on_help=helped.append).failed("dead")
-    assert [(h.reply, h.tries) for h in helped] == [("unknown", 1)]
+    assert [(h.reply, h.why, h.tries) for h in helped] == [("unknown", "500", 1)]
 
 
 def test_a_late_call_does_not_end_the_next_one():
