@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import inspect
 import logging
 import os
 import random
@@ -49,6 +50,7 @@ from .help import Help
 from .help import Helped
 from .help import SaltAPI
 from .help import Webhook
+from .help import shown
 
 __all__ = [
     "Attempt",
@@ -79,12 +81,17 @@ MAX_WAIT_S = 60.0
 #: for an hour can wait nine seconds more.
 QUICK_WAIT_S = 0.9
 PATIENCE = 400.0
+#: In the first minute one silent host and a wait together stay below a second.
+EARLY_S = 60.0
+SILENT_S = 0.5
 LAST_TRY_S = 0.2  #: before the deadline
 #: A table has a new primary within seconds after a node has died: nobody needs to be called for that.
 PRIMARY_CHANGE_S = 10.0
 
 #: Waiting cannot cure these.
 _FINAL = (Failure.AUTH, Failure.APPLICATION, Failure.INDETERMINATE)
+#: Nothing was heard until the time was over.
+_SILENT = (Failure.HUNG, Failure.UNREACHABLE)
 #: The connection is of no use any more.
 _LOST = (Failure.DEAD, Failure.HUNG, Failure.UNREACHABLE, Failure.ALIEN, Failure.TLS)
 
@@ -167,7 +174,7 @@ def _addresses(hosts: Any) -> list[Address]:
     allowed = "host, host:port or [IPv6]:port, or pairs of host and port"
     listed = hosts.split(",") if isinstance(hosts, str) else hosts
     if not isinstance(listed, Iterable):
-        raise BadSettings(f"hosts: found {hosts!r:.80}; allowed: {allowed}")
+        raise BadSettings(f"hosts: found {shown(hosts)}; allowed: {allowed}")
     found = [_address(one, allowed) for one in listed]
     if not found:
         raise BadSettings(f"hosts: found none; allowed: {allowed}")
@@ -182,16 +189,17 @@ def _address(one: Any, allowed: str) -> Address:
         return one
     if isinstance(one, (tuple, list)) and len(one) == 2:
         host, port = one
-        if isinstance(host, str) and host and isinstance(port, int) and 0 < port < 65536:
+        named = isinstance(host, str) and re.fullmatch(r"[^\[\]\s/@?#]+", host)
+        if named and isinstance(port, int) and 0 < port < 65536:
             return Address(host.lower(), port)
     elif isinstance(one, str):
         text = one.strip()
         if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", text):
             return Address(text.lower())
-        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/@]+))(?::(\d{1,5}))?", text)
+        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/@?#]+))(?::(\d{1,5}))?", text)
         if match and 0 < int(match[3] or DRIVER_PORT) < 65536:
             return Address((match[1] or match[2]).lower(), int(match[3] or DRIVER_PORT))
-    raise BadSettings(f"hosts: found {one!r:.80}; allowed: {allowed}")
+    raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}")
 
 
 def _seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
@@ -253,6 +261,7 @@ class _Around:
     help: Help | None = None
     stop: Any = None
     ends: float | None = None  #: of the clock
+    queries: bool = False  #: follow: only they prove that the cluster serves
 
 
 _AROUND: contextvars.ContextVar[_Around] = contextvars.ContextVar(
@@ -285,6 +294,7 @@ class _Course:
         own = None if deadline_s is None else self._began + deadline_s
         self._ends = min((at for at in (own, around.ends) if at is not None), default=None)
         self._help = help if help is not None else around.help
+        self._queries = around.queries
         self._on_attempt = on_attempt
         self.stop = stop if stop is not None else around.stop
         self._number = 0
@@ -308,11 +318,16 @@ class _Course:
         if self.stop is not None and self.stop.is_set():
             raise Stopped(f"told to stop: {self._told()}")
 
-    def patience_s(self) -> float:
-        """For the attempt that begins now."""
+    def patience_s(self, host: _Host) -> float:
+        """For the attempt that begins now. Early in an outage a host that was silent does not hold up the others."""
+        short = host.last in _SILENT and self._early() and len(self._hosts) > 1
+        patience_s = min(self._timeout_s, SILENT_S) if short else self._timeout_s
         if self._ends is None:
-            return self._timeout_s
-        return min(self._timeout_s, max(0.01, self._ends - self._timing.clock()))
+            return patience_s
+        return min(patience_s, max(0.01, self._ends - self._timing.clock()))
+
+    def _early(self) -> bool:
+        return self._timing.clock() - self._began < EARLY_S
 
     def _told(self) -> str:
         heard = [f"{one.address}: {one.last}, {one.error}" for one in self._hosts if one.last]
@@ -332,9 +347,20 @@ class _Course:
         except Exception:
             log.exception("on_attempt failed")
 
+    @contextlib.contextmanager
+    def attempt(self, host: _Host) -> Iterator[Stage]:
+        """Around one dial: its failure is noted, and swallowed where another attempt follows."""
+        stage, began = Stage(), self._timing.clock()
+        try:
+            yield stage
+        except _dial.DIAL_ERRORS as exc:
+            self.failed(host, began, exc, stage)
+        else:
+            self.connected(host, began)
+
     def connected(self, host: _Host, began: float) -> None:
         """The end."""
-        if self._help is not None:
+        if self._help is not None and not self._queries:
             self._help.well()
         self._tell(host, began, None, None)
 
@@ -352,6 +378,8 @@ class _Course:
             raise TlsFailed(self._told(), failure)
         now = self._timing.clock()
         limit_s = longest_wait_s(host.failures, now - self._began)
+        if self._early() and any(one.last in _SILENT for one in self._hosts if one is not host):
+            limit_s = min(limit_s, QUICK_WAIT_S - SILENT_S)
         host.due = now + self._timing.uniform(0, limit_s)
         if self._help is not None:
             self._help.failed(f"{host.address}: {failure}: {error}")
@@ -381,7 +409,7 @@ def connect(
         query_timeout: seconds that a query may be silent; None as long as it likes, for changefeeds.
         deadline: seconds for all attempts; None tries until it is connected or stopped.
         on_attempt: gets an `Attempt` for each.
-        stop: ends the waiting when set.
+        stop: ends the waiting when set; an attempt under way ends with its timeout.
 
     Raises `BadSettings`, `LoginRefused`, `TlsFailed`, `NotConnected` or `Stopped`.
     """
@@ -393,14 +421,8 @@ def connect(
         if wait_s:
             timing.pause(wait_s, course.stop)
             course.check_stop()
-        stage, began = Stage(), timing.clock()
-        try:
-            conn = _dial.dial(host.address, login, course.patience_s(), stage)
-        except Exception as exc:
-            course.failed(host, began, exc, stage)
-        else:
-            course.connected(host, began)
-            return conn
+        with course.attempt(host) as stage:
+            return _dial.dial(host.address, login, course.patience_s(host), stage)
 
 
 async def aconnect(
@@ -411,15 +433,19 @@ async def aconnect(
     password: str = "",
     ssl: Any = None,
     timeout: float = TIMEOUT_S,
+    query_timeout: float | None = None,
     deadline: float | None = None,
     help: Help | None = None,
     on_attempt: Callable[[Attempt], None] | None = None,
     stop: asyncio.Event | None = None,
     timing: Timing | None = None,
 ) -> Any:
-    """As `connect`, with the driver's asyncio connection. Queries have no limit: use `asyncio.wait_for`, and discard
-    a connection whose query ran out of time."""
-    login = _login(db, user, password, ssl, None)
+    """As `connect`, with the driver's asyncio connection.
+
+    Args:
+        query_timeout: seconds until the first answer to a query is there; then the connection is aborted.
+    """
+    login = _login(db, user, password, ssl, query_timeout)
     course = _course(hosts, timeout, deadline, help, on_attempt, stop, timing)
     timing = timing or Timing()
     while True:
@@ -427,14 +453,8 @@ async def aconnect(
         if wait_s:
             await timing.apause(wait_s, course.stop)
             course.check_stop()
-        stage, began = Stage(), timing.clock()
-        try:
-            conn = await _dial.adial(host.address, login, course.patience_s(), stage)
-        except Exception as exc:
-            course.failed(host, began, exc, stage)
-        else:
-            course.connected(host, began)
-            return conn
+        with course.attempt(host) as stage:
+            return await _dial.adial(host.address, login, course.patience_s(host), stage)
 
 
 def _course(
@@ -490,6 +510,21 @@ def writes_in(term: Any) -> int:
     return found
 
 
+def whole(term: Any) -> bool:
+    """Whether a write is done as a whole or not at all: one document, or one term of administration.
+
+    RethinkDB writes more than one in batches, and says only of the last that it was not performed (2.4.4).
+    """
+    kind = getattr(term, "term_type", None)
+    if kind not in _WRITES or writes_in(term) != 1:
+        return False
+    if kind == _T.INSERT:
+        return bool(getattr(term._args[1], "term_type", None) == _T.MAKE_OBJ)
+    if kind in (_T.UPDATE, _T.REPLACE, _T.DELETE):
+        return bool(getattr(term._args[0], "term_type", None) == _T.GET)
+    return kind not in (_T.FOR_EACH, _T.HTTP, _T.JAVASCRIPT)
+
+
 class _Patience:
     """How one query or function waits: a primary change quietly, longer outages as `connect` does."""
 
@@ -501,14 +536,18 @@ class _Patience:
         self.ends = None if deadline_s is None else self._began + deadline_s
         self._failures = 0
 
+    def note(self, failure: Failure, error: str) -> None:
+        """For whom to call, when it is due."""
+        if self._help is not None:
+            quiet_s = 0.0 if failure in _LOST else PRIMARY_CHANGE_S
+            self._help.failed(f"{failure}: {error}", quiet_s)
+
     def wait(self, exc: BaseException, failure: Failure, error: str) -> None:
         """Before the next try; raises ``exc`` when there is none."""
+        self.note(failure, error)
         self._failures += 1
         now = self._timing.clock()
         elapsed_s = now - self._began
-        quiet = failure is Failure.NOT_READY and elapsed_s < PRIMARY_CHANGE_S
-        if self._help is not None and not quiet:
-            self._help.failed(f"{failure}: {error}")
         wait_s = self._timing.uniform(0, longest_wait_s(self._failures, elapsed_s))
         if self.ends is not None:
             if now >= self.ends - LAST_TRY_S:
@@ -521,6 +560,8 @@ class _Patience:
 
 class Healing:
     """What `healing` gives: to be used as a connection is. For one thread, as the driver's own."""
+
+    _conn: Any = None
 
     def __init__(
         self,
@@ -537,12 +578,26 @@ class Healing:
         self._deadline_s = _seconds("deadline", deadline, optional=True)
         self._stop = stop
         self._timing = timing or Timing()
-        self._conn: Any = None
+        self._db: str | None = None
         self._pid = os.getpid()
+        self._ends: float | None = None  #: of the clock, inside of `together`
 
     def patience(self) -> _Patience:
         """For one query or function."""
-        return _Patience(self._help, self._deadline_s, self._stop, self._timing)
+        patience = _Patience(self._help, self._deadline_s, self._stop, self._timing)
+        if self._ends is not None:
+            patience.ends = self._ends
+        return patience
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[_Patience]:
+        """For one function: none of its queries waits longer than the function itself."""
+        before, patience = self._ends, self.patience()
+        self._ends = patience.ends
+        try:
+            yield patience
+        finally:
+            self._ends = before
 
     def open(self, patience: _Patience | None = None) -> Any:
         """The driver's connection behind this, a new one where there is none."""
@@ -554,9 +609,11 @@ class Healing:
         self.drop()
         patience = patience or self.patience()
         while True:
-            around = _AROUND.set(_Around(self._help, self._stop, patience.ends))
+            around = _AROUND.set(_Around(self._help, self._stop, patience.ends, True))
             try:
                 self._conn = self._factory()
+                if self._db is not None:
+                    self._conn.use(self._db)
                 return self._conn
             except BadSettings:
                 raise
@@ -565,7 +622,7 @@ class Healing:
                 if not isinstance(exc, NotConnected):
                     raise
                 patience.wait(exc, exc.failure or Failure.DEAD, exc.message)
-            except Exception as exc:
+            except _dial.DIAL_ERRORS as exc:
                 failure, error = classify(exc, "dial")
                 if failure in _FINAL:
                     raise
@@ -594,12 +651,16 @@ class Healing:
                 answer = conn._start(term, **options)
             except Exception as exc:
                 failure, error = classify(exc)
+                if failure in (Failure.AUTH, Failure.APPLICATION):
+                    raise
                 if failure in _LOST:
                     self.drop()
                     if writes:
+                        patience.note(failure, error)
                         raise OutcomeUnknown(f"connection lost in a write: {error}") from exc
-                # Only a single write that was not done at all may be done now.
-                elif failure is not Failure.NOT_READY or writes > 1:
+                # Only a write that was not done at all may be done now.
+                elif failure is Failure.INDETERMINATE or (writes and not whole(term)):
+                    patience.note(failure, error)
                     raise
                 patience.wait(exc, failure, error)
             except BaseException:
@@ -614,6 +675,12 @@ class Healing:
             raise AttributeError(name)
         return getattr(self.open(), name)
 
+    def use(self, db: str) -> None:
+        """The default database, also of the connections to come."""
+        self._db = db
+        if self._conn is not None:
+            self._conn.use(db)
+
     def is_open(self) -> bool:
         """Whether a connection is open now, as far as is known."""
         return self._conn is not None and not known_dead(self._conn)
@@ -626,6 +693,10 @@ class Healing:
                 conn.close(noreply_wait=True)
             else:
                 discard(conn)
+
+    def __del__(self) -> None:
+        # The driver's connections are circles of references: they would stay open until somebody collects them.
+        self.close()
 
     def __repr__(self) -> str:
         return f"<healing {self._conn!r}>"
@@ -674,8 +745,10 @@ def heals(
     kept = threading.local()
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        if asyncio.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise BadSettings("heals: allowed: ordinary functions; use aconnect in asyncio")
+        if inspect.isgeneratorfunction(function):
+            raise BadSettings("heals: allowed: ordinary functions; a generator runs after its call")
 
         @functools.wraps(function)
         def healed(*args: Any, **kwargs: Any) -> Any:
@@ -684,20 +757,19 @@ def heals(
                 conn = kept.conn = Healing(connection_factory, help, deadline, stop, timing)
             if not idempotent:
                 return function(conn, *args, **kwargs)
-            patience = conn.patience()
-            while True:
-                try:
-                    return function(conn, *args, **kwargs)
-                except ConnectError:
-                    raise
-                except Exception as exc:
-                    failure, error = classify(exc)
-                    unknown = isinstance(exc, OutcomeUnknown) or failure is Failure.INDETERMINATE
-                    if not unknown and failure in _FINAL:
+            with conn.together() as patience:
+                while True:
+                    try:
+                        return function(conn, *args, **kwargs)
+                    except ConnectError:
                         raise
-                    if failure in _LOST or isinstance(exc, OutcomeUnknown):
-                        conn.drop()
-                    patience.wait(exc, failure, error)
+                    except Exception as exc:
+                        failure, error = classify(exc)
+                        if failure in (Failure.AUTH, Failure.APPLICATION):
+                            raise
+                        if failure in _LOST or isinstance(exc, OutcomeUnknown):
+                            conn.drop()
+                        patience.wait(exc, failure, error)
 
         return healed
 

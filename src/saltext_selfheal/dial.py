@@ -13,8 +13,11 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import ssl
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +38,7 @@ from rethinkdb.errors import ReqlError
 from rethinkdb.errors import ReqlOpFailedError
 from rethinkdb.errors import ReqlOpIndeterminateError
 from rethinkdb.errors import ReqlPermissionError
+from rethinkdb.errors import ReqlTimeoutError
 from rethinkdb.handshake import HandshakeV1_0
 
 from .wire import MAX_GREETING_BYTES
@@ -46,6 +50,7 @@ from .wire import check_iterations
 from .wire import salted_password
 
 DRIVER_PORT = 28015
+CHUNK_BYTES = 256 * 1024  #: read at once; memory is taken for as much before it is there
 #: The application's own machine or process is out of something: no fault of the node.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 #: RethinkDB says with one error that a table cannot serve now and that it does not exist (2.4.4).
@@ -54,6 +59,16 @@ _NOT_NOW = (
     "changing from one replica", "quorum of replicas", "too many primary", "no replica is available",
     "any data available", "retrieve the table configuration",
 )  # fmt: skip
+
+
+#: What a dial and the driver raise, hostile answers included. All else comes from outside, as Celery's soft time limit
+#: does, which a signal raises wherever the program stands.
+DIAL_ERRORS = (
+    ReqlError, Alien, Lost, LoginRefused, OSError, EOFError, asyncio.TimeoutError, Unresolved, ValueError, TypeError,
+    AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError, struct.error,
+)  # fmt: skip
+
+_LATE = (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Failure(str, Enum):
@@ -118,7 +133,8 @@ def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
     that tells no stages.
     """
     ours = isinstance(exc, (ReqlError, Alien, Lost))
-    if at == "query" and not ours and not _from_the_driver(exc):
+    driver = isinstance(exc, DIAL_ERRORS) and _from_the_driver(exc)
+    if at == "query" and not ours and not driver:
         # A function that queries may also read files and parse what it likes.
         return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
     if isinstance(exc, (asyncio.TimeoutError, TimeoutError, Unresolved)):
@@ -171,10 +187,13 @@ def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
     words = plain(getattr(exc, "message", "") or type(exc).__name__)
     if isinstance(exc, (ReqlAuthError, ReqlPermissionError)):
         return Failure.AUTH, words
+    if at not in ("query", "dial") and not isinstance(exc, ReqlDriverError):
+        return Failure.ALIEN, f"answers SERVER_INFO with an error: {words}"
     if isinstance(exc, ReqlOpIndeterminateError):
         return Failure.INDETERMINATE, words
     if isinstance(exc, ReqlOpFailedError):
-        now = any(sign in words.lower() for sign in _NOT_NOW)
+        said = re.sub(r"`[^`]*`", "", words).lower()  # without the names of tables
+        now = any(sign in said for sign in _NOT_NOW)
         return (Failure.NOT_READY if now else Failure.APPLICATION), words
     if not isinstance(exc, ReqlDriverError) or isinstance(exc, ReqlCompileError):
         return Failure.APPLICATION, words
@@ -244,10 +263,15 @@ class Names:
         with self._lock:
             asking = self._asking.get(address)
             if asking is None:
-                asking = self._asking[address] = Future()
-                threading.Thread(
+                asking = Future()
+                finding = threading.Thread(
                     target=self._find, args=(address, asking), name="selfheal-name", daemon=True
-                ).start()
+                )
+                try:
+                    finding.start()
+                except RuntimeError as exc:
+                    raise OSError(errno.ENOMEM, str(exc)) from exc
+                self._asking[address] = asking
             return asking
 
     def last_good(self, address: Address) -> list[tuple[int, Any]] | None:
@@ -279,15 +303,30 @@ NAMES = Names()
 
 
 def _resolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
-    asking = NAMES.ask(address)
-    good = NAMES.last_good(address)
+    asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
-        # With something to fall back on, most of the time is kept for the dial.
-        return asking.result(max(0.0, patience_s / 4 if good else patience_s))
+        return asking.result(_for_the_name_s(patience_s, good))
     except Unresolved:
         if good:
             return good
         raise
+
+
+async def _aresolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
+    asking, good = NAMES.ask(address), NAMES.last_good(address)
+    try:
+        # Shielded: others wait for the same answer.
+        found = asyncio.shield(asyncio.wrap_future(asking))
+        return await asyncio.wait_for(found, _for_the_name_s(patience_s, good))
+    except asyncio.TimeoutError:
+        if good:
+            return good
+        raise
+
+
+def _for_the_name_s(patience_s: float, good: Any) -> float:
+    """With something to fall back on, most of the time is kept for the dial."""
+    return max(0.0, patience_s / 4 if good else patience_s)
 
 
 # ---------------------------------------------------------------- what is said at the beginning
@@ -305,20 +344,23 @@ def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
     advance(shake, last)
 
 
-def _split(buffer: bytearray) -> bytes | None:
-    """The first whole message, taken out; None before it is whole."""
-    end = buffer.find(b"\0", 0, MAX_GREETING_BYTES)
-    if end < 0:
-        if len(buffer) > MAX_GREETING_BYTES:
-            raise Alien(f"sent {len(buffer)} bytes without ending its greeting")
-        return None
-    message = bytes(buffer[:end])
-    del buffer[: end + 1]
-    return message
-
-
-def _ended(buffer: bytearray) -> Exception:
-    return Alien(f"sent {bytes(buffer[:40])!r} and hung up") if buffer else Lost()
+def _talk(address: Address, login: Login) -> Generator[bytes, bytes, None]:
+    """The same over a stream: yields what to send, which may be nothing, and takes the next bytes read."""
+    greeting, buffer = _greeting(address, login), bytearray()
+    say = next(greeting)
+    with contextlib.suppress(StopIteration):
+        while True:
+            while (end := buffer.find(b"\0", 0, MAX_GREETING_BYTES)) < 0:
+                if len(buffer) > MAX_GREETING_BYTES:
+                    raise Alien(f"sent {len(buffer)} bytes without ending its greeting")
+                chunk = yield say
+                say = b""
+                if not chunk:
+                    raise Alien(f"sent {bytes(buffer[:40])!r} and hung up") if buffer else Lost()
+                buffer += chunk
+            message = bytes(buffer[:end])
+            del buffer[: end + 1]
+            say += greeting.send(message)
 
 
 def _check_info(info: Any) -> None:
@@ -348,27 +390,80 @@ def _worst(failures: list[Exception]) -> Exception:
 
 
 class _Socket(net.SocketWrapper):
-    """The driver's reading and writing, on a socket that we dialled."""
+    """The driver's reading and writing, on a socket that we dialled. What breaks in a message ends the connection."""
 
-    def __init__(self, parent: Any, sock: socket.socket, query_timeout_s: float | None) -> None:
+    def __init__(self, parent: Any, sock: socket.socket, ends: float) -> None:
         self.host = parent._parent.host
         self.port = parent._parent.port
         self.ssl = parent._parent.ssl
         self._read_buffer = None
-        self._socket = sock
-        self.query_timeout_s = query_timeout_s
+        self._socket: Any = sock
+        self.clock = parent._parent.clock
+        self.ends: float | None = ends  #: of the dial
+        self.query_timeout_s: float | None = None
 
     def recvall(self, length: int, deadline: float | None) -> bytes:
-        if deadline is None and self.query_timeout_s is not None:
-            deadline = (
-                time.time() + self.query_timeout_s
-            )  # the driver's deadlines are of this clock
-        return super().recvall(length, deadline)
+        """``deadline`` is of a cursor's ``next(wait=…)``, by the wall clock: when it passes, the next call goes on."""
+        until = None if deadline is None else self.clock() + max(0.0, deadline - time.time())
+        held = bytearray(self._read_buffer or b"")
+        self._read_buffer = None
+        try:
+            if self.ends is not None and length > MAX_GREETING_BYTES:
+                raise Alien(f"answers SERVER_INFO with {length} bytes")
+            while len(held) < length:
+                left_s = self._left_s() if until is None else max(0.0, until - self.clock())
+                self._socket.settimeout(left_s)
+                chunk = self._socket.recv(min(length - len(held), CHUNK_BYTES))
+                if not chunk:
+                    raise Lost
+                held += chunk
+            self._socket.settimeout(None)
+        except BaseException as exc:
+            if until is None or not isinstance(exc, _LATE):
+                self._end(exc)
+                raise
+            self._socket.settimeout(None)
+            self._read_buffer = bytes(held)
+            raise ReqlTimeoutError(self.host, self.port) from None
+        return bytes(held)
 
     def sendall(self, data: bytes) -> None:
-        if self._socket is not None and self.query_timeout_s is not None:
-            self._socket.settimeout(self.query_timeout_s)
-        super().sendall(data)
+        left = memoryview(data)
+        try:
+            while left:
+                self._socket.settimeout(self._left_s())
+                left = left[self._socket.send(left) :]
+            self._socket.settimeout(None)
+        except BaseException as exc:
+            self._end(exc)
+            raise
+
+    def close(self) -> None:
+        """The driver's own leaves a socket open whose other end is gone, and logs it (2.4.10)."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def _left_s(self) -> float | None:
+        """How long the other side may be silent: a dial has one limit, a query has it anew with each byte."""
+        if self.ends is None:
+            return self.query_timeout_s
+        left_s = self.ends - self.clock()
+        if left_s <= 0:
+            raise TimeoutError
+        return left_s
+
+    def _end(self, exc: BaseException) -> None:
+        """Raises in the driver's words what it has words for."""
+        self.close()
+        if isinstance(exc, _LATE):
+            raise ReqlTimeoutError(self.host, self.port) from None
+        if isinstance(exc, Lost):
+            raise ReqlDriverError("Connection is closed.") from None
+        if isinstance(exc, OSError):
+            raise ReqlDriverError(f"Connection interrupted: {plain(exc.strerror or exc)}") from exc
 
 
 class _Instance(net.ConnectionInstance):
@@ -379,11 +474,11 @@ class _Instance(net.ConnectionInstance):
         try:
             _greet(sock, parent.address, parent.login, deadline, parent.clock)
             parent.stage.name = "answer"
-            self._socket = _Socket(self, sock, max(0.0, deadline - parent.clock()))
+            self._socket = _Socket(self, sock, deadline)
             # A server may take a login and do nothing more. This needs no permission and reads no table.
             query = net.Query(net.pQuery.SERVER_INFO, parent._new_token(), None, None)
             _check_info(self.run_query(query, False))
-            sock.settimeout(None)
+            self._socket.ends = None
             self._socket.query_timeout_s = parent.login.query_timeout_s
         except BaseException:
             sock.close()
@@ -403,6 +498,13 @@ class Connection(net.Connection):
         self.login = login
         self.clock = clock
         self.stage = Stage()
+
+    def reconnect(self, noreply_wait: bool = True, timeout: float | None = None) -> Any:
+        """Only for its user: the driver itself would dial anew before it lets Ctrl-C through (2.4.10)."""
+        if self._instance is not None and isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            self.close(noreply_wait=False)
+            return self
+        return super().reconnect(noreply_wait, timeout)
 
     def __repr__(self) -> str:
         return f"<connection to {self.address}, {'open' if self.is_open() else 'closed'}>"
@@ -432,7 +534,11 @@ def _open(
     failures: list[Exception] = []
     for index, (family, sockaddr) in enumerate(found):
         stage.name = "TCP"
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as exc:
+            failures.append(exc)
+            continue
         try:
             sock.settimeout(max(0.001, (deadline - clock()) / (len(found) - index)))
             sock.connect(sockaddr)
@@ -468,23 +574,16 @@ def _greet(
     deadline: float,
     clock: Callable[[], float],
 ) -> None:
-    talk = _greeting(address, login)
-    buffer = bytearray()
+    talk = _talk(address, login)
     say = next(talk)
     with contextlib.suppress(StopIteration):
         while True:
-            if say:
-                sock.sendall(say)
-            while (message := _split(buffer)) is None:
-                left_s = deadline - clock()
-                if left_s <= 0:
-                    raise TimeoutError
-                sock.settimeout(left_s)
-                chunk = sock.recv(4096)
-                if not chunk:
-                    raise _ended(buffer)
-                buffer += chunk
-            say = talk.send(message)
+            left_s = deadline - clock()
+            if left_s <= 0:
+                raise TimeoutError
+            sock.settimeout(left_s)
+            sock.sendall(say)
+            say = talk.send(sock.recv(4096))
 
 
 def known_dead(conn: Any) -> bool:
@@ -516,77 +615,103 @@ def discard(conn: Any) -> None:
 
 
 class _AsyncInstance(net_asyncio.ConnectionInstance):
+    query_timeout_s: float | None = None
+    ended_by: Exception | None = None
+
     async def connect(self, timeout: float) -> Any:
         try:
-            await asyncio.wait_for(self._connect(), timeout)
+            await asyncio.wait_for(self._connect(timeout), timeout)
         except BaseException:
             self.abort()
             raise
+        self.query_timeout_s = self._parent.login.query_timeout_s
         return self._parent
 
     def abort(self) -> None:
         self._closing = True
+        for cursor in list(self._cursor_cache.values()):
+            cursor._error("Connection is closed.")
+        for _, answer in self._user_queries.values():
+            if not answer.done():
+                answer.set_exception(ReqlDriverError("Connection is closed."))
         if self._streamwriter is not None:
             self._streamwriter.transport.abort()
         if self._reader_task is not None:
             self._reader_task.cancel()
 
-    async def _connect(self) -> None:
+    async def close(
+        self, noreply_wait: bool = False, token: Any = None, exception: Exception | None = None
+    ) -> None:
+        self.ended_by = exception  # the driver keeps its words only
+        try:
+            await super().close(noreply_wait, token, exception)
+        except BaseException:
+            self.abort()
+            raise
+
+    async def run_query(self, query: Any, noreply: bool) -> Any:
+        try:
+            return await asyncio.wait_for(super().run_query(query, noreply), self.query_timeout_s)
+        except asyncio.TimeoutError:
+            self.abort()
+            raise ReqlTimeoutError(self._parent.host, self._parent.port) from None
+
+    async def _connect(self, timeout: float) -> None:
         parent = self._parent
-        address, login, stage = parent.address, parent.login, parent.stage
-        stage.name = "name"
-        found = await asyncio.shield(asyncio.wrap_future(NAMES.ask(address)))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        parent.stage.name = "name"
+        found = await _aresolve(parent.address, timeout)
         failures: list[Exception] = []
-        for family, sockaddr in found:
+        for index, (family, sockaddr) in enumerate(found):
             try:
-                await self._open(family, sockaddr, address, login, stage)
+                await self._open(family, sockaddr, (deadline - loop.time()) / (len(found) - index))
                 break
-            except OSError as exc:
+            except (OSError, asyncio.TimeoutError) as exc:
                 failures.append(exc)
-                if stage.name == "TLS" or exc.errno in _OURS:
+                if parent.stage.name == "TLS" or getattr(exc, "errno", None) in _OURS:
                     break
         if self._streamwriter is None:
             raise _worst(failures)
-        stage.name = "handshake"
-        await self._greet(address, login)
-        stage.name = "answer"
+        parent.stage.name = "handshake"
+        await self._greet()
+        parent.stage.name = "answer"
         self._reader_task = asyncio.ensure_future(self._reader())
         query = net.Query(net.pQuery.SERVER_INFO, parent._new_token(), None, None)
-        _check_info(await self.run_query(query, False))
+        try:
+            info = await self.run_query(query, False)
+        except ReqlDriverError as exc:
+            raise self.ended_by or exc from None
+        _check_info(info)
 
-    async def _open(
-        self, family: int, sockaddr: Any, address: Address, login: Login, stage: Stage
-    ) -> None:
-        stage.name = "TCP"
+    async def _open(self, family: int, sockaddr: Any, patience_s: float) -> None:
+        """TCP, and TLS where asked for. Several addresses share the time for TCP."""
+        parent = self._parent
+        tls = parent.login.tls
+        parent.stage.name = "TCP"
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, sockaddr)
+            connecting = asyncio.get_running_loop().sock_connect(sock, sockaddr)
+            await asyncio.wait_for(connecting, patience_s)
             _check_peer(sock)
             _prepare(sock)
-            stage.name = "TLS" if login.tls else "handshake"
-            host = address.host.partition("%")[0] if login.tls else None
+            parent.stage.name = "TLS" if tls else "handshake"
+            host = parent.address.host.partition("%")[0] if tls else None
             self._streamreader, self._streamwriter = await asyncio.open_connection(
-                sock=sock, ssl=login.tls, server_hostname=host
+                sock=sock, ssl=tls, server_hostname=host
             )
         except BaseException:
             sock.close()
             raise
 
-    async def _greet(self, address: Address, login: Login) -> None:
-        talk = _greeting(address, login)
-        buffer = bytearray()
+    async def _greet(self) -> None:
+        talk = _talk(self._parent.address, self._parent.login)
         say = next(talk)
         with contextlib.suppress(StopIteration):
             while True:
-                if say:
-                    self._streamwriter.write(say)
-                while (message := _split(buffer)) is None:
-                    chunk = await self._streamreader.read(4096)
-                    if not chunk:
-                        raise _ended(buffer)
-                    buffer += chunk
-                say = talk.send(message)
+                self._streamwriter.write(say)
+                say = talk.send(await self._streamreader.read(4096))
 
 
 class AsyncConnection(net_asyncio.Connection):
@@ -601,6 +726,12 @@ class AsyncConnection(net_asyncio.Connection):
         self.address = address
         self.login = login
         self.stage = Stage()
+
+    def abort(self) -> None:
+        """End it without waiting for anything. ``close`` waits until what was written is sent, at a hung node for ever."""
+        instance, self._instance = self._instance, None
+        if instance is not None:
+            instance.abort()
 
     def __repr__(self) -> str:
         return f"<asyncio connection to {self.address}>"

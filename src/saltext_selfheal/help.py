@@ -10,15 +10,19 @@ import json
 import logging
 import os
 import re
+import ssl as tls
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Unanswered
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
 from datetime import timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,8 +32,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
 READ_S = 30.0  #: the runner waits up to five seconds for the decision
-CALL_S = 60.0  #: a call that takes longer stands in nobody's way any more
-MAX_ANSWER_BYTES = 1024 * 1024
+CALL_S = 60.0  #: of a call, repeats included
+MAX_ANSWER_BYTES = 64 * 1024
 TOKEN_MARGIN_S = 60.0
 #: An answer that tells nothing is asked for again, with the same id: it has one effect.
 REPEAT_AFTER_S = (1.0, 4.0)
@@ -81,6 +85,11 @@ def _plain(words: Any, most: int = 300) -> str:
     return " ".join(text.split())[:most]
 
 
+def shown(value: Any, most: int = 80) -> str:
+    """A setting for a message, unless it may hold a password or a token."""
+    return "something with @ or ?" if set("@?") & set(str(value)) else f"{value!r:.{most}}"
+
+
 # ---------------------------------------------------------------- the doors
 
 
@@ -94,8 +103,21 @@ def _checked_url(url: Any) -> str:
     if parts.username is not None or parts.password is not None:
         raise BadSettings("url: holds a user or a password; give them as arguments")
     if not fits or parts.query or parts.fragment:
-        raise BadSettings(f"url: found {url!r:.100}; allowed: {allowed}")
+        raise BadSettings(f"url: found {shown(url, 100)}; allowed: {allowed}")
     return str(url).rstrip("/")
+
+
+def _checked_verify(verify: Any) -> bool | str:
+    if isinstance(verify, bool):
+        return verify
+    try:
+        path = os.fspath(verify)
+        place = {"capath": path} if Path(path).is_dir() else {"cafile": path}
+        tls.SSLContext(tls.PROTOCOL_TLS_CLIENT).load_verify_locations(**place)
+    except (OSError, TypeError, ValueError) as exc:
+        allowed = "True, False or the path of certificates"
+        raise BadSettings(f"verify: found {verify!r:.100}; allowed: {allowed}: {exc}") from None
+    return str(path)
 
 
 def _no_netrc(prepared: Any) -> Any:
@@ -120,10 +142,10 @@ def _post(
             auth=_no_netrc,
         ) as answer:
             if answer.is_redirect:
-                where = _plain(answer.headers.get("Location", "elsewhere"), 100)
+                where = _plain(answer.headers.get("Location", "elsewhere").partition("?")[0], 100)
                 raise HelpFailed(f"{url} redirects to {where}; name the final URL")
             read = b""
-            for chunk in answer.iter_content(8192):
+            for chunk in answer.iter_content(1):  # more would be waited for
                 read += chunk
                 if len(read) > MAX_ANSWER_BYTES or time.monotonic() > ends:
                     raise HelpUnknown(f"{url} does not end its answer")
@@ -189,7 +211,7 @@ class SaltAPI:
         self.minion = minion
         self._password = password
         self._eauth = eauth
-        self._verify = verify
+        self._verify = _checked_verify(verify)
         self._token = ""
         self._token_ends = 0.0
 
@@ -228,9 +250,10 @@ class SaltAPI:
             raise HelpFailed(f"{self.url} answers 401: wrong user, password or eauth")
         self._check(status, answer)
         try:
-            given = _parsed(self.url, answer)["return"][0]
+            given = json.loads(answer)["return"][0]
             token, ends = str(given["token"]), float(given.get("expire", 0.0))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            # Without its text: that may hold a token.
             raise HelpUnknown(f"{self.url} does not answer a login as salt-api does") from None
         if not re.fullmatch(r"[\w.-]{1,256}", token):
             raise HelpUnknown(f"{self.url} gives a token that is none")
@@ -285,7 +308,7 @@ class Webhook:
             self._signer = Signer(secret)
         except Exception:
             raise BadSettings("secret: found no secret; allowed: whsec_ and base64") from None
-        self._verify = verify
+        self._verify = _checked_verify(verify)
 
     def __repr__(self) -> str:
         return f"Webhook({self.url!r})"
@@ -409,18 +432,18 @@ class Help:
         with self._calls.lock:
             self._calls.outage(self.cluster).since = None
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, not_before_s: float = 0.0) -> None:
         """It failed again. Calls what is due; returns at once, raises nothing."""
         try:
-            action = self._due()
+            due = self._due(not_before_s)
         except Exception:
             log.exception("whether help is due for %s", self.cluster)
             return
-        if action is not None:
-            self._call(action, reason)
+        if due is not None:
+            self._call(*due, reason)
 
-    def _due(self) -> str | None:
-        """The action to ask for now, noted as asked for."""
+    def _due(self, not_before_s: float) -> tuple[str, float] | None:
+        """The action to ask for now, noted as asked for, and until when it is."""
         self._calls.own()
         with self._calls.lock:
             outage = self._calls.outage(self.cluster)
@@ -434,7 +457,7 @@ class Help:
             for action, after in self._after.items():
                 if after is None:
                     continue
-                due = outage.since + after
+                due = outage.since + max(after, not_before_s)
                 if action in outage.called:
                     due = max(due, outage.called[action] + self._again_s)
                 if now >= due:
@@ -444,41 +467,39 @@ class Help:
             action = max(overdue, key=lambda name: overdue[name])
             outage.called[action] = now
             outage.calling_until = now + CALL_S
-            return action
+            return action, outage.calling_until
 
-    def _call(self, action: str, reason: str) -> None:
+    def _call(self, action: str, until: float, reason: str) -> None:
         request = uuid.uuid4().hex
         try:
-            self._start(lambda: self._make(action, reason, request))
+            self._start(lambda: self._make(action, until, reason, request))
         except Exception as exc:  # no more threads
-            self._done()
+            self._done(until)
             self._tell(Helped(self.cluster, action, request, "failed", _plain(exc)))
 
-    def _make(self, action: str, reason: str, request: str) -> None:
+    def _make(self, action: str, until: float, reason: str, request: str) -> None:
         began = time.monotonic()
+        told: Future[dict[str, Any]] = Future()
         try:
-            told = self._ask(action, _plain(reason, 400), request)
-            took_s = time.monotonic() - began
-            self._tell(Helped(self.cluster, action, took_s=took_s, **told))
+            # The door's thread is left behind when it takes too long: a header that drips in has no timeout.
+            _on_a_daemon_thread(lambda: told.set_result(self._ask(action, reason, request)))
+            what = told.result(CALL_S)
+        except Unanswered:
+            what = {"request": request, "reply": "unknown", "why": f"no answer in {CALL_S:g} s"}
+        except RuntimeError as exc:  # no more threads
+            what = {"request": request, "reply": "failed", "why": _plain(exc)}
+        try:
+            self._tell(Helped(self.cluster, action, took_s=time.monotonic() - began, **what))
         finally:
-            self._done()
+            self._done(until)
 
     def _ask(self, action: str, reason: str, request: str) -> dict[str, Any]:
+        ends = time.monotonic() + CALL_S
         # A minion gives the call an id of its own: asked again, it would be a second one.
         repeats = () if getattr(self.via, "client", "") == "local" else REPEAT_AFTER_S
         for tries, pause_s in enumerate((*repeats, None), 1):
             try:
-                answer = self.via.ask(self.cluster, action, reason, request)
-            except HelpUnknown as exc:
-                if pause_s is None:
-                    return {"request": request, "reply": "unknown", "why": str(exc), "tries": tries}
-                time.sleep(pause_s)
-            except HelpFailed as exc:
-                return {"request": request, "reply": "failed", "why": str(exc), "tries": tries}
-            except Exception as exc:
-                why = f"{type(exc).__name__}: {_plain(exc)}"
-                return {"request": request, "reply": "failed", "why": why, "tries": tries}
-            else:
+                answer = self.via.ask(self.cluster, action, _plain(reason, 400), request)
                 return {
                     "request": _plain(answer.get("request") or request, 100),
                     "reply": _plain(answer.get("reply"), 40),
@@ -486,11 +507,22 @@ class Help:
                     "incident": _plain(answer.get("incident") or "", 100) or None,
                     "tries": tries,
                 }
+            except HelpUnknown as exc:
+                if pause_s is None or time.monotonic() + pause_s > ends:
+                    return {"request": request, "reply": "unknown", "why": str(exc), "tries": tries}
+                time.sleep(pause_s)
+            except HelpFailed as exc:
+                return {"request": request, "reply": "failed", "why": str(exc), "tries": tries}
+            except Exception as exc:
+                why = f"{type(exc).__name__}: {_plain(exc)}"
+                return {"request": request, "reply": "failed", "why": why, "tries": tries}
         raise AssertionError("unreachable")
 
-    def _done(self) -> None:
+    def _done(self, until: float) -> None:
         with self._calls.lock:
-            self._calls.outage(self.cluster).calling_until = None
+            outage = self._calls.outage(self.cluster)
+            if outage.calling_until == until:  # else another call is under way since
+                outage.calling_until = None
             self._calls.settled.notify_all()
 
     def _tell(self, helped: Helped) -> None:

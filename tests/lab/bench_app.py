@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from rethinkdb import RethinkDB
 
@@ -74,9 +75,32 @@ def cost(tell):
     }
 
 
+def beside_a_hung_host(outage_s, seed):
+    """How late a node that refused until then is connected, beside one that takes TCP and says nothing."""
+    clock = article.Virtual(seed)
+
+    def dial(address, _, patience_s, stage):
+        if address.host == "hung":
+            stage.name = "handshake"
+            clock.now += patience_s
+            raise TimeoutError
+        if clock.now < outage_s:
+            raise ConnectionRefusedError
+        return "connection"
+
+    with mock.patch("saltext_selfheal.dial.dial", dial):
+        app.connect(["back", "hung"], timing=clock.timing())
+    return clock.now - outage_s
+
+
 def back(tell):
     """From a node's return to the connection."""
     figures = {"outages": OUTAGES}
+    late = [beside_a_hung_host(59.0, seed) for seed in range(OUTAGES)]
+    figures["first_minute_beside_a_hung_host_max_s"] = round(max(late), 3)
+    tell(
+        f"first_minute, beside a hung host: connected {max(late):.2f} s after its return at the latest"
+    )
     for name, outage_s in (("first_minute", 59.0), ("after_an_hour", 3600.0)):
         late = [article.ours(outage_s, seed)[2] - outage_s for seed in range(OUTAGES)]
         figures[f"{name}_median_s"] = round(statistics.median(late), 3)

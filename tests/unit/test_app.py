@@ -8,6 +8,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -25,6 +27,7 @@ from rethinkdb.errors import ReqlOpFailedError
 from rethinkdb.errors import ReqlOpIndeterminateError
 from rethinkdb.errors import ReqlPermissionError
 from rethinkdb.errors import ReqlQueryLogicError
+from rethinkdb.errors import ReqlTimeoutError
 from standardwebhooks import Webhook as Verifier
 
 from saltext_selfheal import app
@@ -64,6 +67,40 @@ def connect(server, **changes):
 async def aconnect(server, **changes):
     values = {"password": "secret", "timeout": TIMEOUT_S, "deadline": TIMEOUT_S}
     return await app.aconnect([(server.host, server.port)], **{**values, **changes})
+
+
+def aconnect_once(server, **changes):
+    async def go():
+        conn = await aconnect(server, **changes)
+        conn.abort()
+        return conn
+
+    return asyncio.run(go())
+
+
+BOTH = pytest.mark.parametrize("connecting", [connect, aconnect_once])
+
+
+class SoftLimit(Exception):
+    """As Celery's: raised by a signal, wherever the program stands."""
+
+
+@contextlib.contextmanager
+def signalled(exc, after_s=0.1):
+    def raising(*_):
+        raise exc
+
+    before = signal.signal(signal.SIGALRM, raising)
+    signal.setitimer(signal.ITIMER_REAL, after_s)
+    began = time.monotonic()
+    try:
+        with pytest.raises(type(exc)) as caught:
+            yield
+        assert caught.value is exc
+        assert time.monotonic() - began < after_s + SLACK_S
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # ---------------------------------------------------------------- connect
@@ -195,6 +232,64 @@ def test_a_node_that_comes_back_is_connected_soon(outage_s, within_s):
     assert tried
 
 
+def outage(clock, hosts, outage_s, timeout_s=5.0):
+    """One of the hosts refuses until then; the others take a login and say nothing. (limit of a dial, at) of each."""
+    dials = []
+
+    def dial_it(address, _, patience_s, stage):
+        dials.append((address.host, patience_s, clock.now))
+        if address.host == "back":
+            if clock.now < outage_s:
+                raise ConnectionRefusedError
+            return "connection"
+        stage.name = "handshake"
+        clock.now += patience_s
+        raise TimeoutError
+
+    with mock.patch("saltext_selfheal.dial.dial", dial_it):
+        app.connect(hosts, timeout=timeout_s, timing=clock.timing())
+    return dials
+
+
+@pytest.mark.parametrize("outage_s", [12, 59])
+def test_beside_a_host_that_hangs_another_is_connected_as_soon(outage_s):
+    for seed in range(50):
+        clock = article.Virtual(seed)
+        outage(clock, ["back", "hung"], outage_s)
+        assert 0 <= clock.now - outage_s <= 1
+
+
+def test_a_host_that_hangs_has_its_timeout_at_first_and_after_a_minute():
+    clock = article.Virtual()
+    limits = [
+        (at, limit) for host, limit, at in outage(clock, ["hung", "back"], 90) if host == "hung"
+    ]
+    assert limits[0][1] == 5.0
+    assert {limit for at, limit in limits[1:] if at < 60} == {app.SILENT_S}
+    assert {limit for at, limit in limits if at >= 60} == {5.0}
+    assert {limit for _, limit, _ in outage(article.Virtual(), ["hung", "back"], 9, 0.2)} == {0.2}
+
+    limits = []
+
+    def silent(address, _, patience_s, stage):
+        limits.append(patience_s)
+        if len(limits) > 3:
+            return "connection"
+        raise TimeoutError
+
+    with mock.patch("saltext_selfheal.dial.dial", silent):
+        app.connect("alone", timing=article.Virtual().timing())
+    assert limits == [5.0] * 4
+
+
+@BOTH
+def test_what_a_signal_raises_ends_connecting(well, connecting):
+    well.set_fault("silent")
+    limit = SoftLimit()
+    with signalled(limit):
+        connecting(well, timeout=2, deadline=None)
+
+
 def test_connections_are_closed_that_come_too_late(well):
     well.set_fault("stall", stall_at="query")
     with pytest.raises(app.NotConnected):
@@ -237,6 +332,9 @@ def test_a_callback_that_fails_breaks_nothing(well):
         (["db1", "DB1:28015"], {}, "hosts: found twice: db1:28015"),
         (["db1:0"], {}, "hosts: found 'db1:0'"),
         (["rethinkdb://db1"], {}, "hosts: found"),
+        (["rethinkdb://admin:p4ss@db1"], {}, "hosts: found something with @"),
+        (["db1?token=p4ss"], {}, "hosts: found something with @"),
+        ([("admin:p4ss@db1", 28015)], {}, "hosts: found something with @"),
         (7, {}, "hosts: found 7"),
         (["db1"], {"timeout": 5, "deadline": 2}, "deadline: found 2 s; allowed: at least one"),
         (["db1"], {"timeout": 0}, "timeout: found 0"),
@@ -248,7 +346,7 @@ def test_a_callback_that_fails_breaks_nothing(well):
 def test_bad_settings_are_told_before_anything_is_tried(hosts, options, words):
     with pytest.raises(app.BadSettings, match=words) as caught:
         app.connect(hosts, **options)
-    assert "pä" not in str(caught.value)
+    assert "pä" not in str(caught.value) and "p4ss" not in str(caught.value)
     with pytest.raises(app.BadSettings, match=words):
         asyncio.run(app.aconnect(hosts, **options))
 
@@ -287,6 +385,301 @@ def test_a_silent_query_ends_when_it_was_told_to(well):
         r.expr(1).run(conn)
     assert time.monotonic() - began < 0.2 + SLACK_S
     assert dial.classify(caught.value)[0] is Failure.HUNG
+
+
+# ---------------------------------------------------------------- bytes that come late, or not at all
+
+
+class Relay:
+    """Before a node: hands on what clients say, and its answers after the login as `edit` makes them."""
+
+    def __init__(self, node):
+        self.node = node
+        self.edit = lambda data: [data]
+        self.reading = threading.Event()
+        self.reading.set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self.listener.getsockname()
+        self.open = [self.listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.create_connection((self.node.host, self.node.port))
+                self.open += [client, server]
+                for work in (self._there, self._back):
+                    threading.Thread(target=work, args=(client, server), daemon=True).start()
+
+    def _there(self, client, server):
+        with contextlib.suppress(OSError):
+            while self.reading.wait() and (data := client.recv(65536)):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _back(self, client, server):
+        greetings = 3
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                pieces = [data] if greetings > 0 else self.edit(data)
+                greetings -= data.count(b"\0") if greetings > 0 else 0
+                for piece in pieces:
+                    client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.reading.set()
+        for sock in self.open:
+            sock.close()
+
+
+@pytest.fixture
+def relay(well):
+    made = Relay(well)
+    yield made
+    made.close()
+
+
+def answered(body):
+    """An edit: this in place of each answer."""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda data: [data[:8] + len(text).to_bytes(4, "little") + text]
+
+
+def dripping(step, every_s):
+    def edit(data):
+        for at in range(0, len(data), step):
+            yield data[at : at + step]
+            time.sleep(every_s)
+
+    return edit
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "edit", [lambda data: [data[:5]], lambda data: [data[:20]], dripping(1, 0.01)]
+)
+def test_an_answer_that_stops_or_drips_holds_a_dial_no_longer(relay, connecting, edit):
+    relay.edit = edit
+    began = time.monotonic()
+    with pytest.raises(app.NotConnected) as caught:
+        connecting(relay)
+    assert time.monotonic() - began < TIMEOUT_S + SLACK_S
+    assert caught.value.failure is Failure.HUNG
+
+
+def test_an_endless_first_answer_is_not_read(relay):
+    relay.edit = lambda data: [data[:8] + b"\xff\xff\xff\xff" + b"x" * 4096]
+    attempts = []
+    with pytest.raises(app.NotConnected):
+        connect(relay, on_attempt=attempts.append)
+    assert attempts[0].failure is Failure.ALIEN
+    assert attempts[0].took_s < TIMEOUT_S
+
+
+def test_half_an_answer_ends_a_query_and_its_connection(relay):
+    conn = connect(relay, query_timeout=0.1)
+    relay.edit = lambda data: [data[:-1]]
+    began = time.monotonic()
+    with pytest.raises(ReqlTimeoutError):
+        r.expr(1).run(conn)
+    assert time.monotonic() - began < 0.1 + SLACK_S
+    assert not conn.is_open()
+
+
+def test_an_answer_that_goes_on_is_not_cut_off(relay):
+    conn = connect(relay, query_timeout=0.3)
+    relay.edit = dripping(6, 0.05)
+    began = time.monotonic()
+    assert r.expr("x" * 30).run(conn) == "x" * 30
+    assert time.monotonic() - began > 0.3
+
+
+@contextlib.contextmanager
+def wrapped(query_timeout_s=None):
+    """The driver's socket, and the other end."""
+    ours, theirs = socket.socketpair()
+    parent = SimpleNamespace(host="db1", port=28015, ssl={}, clock=time.monotonic)
+    made = dial._Socket(SimpleNamespace(_parent=parent), ours, 0.0)
+    made.ends, made.query_timeout_s = None, query_timeout_s
+    with ours, theirs:
+        yield made, theirs
+
+
+@pytest.mark.parametrize("wait_s", [0, 0.02])
+def test_a_cursor_that_waited_in_vain_goes_on_where_it_was(wait_s):
+    with wrapped(query_timeout_s=5) as (sock, other):
+        other.sendall(b"ab")
+        with pytest.raises(ReqlTimeoutError):
+            sock.recvall(4, time.time() + wait_s)
+        other.sendall(b"cd")
+        assert sock.recvall(4, None) == b"abcd"
+
+
+def test_a_query_that_cannot_be_sent_ends_when_it_was_told_to():
+    with wrapped(query_timeout_s=0.1) as (sock, _):
+        with pytest.raises(ReqlTimeoutError):
+            sock.sendall(bytes(10_000_000))
+        assert not sock.is_open()
+
+
+def test_a_socket_whose_other_end_is_gone_is_closed_without_a_word(caplog):
+    with wrapped() as (sock, _):
+        sock._socket = mock.Mock(**{"recv.side_effect": ConnectionResetError(104, "reset")})
+        sock._socket.shutdown.side_effect = OSError(107, "not connected")
+        inner = sock._socket
+        with pytest.raises(ReqlDriverError, match="Connection interrupted: reset"):
+            sock.recvall(4, None)
+    inner.close.assert_called_once()
+    assert not sock.is_open()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("exc", [KeyboardInterrupt(), SoftLimit()])
+def test_what_a_signal_raises_ends_a_query(well, exc):
+    conn = connect(well, timeout=2, deadline=2)
+    well.set_fault("stall", stall_at="query")
+    with signalled(exc):
+        r.expr(1).run(conn)
+    assert not conn.is_open()
+    well.clear()
+    try:
+        raise exc
+    except BaseException:
+        conn.reconnect(noreply_wait=False)
+    assert r.expr(1).run(conn) == 1
+    with wrapped() as (sock, _), signalled(exc):
+        sock.sendall(bytes(10_000_000))
+
+
+def test_after_a_noreply_write_a_connection_is_not_waited_for(well):
+    conn = connect(well, query_timeout=2)
+    well.set_fault("stall", stall_at="query")
+    r.expr(1).run(conn, noreply=True)
+    began = time.monotonic()
+    assert not dial.known_dead(conn)
+    assert time.monotonic() - began < SLACK_S
+
+
+# ---------------------------------------------------------------- names and addresses
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Addresses of any name: to be filled, or a function that finds them."""
+    found = []
+
+    def find(address, flags=0):
+        if flags:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        return found[0]() if callable(found[0]) else list(found)
+
+    monkeypatch.setattr(dial, "_getaddrinfo", find)
+    monkeypatch.setattr(dial, "NAMES", dial.Names())
+    return found
+
+
+@pytest.fixture
+def black_hole():
+    """An address that does not answer to TCP."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield socket.AF_INET, listener.getsockname()
+
+
+@BOTH
+def test_an_address_without_an_answer_leaves_time_for_the_next(well, connecting, names, black_hole):
+    names += [black_hole, (socket.AF_INET, (well.host, well.port))]
+    began = time.monotonic()
+    connecting(SimpleNamespace(host="db", port=1))
+    assert time.monotonic() - began < TIMEOUT_S
+
+
+@BOTH
+def test_an_address_of_a_family_that_is_not_there_is_passed_over(well, connecting, names):
+    names += [(77, ("::1", 1)), (socket.AF_INET, (well.host, well.port))]
+    connecting(SimpleNamespace(host="db", port=1))
+
+
+@BOTH
+def test_a_resolver_that_hangs_leaves_time_for_what_the_name_was(well, connecting, names):
+    name, release = SimpleNamespace(host="db", port=1), threading.Event()
+    names.append((socket.AF_INET, (well.host, well.port)))
+    connecting(name)
+    names[0] = lambda: release.wait(10) and []
+    began = time.monotonic()
+    connecting(name)
+    assert time.monotonic() - began < TIMEOUT_S / 2
+    release.set()
+
+
+def test_a_name_for_which_there_was_no_thread_is_asked_for_again(well, names):
+    name = SimpleNamespace(host="db", port=1)
+    names.append((socket.AF_INET, (well.host, well.port)))
+    none = mock.patch("threading.Thread.start", side_effect=RuntimeError("no more threads"))
+    with none, pytest.raises(app.NotConnected, match="this machine cannot") as caught:
+        connect(name)
+    assert caught.value.failure is Failure.UNREACHABLE
+    connect(name)
+
+
+# ---------------------------------------------------------------- asyncio
+
+
+def test_in_asyncio_a_silent_query_ends_when_it_was_told_to(well):
+    async def go():
+        conn = await aconnect(well, query_timeout=0.1)
+        assert await r.expr(1).run(conn) == 1
+        well.set_fault("stall", stall_at="query")
+        began = time.monotonic()
+        with pytest.raises(ReqlTimeoutError):
+            await r.expr(1).run(conn)
+        assert time.monotonic() - began < 0.1 + SLACK_S
+        assert not conn.is_open()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("how", ["abort", "close"])
+def test_in_asyncio_a_connection_ends_although_its_node_reads_nothing(relay, how):
+    async def go():
+        conn = await aconnect(relay)
+        relay.reading.clear()
+        transport = conn._instance._streamwriter.transport
+        asking = asyncio.ensure_future(r.expr("x" * 10_000_000).run(conn))
+        await asyncio.sleep(0.02)
+        assert transport.get_write_buffer_size() > 0
+        if how == "abort":
+            conn.abort()
+            conn.abort()
+        else:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(conn.close(False), 0.05)
+        assert transport.get_write_buffer_size() == 0
+        assert not conn.is_open()
+        with pytest.raises(ReqlDriverError, match="closed"):
+            await asyncio.wait_for(asking, 1)
+
+    asyncio.run(go())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "body",
+    [b"{{{{", [1], {"t": 18, "e": 2000000, "r": ["Memory"], "b": []}, {"t": 5, "r": [7]}],
+)
+def test_what_is_no_answer_to_the_first_query_is_alien_and_it_goes_on(relay, connecting, body):
+    relay.edit = answered(body)
+    with pytest.raises(app.NotConnected) as caught:
+        connecting(relay)
+    assert caught.value.failure is Failure.ALIEN
 
 
 # ---------------------------------------------------------------- classification
@@ -355,6 +748,8 @@ def test_what_a_function_does_beside_its_queries_is_its_own(well):
             Failure.NOT_READY,
         ),
         (ReqlOpFailedError("Table `a.b` does not exist."), Failure.APPLICATION),
+        (ReqlOpFailedError("Table `unreachable.unavailable` does not exist."), Failure.APPLICATION),
+        (ReqlOpFailedError("Table `a.b` is not available."), Failure.NOT_READY),
         (ReqlQueryLogicError("No attribute `x`"), Failure.APPLICATION),
         (ReqlDriverError("Connection is closed."), Failure.DEAD),
         (KeyError("mine"), Failure.APPLICATION),
@@ -404,7 +799,8 @@ class Conn:
         assert not self.closed
         self.server.ran.append((id(self), term))
         outcome = self.server.script.pop(0) if self.server.script else "done"
-        if isinstance(outcome, Exception):
+        outcome = outcome() if callable(outcome) else outcome
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
@@ -471,11 +867,151 @@ def test_a_primary_change_is_waited_out_without_calling_anybody():
     assert {action for _, action in door.calls} == {"highstate", "restart"}
 
 
-def test_of_several_writes_none_is_repeated():
+TABLE = r.db("d").table("t")
+WHOLE = [
+    TABLE.insert({"id": 1, "n": r.expr(1) + 1}, conflict="replace"),
+    TABLE.get(1).update({"n": r.row["n"] + 1}),
+    TABLE.get(1).replace({"id": 1}),
+    TABLE.get(1).delete(),
+    TABLE.index_create("n"),
+    r.db("d").table_create("t"),
+]
+IN_PARTS = [
+    LOOP,
+    TABLE.insert([{"id": 1}, {"id": 2}]),
+    TABLE.insert(r.db("d").table("other")),
+    TABLE.update({"n": 1}),
+    TABLE.get_all(1, 2).delete(),
+    TABLE.filter({"n": 1}).replace({"id": 1}),
+    r.expr([TABLE.get(1).delete(), TABLE.get(2).delete()]),
+    TABLE.get(1).update({"n": TABLE.get(2).delete()["deleted"]}),
+    r.js("1"),
+    r.do(1, lambda _: TABLE.delete()),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "whole"), [*((q, True) for q in WHOLE), *((q, False) for q in IN_PARTS)]
+)
+def test_only_what_is_done_as_a_whole_is_repeated(query, whole):
+    assert app.whole(query) is whole
     server = Server(NOT_NOW)
-    with healed(server) as (conn, _), pytest.raises(ReqlOpFailedError):
-        LOOP.run(conn)
-    assert len(server.ran) == 1
+    with healed(server) as (conn, _):
+        if whole:
+            assert query.run(conn) == "done"
+        else:
+            with pytest.raises(ReqlOpFailedError):
+                query.run(conn)
+    assert len(server.ran) == 1 + whole
+
+
+@pytest.mark.parametrize("query", [READ, WRITE, TABLE.update({"n": 1})])
+@pytest.mark.parametrize("wrong", [LOST, NOT_NOW, ReqlOpIndeterminateError("lost contact")])
+def test_help_is_called_while_logins_succeed_and_queries_fail(query, wrong):
+    clock, calls = article.Virtual(), calling.Calls()
+    door = article.Noting(clock)
+    server = Server()
+    factory = functools.partial(app.connect, ["db1"], timing=clock.timing())
+    dialled = mock.patch("saltext_selfheal.dial.dial", lambda *_: server.connect())
+    help = clock.help(door, calls=calls)
+    with dialled, app.healing(factory, help=help, deadline=5, timing=clock.timing()) as conn:
+        server.script = [wrong] * 10_000
+        while clock.now < 400:
+            with pytest.raises((ReqlDriverError, ReqlOpFailedError, ReqlOpIndeterminateError)):
+                query.run(conn)
+            clock.now += 1
+        ((at, action),) = door.calls
+        assert action == "highstate"
+        assert 300 <= at < 310
+        server.script = []
+        READ.run(conn)
+    assert calls.outage("runbook").since is None
+
+
+@pytest.mark.parametrize("query", [READ, WRITE])
+def test_what_a_signal_raises_comes_out_of_a_healed_query(well, query):
+    factory = functools.partial(connect, well, timeout=2, deadline=2)
+    with app.healing(factory) as conn:
+        conn.open()
+        well.set_fault("stall", stall_at="query")
+        with signalled(SoftLimit()):
+            query.run(conn)
+        well.clear()
+        assert r.expr(1).run(conn) == 1
+
+
+def test_what_a_signal_raises_comes_out_of_a_factory():
+    def factory():
+        raise limit
+
+    limit = SoftLimit()
+    with pytest.raises(SoftLimit), app.healing(factory):
+        pass
+
+
+def test_an_interrupted_query_leaves_no_connection_in_the_middle_of_an_answer():
+    server = Server(KeyboardInterrupt())
+    with healed(server) as (conn, _):
+        with pytest.raises(KeyboardInterrupt):
+            READ.run(conn)
+        READ.run(conn)
+    assert server.opened == 2
+
+
+def test_the_database_that_is_used_is_so_after_an_outage(well):
+    with app.healing(functools.partial(connect, well, db="first")) as conn:
+        assert conn.open().db == "first"
+        conn.use("second")
+        assert conn.open().db == "second"
+        conn.drop()
+        conn.use("third")
+        assert conn.open().db == "third"
+
+
+def test_a_connection_does_not_outlive_its_healing():
+    made = app.Healing(Server().connect)
+    conn = made.open()
+    del made
+    assert conn.closed
+    with pytest.raises(app.BadSettings):
+        app.Healing("factory")
+
+
+def test_a_function_and_its_queries_share_one_deadline():
+    clock = article.Virtual()
+
+    def late():
+        clock.now += 8
+        return LOST
+
+    server = Server(late, *[NOT_NOW] * 1000)
+
+    @app.heals(server.connect, idempotent=True, deadline=10, timing=clock.timing())
+    def put(conn):
+        return WRITE.run(conn)
+
+    with pytest.raises(ReqlOpFailedError):
+        put()
+    assert 9 < clock.now <= 10
+    server.script, clock.now = [NOT_NOW] * 1000, 100.0
+    with pytest.raises(ReqlOpFailedError):
+        put()
+    assert 109 < clock.now <= 110
+
+
+def test_only_ordinary_functions_are_healed():
+    def generator(conn):
+        yield conn
+
+    async def coroutine(conn):
+        return conn
+
+    async def both(conn):
+        yield conn
+
+    for function in (generator, coroutine, both):
+        with pytest.raises(app.BadSettings, match="heals: allowed: ordinary functions"):
+            app.heals(Server().connect)(function)
 
 
 def test_errors_of_the_application_are_its_own():
@@ -747,6 +1283,51 @@ def test_a_forked_child_never_uses_its_parents_connection(well):
         before.close(False)
 
 
+def test_a_call_that_never_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr(calling, "CALL_S", 0.1)
+    release, helped = threading.Event(), []
+    door = mock.Mock()
+    door.ask.side_effect = lambda *_: release.wait(10) and {"reply": "accepted"}
+    help = app.Help(door, "c", highstate_after=0, on_help=helped.append, calls=calling.Calls())
+    help.failed("dead")
+    assert help.wait(5)
+    release.set()
+    ((reply, why),) = [(h.reply, h.why) for h in helped]
+    assert (reply, why) == ("unknown", "no answer in 0.1 s")
+
+
+def test_no_repeat_begins_when_a_calls_time_is_over(monkeypatch):
+    monkeypatch.setattr(calling, "CALL_S", 0.5)
+    door = mock.Mock()
+    door.ask.side_effect = calling.HelpUnknown("500")
+    helped = []
+    article.Virtual().help(door, highstate_after=0, on_help=helped.append).failed("dead")
+    assert [(h.reply, h.why, h.tries) for h in helped] == [("unknown", "500", 1)]
+
+
+def test_a_late_call_does_not_end_the_next_one():
+    clock, begun = article.Virtual(), []
+    help = clock.help(article.Noting(clock), highstate_after=0, restart_after=0, start=begun.append)
+    help.failed("dead")
+    clock.now += calling.CALL_S
+    help.failed("dead")
+    late, current = begun
+    late()
+    assert not help.wait(0)
+    current()
+    assert help.wait(0)
+
+
+@pytest.mark.parametrize("answer", [None, "accepted", ["accepted"]])
+def test_a_door_that_answers_nonsense_is_told(answer):
+    door, helped = mock.Mock(), []
+    door.ask.return_value = answer
+    help = article.Virtual().help(door, highstate_after=0, on_help=helped.append)
+    help.failed("dead")
+    assert [h.reply for h in helped] == ["failed"]
+    assert help.wait(0)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -768,6 +1349,8 @@ def test_help_checks_its_settings(options, words):
 class Api:
     """A salt-api that answers as told: (status, body) by path; remembers what it got."""
 
+    elsewhere = "http://elsewhere.invalid/"
+
     def __init__(self, tls=None):
         self.answers = {
             "/login": (200, {"return": [{"token": "t0k", "expire": time.time() + 3600}]}),
@@ -785,7 +1368,7 @@ class Api:
                 data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
                 self.send_response(status)
                 if status == 302:
-                    self.send_header("Location", "http://elsewhere.invalid/")
+                    self.send_header("Location", api.elsewhere)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -876,6 +1459,60 @@ def test_every_bad_answer_is_one_clear_line(api, answer, kind, words):
     assert "pass-word" not in str(caught.value) and "t0k" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "answer", ['{"return": [{"token": "t0k", "exp', "t0k", '{"return": [{"t0k": 1}]}', "[" * 9999]
+)
+def test_a_broken_login_is_told_without_its_text(api, answer):
+    api.answers["/login"] = (200, answer)
+    with pytest.raises(calling.HelpUnknown, match="does not answer a login") as caught:
+        api.door().ask("runbook", "highstate", "", "id-1")
+    assert "t0k" not in str(caught.value)
+
+
+def test_where_a_redirect_leads_is_told_without_what_it_carries(api, monkeypatch):
+    monkeypatch.setattr(Api, "elsewhere", "http://elsewhere.invalid/?session=s3cret")
+    api.answers["/login"] = (302, "")
+    with pytest.raises(calling.HelpFailed, match=r"elsewhere\.invalid/;") as caught:
+        api.door().ask("runbook", "highstate", "", "id-1")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_answer_that_drips_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(calling, "CALL_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip():
+            with contextlib.suppress(OSError):
+                conn, _ = listener.accept()
+                with conn:
+                    conn.recv(65536)
+                    conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        conn.sendall(b"x")
+                        time.sleep(0.02)
+
+        threading.Thread(target=drip, daemon=True).start()
+        door = app.SaltAPI(f"http://127.0.0.1:{listener.getsockname()[1]}", "u", "p", "pam")
+        began = time.monotonic()
+        with pytest.raises(calling.HelpUnknown, match="does not end its answer"):
+            door.ask("runbook", "highstate", "", "id-1")
+        assert time.monotonic() - began < 0.2 + SLACK_S
+
+
+def test_a_certificate_authority_is_looked_at_before_it_is_needed(tmp_path):
+    no_certificates = tmp_path / "ca.pem"
+    no_certificates.write_text("none")
+    for verify in ("/nosuch.pem", str(no_certificates), "", None, 1):
+        for make in (
+            lambda verify=verify: app.SaltAPI("https://m", "u", "p", "pam", verify=verify),
+            lambda verify=verify: app.Webhook("https://m", SECRET, verify=verify),
+        ):
+            with pytest.raises(app.BadSettings, match=r"^verify: found"):
+                make()
+    for verify in (True, False, str(tmp_path)):
+        app.SaltAPI("https://m", "u", "p", "pam", verify=verify)
+
+
 def test_a_wrong_password_and_nobody_there(api):
     api.answers["/login"] = (401, "<html>")
     with pytest.raises(calling.HelpFailed, match="401: wrong user, password or eauth"):
@@ -918,11 +1555,26 @@ def test_the_webhook_is_signed_as_the_standard_says(api):
         door.ask("runbook", "restart", "", "id-1")
     with pytest.raises(calling.HelpFailed, match="404: are its hooks open"):
         door.ask("runbook", "start", "", "id-1")
+    for status, kind in ((401, calling.HelpFailed), (500, calling.HelpUnknown)):
+        api.answers["/hook/selfheal/runbook/restart"] = (status, "<html>")
+        with pytest.raises(calling.HelpFailed, match=f"answers {status}") as caught:
+            door.ask("runbook", "restart", "", "id-1")
+        assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
     "url",
-    ["master:8000", "//master", "ftp://m", "http://", "https://u:p4ss@m", "http://m?x=1", None, 7],
+    [
+        "master:8000",
+        "//master",
+        "ftp://m",
+        "http://",
+        "https://u:p4ss@m",
+        "http://m?x=p4ss",
+        "u:p4ss@master:8000",
+        None,
+        7,
+    ],
 )
 def test_a_url_needs_a_scheme_and_a_host_and_no_secret(url):
     for make in (lambda: app.SaltAPI(url, "u", "p", "pam"), lambda: app.Webhook(url, SECRET)):
@@ -958,9 +1610,21 @@ def test_the_commands_exit_codes(well, api):
     wrong = run(hosts, SELFHEAL_DB_PASSWORD="other")
     assert wrong.returncode == 3
     assert "Wrong password" in wrong.stderr
+    foreign = run(hosts, "--tls")
+    assert foreign.returncode == 3
+    assert "TLS failed" in foreign.stderr
     assert run("--hosts=").returncode == 2
     assert run().returncode == 2
     assert run(hosts, "--salt-api=http://m").returncode == 2
+    nosuch = run(
+        hosts,
+        "--cluster=c",
+        "--webhook=https://m",
+        "--api-ca=/nosuch",
+        SELFHEAL_WEBHOOK_SECRET=SECRET,
+    )
+    assert nosuch.returncode == 2
+    assert "verify: found '/nosuch'" in nosuch.stderr
     well.set_fault("refuse")
     late = run(
         hosts, "--timeout=0.3", "--deadline=1", "--cluster=runbook", f"--salt-api={api.url}",
@@ -991,17 +1655,19 @@ def example(name):
 
 
 def run_example(name, server, monkeypatch):
-    """Its names, with the node of the test in place of the example's hosts."""
+    """Its names, with the node of the test in place of the example's hosts, and shorter times."""
     real = app.connect
 
     def here(hosts, **options):
+        assert options["query_timeout"]
         return real([(server.host, server.port)], **{**options, "password": "secret", "timeout": 1})
 
     monkeypatch.setattr(app, "connect", here)
     for variable in ("SELFHEAL_API_PASSWORD", "DB_PASSWORD"):
         monkeypatch.setenv(variable, "p")
     names = {"__name__": "example"}
-    exec(compile(example(name), name, "exec"), names)
+    code = example(name).replace("=5", "=1").replace("query_timeout=2", "query_timeout=0.2")
+    exec(compile(code, name, "exec"), names)
     return names
 
 
@@ -1018,6 +1684,14 @@ def test_the_flask_example(users, monkeypatch):
     assert client.get("/users").json == []
     users.drop_connections()
     assert client.get("/users").json == []
+    users.set_fault("stall", stall_at="query")
+    began = time.monotonic()
+    assert client.get("/users").status_code == 503
+    assert time.monotonic() - began < 1 + 0.2 + SLACK_S
+    users.clear()
+    assert client.get("/users").status_code == 200
+    with mock.patch("saltext_selfheal.dial.Connection._start", side_effect=NOT_NOW):
+        assert client.get("/users").status_code == 503
 
 
 def test_the_celery_example(users, monkeypatch):
