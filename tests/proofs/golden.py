@@ -550,7 +550,7 @@ def _healer(site: Site, item: Mapping[str, Any], where: str) -> None:
     remembered = {**site.remembered, **site.state.clusters}
     site.configure(item)
     if item.get("ledger") == "lost":
-        remembered = core.forgotten(site.policies, site.now)
+        remembered = core.forgotten(site.policies, site.now, site.state.limits)
     gone = {n: core.remains(c) for n, c in remembered.items() if n not in site.policies}
     site.up, site.remembered = True, gone
     site.state, effects = core.begin(site.policies, site.state.limits, remembered, site.now)

@@ -165,7 +165,7 @@ class Site:
         self._asked = 0
         self.watch = Watch(policies, self.limits, self.now)
         self.up = False
-        found = forgotten(self.policies, self.now) if lost_ledger else remembered or {}
+        found = forgotten(self.policies, self.now, self.limits) if lost_ledger else remembered or {}
         self._begin(found, lost_ledger)
 
     # ------------------------------------------------------------ the clockwork
@@ -297,7 +297,9 @@ class Site:
         kept = {n: self.keep(c) for n, c in self.state.clusters.items()}
         if lost_ledger:  # numbers begin anew, under JIDs of their own
             self.cache, self.ran = {}, set()
-        self._begin(forgotten(self.policies, self.now) if lost_ledger else kept, lost_ledger)
+        self._begin(
+            forgotten(self.policies, self.now, self.limits) if lost_ledger else kept, lost_ledger
+        )
         waiting, self._inbox = self._inbox, []
         for event in waiting:
             self.deliver(event)

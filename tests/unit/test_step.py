@@ -438,7 +438,7 @@ def test_nothing_is_done_in_a_storm():
 
 def test_a_lost_ledger_means_every_node_rests_and_has_spent_its_budget():
     one = policy()
-    world = World(one, remembered=forgotten({one.name: one}, 1_000_000.0)).warm()
+    world = World(one, remembered=forgotten({one.name: one}, 1_000_000.0, Limits())).warm()
     world.break_("db2")
     world.pass_time(3500)
     assert world.fired == []

@@ -1912,10 +1912,10 @@ def remains(old: ClusterState) -> ClusterState:
 
 
 def forgotten(
-    policies: Mapping[str, Policy], now: Seconds, limits: Limits | None = None
+    policies: Mapping[str, Policy], now: Seconds, limits: Limits
 ) -> dict[str, ClusterState]:
     """What to assume where the ledger was lost: every node rests at its maximum, every budget is spent."""
-    acts = (now,) * limits.attempts if limits else ()
+    acts = (now,) * limits.attempts
     return {
         name: ClusterState(
             name,
