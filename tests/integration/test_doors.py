@@ -1,5 +1,6 @@
 """Through each door: who is let in, what comes of it, and what the history says of who asked."""
 
+import json
 import os
 import re
 import shutil
@@ -112,6 +113,27 @@ def of_the_docs(name):
     text = (CHECKOUT / "docs" / "requests.md").read_text()
     block = text.split(f"<!-- {name} -->")[1].split(f"<!-- end {name} -->")[0]
     return block.split("```")[1].partition("\n")[2]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+def test_the_docs_call_of_the_runner_gets_the_decision(site):
+    """With curl, as an application on any machine would; the site has no TLS, and its account is in a file."""
+    words = {
+        "https://master:8000": site.api_url,
+        "runbook-app": site.api_credentials["username"],
+        "…": site.api_credentials["password"],
+        "pam": site.api_credentials["eauth"],
+    }
+    call = of_the_docs("run.sh")
+    for theirs, ours in words.items():
+        assert theirs in call
+        call = call.replace(theirs, ours)
+    done = subprocess.run(
+        ["bash", "-c", call], capture_output=True, text=True, timeout=30, check=False
+    )
+    (told,) = json.loads(done.stdout)["return"]
+    assert (told["reply"], told["why"].partition(" on ")[0]) == ("accepted", "highstate")
+    assert entry(site, told["request"])["asker"] == "runbook-web"
 
 
 @pytest.mark.parametrize(
