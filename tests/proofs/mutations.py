@@ -224,6 +224,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    return False",
     ),
     Mutation(
+        "I1: a roll goes on past a node that nobody has looked at",
+        "gates.py",
+        "        if acted_at and not health.seen_since(cluster, incident, n, acted_at)",
+        "        if False",
+    ),
+    Mutation(
         "a stranger's wish stands for everybody's",
         "step.py",
         "            if i.fault is not Fault.REQUESTED or (wanted <= set(i.nodes) and same(i))",

@@ -742,3 +742,21 @@ def test_several_nodes_that_may_serve_are_never_named_together():
     intent = gates.Intent("runbook", incident, Step(Action.HIGHSTATE), ("db1", "db2"))
     gate = gates.one_at_a_time(world.state, intent, world.now)
     assert (gate.open, gate.why) == (False, "several nodes that may serve are named")
+
+
+def test_a_roll_does_not_go_on_past_a_node_that_nobody_has_looked_at():
+    """All probes stop for a while after the first node's job; the second node is seen first."""
+    world = World().warm()
+    world.break_("db1", "db2", fault=Fault.AUTH)
+    world.pass_time(10)
+    world.publish()
+    world.returns()
+    world.pass_time(100, poll=False)
+    for _ in range(3):
+        world.now += 0.1
+        seen = Observation("runbook", "db2", Fault.AUTH, "auth it is")
+        world.step(Observed(seen))
+    assert world.fired == [("highstate", ("db1",))]
+    assert "fresh: not seen since the last attempt: db1" in world.last_said().why
+    world.pass_time(2)
+    assert world.fired == [("highstate", ("db1",)), ("highstate", ("db2",))]

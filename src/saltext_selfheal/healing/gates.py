@@ -155,8 +155,17 @@ def blind(state: State, intent: Intent, now: Seconds) -> Gate:
 
 
 def fresh(state: State, intent: Intent, now: Seconds) -> Gate:
-    """What the healer believes was seen lately."""
+    """What the healer believes was seen lately, and the nodes of the last attempt since its end."""
     policy, cluster = _of(state, intent)
+    incident = intent.incident
+    acted_at = incident.acted_at
+    unseen = [
+        n
+        for n in incident.acting
+        if acted_at and not health.seen_since(cluster, incident, n, acted_at)
+    ]
+    if unseen:
+        return Gate("fresh", False, f"not seen since the last attempt: {', '.join(unseen)}")
     old = [n for n in intent.nodes if not health.fresh(cluster, policy, intent.incident, n, now)]
     why = f"not seen lately: {', '.join(old)}" if old else "seen lately"
     return Gate("fresh", not old, why)

@@ -439,6 +439,7 @@ class Incident:
     step: int = 0
     tried: tuple[str, ...] = ()  #: nodes that the present step has visited
     acting: tuple[str, ...] = ()  #: nodes of the last attempt
+    acted_at: Seconds = 0.0  #: end of the last attempt whose job was over
     visited: tuple[str, ...] = ()  #: nodes that any step has visited
     verified: bool = False  #: the fault was seen gone from them after the job
     job_failed: tuple[str, ...] = ()  #: nodes whose job did not say that it was done

@@ -721,6 +721,7 @@ def _verify(s: Sight) -> Change:
     incident = replace(
         incident,
         acting=had,
+        acted_at=s.now,
         tried=tuple(n for n in incident.tried if n not in idle),
         visited=tuple(dict.fromkeys((*incident.visited, *had))),
         job_failed=tuple(n for n in had if attempt.results[n][0] is not Outcome.DONE),
