@@ -30,6 +30,7 @@ import salt.client
 import salt.config
 import salt.loader
 import salt.utils.event
+from rethinkdb.errors import ReqlError
 from standardwebhooks import Webhook
 
 from tests.lab import daemons
@@ -332,20 +333,34 @@ class Site:
             (tree / f"{name}.sls").write_text(json.dumps({"rethinkdb": values}))
 
     def _create_table(self):
-        database, table = TABLE
-        driver, connection = self.nodes["db1"].connect()
-        with contextlib.closing(connection):
-            status = driver.db("rethinkdb").table("server_status")
-            give_up_at = time.monotonic() + 60
-            while status.count().run(connection) < len(self.nodes):
+        """Once the nodes have joined; again where a healer that took the site's start for an outage came between."""
+        give_up_at = time.monotonic() + 90
+        while True:
+            try:
+                driver, connection = self.nodes["db1"].connect()
+                try:
+                    self._create_table_through(driver, connection, give_up_at)
+                finally:
+                    connection.close(noreply_wait=False)
+                return
+            except ReqlError as exc:
                 if time.monotonic() > give_up_at:
-                    raise SiteError("the RethinkDB nodes did not join each other within 60 s")
-                time.sleep(0.05)
+                    raise SiteError(f"the table could not be made: {exc}") from exc
+                time.sleep(0.2)
+
+    def _create_table_through(self, driver, connection, give_up_at):
+        database, table = TABLE
+        status = driver.db("rethinkdb").table("server_status")
+        while status.count().run(connection) < len(self.nodes):
+            if time.monotonic() > give_up_at:
+                raise SiteError("the RethinkDB nodes did not join each other in time")
+            time.sleep(0.05)
+        if database not in driver.db_list().run(connection):
             driver.db_create(database).run(connection)
+        if table not in driver.db(database).table_list().run(connection):
             driver.db(database).table_create(table, replicas=len(self.nodes)).run(connection)
-            driver.db(database).table(table).wait(wait_for="all_replicas_ready", timeout=60).run(
-                connection
-            )
+        made = driver.db(database).table(table)
+        made.wait(wait_for="all_replicas_ready", timeout=30).run(connection)
 
     def cluster_settings(self, engine=None, **overrides):
         """

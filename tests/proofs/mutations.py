@@ -158,7 +158,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------ I3: the budget
     Mutation(
-        "I3: one attempt more than the budget (gate budget)",
+        "a node whose budget is spent holds up the others",
         "gates.py",
         "    return not policy.budget_attempts or len(recent(node, policy, now)) < allowed",
         "    return not policy.budget_attempts or len(recent(node, policy, now)) <= allowed",
@@ -182,13 +182,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "                spent = ()",
     ),
     Mutation(
-        "I3: one attempt more than the limit over all clusters (gate limits)",
+        "I3: one attempt more than the budget and the limits (gate budget)",
         "gates.py",
         "    if len(paid) < allowed:",
         "    if len(paid) <= allowed:",
     ),
     Mutation(
-        "I3: requests may spend what the healing needs",
+        "I3: requests may spend what the healing needs (gate limits)",
         "gates.py",
         "    return most // 2 if asked else most",
         "    return most",

@@ -760,3 +760,14 @@ def test_a_roll_does_not_go_on_past_a_node_that_nobody_has_looked_at():
     assert "fresh: not seen since the last attempt: db1" in world.last_said().why
     world.pass_time(2)
     assert world.fired == [("highstate", ("db1",)), ("highstate", ("db2",))]
+
+
+def test_a_node_whose_budget_is_spent_does_not_hold_up_the_others():
+    world = World(policy(budget_attempts=1, cooldown_min_s=0.0, relapse_s=0.0)).warm()
+    world.break_("db1", fault=Fault.AUTH)
+    world.pass_time(5)
+    world.heal("db1")
+    world.pass_time(20)
+    world.break_("db1", "db2", fault=Fault.AUTH)
+    world.pass_time(10)
+    assert world.fired == [("highstate", ("db1",)), ("highstate", ("db2",))]
