@@ -39,9 +39,9 @@ from .healing.model import State
 from .healing.model import Tell
 from .healing.model import Tick
 from .healing.model import Viewed
-from .healing.step import begin
-from .healing.step import forgotten
-from .healing.step import remains
+from .healing.start import begin
+from .healing.start import forgotten
+from .healing.start import remains
 from .healing.step import step
 from .jobs import Watched
 from .ledger import PRUNED_AT_ONCE

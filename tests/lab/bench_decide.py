@@ -27,7 +27,7 @@ from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
 from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import Ledger
 from saltext_selfheal.ledger import link_hash

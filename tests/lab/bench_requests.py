@@ -30,7 +30,7 @@ from saltext_selfheal.healing.model import Observed
 from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from tests.lab.simulated import free_port
 from tests.lab.site import Site

@@ -29,6 +29,8 @@ from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings
 from saltext_selfheal.config import EngineSettings
+from saltext_selfheal.healing import conditions
+from saltext_selfheal.healing import start
 from saltext_selfheal.healing import step as core
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
@@ -550,10 +552,10 @@ def _healer(site: Site, item: Mapping[str, Any], where: str) -> None:
     remembered = {**site.remembered, **site.state.clusters}
     site.configure(item)
     if item.get("ledger") == "lost":
-        remembered = core.forgotten(site.policies, site.now, site.state.limits)
-    gone = {n: core.remains(c) for n, c in remembered.items() if n not in site.policies}
+        remembered = start.forgotten(site.policies, site.now, site.state.limits)
+    gone = {n: start.remains(c) for n, c in remembered.items() if n not in site.policies}
     site.up, site.remembered = True, gone
-    site.state, effects = core.begin(site.policies, site.state.limits, remembered, site.now)
+    site.state, effects = start.begin(site.policies, site.state.limits, remembered, site.now)
     site._note(effects)
 
 
@@ -629,9 +631,9 @@ def play(case: Case) -> Played:
     shut: set[str] = set()
     take = core._take
 
-    def watched(row: core.Row, sight: core.Sight) -> Any:
+    def watched(row: core.Row, sight: conditions.Sight) -> Any:
         rows.add(core.TRANSITIONS.index(row))
-        if row.when in (core._held_anew, core._budget_spent):
+        if row.when in (conditions.held_anew, conditions.budget_spent):
             shut.update(g.name for g in sight.shut)
         return take(row, sight)
 

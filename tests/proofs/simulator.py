@@ -50,8 +50,8 @@ from saltext_selfheal.healing.model import Tick
 from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
-from saltext_selfheal.healing.step import begin
-from saltext_selfheal.healing.step import forgotten
+from saltext_selfheal.healing.start import begin
+from saltext_selfheal.healing.start import forgotten
 from saltext_selfheal.healing.step import step
 
 from .rules import Watch

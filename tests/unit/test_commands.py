@@ -19,8 +19,8 @@ from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Step
 from saltext_selfheal.healing.model import Tell
 from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.step import begin
-from saltext_selfheal.healing.step import remains
+from saltext_selfheal.healing.start import begin
+from saltext_selfheal.healing.start import remains
 from tests.unit.world import World
 from tests.unit.world import policy
 

@@ -16,9 +16,9 @@ from saltext_selfheal.healing.model import Published
 from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.start import begin
+from saltext_selfheal.healing.start import forgotten
 from saltext_selfheal.healing.step import TRANSITIONS
-from saltext_selfheal.healing.step import begin
-from saltext_selfheal.healing.step import forgotten
 from tests.unit.world import World
 from tests.unit.world import policy
 from tests.unit.world import table

@@ -28,7 +28,7 @@ from saltext_selfheal.healing.model import Tick
 from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
-from saltext_selfheal.healing.step import begin
+from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
 NODES = ("db1", "db2", "db3")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -504,6 +505,15 @@ class ClusterState:
     refused: tuple[tuple[Seconds, str], ...] = ()  #: when, whose: refusals that were told lately
     serial: int = 0  #: number of the last incident
 
+    def with_incident(self, incident: Incident) -> ClusterState:
+        """The cluster with this incident in its new shape (and without it, if it has ended)."""
+        kept = (i for i in self.incidents if i.id != incident.id or incident.phase not in ENDED)
+        return replace(self, incidents=tuple(incident if i.id == incident.id else i for i in kept))
+
+    def with_nodes(self, changed: Mapping[str, NodeState]) -> ClusterState:
+        """The cluster with these nodes in their new shape."""
+        return replace(self, nodes={**self.nodes, **changed}) if changed else self
+
 
 @dataclass(frozen=True)
 class State:
@@ -517,6 +527,10 @@ class State:
     maps: Mapping[str, tuple[Seconds, tuple[Table, ...]]] = field(default_factory=dict)
     blind: str = ""  #: why the healer does not trust its own eyes
     ours: tuple[Seconds, str] | None = None  #: the last probe that failed on the healer's own side
+
+    def with_cluster(self, cluster: ClusterState) -> State:
+        """The state with this cluster in its new shape."""
+        return replace(self, clusters={**self.clusters, cluster.name: cluster})
 
 
 # ---------------------------------------------------------------- what is to be done

@@ -18,13 +18,13 @@ from salt.exceptions import SaltInvocationError
 from saltext_selfheal import config as settings_of
 from saltext_selfheal import intake
 from saltext_selfheal import ledger
+from saltext_selfheal.healing.explain import explain as explained
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Commanded
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.step import begin
-from saltext_selfheal.healing.step import explain as explained
+from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
 __virtualname__ = "selfheal"

@@ -1,0 +1,412 @@
+"""One incident seen from all sides, and the conditions of the table's rows.
+
+What decides whether a row of `step.TRANSITIONS` applies stands here: one small function each, from a `Sight` to yes or
+no. All timing of an incident's life lies in them. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
+
+from . import gates
+from . import health
+from .model import Attempt
+from .model import ClusterState
+from .model import Command
+from .model import Fault
+from .model import Incident
+from .model import Outcome
+from .model import Phase
+from .model import Policy
+from .model import Seconds
+from .model import State
+from .model import Step
+
+PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
+FIRINGS = 3
+PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
+READ_WITHIN_S = 10.0  #: so long the job cache may take to be read
+GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is left to a person
+REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
+LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
+LOOK_AFTER_START_S = 30.0  #: a job that the healer's start found under way is looked for after this
+LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
+UNSEEN_S = 90.0  #: a node or view that nobody has seen for so long after a job cannot be verified
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One incident with all that its rows' conditions ask for."""
+
+    state: State
+    cluster: ClusterState
+    incident: Incident
+    now: Seconds
+    command: Command | None = None  #: what an operator orders about this incident
+
+    @property
+    def policy(self) -> Policy:
+        return self.state.policies[self.cluster.name]
+
+    @property
+    def requested(self) -> bool:
+        return self.incident.fault is Fault.REQUESTED
+
+    def shows(self, name: str) -> bool:
+        return health.shows(self.cluster, self.incident, name)
+
+    def confirmed(self, name: str) -> bool:
+        return health.confirmed(self.cluster, self.incident, name)
+
+    def known(self, name: str) -> bool:
+        return health.known(self.cluster, self.incident, name)
+
+    def seen_since(self, name: str, then: Seconds) -> bool:
+        return health.seen_since(self.cluster, self.incident, name, then)
+
+    @cached_property
+    def afflicted(self) -> tuple[str, ...]:
+        """Nodes that the present step is for: those confirmed, or those a request names and no job has visited."""
+        if self.requested:
+            return tuple(n for n in self.incident.nodes if n not in self.incident.tried)
+        return tuple(n for n in self.incident.nodes if self.confirmed(n))
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        return tuple(n for n in self.afflicted if n not in self.incident.tried)
+
+    @property
+    def failed_on(self) -> tuple[str, ...]:
+        """Nodes that the present step has visited and that (again) show the fault."""
+        return tuple(n for n in self.afflicted if n in self.incident.tried)
+
+    @property
+    def step(self) -> Step | None:
+        index = self.incident.step
+        return self.incident.steps[index] if index < len(self.incident.steps) else None
+
+    @cached_property
+    def intent(self) -> gates.Intent | None:
+        """What would be done now: dead nodes together, nodes that may serve one after the other."""
+        if self.step is None:
+            return None
+        # A node that rests, or whose budget is spent, need not hold up the others.
+        ready = tuple(n for n in self.untried if self._free(n)) or self.untried
+        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]
+        return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
+
+    def _free(self, name: str) -> bool:
+        node = self.cluster.nodes[name]
+        rests = node.cooldown_until > self.now and node.cooldown_incident != self.incident.id
+        return not rests and gates.affordable(node, self.policy, self.incident, self.now)
+
+    @cached_property
+    def shut(self) -> tuple[gates.Gate, ...]:
+        assert self.intent is not None
+        return gates.shut(gates.judge(self.state, self.intent, self.now))
+
+    def since_start(self, then: Seconds) -> Seconds:
+        """That moment, or the healer's start if it was later: what happened in its absence is not known yet."""
+        return max(then, self.state.started_at)
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """This incident's attempt in flight."""
+        attempt = self.cluster.attempt
+        return attempt if attempt and attempt.incident == self.incident.id else None
+
+    @property
+    def gone_for_s(self) -> Seconds:
+        gone = self.incident.gone_since
+        return -1.0 if gone is None else self.now - gone
+
+
+def ended_unconfirmed(s: Sight) -> bool:
+    return all(s.known(n) and not s.shows(n) for n in s.incident.nodes)
+
+
+def confirmed(s: Sight) -> bool:
+    return any(s.confirmed(n) for n in s.incident.nodes)
+
+
+def asked(s: Sight) -> bool:
+    return s.requested
+
+
+def _well_again(s: Sight) -> bool:
+    return s.gone_for_s >= s.policy.stable_s and all(
+        health.fresh(s.cluster, s.policy, s.incident, n, s.now) for n in s.incident.nodes
+    )
+
+
+def expired(s: Sight) -> bool:
+    """A request that no gate lets through, or not through to its next node, is forgotten as its asker forgets it."""
+    since = s.incident.changed_at if s.incident.visited else s.incident.opened_at
+    return s.requested and s.now - since >= REQUEST_AGE_S
+
+
+def ended_by_itself(s: Sight) -> bool:
+    return not s.incident.by_hand and _well_again(s)
+
+
+def well_and_visited(s: Sight) -> bool:
+    return _well_again(s) and not s.afflicted
+
+
+def stable(s: Sight) -> bool:
+    return s.incident.verified and well_and_visited(s)
+
+
+def did_not_help(s: Sight) -> bool:
+    """Only when nobody waits for the present step any more: each node has its turn with each step."""
+    return bool(s.failed_on) and not s.untried and s.step is not None
+
+
+def no_step_left(s: Sight) -> bool:
+    return s.step is None and bool(s.incident.steps) and bool(s.afflicted)
+
+
+def nothing_to_do(s: Sight) -> bool:
+    return not s.incident.steps and s.incident.held != "announce only"
+
+
+def may_act(s: Sight) -> bool:
+    return s.intent is not None and bool(s.intent.nodes) and not s.shut
+
+
+def budget_spent(s: Sight) -> bool:
+    """Nothing but the budget forbids to act: the healer has tried what it may.
+
+    A request that was refused so is held until it expires: it must not lock the database's own healing out.
+    """
+    return (
+        not s.requested
+        and s.intent is not None
+        and bool(s.intent.nodes)
+        and {"budget"} <= {g.name for g in s.shut} <= {"budget", "approval"}
+    )
+
+
+def waits_for_approval(s: Sight) -> bool:
+    """Also while nobody knows yet on which of its nodes: then the word is good for all of them."""
+    if s.step is None:
+        return False
+    nodes = s.intent.nodes if s.intent and s.intent.nodes else s.incident.nodes
+    intent = gates.Intent(s.cluster.name, s.incident, s.step, nodes)
+    return not gates.approval(s.state, intent, s.now).open
+
+
+def has_step(s: Sight) -> bool:
+    return s.step is not None
+
+
+def always(s: Sight) -> bool:
+    return True
+
+
+def held_no_more(s: Sight) -> bool:
+    """What held it is history: at the moment there is no node to act on."""
+    return s.intent is not None and not s.intent.nodes and s.incident.held != ""
+
+
+def held_anew(s: Sight) -> bool:
+    if s.intent is None or not s.intent.nodes:
+        return False
+    return s.incident.held != ", ".join(g.name for g in s.shut)
+
+
+def verdict(s: Sight) -> Outcome | None:
+    """What came of the attempt's job, once that is known."""
+    attempt = s.attempt
+    if attempt is None:
+        return Outcome.LOST  # written down nowhere: nothing is known to have run
+    if len(attempt.results) < len(attempt.nodes):
+        return None
+    # Where another state run was active nothing happened: that node is asked again, the others count.
+    results = [o for o, _ in attempt.results.values() if o is not Outcome.BUSY]
+    if not results:
+        return Outcome.BUSY
+    if all(outcome is Outcome.DONE for outcome in results):
+        return Outcome.DONE
+    if any(outcome is Outcome.TIMED_OUT for outcome in results):
+        return Outcome.TIMED_OUT
+    return Outcome.FAILED
+
+
+def done(s: Sight) -> bool:
+    return verdict(s) is Outcome.DONE
+
+
+def _busy_too_long(s: Sight) -> bool:
+    since = s.incident.busy_since
+    return since is not None and s.now - since >= s.policy.attempt_timeout_s
+
+
+def busy(s: Sight) -> bool:
+    return verdict(s) is Outcome.BUSY and not _busy_too_long(s)
+
+
+def failed(s: Sight) -> bool:
+    return verdict(s) in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.BUSY)
+
+
+def _unpublished(s: Sight) -> bool:
+    attempt = s.attempt
+    if attempt is None or attempt.published_at is not None or attempt.results:
+        return False
+    # The reader must have looked: a job cache that cannot be read proves nothing.
+    seen = attempt.missing_at
+    return seen is not None and seen - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S
+
+
+def unreadable(s: Sight) -> bool:
+    """Neither published nor known not to be: the job may have run."""
+    attempt = s.attempt
+    return (
+        attempt is not None
+        and attempt.published_at is None
+        and (attempt.missing_at is None or s.now - attempt.missing_at > READ_WITHIN_S)
+        and s.now - s.since_start(attempt.fired_at) >= s.policy.attempt_timeout_s
+    )
+
+
+def lost(s: Sight) -> bool:
+    attempt = s.attempt
+    if attempt is None:
+        return True
+    if not _unpublished(s):
+        return False
+    cause_gone = not s.requested and any(s.known(n) and not s.shows(n) for n in attempt.nodes)
+    too_old = s.now - attempt.decided_at >= PUBLISH_AT_ALL_S
+    return attempt.firings >= FIRINGS or too_old or cause_gone
+
+
+def may_fire_again(s: Sight) -> bool:
+    """Not published: fire again, the gates judged anew as if this attempt were not there."""
+    if not _unpublished(s) or s.attempt is None or s.step is None:
+        return False
+    free = replace(s.cluster, attempt=None, look=None)
+    state = s.state.with_cluster(free)
+    intent = gates.Intent(s.cluster.name, s.incident, s.step, s.attempt.nodes)
+    # Paid for already, when it was decided.
+    shut = [
+        g
+        for g in gates.shut(gates.judge(state, intent, s.now))
+        if g.name not in ("budget", "limits")
+    ]
+    return not shut
+
+
+def _look_due(s: Sight, published_at: Seconds) -> Seconds:
+    """When the job has had its time.
+
+    If the healer has started since, its master may have died with the job on its way to the minions: that is asked
+    soon. A job that still runs is left alone, however often one looks.
+    """
+    in_time = published_at + s.policy.attempt_timeout_s
+    since_start = s.state.started_at + LOOK_AFTER_START_S
+    if s.state.started_at > published_at:
+        in_time = min(in_time, since_start)
+    return max(in_time, s.state.started_at + READ_WITHIN_S)
+
+
+def overdue(s: Sight) -> bool:
+    attempt = s.attempt
+    return (
+        attempt is not None
+        and attempt.published_at is not None
+        and verdict(s) is None
+        and s.cluster.look is None
+        and s.now >= _look_due(s, attempt.published_at)
+        and s.now >= s.incident.not_before
+    )
+
+
+def runs_for_ever(s: Sight) -> bool:
+    """Looked for long enough: a person must end it. What was only asked for does not keep a fault waiting."""
+    attempt = s.attempt
+    waits = any(
+        i.phase is Phase.OPEN and i.fault is not Fault.REQUESTED for i in s.cluster.incidents
+    )
+    times = 1 if s.requested and waits else GIVE_UP_AFTER
+    patience_s = times * s.policy.attempt_timeout_s + LOOK_PAUSE_S
+    return (
+        attempt is not None
+        and attempt.published_at is not None
+        and verdict(s) is None
+        and (still_running(s) or look_lost(s))
+        and s.now - attempt.published_at >= patience_s
+    )
+
+
+def look_lost(s: Sight) -> bool:
+    """The look itself was never published: it proves nothing about the job."""
+    look = s.cluster.look
+    return look is not None and look_ended(s) and look.published_at is None
+
+
+def look_ended(s: Sight) -> bool:
+    look = s.cluster.look
+    if look is None or s.attempt is None or look.of != s.attempt.id:
+        return False
+    waited_s = s.now - s.since_start(look.fired_at)
+    return len(look.results) == len(look.nodes) or waited_s >= LOOK_WITHIN_S
+
+
+def silent_too_early(s: Sight) -> bool:
+    """After a start of the master its minions may not be back yet: silence proves nothing before the job's time."""
+    look, attempt = s.cluster.look, s.attempt
+    if look is None or attempt is None or attempt.published_at is None or not look_ended(s):
+        return False
+    in_time = s.now - attempt.published_at < s.policy.attempt_timeout_s
+    return in_time and len(look.results) < len(look.nodes)
+
+
+def still_running(s: Sight) -> bool:
+    look = s.cluster.look
+    if look is None or not look_ended(s):
+        return False
+    return any(outcome is Outcome.BUSY for outcome, _ in look.results.values())
+
+
+def recovered(s: Sight) -> bool:
+    """Seen after the job's end: the nodes it was for are well, whatever the job said of itself."""
+    since = s.incident.changed_at
+    return not s.incident.verified and all(
+        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting
+    )
+
+
+def seen_faulty(s: Sight) -> bool:
+    """After a job that failed, one look that still shows the fault is enough."""
+    since = s.incident.changed_at
+    acting = s.incident.acting
+    if not s.incident.job_failed or not all(s.seen_since(n, since) for n in acting):
+        return False
+    # Where the job was done the node has its time to come up.
+    ill = [n for n in acting if s.shows(n)]
+    return bool(ill) and set(ill) <= set(s.incident.job_failed)
+
+
+def not_in_time(s: Sight) -> bool:
+    if s.incident.verified:
+        return False
+    seen = all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
+    return seen and s.now - s.incident.changed_at >= s.policy.verify_s
+
+
+def cannot_be_verified(s: Sight) -> bool:
+    """Nobody has looked since the job's end, for longer than a look may take."""
+    if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < UNSEEN_S:
+        return False
+    return not all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
+
+
+def did_not_hold(s: Sight) -> bool:
+    return s.incident.verified and bool(s.failed_on)
+
+
+def others_wait(s: Sight) -> bool:
+    return s.incident.verified and bool(s.untried)

@@ -1,0 +1,353 @@
+"""What the rows of `step.TRANSITIONS` do besides leading to a phase.
+
+One function each, from a `Sight` to the cluster and the incident as they are afterwards, and the effects: an attempt
+that is fired, a terminal record. Whether it is time for them is not asked here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import escalation
+from . import gates
+from .conditions import LOOK_PAUSE_S
+from .conditions import Sight
+from .conditions import verdict
+from .model import Action
+from .model import Attempt
+from .model import ClusterState
+from .model import Effect
+from .model import Finish
+from .model import Fire
+from .model import Incident
+from .model import Late
+from .model import Outcome
+from .model import Recovery
+from .model import Seconds
+
+BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
+LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doubled each time …
+LOST_PAUSE_MAX_S = 3600.0  #: … up to this
+
+
+Change = tuple[ClusterState, Incident, tuple[Effect, ...]]
+
+
+def nothing(s: Sight) -> Change:
+    return s.cluster, s.incident, ()
+
+
+def open_it(s: Sight) -> Change:
+    """The escalation is fixed when the incident opens; a relapse starts after the step that had helped."""
+    incident = s.incident
+    if s.requested:
+        return s.cluster, replace(incident, opened_at=s.now), ()
+    nodes = tuple(n for n in incident.nodes if s.confirmed(n))
+    steps = s.policy.escalation.get(incident.fault, escalation.DEFAULT[incident.fault])
+    incident = replace(incident, nodes=nodes, steps=steps, opened_at=s.now)
+    before = [
+        r
+        for r in s.cluster.recoveries
+        if r.node in nodes and r.fault is incident.fault and s.now - r.at < s.policy.relapse_s
+    ]
+    if before:
+        last = max(before, key=lambda r: (r.relapses, r.at))
+        incident = replace(
+            incident,
+            step=escalation.first_step(last.step, steps),
+            relapse_of=last.incident,
+            relapses=last.relapses + 1,
+        )
+    return s.cluster, incident, ()
+
+
+def resolve(s: Sight) -> Change:
+    """Remember what helped, so that a relapse need not try it again."""
+    incident = s.incident
+
+    def helped(node: str) -> int:
+        """The last step that the node has had; the present one may never have come to it."""
+        return incident.step - (node not in incident.tried)
+
+    recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
+    if not s.requested:
+        recoveries = tuple(
+            r for r in recoveries if r.node not in incident.visited or r.fault is not incident.fault
+        ) + tuple(
+            Recovery(n, incident.fault, incident.id, s.now, helped(n), incident.relapses)
+            for n in incident.visited
+        )
+    return replace(s.cluster, recoveries=recoveries), incident, ()
+
+
+def hold(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, held=", ".join(g.name for g in s.shut)), ()
+
+
+def let_go(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, held=""), ()
+
+
+def only_tell(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, held="announce only"), ()
+
+
+def next_step(s: Sight) -> Change:
+    incident = replace(
+        s.incident, step=s.incident.step + 1, tried=(), held="", not_before=0.0, busy_since=None
+    )
+    return s.cluster, incident, ()
+
+
+def act(s: Sight) -> Change:
+    """Write the attempt down, charge the nodes' budgets, fire."""
+    assert s.intent is not None
+    intent = s.intent
+    number = s.incident.attempts + 1
+    attempt = Attempt(
+        id=f"{s.incident.id}.{number}",
+        cluster=s.cluster.name,
+        incident=s.incident.id,
+        action=intent.step.action,
+        nodes=intent.nodes,
+        step=s.incident.step,
+        decided_at=s.now,
+        fired_at=s.now,
+    )
+    nodes = s.cluster.nodes
+    charged = {
+        n: replace(nodes[n], spent=(*gates.recent(nodes[n], s.policy, s.now), s.now))
+        for n in intent.nodes
+    }
+    acts = tuple(t for t in s.cluster.acts if t > s.now - s.state.limits.per_s)
+    cluster = replace(s.cluster.with_nodes(charged), attempt=attempt, acts=(*acts, s.now))
+    incident = replace(
+        s.incident,
+        attempts=number,
+        held="",
+        acting=intent.nodes,
+        tried=(*s.incident.tried, *intent.nodes),
+        verified=False,
+        job_failed=(),
+        not_before=0.0,
+    )
+    return cluster, incident, (Fire(attempt),)
+
+
+def fire_again(s: Sight) -> Change:
+    assert s.attempt is not None
+    attempt = replace(s.attempt, fired_at=s.now, firings=s.attempt.firings + 1)
+    return replace(s.cluster, attempt=attempt), s.incident, (Fire(attempt),)
+
+
+def look(s: Sight) -> Change:
+    """Ask the minions that owe an answer what they run. Reads only, pays no budget."""
+    assert s.attempt is not None
+    number = s.incident.attempts + 1
+    look = Attempt(
+        id=f"{s.incident.id}.{number}",
+        cluster=s.cluster.name,
+        incident=s.incident.id,
+        action=Action.LOOK,
+        nodes=tuple(n for n in s.attempt.nodes if n not in s.attempt.results),
+        step=s.incident.step,
+        decided_at=s.now,
+        fired_at=s.now,
+        of=s.attempt.id,
+    )
+    return replace(s.cluster, look=look), replace(s.incident, attempts=number), (Fire(look),)
+
+
+def tell_look(look: Attempt) -> tuple[Outcome, str]:
+    silent = [n for n in look.nodes if n not in look.results]
+    if silent:
+        return Outcome.TIMED_OUT, f"no answer from {', '.join(silent)}"
+    return Outcome.DONE, "; ".join(detail for _, detail in look.results.values())
+
+
+def wait_on(s: Sight) -> Change:
+    assert s.cluster.look is not None
+    outcome, why = tell_look(s.cluster.look)
+    incident = replace(s.incident, not_before=s.now + LOOK_PAUSE_S)
+    return replace(s.cluster, look=None), incident, (Finish(s.cluster.look, outcome, why),)
+
+
+def give_up_waiting(s: Sight) -> Change:
+    """The look is over and our job does not run any more: the nodes that owe an answer have timed out."""
+    look, attempt = s.cluster.look, s.attempt
+    assert look is not None and attempt is not None
+    late = {
+        n: (
+            Outcome.TIMED_OUT,
+            (
+                "no result, and the job is not running"
+                if n in look.results
+                else "neither a result nor an answer: is the minion up?"
+            ),
+        )
+        for n in look.nodes
+    }
+    attempt = replace(attempt, results={**late, **attempt.results})
+    outcome, why = tell_look(look)
+    return replace(s.cluster, look=None, attempt=attempt), s.incident, (Finish(look, outcome, why),)
+
+
+def tell_results(attempt: Attempt) -> str:
+    return "; ".join(
+        f"{n}: {outcome.value}{f' ({detail})' if detail else ''}"
+        for n, (outcome, detail) in attempt.results.items()
+    )
+
+
+def _finish(
+    s: Sight,
+    outcome: Outcome,
+    why: str,
+    idle: frozenset[str] = frozenset(),
+    running: bool = False,
+) -> Change:
+    """The attempt's one terminal record; cooldown counts from here.
+
+    On ``idle`` nodes nothing was done. ``running``: as far as is known the job runs on.
+    """
+    acted = outcome is not Outcome.LOST and (
+        s.attempt is None or not set(s.attempt.nodes) <= set(idle)
+    )
+    attempt = s.attempt
+    if attempt is None:
+        return s.cluster, s.incident, ()
+    nodes = s.cluster.nodes
+    until = s.now + escalation.rest_s(s.policy, s.incident.relapses)
+    changed = {
+        n: (
+            # Nothing was changed there: nothing is paid, nothing rests.
+            replace(nodes[n], spent=tuple(t for t in nodes[n].spent if t != attempt.decided_at))
+            if outcome is Outcome.LOST or n in idle
+            else replace(nodes[n], cooldown_until=until, cooldown_incident=s.incident.id)
+        )
+        for n in attempt.nodes
+    }
+    ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)
+    look = s.cluster.look
+    if look is not None:
+        came = all(n in attempt.results for n in attempt.nodes)
+        told = (Outcome.DONE, "the results came meanwhile") if came else tell_look(look)
+        ended = (*ended, Finish(look, *told))
+    cluster = replace(s.cluster.with_nodes(changed), attempt=None, look=None)
+    if acted:
+        cluster = replace(cluster, acted_at=s.now)
+    else:
+        cluster = replace(cluster, acts=tuple(t for t in cluster.acts if t != attempt.decided_at))
+    # What was never seen may still be on its way: the reactor had asked before the attempt ended.
+    if outcome in (Outcome.TIMED_OUT, Outcome.LOST):
+        cluster = replace(cluster, late=(*cluster.late, Late(attempt, s.now, running)))
+    return cluster, s.incident, ended
+
+
+def _busy_nodes(attempt: Attempt) -> frozenset[str]:
+    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome is Outcome.BUSY)
+
+
+def verify(s: Sight) -> Change:
+    """The job is over. Nodes that were busy meanwhile have not had the step yet, the others have."""
+    attempt = s.attempt
+    assert attempt is not None
+    outcome, idle = verdict(s), _busy_nodes(attempt)
+    if outcome is Outcome.BUSY:  # for too long
+        outcome, idle = Outcome.FAILED, frozenset()
+    assert outcome is not None
+    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle)
+    had = tuple(n for n in attempt.nodes if n not in idle)
+    incident = replace(
+        incident,
+        acting=had,
+        acted_at=s.now,
+        tried=tuple(n for n in incident.tried if n not in idle),
+        visited=tuple(dict.fromkeys((*incident.visited, *had))),
+        job_failed=tuple(n for n in had if attempt.results[n][0] is not Outcome.DONE),
+        busy_since=None,
+        lost=0,
+        gone_since=None,  # what was seen while the job ran proves nothing
+    )
+    return cluster, incident, effects
+
+
+def assume_it_ran(s: Sight) -> Change:
+    """What may have run is paid for."""
+    attempt = s.attempt
+    assert attempt is not None
+    unknown = (Outcome.TIMED_OUT, "the job cache could not be read: the job may have run")
+    attempt = replace(attempt, results={**dict.fromkeys(attempt.nodes, unknown), **attempt.results})
+    cluster = replace(s.cluster, attempt=attempt)
+    return verify(Sight(s.state, cluster, s.incident, s.now))
+
+
+def leave_it(s: Sight) -> Change:
+    return _finish(s, Outcome.TIMED_OUT, "it runs on, or its minion does not tell", running=True)
+
+
+def look_again(s: Sight) -> Change:
+    assert s.cluster.look is not None
+    ended = Finish(s.cluster.look, Outcome.LOST, "never seen in the job cache")
+    incident = replace(s.incident, not_before=s.now + LOOK_PAUSE_S)
+    return replace(s.cluster, look=None), incident, (ended,)
+
+
+def _untry(s: Sight, pause_s: Seconds) -> Incident:
+    acting = set(s.incident.acting)
+    return replace(
+        s.incident,
+        tried=tuple(n for n in s.incident.tried if n not in acting),
+        not_before=s.now + pause_s,
+        held="after",  # said with its reason; the gate of that name adds nothing to it
+    )
+
+
+def retry_busy(s: Sight) -> Change:
+    assert s.attempt is not None
+    cluster, _, effects = _finish(s, Outcome.BUSY, tell_results(s.attempt), _busy_nodes(s.attempt))
+    since = s.now if s.incident.busy_since is None else s.incident.busy_since
+    return cluster, replace(_untry(s, BUSY_PAUSE_S), busy_since=since), effects
+
+
+def write_off(s: Sight) -> Change:
+    cluster, _, effects = _finish(s, Outcome.LOST, "never seen in the job cache")
+    pause_s = min(LOST_PAUSE_S * 2.0 ** min(s.incident.lost, 10), LOST_PAUSE_MAX_S)
+    incident = replace(_untry(s, pause_s), lost=s.incident.lost + 1, busy_since=None)
+    return cluster, incident, effects
+
+
+def approve(s: Sight) -> Change:
+    assert s.command is not None
+    incident = replace(
+        s.incident,
+        approved_step=s.incident.step,
+        approved_at=s.now,
+        approved_by=s.command.by,
+        approved_nodes=s.incident.nodes,
+    )
+    return s.cluster, incident, ()
+
+
+def acknowledge(s: Sight) -> Change:
+    """The lock is lifted: one attempt's budget is free, and what was given up counts as seen to."""
+    incident, policy = s.incident, s.policy
+    late = tuple(
+        replace(one, running=False) if set(one.attempt.nodes) & set(incident.nodes) else one
+        for one in s.cluster.late
+    )
+    cluster = replace(s.cluster, late=late)
+    if not incident.by_hand and policy.budget_attempts:
+        freed = {}
+        for name in incident.nodes:
+            node = cluster.nodes[name]
+            paid = gates.recent(node, policy, s.now)
+            if len(paid) >= policy.budget_attempts:
+                spent = paid[len(paid) - policy.budget_attempts + 1 :]
+                freed[name] = replace(node, spent=spent)
+        cluster = cluster.with_nodes(freed)
+    return cluster, incident, ()
+
+
+def note_recovery(s: Sight) -> Change:
+    return s.cluster, replace(s.incident, verified=True), ()

@@ -1,0 +1,85 @@
+"""Why something is done or not done at the moment: the gates' own answers, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import escalation
+from . import gates
+from .conditions import Sight
+from .model import Fault
+from .model import Incident
+from .model import Phase
+from .model import Seconds
+from .model import State
+
+
+def explain(
+    state: State, cluster: str, nodes: tuple[str, ...], now: Seconds
+) -> tuple[Mapping[str, Any], ...]:
+    """Every gate for every incident of the cluster; for nodes without one, as if they were dead.
+
+    The gates are asked exactly as they are before an action, so that what is told here and what is done cannot differ.
+    """
+    here = state.clusters[cluster]
+    policy = state.policies[cluster]
+    told: list[Mapping[str, Any]] = []
+    concerned: set[str] = set()
+    for incident in here.incidents:
+        if nodes and not set(nodes) & set(incident.nodes):
+            continue
+        if not incident.by_hand:
+            concerned |= set(incident.nodes)
+        sight = Sight(state, here, incident, now)
+        # Elsewhere nothing is decided: the incident's own sentence says what is waited for.
+        deciding = incident.phase is Phase.OPEN and sight.intent is not None
+        judged = gates.judge(state, sight.intent, now) if deciding and sight.intent else ()
+        told.append(
+            {
+                "incident": incident.id,
+                "fault": incident.called,
+                "phase": incident.phase.value,
+                "nodes": list(incident.nodes),
+                "why": incident.why,
+                "step": sight.step.action.value if sight.step else None,
+                "on": list(sight.intent.nodes) if deciding and sight.intent else [],
+                "gates": _in_words(judged),
+            }
+        )
+    steps = policy.escalation.get(Fault.DEAD, escalation.DEFAULT[Fault.DEAD])
+    for name in nodes or tuple(here.nodes):
+        if name in concerned or not steps:
+            continue
+        node = here.nodes[name]
+        supposed = Incident(
+            id=f"{cluster}-{here.serial + 1}",
+            cluster=cluster,
+            fault=Fault.DEAD,
+            nodes=(name,),
+            phase=Phase.OPEN,
+            opened_at=now,
+            changed_at=now,
+            steps=steps,
+        )
+        intent = gates.Intent(cluster, supposed, steps[0], (name,))
+        told.append(
+            {
+                "incident": None,
+                "fault": node.fault.value if node.fault else None,
+                "phase": None,
+                "nodes": [name],
+                "why": f"supposed that {name} were dead",
+                "step": steps[0].action.value,
+                "on": [name],
+                "gates": _in_words(gates.judge(state, intent, now)),
+            }
+        )
+    return tuple(told)
+
+
+def _in_words(judged: tuple[gates.Gate, ...]) -> list[Mapping[str, Any]]:
+    return [
+        {"gate": g.name, "open": g.open, "why": g.why, "opens_at": None if g.open else g.opens_at}
+        for g in judged
+    ]

@@ -1,0 +1,374 @@
+"""What the healer takes for true: an event first changes the facts, and nothing but them.
+
+How a node looks, what a cluster's tables say, what became of a job, which incidents there are to walk the table.
+Nothing here orders anything but a look (read-only) at a job that was given up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import gates
+from . import health
+from .conditions import LOOK_PAUSE_S
+from .conditions import LOOK_WITHIN_S
+from .deeds import tell_look
+from .model import Action
+from .model import Announce
+from .model import Attempt
+from .model import ClusterState
+from .model import Effect
+from .model import Fault
+from .model import Finish
+from .model import Fire
+from .model import Incident
+from .model import Late
+from .model import Missing
+from .model import NodeState
+from .model import Observed
+from .model import Outcome
+from .model import Phase
+from .model import Policy
+from .model import Published
+from .model import Returned
+from .model import Seconds
+from .model import State
+from .model import Step
+from .model import Tell
+from .model import Viewed
+from .model import ViewStatus
+
+LATE_S = 3600.0  #: so long a result may come late and is still recorded
+RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long
+
+
+def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
+    """Note for each incident since when all of its nodes are well."""
+    if not cluster.incidents:
+        return cluster
+    incidents = []
+    for incident in cluster.incidents:
+        gone = all(health.well(cluster, incident, n) for n in incident.nodes)
+        since = (now if incident.gone_since is None else incident.gone_since) if gone else None
+        incidents.append(
+            incident if since == incident.gone_since else replace(incident, gone_since=since)
+        )
+    return replace(cluster, incidents=tuple(incidents))
+
+
+def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State, list[Effect]]:
+    seen = event.observation
+    cluster = state.clusters.get(seen.cluster)
+    if cluster is None or seen.node not in cluster.nodes:
+        return state, []
+    effects: list[Effect] = []
+    if seen.ours:
+        return _eyes(replace(state, ours=(now, seen.evidence)), now)
+    before = cluster.nodes[seen.node]
+    node = health.observe(
+        before, seen, state.policies[seen.cluster], now, _acted_on(cluster, seen.node)
+    )
+    if node.flapping is not before.flapping:
+        times = len(node.changes)
+        why = f"{times} changes that nobody made" if node.flapping else "it is steady again"
+        effects.append(
+            Tell("flapping" if node.flapping else "steady", cluster.name, seen.node, why)
+        )
+    cluster = cluster.with_nodes({seen.node: node})
+    if node.fault is not None:
+        cluster, more = _assign(cluster, state.policies[seen.cluster], seen.node, node, now)
+        effects += more
+    cluster = _watch_gone(cluster, now)
+    state = state.with_cluster(cluster)
+    # Only a node that has become unreachable, or ceased to be, can change what this asks of all nodes.
+    if before.fault is not node.fault or state.blind:
+        state, more = _eyes(state, now)
+        effects += more
+    return state, effects
+
+
+def _acted_on(cluster: ClusterState, node: str) -> bool:
+    """An attempt on this node is in flight or being verified: its changes are the healer's own work."""
+    if cluster.attempt and node in cluster.attempt.nodes:
+        return True
+    return any(i.phase is Phase.VERIFYING and node in i.acting for i in cluster.incidents)
+
+
+def _eyes(state: State, now: Seconds) -> tuple[State, list[Effect]]:
+    """Whether the healer trusts its own eyes; told when that changes."""
+    why = health.blind(state.clusters, state.ours, now)
+    if bool(why) is bool(state.blind):
+        return state, []
+    told = (
+        Tell("blind", "", "", why) if why else Tell("sighted", "", "", f"no longer: {state.blind}")
+    )
+    return replace(state, blind=why), [told]
+
+
+def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Effect]]:
+    """A look into a cluster's system tables: its ailments, its table map, the start times of its servers."""
+    seen = event.view
+    cluster = state.clusters.get(seen.cluster)
+    if cluster is None:
+        return state, []
+    effects: list[Effect] = []
+    # Told when it can be had no longer, or can again; not once a round for each node that was asked.
+    before = cluster.view.partition(":")[0]
+    if before != seen.status.value:
+        told = f"{seen.status.value}: {seen.why}" if seen.why else seen.status.value
+        if (before, told) != ("not asked yet", ViewStatus.KNOWN.value):
+            effects.append(Tell("view", cluster.name, seen.node, told))
+        cluster = replace(cluster, view=told)
+    if seen.status is ViewStatus.KNOWN:
+        by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
+        changed = {
+            by_id[server]: replace(cluster.nodes[by_id[server]], started_at=started)
+            for server, started in seen.started.items()
+            if server in by_id and cluster.nodes[by_id[server]].started_at != started
+        }
+        cluster = cluster.with_nodes(changed)
+        ailments = health.view(cluster, seen, state.policies[seen.cluster], now)
+        cluster = replace(cluster, ailments=ailments, viewed_at=now)
+        state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
+        for name, ailment in ailments.items():
+            issue = name.partition(":")[2]
+            if not any(i.fault is ailment.fault and i.issue == issue for i in cluster.incidents):
+                nodes = tuple(cluster.nodes)
+                cluster, more = open_incident(
+                    cluster, ailment.fault, nodes, now, ailment.evidence, issue=issue
+                )
+                effects += more
+        cluster = _watch_gone(cluster, now)
+    return state.with_cluster(cluster), effects
+
+
+def _assign(
+    cluster: ClusterState, policy: Policy, name: str, node: NodeState, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """A node with a fault belongs to an incident of that fault; one is opened if it can join none.
+
+    It can join one in which nothing was done yet, or that has not gone beyond its first step: later steps are for
+    nodes that had the first.
+    """
+    assert node.fault is not None
+    same = [i for i in cluster.incidents if i.fault is node.fault]
+    if any(name in i.nodes for i in same):
+        return cluster, []
+    free = [i for i in same if i.phase is not Phase.LOCKED and (i.step == 0 or not i.attempts)]
+    incident = free[0] if free else None
+    if incident is None:
+        return open_incident(cluster, node.fault, (name,), now, node.evidence)
+    if incident.phase is not Phase.SUSPECTED and not node.confirmed:
+        return cluster, []
+    joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
+    if incident.step and not _relapsed(cluster, name, node.fault, now - policy.relapse_s):
+        joined = replace(
+            joined, step=0
+        )  # whom nothing has helped yet gets the first step, and the others with it
+    why = f"{name} as well: {node.evidence}"
+    return cluster.with_incident(joined), [Announce(joined, joined.phase.value, why)]
+
+
+def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
+    return any(r.node == name and r.fault is fault and r.at > since for r in cluster.recoveries)
+
+
+def open_incident(
+    cluster: ClusterState,
+    fault: Fault,
+    nodes: tuple[str, ...],
+    now: Seconds,
+    why: str,
+    steps: tuple[Step, ...] = (),
+    issue: str = "",
+) -> tuple[ClusterState, list[Effect]]:
+    serial = cluster.serial + 1
+    incident = Incident(
+        id=f"{cluster.name}-{serial}",
+        cluster=cluster.name,
+        fault=fault,
+        nodes=nodes,
+        phase=Phase.SUSPECTED,
+        opened_at=now,
+        changed_at=now,
+        steps=steps,
+        issue=issue,
+        why=why,
+    )
+    cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
+    if fault is Fault.REQUESTED:  # nothing is suspected: it opens in the same step
+        return cluster, []
+    return cluster, [Announce(incident, Phase.SUSPECTED.value, why)]
+
+
+def take_job_news(
+    state: State, event: Missing | Published | Returned, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A job was published, or a minion answered. What is neither in flight nor owed changes nothing."""
+    for cluster in state.clusters.values():
+        for slot in ("attempt", "look"):
+            attempt: Attempt | None = getattr(cluster, slot)
+            if attempt is None or attempt.id != event.attempt:
+                continue
+            if isinstance(event, Missing):
+                attempt = replace(attempt, missing_at=now)
+            elif attempt.published_at is None:
+                attempt = replace(attempt, published_at=now)
+            if isinstance(event, Returned):
+                if event.node not in attempt.nodes or event.node in attempt.results:
+                    return state, []
+                results = {**attempt.results, event.node: (event.outcome, event.detail)}
+                attempt = replace(attempt, results=results)
+            changed = (
+                replace(cluster, attempt=attempt)
+                if slot == "attempt"
+                else replace(cluster, look=attempt)
+            )
+            return state.with_cluster(changed), []
+        for late in cluster.late:
+            if late.attempt.id == event.attempt and not isinstance(event, Missing):
+                effects: list[Effect] = []
+                if late.attempt.published_at is None:
+                    cluster, late, effects = _came_after_all(state, cluster, late, now)
+                    state = state.with_cluster(cluster)
+                if isinstance(event, Returned):
+                    state, more = _late_result(state, cluster, late, event, now)
+                    effects += more
+                return state, effects
+    return state, []
+
+
+def _came_after_all(
+    state: State, cluster: ClusterState, late: Late, now: Seconds
+) -> tuple[ClusterState, Late, list[Effect]]:
+    """The reactor had been slow: the job of an attempt that was written off runs, so it is paid for after all."""
+    attempt = replace(late.attempt, published_at=now)
+    came = replace(late, attempt=attempt, running=True)
+    paid = {
+        n: replace(cluster.nodes[n], spent=(*cluster.nodes[n].spent, attempt.decided_at))
+        for n in attempt.nodes
+        # What was assumed to have run, because nobody could know, is paid for already.
+        if n in cluster.nodes and attempt.decided_at not in cluster.nodes[n].spent
+    }
+    counted = attempt.decided_at in cluster.acts
+    cluster = replace(
+        cluster.with_nodes(paid),
+        late=tuple(came if one is late else one for one in cluster.late),
+        acts=cluster.acts if counted else (*cluster.acts, attempt.decided_at),
+    )
+    why = f"{attempt.action.value} of {attempt.id} was published: that was not known when it was given up"
+    nodes = ", ".join(attempt.nodes)
+    return cluster, came, [Tell("late", cluster.name, nodes, why, attempt.incident)]
+
+
+def _late_result(
+    state: State, cluster: ClusterState, late: Late, event: Returned, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A result that nobody waits for any more is recorded, and proves that its job has ended."""
+    attempt = late.attempt
+    if event.node not in gates.owed(attempt):
+        return state, []
+    results = {**attempt.results, event.node: (event.outcome, event.detail)}
+    attempt = replace(attempt, results=results)
+    others = tuple(one for one in cluster.late if one is not late)
+    kept = (replace(late, attempt=attempt),) if gates.owed(attempt) else ()
+    after = f"{attempt.action.value} of {attempt.id}, {now - late.ended_at:.0f} s after its end"
+    detail = f" ({event.detail})" if event.detail else ""
+    told = Tell(
+        "late",
+        cluster.name,
+        event.node,
+        f"{after}: {event.outcome.value}{detail}",
+        attempt.incident,
+    )
+    return state.with_cluster(replace(cluster, late=(*others, *kept))), [told]
+
+
+def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
+    """Pauses end by themselves; results that are owed for too long are waited for no longer."""
+    effects: list[Effect] = []
+    for name, cluster in state.clusters.items():
+        pause = cluster.pause
+        if pause is not None and pause.until <= now:
+            cluster = replace(cluster, pause=None)
+            effects.append(Tell("resumed", name, "", f"the pause by {pause.by} is over"))
+        late = tuple(
+            one
+            for one in cluster.late
+            if now - one.ended_at < (RUNS_AT_MOST_S if one.running else LATE_S)
+        )
+        if len(late) != len(cluster.late):
+            cluster = replace(cluster, late=late)
+        if cluster.attempt is None and (cluster.look or cluster.late):
+            cluster, more = _look_after(cluster, state.started_at, now)
+            effects += more
+        if cluster is not state.clusters[name]:
+            state = state.with_cluster(cluster)
+    return state, effects
+
+
+def _look_after(
+    cluster: ClusterState, started_at: Seconds, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """Where a job that was given up stands in the way of an incident: does it still run?"""
+    look = cluster.look
+    if look is not None:
+        silent = now - max(look.fired_at, started_at) >= LOOK_WITHIN_S
+        if len(look.results) < len(look.nodes) and not silent:
+            return cluster, []
+        outcome, why = tell_look(look)
+        over = outcome is Outcome.DONE and all(o is Outcome.DONE for o, _ in look.results.values())
+        late = tuple(
+            replace(one, running=one.running and not over) if one.attempt.id == look.of else one
+            for one in cluster.late
+        )
+        return replace(cluster, look=None, late=late), [Finish(look, outcome, why)]
+    waiting = {n for i in cluster.incidents if i.phase is Phase.OPEN for n in i.nodes}
+    for one in cluster.late:
+        nodes = gates.owed(one.attempt)
+        if not one.running or not waiting & set(nodes) or now - one.looked_at < LOOK_PAUSE_S:
+            continue
+        look = Attempt(
+            id=f"{one.attempt.id}-look{one.looks + 1}",
+            cluster=cluster.name,
+            incident=one.attempt.incident,
+            action=Action.LOOK,
+            nodes=nodes,
+            step=one.attempt.step,
+            decided_at=now,
+            fired_at=now,
+            of=one.attempt.id,
+        )
+        asked = replace(one, looks=one.looks + 1, looked_at=now)
+        late = tuple(asked if other is one else other for other in cluster.late)
+        return replace(cluster, look=look, late=late), [Fire(look)]
+    return cluster, []
+
+
+def forget_health(state: State) -> State:
+    """After a start, every verdict about health is old: look anew before believing anything."""
+    clusters = {}
+    for name, cluster in state.clusters.items():
+        nodes = {
+            n: replace(
+                s,
+                fault=None,
+                since=None,
+                seen=(),
+                confirmed=False,
+                at=None,
+                polls=0,
+                evidence="not probed yet",
+            )
+            for n, s in cluster.nodes.items()
+        }
+        incidents = tuple(replace(i, gone_since=None, held="") for i in cluster.incidents)
+        clusters[name] = replace(
+            cluster,
+            nodes=nodes,
+            ailments={},
+            view="not asked yet",
+            viewed_at=None,
+            incidents=incidents,
+        )
+    return replace(state, clusters=clusters, maps={}, blind="", ours=None)

@@ -1,0 +1,248 @@
+"""What others want: requests of applications and operators, and the operators' commands.
+
+Each is answered, in words. A request joins an incident, opens one, or is refused; it never acts by itself.
+Commands about one incident are rows of `step.TRANSITIONS`; the others stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .conditions import REQUEST_AGE_S
+from .facts import open_incident
+from .model import REMEDIES
+from .model import Action
+from .model import Announce
+from .model import Answer
+from .model import ClusterState
+from .model import Command
+from .model import Effect
+from .model import Fault
+from .model import Incident
+from .model import Mode
+from .model import Pause
+from .model import Phase
+from .model import Policy
+from .model import Reply
+from .model import Request
+from .model import Seconds
+from .model import State
+from .model import Step
+from .model import Tell
+
+REFUSED_TOLD = 10  #: refusals of one source that are told …
+REFUSED_WITHIN_S = 60.0  #: … in this time
+NAMED = 5  #: unknown names that an answer repeats
+ASKERS = 100  #: sources of requests that are remembered per incident
+
+
+def tell_by(command: Command) -> str:
+    return f"{command.by}: {command.reason}" if command.reason else command.by
+
+
+def take_request(state: State, request: Request, now: Seconds) -> tuple[State, list[Effect]]:
+    """Refuse, join, or open. What becomes of an opened one is answered after its gates have spoken."""
+
+    cluster = state.clusters.get(request.cluster)
+    if cluster is None:
+        known = ", ".join(sorted(state.clusters)) or "none"
+        why = f"unknown cluster {request.cluster!r}; configured: {known}"
+        return state, [Answer(request, Reply.REFUSED, why)]
+
+    def refused(why: str) -> tuple[State, list[Effect]]:
+        return _refuse(state, state.clusters[request.cluster], request, why, now)
+
+    policy = state.policies[request.cluster]
+    action = next((a for a in REMEDIES if a.value == request.action), None)
+    if action is None:
+        allowed = ", ".join(a.value for a in REMEDIES)
+        hint = ""
+        if request.action in ("stop", "reload"):
+            hint = (
+                " (a stopped database is what the healer fights: pause the cluster, and use Salt)"
+            )
+        return refused(f"unknown action {request.action!r}; allowed: {allowed}{hint}")
+    foreign = name_foreign(cluster, request.nodes)
+    if foreign:
+        return refused(foreign)
+    if policy.mode is Mode.OFF:
+        return refused(f"mode of {cluster.name} is off")
+    age_s = 0.0 if request.at is None else now - request.at
+    if age_s >= REQUEST_AGE_S:
+        return refused(f"asked {age_s:.0f} s ago, when no engine ran to decide it: ask again")
+
+    host = _host(cluster, request)
+    if host is not None:
+        repeated = request.source in host.askers
+        joined = replace(
+            host,
+            requests=(*host.requests, request.id)[-20:],
+            askers=host.askers if repeated else (*host.askers, request.source)[-ASKERS:],
+            asked=host.asked + 1,
+        )
+        why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
+        answer = Answer(request, Reply.JOINED, why, host.id, repeated=repeated)
+        return state.with_cluster(cluster.with_incident(joined)), [answer]
+    if request.forced and not request.nodes:
+        return refused("force needs the nodes to be named")
+    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:
+        return refused("the probe sees nothing wrong, and a restart needs its agreement")
+    asked = tuple((t, who) for t, who in cluster.asked if t > now - policy.request_per_s)
+    too_many = _too_many(policy, request, asked, now)
+    if too_many:
+        return refused(too_many)
+
+    nodes = request.nodes or policy.nodes
+    told = (
+        f"{action.value} {'forced' if request.forced else 'asked'} by {request.asker or 'somebody'}"
+    )
+    why = f"{told}: {request.reason}" if request.reason else told
+    cluster = replace(cluster, asked=(*asked, (now, request.source)))
+    cluster, effects = open_incident(cluster, Fault.REQUESTED, nodes, now, why, (Step(action),))
+    opened = replace(
+        cluster.incidents[-1],
+        requests=(request.id,),
+        askers=(request.source,),
+        asked=1,
+        forced=request.forced,
+    )
+    return state.with_cluster(cluster.with_incident(opened)), effects
+
+
+def _refuse(
+    state: State, cluster: ClusterState, request: Request, why: str, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """The first few of a source in a minute are told; a flood of them is not worth a line each."""
+    lately = tuple(one for one in cluster.refused if one[0] > now - REFUSED_WITHIN_S)
+    repeated = sum(who == request.source for _, who in lately) >= REFUSED_TOLD
+    if not repeated:
+        lately = (*lately, (now, request.source))
+    answer = Answer(request, Reply.REFUSED, why, repeated=repeated)
+    return state.with_cluster(replace(cluster, refused=lately)), [answer]
+
+
+def name_foreign(cluster: ClusterState, nodes: Sequence[str]) -> str:
+    """Which of these are no nodes of the cluster, in words; empty if all are."""
+    found = [repr(n) for n in nodes if n not in cluster.nodes]
+    if not found:
+        return ""
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return f"no node {', '.join(found[:NAMED])}{more} in {cluster.name}; nodes: {', '.join(cluster.nodes)}"
+
+
+def _host(cluster: ClusterState, request: Request) -> Incident | None:
+    """The incident that a request joins: one that can still do something is worth more than the newest one.
+
+    A fault's is about to heal the cluster, whatever was asked. What somebody asked for is joined by the same wish
+    only: else a stranger's would stand for everybody's. What is forced joins nothing but the same thing, forced.
+    """
+    wanted = set(request.nodes or cluster.nodes)
+
+    def same(incident: Incident) -> bool:
+        step = incident.steps[0] if incident.steps else None
+        return step is not None and step.action.value == request.action
+
+    live = [i for i in cluster.incidents if not i.by_hand]
+    if request.forced:
+        live = [i for i in live if i.forced and set(i.nodes) == wanted and same(i)]
+    else:
+        live = [
+            i
+            for i in live
+            if i.fault is not Fault.REQUESTED or (wanted <= set(i.nodes) and same(i))
+        ]
+    live.sort(key=lambda i: i.opened_at, reverse=True)
+    able = (i for i in live if i.phase is not Phase.LOCKED and i.step < len(i.steps))
+    return next(able, live[0] if live else None)
+
+
+def _too_many(
+    policy: Policy, request: Request, asked: tuple[tuple[Seconds, str], ...], now: Seconds
+) -> str:
+    """Why this request is one too many; empty if it is not. One source may use half of what a cluster takes."""
+    allowed = policy.request_count
+    if not allowed or request.forced:
+        return ""
+    mine = [t for t, who in asked if who == request.source]
+    for what, times, most in (
+        (f"for {policy.name}", [t for t, _ in asked], allowed),
+        (f"by {request.source}", mine, max(1, (allowed + 1) // 2)),
+    ):
+        if len(times) >= most:
+            again = times[len(times) - most] + policy.request_per_s - now
+            return (
+                f"too many requests {what}: {len(times)} of {most} per {policy.request_per_s:.0f} s; "
+                f"again in {again:.0f} s"
+            )
+    return ""
+
+
+def answer_opened(state: State, request: Request, effects: list[Effect]) -> list[Effect]:
+    """The answer to a request that opened an incident: accepted, or held by which gates."""
+    said = next((e for e in reversed(effects) if isinstance(e, Announce)), None)
+    if said is None:
+        return [Answer(request, Reply.REFUSED, "nothing came of it")]
+    reply = Reply.HELD if said.said == "held" else Reply.ACCEPTED
+    return [Answer(request, reply, said.why, said.incident.id)]
+
+
+def pause_clusters(
+    state: State, command: Command, names: list[str], now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A pause lengthens one that stands, and never shortens it: another operator may rely on it."""
+    if not 0 < command.for_s < float("inf"):
+        why = f"a pause needs a duration, found {command.for_s:g} s"
+        return state, [Answer(command, Reply.REFUSED, why)]
+    new = Pause(now + command.for_s, command.by, command.reason, command.cluster is None)
+    effects: list[Effect] = []
+    longer = []
+    for name in names:
+        old = state.clusters[name].pause
+        if old is not None and old.until >= new.until:
+            if new.everywhere and not old.everywhere:  # clusters to come are meant as well
+                kept = replace(old, everywhere=True)
+                state = state.with_cluster(replace(state.clusters[name], pause=kept))
+            longer.append(f"{name} is paused for {old.until - now:.0f} s by {old.by}: {old.why}")
+            continue
+        pause = replace(new, everywhere=new.everywhere or bool(old and old.everywhere))
+        state = state.with_cluster(replace(state.clusters[name], pause=pause))
+        effects.append(Tell("paused", name, "", f"for {command.for_s:.0f} s by {tell_by(command)}"))
+    if not effects and longer:
+        return state, [Answer(command, Reply.JOINED, "; ".join(longer))]
+    why = f"paused for {command.for_s:.0f} s"
+    told = "; ".join([why, *longer])
+    return state, [*effects, Answer(command, Reply.ACCEPTED, told)]
+
+
+def resume_clusters(
+    state: State, command: Command, names: list[str], now: Seconds
+) -> tuple[State, list[Effect]]:
+    effects: list[Effect] = []
+    for name in names:
+        if state.clusters[name].pause is not None:
+            state = state.with_cluster(replace(state.clusters[name], pause=None))
+            effects.append(Tell("resumed", name, "", f"by {tell_by(command)}"))
+    if not effects:
+        return state, [Answer(command, Reply.REFUSED, f"not paused: {', '.join(names)}")]
+    return state, [*effects, Answer(command, Reply.ACCEPTED, "resumed")]
+
+
+def lock_nodes(
+    state: State, cluster: ClusterState, command: Command, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """A person's lock is an incident of its own, without a fault: it ends by ``ack`` alone."""
+    nodes = command.nodes or tuple(cluster.nodes)
+    same = next(
+        (i for i in cluster.incidents if i.by_hand and set(nodes) <= set(i.nodes)),
+        None,
+    )
+    if same is not None:
+        why = f"{same.id} is locked already: {same.why}"
+        return state, [Answer(command, Reply.JOINED, why, same.id)]
+    why = f"locked by {tell_by(command)}"
+    cluster, _ = open_incident(cluster, Fault.REQUESTED, nodes, now, why)
+    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED, by_hand=True)
+    state = state.with_cluster(cluster.with_incident(lock))
+    answer = Answer(command, Reply.ACCEPTED, why, lock.id)
+    return state, [Announce(lock, Phase.LOCKED.value, why), answer]
