@@ -39,6 +39,7 @@ from .healing.model import State
 from .healing.model import Tell
 from .healing.model import Tick
 from .healing.model import Viewed
+from .healing.model import asking
 from .healing.start import begin
 from .healing.start import forgotten
 from .healing.start import remains
@@ -180,12 +181,7 @@ class Healer:
                 return
             if not waiting:
                 return
-            self.handle(
-                *(
-                    Commanded(asked) if isinstance(asked, Command) else Requested(asked)
-                    for asked in waiting
-                )
-            )
+            self.handle(*map(asking, waiting))
             if self._failing:
                 return
 

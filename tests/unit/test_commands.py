@@ -379,6 +379,13 @@ def test_explain_supposes_a_death_where_nothing_is_wrong():
     assert [g["gate"] for g in one["gates"] if not g["open"]] == ["confirmed"]
 
 
+def test_explain_supposes_no_incident_that_could_be_approved():
+    world = World(policy(mode=Mode.APPROVE)).warm()
+    (one,) = world.order("explain", "runbook", nodes=("db1",)).told
+    why = {gate["gate"]: gate["why"] for gate in one["gates"]}["approval"]
+    assert why == "restart on db1 would wait for a person's approval"
+
+
 def test_explain_of_a_locked_incident_tells_why():
     world = locked()
     one = world.order("explain", "runbook").told[0]

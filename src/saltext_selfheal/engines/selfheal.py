@@ -85,14 +85,14 @@ def start(**kwargs):
 
     told = ""
 
-    def wait_for_ledger(why, seconds):
-        """Say once, loudly, what it is; the reason may change."""
+    def wait_for_ledger(why):
+        """Say once, loudly, what it is; the reason may change. Then wait a second."""
         nonlocal told
         if why != told:
             log.critical("selfheal: nothing is healed until the ledger can be used: %s", why)
             out.fire("selfheal/engine/ledger_failed", {"why": why, "at": time.time()})
         told = why
-        time.sleep(seconds)
+        time.sleep(1)
 
     ledger = None
     while ledger is None:
@@ -102,7 +102,7 @@ def start(**kwargs):
             do_nothing("the ledger cannot be used", [str(exc)])
         except Exception as exc:
             # An engine that was just ended may hold it for a moment; a full disk may become free.
-            wait_for_ledger(str(exc), 1)
+            wait_for_ledger(str(exc))
 
     heal = None
     while heal is None:
@@ -111,7 +111,7 @@ def start(**kwargs):
                 settings=settings, ledger=ledger, bus=out, mint=lambda: jobs.mint(__opts__)
             )
         except sqlite3.Error as exc:
-            wait_for_ledger(f"{path}: {exc}", 1)
+            wait_for_ledger(f"{path}: {exc}")
         except Exception:
             log.exception("selfheal: the healer did not start, trying again in %s s", AGAIN_S)
             time.sleep(AGAIN_S)

@@ -33,7 +33,7 @@ REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has exp
 LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
 LOOK_AFTER_START_S = 30.0  #: a job that the healer's start found under way is looked for after this
 LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
-UNSEEN_S = 90.0  #: a node or view that nobody has seen for so long after a job cannot be verified
+UNSEEN_S = 90.0  #: a node or view that nobody has seen for so long, or for ``verify``, after a job cannot be verified
 
 
 @dataclass(frozen=True)
@@ -399,7 +399,8 @@ def not_in_time(s: Sight) -> bool:
 
 def cannot_be_verified(s: Sight) -> bool:
     """Nobody has looked since the job's end, for longer than a look may take."""
-    if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < UNSEEN_S:
+    patience_s = max(UNSEEN_S, s.policy.verify_s)
+    if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < patience_s:
         return False
     return not all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
 

@@ -53,7 +53,7 @@ def explain(
             continue
         node = here.nodes[name]
         supposed = Incident(
-            id=f"{cluster}-{here.serial + 1}",
+            id="",  # there is none
             cluster=cluster,
             fault=Fault.DEAD,
             nodes=(name,),

@@ -91,6 +91,8 @@ def approval(state: State, intent: Intent, now: Seconds) -> Gate:
         if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(incident.approved_nodes):
             return Gate("approval", True, f"approved by {incident.approved_by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
+    if not incident.id:  # supposed, for an explanation
+        return Gate("approval", False, f"{would} would wait for a person's approval")
     name = f"{incident.id}.{incident.attempts + 1}"
     return Gate("approval", False, f"{would} waits for: salt-run selfheal.approve {name}")
 
@@ -280,11 +282,17 @@ def affordable(node: NodeState, policy: Policy, incident: Incident, now: Seconds
     return not policy.budget_attempts or len(recent(node, policy, now)) < allowed
 
 
-def _left_by(paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident) -> Gate:
+def _left_by(
+    paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident, state: State
+) -> Gate:
     """Whether one more is allowed, by the share of so many per so long; unnamed."""
     allowed = share(most, incident)
     left = f" that requests may use of {most}" if allowed < most else ""
     why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
+    forgotten_at = {cluster.forgotten_at for cluster in state.clusters.values()}
+    supposed = sum(1 for t in paid if t in forgotten_at)
+    if supposed:
+        why += f" ({supposed} supposed: the ledger was lost)"
     if len(paid) < allowed:
         return Gate("", True, why)
     return Gate("", False, why, paid[len(paid) - allowed] + per_s if allowed else None)
@@ -298,7 +306,7 @@ def budget(state: State, intent: Intent, now: Seconds) -> Gate:
         return Gate("budget", True, "no budget configured")
     paid = {name: recent(cluster.nodes[name], policy, now) for name in intent.nodes}
     name = max(paid, key=lambda one: len(paid[one]), default=None)
-    left = _left_by(paid[name] if name else (), most, per_s, intent.incident)
+    left = _left_by(paid[name] if name else (), most, per_s, intent.incident, state)
     return replace(left, name="budget", why=left.why if left.open else f"{name} has had {left.why}")
 
 
@@ -310,7 +318,7 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
     paid = sorted(
         t for cluster in state.clusters.values() for t in cluster.acts if t > now - bounds.per_s
     )
-    left = _left_by(paid, bounds.attempts, bounds.per_s, intent.incident)
+    left = _left_by(paid, bounds.attempts, bounds.per_s, intent.incident, state)
     return replace(left, name="limits", why=f"{left.why} over all clusters")
 
 

@@ -339,6 +339,11 @@ class Tick:
 Event = Observed | Viewed | Missing | Published | Returned | Requested | Commanded | Started | Tick
 
 
+def asking(asked: Request | Command) -> Requested | Commanded:
+    """The event that somebody asked for this."""
+    return Commanded(asked) if isinstance(asked, Command) else Requested(asked)
+
+
 # ---------------------------------------------------------------- what is remembered
 
 
@@ -504,6 +509,7 @@ class ClusterState:
     asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened
     refused: tuple[tuple[Seconds, str], ...] = ()  #: when, whose: refusals that were told lately
     serial: int = 0  #: number of the last incident
+    forgotten_at: Seconds | None = None  #: when the ledger was lost: attempts of then are supposed
 
     def with_incident(self, incident: Incident) -> ClusterState:
         """The cluster with this incident in its new shape (and without it, if it has ended)."""

@@ -147,6 +147,7 @@ def forgotten(
         name: ClusterState(
             name,
             acts=acts if name == next(iter(policies)) else (),
+            forgotten_at=now,
             nodes={
                 n: NodeState(
                     cooldown_until=now + policy.cooldown_max_s,

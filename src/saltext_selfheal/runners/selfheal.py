@@ -20,10 +20,9 @@ from saltext_selfheal import intake
 from saltext_selfheal import ledger
 from saltext_selfheal.healing.explain import explain as explained
 from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
 from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import asking
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
@@ -475,9 +474,7 @@ def explain(cluster, node=None):
         return _refused(exc)
     state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
     for asked in waiting:  # the engine takes these first
-        state, _ = step(
-            state, Commanded(asked) if isinstance(asked, Command) else Requested(asked), now
-        )
+        state, _ = step(state, asking(asked), now)
     nodes = intake.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
     told = explained(state, cluster, nodes, now)
     return {"engine": answer["why"], "entries": [_explained(one) for one in told]}
