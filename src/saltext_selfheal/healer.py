@@ -203,7 +203,7 @@ class Healer:
         state, effects = begin(policies, self._settings.bounds(), remembered, now)
         orders = self._orders(effects)
         # What belonged to clusters that are gone has ended.
-        gone = [remains(c) for n, c in remembered.items() if n not in policies]
+        gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
         self._ledger.commit(now, [*state.clusters.values(), *gone], effects, orders)
         self.state = state
         self._carry_out(effects, orders, now)

@@ -553,7 +553,11 @@ def _healer(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.configure(item)
     if item.get("ledger") == "lost":
         remembered = start.forgotten(site.policies, site.now, site.state.limits)
-    gone = {n: start.remains(c) for n, c in remembered.items() if n not in site.policies}
+    gone = {
+        n: start.remains(c, site.policies, site.now)
+        for n, c in remembered.items()
+        if n not in site.policies
+    }
     site.up, site.remembered = True, gone
     site.state, effects = start.begin(site.policies, site.state.limits, remembered, site.now)
     site._note(effects)

@@ -30,6 +30,8 @@ TESTS = (
     "tests/unit/test_quorum.py",
     "tests/unit/test_commands.py",
     "tests/unit/test_health.py",
+    "tests/unit/test_corners.py",
+    "tests/unit/test_start.py",
     "tests/unit/test_step.py",
 )
 PATIENCE_S = 120.0  #: a mutation that makes the tests run for ever is noticed as well
@@ -147,7 +149,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: what needs a node that does not answer is not taken for lost (gate quorum)",
         "gates.py",
-        "            gone = node is not None and _away(node)",
+        "            gone = node is not None and node.confirmed and node.fault is Fault.DEAD",
         "            gone = False",
     ),
     Mutation(
@@ -158,10 +160,118 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------ I3: the budget
     Mutation(
-        "a node whose budget is spent holds up the others",
+        "a node that is locked, rests or has no budget holds up the others",
+        "conditions.py",
+        "        ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or self.untried",
+        "        ready = self.untried",
+    ),
+    Mutation(
+        "a node without budget locks one that only rests",
+        "conditions.py",
+        "        ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or self.untried",
+        "        ready = self._passing(gates.OWN) or self.untried",
+    ),
+    Mutation(
+        "a node that is locked out keeps the others at their step",
+        "conditions.py",
+        "        return self._passing((gates.locked,)) if self.step else self.untried",
+        "        return self.untried",
+    ),
+    Mutation(
+        "I2: a replica that the healer cannot reach counts as lost (gate quorum)",
         "gates.py",
-        "    return not policy.budget_attempts or len(recent(node, policy, now)) < allowed",
-        "    return not policy.budget_attempts or len(recent(node, policy, now)) <= allowed",
+        "            gone = node is not None and node.confirmed and node.fault is Fault.DEAD",
+        "            gone = node is not None and _away(node)",
+    ),
+    Mutation(
+        "I2: the map of one side of a partition is believed (gate quorum)",
+        "gates.py",
+        "    if health.named(Fault.PARTITIONED) in cluster.ailments:",
+        "    if False:",
+    ),
+    Mutation(
+        "I2: a step that breaks nodes rolls on (gate one at a time)",
+        "gates.py",
+        "    broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]",
+        "    broken = [n for n, node in tried.items() if served and not node.well]",
+    ),
+    Mutation(
+        "I1: an acknowledgement of another lock forgets a job that runs",
+        "deeds.py",
+        "        replace(one, running=False) if one.attempt.incident == incident.id else one",
+        "        replace(one, running=False)",
+    ),
+    Mutation(
+        "I1: a job that runs while its cluster is renamed is forgotten",
+        "start.py",
+        "        if set(one.attempt.nodes) & set(cluster.nodes) and one.attempt.id not in known",
+        "        if False",
+    ),
+    Mutation(
+        "I3: a node that is taken out and put back has a new budget",
+        "start.py",
+        "                former=_former(old, policy, now),",
+        "                former={},",
+    ),
+    Mutation(
+        "I3: a busy minion pays",
+        "deeds.py",
+        "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle)",
+        "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt))",
+    ),
+    Mutation(
+        "I5: a pause of everything misses a cluster that comes back",
+        "start.py",
+        "            pauses = [p for p in (old.pause, *everywhere) if p]",
+        "            pauses = [p for p in (old.pause,) if p]",
+    ),
+    Mutation(
+        "I5: an approval of long ago is taken",
+        "step.py",
+        "    if age_s >= gates.APPROVED_FOR_S and command.verb in (Verb.APPROVE, Verb.ACK):",
+        "    if False:",
+    ),
+    Mutation(
+        "I5: closed tables are no storm (gate storm)",
+        "gates.py",
+        "        ailment.fault is not Fault.ISSUE for ailment in cluster.ailments.values()",
+        "        False for ailment in cluster.ailments.values()",
+    ),
+    Mutation(
+        "I9: what nobody has looked at has failed",
+        "conditions.py",
+        "    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.acting)",
+        "    return True",
+    ),
+    Mutation(
+        "I9: a partition makes closed tables well",
+        "health.py",
+        "    if closed:",
+        "    if closed and not apart:",
+    ),
+    Mutation(
+        "I6: a lock for closed tables outlives them",
+        "facts.py",
+        "    if incident.phase is Phase.LOCKED and incident.fault in CLUSTER_WIDE:",
+        "    if False:",
+    ),
+    Mutation(
+        "a late result is followed by the same step at once",
+        "facts.py",
+        "        until = max(waits[0].not_before, now + policy.verify_s)",
+        "        until = now",
+    ),
+    Mutation(
+        "a repeated step does not back off",
+        "deeds.py",
+        "    not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0",
+        "    not_before = 0.0",
+    ),
+    Mutation(
+        "another issue is taken for a relapse",
+        "model.py",
+        "        return (self.fault, self.issue) == (incident.fault, incident.issue)",
+        "        return self.fault is incident.fault",
     ),
     Mutation(
         "I3: attempts are not paid for",
@@ -172,7 +282,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a node that moves to another cluster has a new budget",
         "start.py",
-        "        spent=node.spent,",
+        "        spent=tuple(sorted(spent.elements())),",
         "        spent=(),",
     ),
     Mutation(
@@ -202,8 +312,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a removed cluster renews the limits",
         "start.py",
-        "            there = tuple(t for t in old.acts if t not in first.acts)",
-        "            there = ()",
+        "            clusters[first.name] = replace(first, acts=(*first.acts, *old.acts))",
+        "            clusters[first.name] = replace(first, acts=first.acts)",
     ),
     Mutation(
         "I5: an approval is good for every node",
@@ -458,8 +568,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I7: an attempt keeps a node that has left the settings",
         "start.py",
-        "            kept = tuple(n for n in attempt.nodes if n in nodes)",
-        "            kept = attempt.nodes",
+        "        attempt = _on(attempt, named)",
+        "        pass",
     ),
     Mutation(
         "I7: a request may name foreign nodes",
@@ -552,14 +662,20 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a relapse is remembered for ever",
         "deeds.py",
-        "        if r.node in nodes and r.fault is incident.fault and s.now - r.at < s.policy.relapse_s",
-        "        if r.node in nodes and r.fault is incident.fault",
+        "        if r.node in nodes and r.of(incident) and s.now - r.at < s.policy.relapse_s",
+        "        if r.node in nodes and r.of(incident)",
     ),
     Mutation(
         "tables have no time to open",
         "health.py",
-        "            if now - node.since < policy.settle_s:",
+        "            if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:",
         "            if False:",
+    ),
+    Mutation(
+        "tables of a server that started between two polls have no time to open",
+        "health.py",
+        "            if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:",
+        "            if now - node.since < policy.settle_s:",
     ),
     Mutation(
         "a request is carried out when nobody remembers it",

@@ -11,6 +11,7 @@ from copy import copy
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from saltext_selfheal.healing.model import CLUSTER_WIDE
 from saltext_selfheal.healing.model import ENDED
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Announce
@@ -31,6 +32,7 @@ from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.healing.model import Started
 from saltext_selfheal.healing.model import State
+from saltext_selfheal.healing.model import Tell
 from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
@@ -44,6 +46,9 @@ OURS_S = 30.0
 ORDER_AGE_S = 60.0
 REQUEST_AGE_S = 900.0
 APPROVED_S = 900.0
+BUSY_S = 5.0
+LOST_S = 60.0
+STEADY_S = 120.0
 FIRINGS = 3
 
 
@@ -100,12 +105,17 @@ class Book:
         self.all_paid: tuple[tuple[float, str], ...] = ()  #: (when, attempt), all clusters
         self.rests: dict[str, tuple[float, str]] = {}  #: by node: until when, after which incident
         self.ended_at: dict[str, tuple[float, tuple[str, ...]]] = {}  #: by incident: last attempt
+        self.verifying: dict[str, tuple[str, ...]] = {}  #: by incident: nodes that were acted on
         self.barred: dict[str, float] = {}  #: by node: after a lost ledger
         self.paused: dict[str, float] = {}
         self.acks: dict[str, tuple[float, ...]] = {}  #: by node
         #: By incident: which step, on which nodes, when.
         self.approved: dict[str, tuple[int, tuple[str, ...], float]] = {}
         self.remediating: dict[str, float] = {}  #: by incident: since when, healer's starts aside
+        #: By incident: its step, and until when it waits after a busy minion or a lost attempt.
+        self.not_before: dict[str, tuple[int, float]] = {}
+        #: By node: turns for the better that nobody made, and for the worse after those; in this life of the healer.
+        self.turns: dict[str, tuple[float, ...]] = {}
 
     def copy(self) -> Book:
         """A book of its own: containers are copied, what they hold is immutable."""
@@ -129,6 +139,7 @@ class Book:
         self.started_at = now
         self.sighted = {n: s._replace(polls=0) for n, s in self.sighted.items()}
         self.views.clear()
+        self.turns.clear()
         self.ours_at = now - OURS_S
         self.remediating = dict.fromkeys(self.remediating, now)
 
@@ -155,7 +166,17 @@ class Book:
             or now - first[seen.fault] >= longest_s
         )
         polls = old.polls + 1 if old else 1
+        if known and (old.fault is None) is not (seen.fault is None):
+            self._turned(seen.node, old, seen.fault is None, now)
         self.sighted[seen.node] = Sighting(seen.fault, since, first, now, polls, decided)
+
+    def _turned(self, node: str, old: Sighting, better: bool, now: float) -> None:
+        ours = any(node in f.attempt.nodes for f in self.flying.values())
+        verified = any(node in nodes for nodes in self.verifying.values())
+        turns = self.turns.get(node, ())
+        if ours or verified or not (better or (turns and turns[-1] == old.since)):
+            return
+        self.turns[node] = (*turns, now)[-16:]
 
     def keep(self, effect: Effect, seen: Seen) -> None:
         """What has been done, after it was judged."""
@@ -171,6 +192,14 @@ class Book:
                     self.all_paid = (*self.all_paid, (now, attempt.id))
         elif isinstance(effect, Finish):
             self._ended(effect, seen)
+        elif isinstance(effect, Announce):
+            self.verifying.pop(effect.incident.id, None)
+            if effect.incident.phase is Phase.VERIFYING:
+                self.verifying[effect.incident.id] = effect.incident.acting
+        elif isinstance(effect, Tell) and effect.what in ("flapping", "steady"):
+            self.turns.pop(
+                effect.node, None
+            )  # told once: the code's own belief holds until it says otherwise
         elif isinstance(effect, Answer) and isinstance(seen.event, Commanded):
             self._ordered(effect, seen)
 
@@ -180,6 +209,11 @@ class Book:
         if flight is None or attempt.action is Action.LOOK:
             return
         decided_at = flight.attempt.decided_at
+        if effect.outcome in (Outcome.BUSY, Outcome.LOST):
+            pause_s = BUSY_S if effect.outcome is Outcome.BUSY else LOST_S
+            still = _incident(seen.after, attempt)
+            if still is not None and still.phase is Phase.OPEN and still.step == attempt.step:
+                self.not_before[attempt.incident] = (attempt.step, now + pause_s)
         worked = set(flight.attempt.nodes)
         if effect.outcome in (Outcome.LOST, Outcome.BUSY):
             worked = set()
@@ -231,7 +265,8 @@ class Book:
             spent_s = policy.budget_per_s if policy.budget_attempts else 0.0
             for node in policy.nodes:
                 self.barred[node] = now + max(policy.cooldown_max_s, spent_s)
-        for book in (self.flying, self.approved, self.paused, self.remediating, self.ended_at):
+        lost = (self.flying, self.approved, self.paused, self.remediating, self.ended_at)
+        for book in (*lost, self.not_before, self.verifying):
             book.clear()
         self.fired = frozenset()
 
@@ -305,7 +340,8 @@ def i1_decided(book: Book, attempt: Attempt, seen: Seen) -> None:
 def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
     """No shard that serves now loses its majority.
 
-    A node that does not answer is in nobody's majority, once that is certain of the node to be acted on.
+    What needs the node to be acted on is lost already, once it is certain that it does not answer. Another that does
+    not answer this master may serve now all the same, and is not counted on afterwards.
     """
     incident = _incident(seen.after, attempt)
     if attempt.action in HARMLESS or (incident is not None and incident.fault is Fault.DEAD):
@@ -324,14 +360,43 @@ def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
                 for r in voting
                 if r.state == "ready"
             }
-            ready = {n for n in ready if n == node or not _silent(book, n)}
+            ready = {n for n in ready if n == node or not _dead(book, n)}
             serves = 2 * len(ready) > len(voting)
-            survives = 2 * len(ready - {node}) > len(voting)
+            sure = {n for n in ready - {node} if not _silent(book, n)}
+            survives = 2 * len(sure) > len(voting)
             lost_already = _silent(book, node) and book.sighted[node].decided
             if serves and not survives and not lost_already:
                 where = f"{table.name} shard {number}"
                 told = f"{attempt.action.value} on {node}: {where} needs it, ready {sorted(ready)}"
                 raise Broken("I2", seen.now, f"{attempt.id} {told}")
+
+
+def _dead(book: Book, node: str) -> bool:
+    """Nobody else is proved not to serve: whom this master cannot reach, applications may."""
+    sighting = book.sighted.get(node)
+    return sighting is not None and sighting.fault is Fault.DEAD and sighting.decided
+
+
+def i2_one_away(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """A step stops where it broke something; with no map nobody is risked while another node is away."""
+    incident = _incident(seen.after, attempt)
+    if attempt.action in HARMLESS or incident is None or incident.fault in (Fault.DEAD, Fault.HUNG):
+        return
+    (node,) = attempt.nodes
+    if _dead(book, node):
+        return  # it cannot be harmed
+    _, before = book.ended_at.get(attempt.incident, (0.0, ()))
+    broken = [n for n in before if n != node and n in incident.tried and _silent(book, n)]
+    if broken and attempt.firings == 1:
+        raise Broken("I2", seen.now, f"{attempt.id} on {node}, after it broke {broken}")
+    at, viewed = book.views.get(attempt.cluster, (-MAP_AGE_S, None))
+    if viewed is not None and seen.now - at <= MAP_AGE_S:
+        return
+    away = [n for n in book.policies[attempt.cluster].nodes if n != node and _silent(book, n)]
+    away = [n for n in away if not (incident.forced and n in incident.nodes)]
+    away = [n for n in away if n not in incident.nodes or not _shows(book, incident, n)]
+    if away:
+        raise Broken("I2", seen.now, f"{attempt.id} on {node} without a map, and {away} are away")
 
 
 def _silent(book: Book, node: str) -> bool:
@@ -389,7 +454,7 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
     for node in attempt.nodes:
         if book.sighted[node].polls < WARM_UP_POLLS if node in book.sighted else True:
             raise broken(f"{node} was hardly seen since the start")
-        if cluster.nodes[node].flapping:
+        if cluster.nodes[node].flapping or _flaps(book, policy, node, now):
             raise broken(f"{node} is flapping")
     requested = incident is not None and incident.fault is Fault.REQUESTED
     still = {i.id for i in cluster.incidents if i.phase is Phase.LOCKED}
@@ -417,10 +482,35 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise broken("approved too long ago")
     if now - book.ours_at < OURS_S:
         raise broken("the healer's own side failed")
+    if incident is not None and attempt.firings == 1 and attempt.step < len(incident.steps):
+        due_at = incident.opened_at + incident.steps[attempt.step].after_s
+        step, until = book.not_before.get(attempt.incident, (None, 0.0))
+        if now < max(due_at, until if step == attempt.step else 0.0) - 1e-6:
+            raise broken("its step is not due")
+    ill = [p.name for p in book.policies.values() if any(_ill(book, n) for n in p.nodes)]
+    share = book.limits.storm_share
+    if share and len(book.policies) >= 3 and len(ill) > share * len(book.policies):
+        raise broken(f"a storm: {', '.join(ill)} are ill")
     nodes = [n for p in book.policies.values() for n in p.nodes]
     polled = [book.sighted.get(n) for n in nodes]
     if all(s is not None and s.polls and s.fault is Fault.UNREACHABLE for s in polled):
         raise broken("every node is unreachable")
+
+
+def _ill(book: Book, node: str) -> bool:
+    sighting = book.sighted.get(node)
+    return sighting is not None and sighting.polls > 0 and sighting.fault is not None
+
+
+def _flaps(book: Book, policy: Policy, node: str, now: float) -> bool:
+    """So many recoveries, and faults after them, that nobody made; and not steadily ill since."""
+    since = now - policy.flapping_within_s
+    turns = [at for at in book.turns.get(node, ()) if at > since]
+    if not policy.flapping_changes or len(turns) < policy.flapping_changes:
+        return False
+    sighting = book.sighted[node]
+    confirm_s = policy.confirm_s.get(sighting.fault, 0.0) if sighting.fault else 0.0
+    return sighting.fault is None or now - sighting.since < confirm_s + STEADY_S
 
 
 def i6_once(book: Book, attempt: Attempt, seen: Seen) -> None:
@@ -462,6 +552,7 @@ FIRED = (
     i4_cooldown,
     i5_permitted,
     i10_forgotten,
+    i2_one_away,
 )
 
 
@@ -552,6 +643,10 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         if rejected or waited_s >= REQUEST_AGE_S:
             return  # rejected or expired: no recovery is claimed
     stable_s = book.policies[incident.cluster].stable_s
+    if was.phase is Phase.LOCKED and incident.fault in CLUSTER_WIDE:
+        if _shows(book, incident, incident.nodes[0]):
+            raise Broken("I9", now, f"{incident.id} resolved, but the cluster shows it")
+        return  # what befell a node meanwhile is an incident of its own
     for node in incident.nodes:
         sighting = book.sighted.get(node)
         if sighting is None or sighting.fault is not None or not sighting.polls:

@@ -216,6 +216,8 @@ def test_i3_lost_and_busy_cost_nothing_and_an_acknowledgement_gives_one(hand):
     for number, outcome in enumerate((Outcome.LOST, Outcome.BUSY, Outcome.DONE, Outcome.DONE)):
         hand.fire(hand.attempt(number))
         hand.finish(hand.attempt(number, decided_at=hand.now), outcome)
+        hand.now += 60.0
+        hand.probe()
     hand.order(Verb.ACK, incident="c-1")
     hand.fire(hand.attempt(8))
     hand.finish(hand.attempt(8))
@@ -285,6 +287,74 @@ def test_i5_approved_is_allowed():
     hand = Hand(replace(POLICY, mode=Mode.APPROVE))
     hand.order(Verb.APPROVE, incident="c-1")
     hand.fire(hand.attempt())
+
+
+def test_i2_a_step_goes_on_where_it_broke_a_node(hand):
+    hand.see(incidents=(hand.incident(nodes=NODES, tried=("n1",)),))
+    hand.fire(hand.attempt())
+    hand.finish(hand.attempt())
+    hand.probe("n1", fault=Fault.DEAD)
+    with breaks("I2"):
+        hand.fire(hand.attempt(2, nodes=("n2",)))
+
+
+def test_i2_without_a_map_a_node_is_risked_while_another_is_away(hand):
+    hand.probe("n3", fault=Fault.HUNG)
+    with breaks("I2"):
+        hand.fire(hand.attempt())
+
+
+def test_i2_what_the_tables_say_of_a_node_that_this_master_cannot_reach(hand):
+    hand.see(event=_view("n1", "n2"))
+    hand.probe("n2", fault=Fault.UNREACHABLE)
+    with breaks("I2"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_a_node_that_comes_and_goes_by_itself():
+    hand = Hand(replace(POLICY, flapping_changes=4))
+    for fault in (Fault.DEAD, None, Fault.DEAD, None, Fault.DEAD):
+        hand.now += 5.0
+        hand.probe("n1", fault=fault)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_what_the_healer_did_itself_is_no_flapping():
+    hand = Hand(replace(POLICY, flapping_changes=4, budget_attempts=0))
+    for number in range(3):
+        hand.probe("n1", fault=Fault.AUTH)
+        hand.fire(hand.attempt(number))
+        hand.probe("n1")
+        hand.finish(hand.attempt(number))
+
+
+def test_i5_a_step_that_is_not_due(hand):
+    waits = replace(hand.incident().steps[0], after_s=30.0)
+    hand.see(incidents=(hand.incident(steps=(waits,)),))
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_lost_and_fired_again_at_once(hand):
+    hand.fire(hand.attempt())
+    hand.finish(hand.attempt(), Outcome.LOST)
+    with breaks("I5"):
+        hand.fire(hand.attempt(2))
+
+
+def test_i5_a_storm():
+    hand = Hand(limits=Limits(10, 3600.0, 0.34))
+    others = [replace(POLICY, name=name, nodes=(f"n-{name}",)) for name in ("d", "e")]
+    hand.watch.book.policies |= {one.name: one for one in others}
+    hand.probe("n1", fault=Fault.AUTH)
+    seen = Observation("d", "n-d", Fault.DEAD, "", 0.0, "", "")
+    hand.state = replace(
+        hand.state, clusters={**hand.state.clusters, "d": ClusterState("d", {"n-d": NodeState()})}
+    )
+    hand.watch.book.hear(Observed(seen), hand.now)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
 
 
 def test_i5_blind(hand):

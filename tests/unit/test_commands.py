@@ -102,7 +102,7 @@ def test_a_pause_for_every_cluster_holds_for_one_that_is_configured_later():
     old = world.cluster
     state, _ = begin({"new": policy(name="new")}, world.state.limits, {"runbook": old}, world.now)
     assert state.clusters["new"].pause.why == "move"
-    kept = remains(old)
+    kept = remains(old, {}, world.now)
     state, _ = begin({"new": policy(name="new")}, world.state.limits, {"runbook": kept}, world.now)
     assert state.clusters["new"].pause.why == "move"
 
@@ -156,7 +156,7 @@ def test_a_lock_by_hand_holds_requests_too():
 def test_a_lock_by_hand_outlives_its_clusters_absence():
     world = World().warm()
     world.order("lock", "runbook", reason="hands off")
-    away = {"runbook": remains(world.cluster)}
+    away = {"runbook": remains(world.cluster, {}, world.now)}
     back = World(remembered=away, now=world.now + 60).warm()
     back.break_("db2")
     back.pass_time(10)
@@ -172,7 +172,7 @@ def test_a_cluster_that_is_removed_renews_no_limit():
     other = World(
         policy(name="other", nodes=("db8",)),
         limits=Limits(1, 3600.0, 0.0),
-        remembered={"runbook": remains(world.cluster)},
+        remembered={"runbook": world.cluster},
         now=world.now,
     ).warm()
     other.break_("db8", cluster="other")

@@ -97,11 +97,27 @@ def test_a_node_that_is_away_is_no_replica_that_is_ready():
 
 
 def test_what_has_lost_its_majority_already_cannot_lose_it_again():
-    away = {"db1": Fault.UNREACHABLE, "db3": Fault.UNREACHABLE}
+    away = {"db1": Fault.DEAD, "db3": Fault.DEAD}
     world = broken("db2", Fault.SLOW, table(ready=THREE), others=away)
     world.pass_time(5, tables=(table(ready=THREE),))
     slow = next(i for i in world.cluster.incidents if i.fault is Fault.SLOW)
     assert quorum_of(world, slow).open
+
+
+@pytest.mark.parametrize("fault", [Fault.UNREACHABLE, Fault.HUNG])
+def test_a_replica_whose_node_does_not_answer_the_healer_may_serve_all_the_same(fault):
+    """The applications may reach what the master cannot: the tables tell who is ready."""
+    ready = {"db1": True, "db2": True, "db3": False}
+    world = broken("db2", Fault.SLOW, table(ready=ready), others={"db1": fault})
+    world.pass_time(5, tables=(table(ready=ready),))
+    slow = next(i for i in world.cluster.incidents if i.fault is Fault.SLOW)
+    assert quorum_of(world, slow).why == "without db2 runbook.runbook keeps 0 of 3 voting replicas"
+
+
+def test_in_a_partition_the_table_map_is_one_sides():
+    world = broken("db2", Fault.SLOW, table(ready=THREE))
+    world.look(tables=(table(ready=THREE),), connected={"db1": ["db1"], "db2": ["db2"]})
+    assert "disagree about who is connected" in quorum_of(world, world.cluster.incidents[0]).why
 
 
 def test_without_a_recent_map_one_node_at_a_time_and_only_if_the_others_are_well():

@@ -6,6 +6,7 @@ no. All timing of an incident's life lies in them. Nothing here changes anything
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
@@ -92,15 +93,24 @@ class Sight:
         """What would be done now: dead nodes together, nodes that may serve one after the other."""
         if self.step is None:
             return None
-        # A node that rests, or whose budget is spent, need not hold up the others.
-        ready = tuple(n for n in self.untried if self._free(n)) or self.untried
+        # A node that may not be acted on for a reason of its own need not hold up the others.
+        ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or self.untried
         nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
 
-    def _free(self, name: str) -> bool:
-        node = self.cluster.nodes[name]
-        rests = node.cooldown_until > self.now and node.cooldown_incident != self.incident.id
-        return not rests and gates.affordable(node, self.policy, self.incident, self.now)
+    def _passing(self, some: Sequence[gates.Asks]) -> tuple[str, ...]:
+        """Those whom the present step has not visited and whom none of these gates stops."""
+        return tuple(n for n in self.untried if self._passes(n, some))
+
+    def _passes(self, name: str, some: Sequence[gates.Asks]) -> bool:
+        assert self.step is not None
+        alone = gates.Intent(self.cluster.name, self.incident, self.step, (name,))
+        return all(gate(self.state, alone, self.now).open for gate in some)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Those whom the present step has still to visit; not those who are locked out until a person comes."""
+        return self._passing((gates.locked,)) if self.step else self.untried
 
     @cached_property
     def shut(self) -> tuple[gates.Gate, ...]:
@@ -160,8 +170,10 @@ def stable(s: Sight) -> bool:
 
 
 def did_not_help(s: Sight) -> bool:
-    """Only when nobody waits for the present step any more: each node has its turn with each step."""
-    return bool(s.failed_on) and not s.untried and s.step is not None
+    """Only when nobody waits for the present step any more, and all were seen since: each node has its turn."""
+    if s.step is None or not s.failed_on or s.awaited:
+        return False
+    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.acting)
 
 
 def no_step_left(s: Sight) -> bool:
@@ -284,19 +296,18 @@ def lost(s: Sight) -> bool:
 
 
 def may_fire_again(s: Sight) -> bool:
-    """Not published: fire again, the gates judged anew as if this attempt were not there."""
-    if not _unpublished(s) or s.attempt is None or s.step is None:
-        return False
-    free = replace(s.cluster, attempt=None, look=None)
-    state = s.state.with_cluster(free)
+    """Not published, and nothing speaks against firing again."""
+    return _unpublished(s) and s.step is not None and not shut_again(s)
+
+
+def shut_again(s: Sight) -> tuple[gates.Gate, ...]:
+    """The gates judged anew as if the attempt in flight were not there; it was paid for when it was decided."""
+    if s.attempt is None or s.step is None:
+        return ()
+    state = s.state.with_cluster(replace(s.cluster, attempt=None, look=None))
     intent = gates.Intent(s.cluster.name, s.incident, s.step, s.attempt.nodes)
-    # Paid for already, when it was decided.
-    shut = [
-        g
-        for g in gates.shut(gates.judge(state, intent, s.now))
-        if g.name not in ("budget", "limits")
-    ]
-    return not shut
+    judged = gates.shut(gates.judge(state, intent, s.now))
+    return tuple(g for g in judged if g.name not in ("budget", "limits"))
 
 
 def _look_due(s: Sight, published_at: Seconds) -> Seconds:
@@ -332,13 +343,11 @@ def runs_for_ever(s: Sight) -> bool:
     )
     times = 1 if s.requested and waits else GIVE_UP_AFTER
     patience_s = times * s.policy.attempt_timeout_s + LOOK_PAUSE_S
-    return (
-        attempt is not None
-        and attempt.published_at is not None
-        and verdict(s) is None
-        and (still_running(s) or look_lost(s))
-        and s.now - attempt.published_at >= patience_s
-    )
+    if attempt is None or attempt.published_at is None or verdict(s) is not None:
+        return False
+    # One look that nobody published after a long absence of the healer says nothing yet.
+    since = s.since_start(attempt.published_at) if look_lost(s) else attempt.published_at
+    return (still_running(s) or look_lost(s)) and s.now - since >= patience_s
 
 
 def look_lost(s: Sight) -> bool:

@@ -48,7 +48,7 @@ def open_it(s: Sight) -> Change:
     before = [
         r
         for r in s.cluster.recoveries
-        if r.node in nodes and r.fault is incident.fault and s.now - r.at < s.policy.relapse_s
+        if r.node in nodes and r.of(incident) and s.now - r.at < s.policy.relapse_s
     ]
     if before:
         last = max(before, key=lambda r: (r.relapses, r.at))
@@ -72,16 +72,21 @@ def resolve(s: Sight) -> Change:
     recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
     if not s.requested:
         recoveries = tuple(
-            r for r in recoveries if r.node not in incident.visited or r.fault is not incident.fault
+            r for r in recoveries if r.node not in incident.visited or not r.of(incident)
         ) + tuple(
-            Recovery(n, incident.fault, incident.id, s.now, helped(n), incident.relapses)
+            Recovery(
+                n, incident.fault, incident.id, s.now, helped(n), incident.relapses, incident.issue
+            )
             for n in incident.visited
         )
     return replace(s.cluster, recoveries=recoveries), incident, ()
 
 
 def hold(s: Sight) -> Change:
-    return s.cluster, replace(s.incident, held=", ".join(g.name for g in s.shut)), ()
+    """What holds it now also ends the patience with a minion that was busy: nothing is asked meanwhile."""
+    names = [g.name for g in s.shut]
+    since = s.incident.busy_since if names == ["after"] else None
+    return s.cluster, replace(s.incident, held=", ".join(names), busy_since=since), ()
 
 
 def let_go(s: Sight) -> Change:
@@ -93,8 +98,12 @@ def only_tell(s: Sight) -> Change:
 
 
 def next_step(s: Sight) -> Change:
+    """A step that repeats the one before backs off; another may go at once."""
+    index, steps = s.incident.step + 1, s.incident.steps
+    again = escalation.repeats(steps, index)
+    not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
     incident = replace(
-        s.incident, step=s.incident.step + 1, tried=(), held="", not_before=0.0, busy_since=None
+        s.incident, step=index, tried=(), held="", not_before=not_before, busy_since=None
     )
     return s.cluster, incident, ()
 
@@ -253,10 +262,12 @@ def verify(s: Sight) -> Change:
     attempt = s.attempt
     assert attempt is not None
     outcome, idle = verdict(s), _busy_nodes(attempt)
-    if outcome is Outcome.BUSY:  # for too long
-        outcome, idle = Outcome.FAILED, frozenset()
     assert outcome is not None
     cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle)
+    if (
+        outcome is Outcome.BUSY
+    ):  # for too long: nothing was done or is paid, but the step has had its turn
+        idle = frozenset()
     had = tuple(n for n in attempt.nodes if n not in idle)
     incident = replace(
         incident,
@@ -333,7 +344,7 @@ def acknowledge(s: Sight) -> Change:
     """The lock is lifted: one attempt's budget is free, and what was given up counts as seen to."""
     incident, policy = s.incident, s.policy
     late = tuple(
-        replace(one, running=False) if set(one.attempt.nodes) & set(incident.nodes) else one
+        replace(one, running=False) if one.attempt.incident == incident.id else one
         for one in s.cluster.late
     )
     cluster = replace(s.cluster, late=late)

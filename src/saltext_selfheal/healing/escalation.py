@@ -52,6 +52,14 @@ def rest_s(policy: Policy, relapses: int) -> Seconds:
     return min(policy.cooldown_max_s, policy.cooldown_min_s * float(2**relapses))
 
 
+def repeats(steps: tuple[Step, ...], index: int) -> int:
+    """How many steps right before this one take the same action."""
+    again = 0
+    while 0 < index < len(steps) and steps[index].action is steps[index - 1].action:
+        again, index = again + 1, index - 1
+    return again
+
+
 def first_step(helped: int, steps: tuple[Step, ...]) -> int:
     """Where a relapse starts: at the step after the one that had helped, the last one if none is left."""
     return max(0, min(helped + 1, len(steps) - 1))

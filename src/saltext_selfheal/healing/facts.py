@@ -13,6 +13,7 @@ from . import health
 from .conditions import LOOK_PAUSE_S
 from .conditions import LOOK_WITHIN_S
 from .deeds import tell_look
+from .model import CLUSTER_WIDE
 from .model import Action
 from .model import Announce
 from .model import Attempt
@@ -42,13 +43,24 @@ LATE_S = 3600.0  #: so long a result may come late and is still recorded
 RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long
 
 
+def _gone(cluster: ClusterState, incident: Incident) -> bool:
+    """All of its nodes are well; for what the cluster as a whole was locked for, that this is over is enough.
+
+    A node that has died meanwhile is an incident of its own, which waits for that lock to end.
+    """
+    if incident.phase is Phase.LOCKED and incident.fault in CLUSTER_WIDE:
+        one = incident.nodes[0]
+        return health.known(cluster, incident, one) and not health.shows(cluster, incident, one)
+    return all(health.well(cluster, incident, n) for n in incident.nodes)
+
+
 def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
     """Note for each incident since when all of its nodes are well."""
     if not cluster.incidents:
         return cluster
     incidents = []
     for incident in cluster.incidents:
-        gone = all(health.well(cluster, incident, n) for n in incident.nodes)
+        gone = _gone(cluster, incident)
         since = (now if incident.gone_since is None else incident.gone_since) if gone else None
         incidents.append(
             incident if since == incident.gone_since else replace(incident, gone_since=since)
@@ -122,7 +134,7 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
     if seen.status is ViewStatus.KNOWN:
         by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
         changed = {
-            by_id[server]: replace(cluster.nodes[by_id[server]], started_at=started)
+            by_id[server]: _started(cluster.nodes[by_id[server]], started, now)
             for server, started in seen.started.items()
             if server in by_id and cluster.nodes[by_id[server]].started_at != started
         }
@@ -140,6 +152,12 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
                 effects += more
         cluster = _watch_gone(cluster, now)
     return state.with_cluster(cluster), effects
+
+
+def _started(node: NodeState, started_at: float, now: Seconds) -> NodeState:
+    """A start between two probes is seen by nothing else: its tables may be opening."""
+    again = node.started_at is not None
+    return replace(node, started_at=started_at, restarted_at=now if again else node.restarted_at)
 
 
 def _assign(
@@ -281,7 +299,24 @@ def _late_result(
         f"{after}: {event.outcome.value}{detail}",
         attempt.incident,
     )
-    return state.with_cluster(replace(cluster, late=(*others, *kept))), [told]
+    cluster = replace(cluster, late=(*others, *kept))
+    state = state.with_cluster(
+        _just_acted_on(cluster, state.policies[cluster.name], event, attempt, now)
+    )
+    return state, [told]
+
+
+def _just_acted_on(
+    cluster: ClusterState, policy: Policy, event: Returned, attempt: Attempt, now: Seconds
+) -> ClusterState:
+    """The node as after any other job: looked at before anything else is done to it, and given its time to come up."""
+    node = replace(cluster.nodes[event.node], at=None)
+    cluster = replace(cluster.with_nodes({event.node: node}), viewed_at=None)
+    waits = [i for i in cluster.incidents if i.id == attempt.incident and i.phase is Phase.OPEN]
+    if event.outcome is Outcome.DONE and waits:
+        until = max(waits[0].not_before, now + policy.verify_s)
+        cluster = cluster.with_incident(replace(waits[0], not_before=until))
+    return cluster
 
 
 def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:

@@ -276,18 +276,14 @@ def share(most: int, incident: Incident) -> int:
     return most // 2 if asked else most
 
 
-def affordable(node: NodeState, policy: Policy, incident: Incident, now: Seconds) -> bool:
-    """The node has an attempt left for this incident."""
-    allowed = share(policy.budget_attempts, incident)
-    return not policy.budget_attempts or len(recent(node, policy, now)) < allowed
-
-
 def _left_by(
     paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident, state: State
 ) -> Gate:
     """Whether one more is allowed, by the share of so many per so long; unnamed."""
     allowed = share(most, incident)
     left = f" that requests may use of {most}" if allowed < most else ""
+    if not allowed:
+        return Gate("", False, f"no attempt of {most} per {per_s:.0f} s that requests might use")
     why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
     forgotten_at = {cluster.forgotten_at for cluster in state.clusters.values()}
     supposed = sum(1 for t in paid if t in forgotten_at)
@@ -295,7 +291,7 @@ def _left_by(
         why += f" ({supposed} supposed: the ledger was lost)"
     if len(paid) < allowed:
         return Gate("", True, why)
-    return Gate("", False, why, paid[len(paid) - allowed] + per_s if allowed else None)
+    return Gate("", False, why, paid[len(paid) - allowed] + per_s)
 
 
 def budget(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -322,15 +318,18 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
     return replace(left, name="limits", why=f"{left.why} over all clusters")
 
 
-def _ill(node: NodeState) -> bool:
-    return node.fault is not None
+def _ill(cluster: ClusterState) -> bool:
+    """A node shows a fault, or the cluster as a whole does not serve; what an issue tells is no outage."""
+    return any(node.fault is not None for node in cluster.nodes.values()) or any(
+        ailment.fault is not Fault.ISSUE for ailment in cluster.ailments.values()
+    )
 
 
 def storm(state: State, intent: Intent, now: Seconds) -> Gate:
     """When many clusters fail at once, the cause is hardly in each of them."""
     clusters = state.clusters.values()
     share = state.limits.storm_share
-    ill = sum(1 for cluster in clusters if any(_ill(node) for node in cluster.nodes.values()))
+    ill = sum(1 for cluster in clusters if _ill(cluster))
     why = f"{ill} of {len(clusters)} clusters show a fault (storm at {share:.0%} of >= 3)"
     return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)
 
@@ -358,19 +357,25 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
         return Gate("one at a time", False, "several nodes that may serve are named")
     if incident.fault is Fault.HUNG:
         return Gate("one at a time", True, "the node does not answer")
-    if incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE:
-        broken = [n for n in incident.tried if n in cluster.nodes and not cluster.nodes[n].well]
-        if broken:
-            return Gate("one at a time", False, f"not well after its turn: {', '.join(broken)}")
+    tried = {n: cluster.nodes[n] for n in incident.tried if n in cluster.nodes}
+    served = incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE
+    broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]
+    if broken:
+        return Gate("one at a time", False, f"not well after its turn: {', '.join(broken)}")
     if table_map(state, intent, now) is not None:
         return Gate("one at a time", True, "the tables' replicas are known")
-    # A request is not about anybody's fault; what is forced may be about its own nodes'.
-    requested = incident.fault is Fault.REQUESTED and not incident.forced
-    concerned = () if requested else incident.nodes
-    others = [n for n, node in cluster.nodes.items() if n not in concerned and not node.well]
+    others = [
+        n for n, node in cluster.nodes.items() if not node.well and not _about(incident, n, node)
+    ]
     if others:
         return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")
     return Gate("one at a time", True, "the only node taken away")
+
+
+def _about(incident: Incident, name: str, node: NodeState) -> bool:
+    """The node is not well for the very reason that the incident is about."""
+    # A request is not about anybody's fault; what is forced may be about its own nodes'.
+    return name in incident.nodes and (incident.forced or node.fault is incident.fault)
 
 
 def table_map(
@@ -395,8 +400,9 @@ def _away(node: NodeState) -> bool:
 def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     """No shard that serves now would lose the majority of its voting replicas that are ready now.
 
-    A node that does not answer is no part of any majority: what needs it is lost already. Where the healer does not
-    know how a replica's node stands, that replica counts as serving now and as missing afterwards.
+    What needs a node that does not answer is lost already, as far as that node is concerned. What the tables say of
+    the others holds: that the healer cannot reach a replica's node proves nothing about those who can. Such a
+    replica, and one whose node is not known, counts as serving now and as missing afterwards. A dead one serves nobody.
     """
     _, cluster = _of(state, intent)
     if _harmless(cluster, intent):
@@ -407,6 +413,9 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     known = table_map(state, intent, now)
     if known is None:
         return Gate("quorum", True, "no table map of the last minute: one node at a time")
+    if health.named(Fault.PARTITIONED) in cluster.ailments:
+        why = "the nodes disagree about who is connected: the table map is one side's"
+        return Gate("quorum", False, why)
     taken, tables = known
     changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
     if taken <= changed:
@@ -430,7 +439,7 @@ def _lost(cluster: ClusterState, table: Table, leaving: list[str]) -> Iterator[s
                 continue
             name, node = by_server.get(replica.server, ("", None))
             sure = node is None or (node.since is not None and node.fault not in AWAY)
-            gone = node is not None and _away(node)
+            gone = node is not None and node.confirmed and node.fault is Fault.DEAD
             now_ready += not gone
             then_ready += sure and name not in leaving
         if 2 * now_ready > len(voters) >= 2 * then_ready:
@@ -438,7 +447,9 @@ def _lost(cluster: ClusterState, table: Table, leaving: list[str]) -> Iterator[s
             yield f"{table.name}{of} keeps {then_ready} of {len(voters)} voting replicas"
 
 
-GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
+Asks = Callable[[State, Intent, Seconds], Gate]
+
+GATES: tuple[Asks, ...] = (
     mode,
     paused,
     warm_up,
@@ -460,6 +471,10 @@ GATES: tuple[Callable[[State, Intent, Seconds], Gate], ...] = (
     quorum,
     approval,
 )
+
+
+#: About one node by itself: whom these stop, they stop whatever becomes of the others.
+OWN: tuple[Asks, ...] = (flapping, look, locked, cooldown, budget)
 
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:

@@ -131,10 +131,9 @@ def _complaints(
     apart = _apart(cluster, seen)
     if apart:
         yield named(Fault.PARTITIONED), Fault.PARTITIONED, apart
-    else:
-        closed = _unavailable(cluster, seen, policy, now)
-        if closed:
-            yield named(Fault.UNAVAILABLE), Fault.UNAVAILABLE, closed
+    closed = _unavailable(cluster, seen, policy, now, bool(apart))
+    if closed:
+        yield named(Fault.UNAVAILABLE), Fault.UNAVAILABLE, closed
     for issue in seen.issues:
         if issue.type != "table_availability":  # told by the tables themselves
             yield named(Fault.ISSUE, issue.type), Fault.ISSUE, issue.description
@@ -156,11 +155,13 @@ def _few(told: list[str]) -> str:
     return "; ".join(told[:3]) + more
 
 
-def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds) -> str:
+def _unavailable(
+    cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds, apart: bool
+) -> str:
     """Tables that are not ready although every node answers and has had time to settle; empty if none.
 
-    A node that is away or young keeps the verdict from arising. It does not end one, not even across a start of the
-    healer: only ready tables do.
+    A node that is away or young, or nodes that are ``apart``, keep the verdict from arising. They do not end one, not
+    even across a start of the healer: only ready tables do.
     """
     told = []
     for table in seen.tables:
@@ -172,10 +173,12 @@ def _unavailable(cluster: ClusterState, seen: ClusterView, policy: Policy, now: 
         told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
     stands = any(i.fault is Fault.UNAVAILABLE for i in cluster.incidents)
     if not stands and named(Fault.UNAVAILABLE) not in cluster.ailments:
+        if apart:
+            return ""  # that explains it
         for node in cluster.nodes.values():
             if node.fault is not None or node.since is None:
                 return ""  # that node's fault explains it
-            if now - node.since < policy.settle_s:
+            if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:
                 return ""
     return _few(told)
 

@@ -280,6 +280,7 @@ class Command:
     for_s: Seconds = 0.0  #: pause
     reason: str = ""
     attempt: int | None = None  #: approve, reject: number of the attempt meant; None = the next
+    at: Seconds | None = None  #: when it was given; None = just now
 
 
 @dataclass(frozen=True)
@@ -364,6 +365,7 @@ class NodeState:
     server_name: str | None = None
     version: str | None = None
     started_at: float | None = None  #: of the server's process, by its own clock
+    restarted_at: Seconds | None = None  #: when another start than the one known was seen
     changes: tuple[Seconds, ...] = ()  #: from well to faulty and back, made by nobody
     flapping: bool = False
     late: tuple[bool, ...] = field(default=(), compare=False)  #: the last answers, slow or not
@@ -487,6 +489,11 @@ class Recovery:
     at: Seconds
     step: int
     relapses: int
+    issue: str = ""
+
+    def of(self, incident: Incident) -> bool:
+        """The recovery from what the incident is about."""
+        return (self.fault, self.issue) == (incident.fault, incident.issue)
 
 
 @dataclass(frozen=True)
@@ -495,6 +502,8 @@ class ClusterState:
 
     name: str
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
+    #: What is remembered of nodes that the settings do not name any more: what they have paid, how long they rest.
+    former: Mapping[str, NodeState] = field(default_factory=dict)
     ailments: Mapping[str, Ailment] = field(default_factory=dict)  #: by name: fault, or issue:type
     view: str = "not asked yet"  #: whether the system tables could be read
     viewed_at: Seconds | None = field(default=None, compare=False)
@@ -509,6 +518,7 @@ class ClusterState:
     asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened
     refused: tuple[tuple[Seconds, str], ...] = ()  #: when, whose: refusals that were told lately
     serial: int = 0  #: number of the last incident
+    away: bool = False  #: the settings did not name it when this was written
     forgotten_at: Seconds | None = None  #: when the ledger was lost: attempts of then are supposed
 
     def with_incident(self, incident: Incident) -> ClusterState:

@@ -33,6 +33,7 @@ from .model import Tell
 
 REFUSED_TOLD = 10  #: refusals of one source that are told …
 REFUSED_WITHIN_S = 60.0  #: … in this time
+PAUSED_AT_MOST_S = 30 * 86400.0  #: a pause that is longer is a decision: mode off
 NAMED = 5  #: unknown names that an answer repeats
 ASKERS = 100  #: sources of requests that are remembered per incident
 
@@ -191,8 +192,9 @@ def pause_clusters(
     state: State, command: Command, names: list[str], now: Seconds
 ) -> tuple[State, list[Effect]]:
     """A pause lengthens one that stands, and never shortens it: another operator may rely on it."""
-    if not 0 < command.for_s < float("inf"):
-        why = f"a pause needs a duration, found {command.for_s:g} s"
+    if not 0 < command.for_s <= PAUSED_AT_MOST_S:
+        most = f" of at most {PAUSED_AT_MOST_S / 86400:.0f} days" if command.for_s > 0 else ""
+        why = f"a pause needs a duration{most}, found {command.for_s:g} s"
         return state, [Answer(command, Reply.REFUSED, why)]
     new = Pause(now + command.for_s, command.by, command.reason, command.cluster is None)
     effects: list[Effect] = []

@@ -5,13 +5,22 @@ And what is kept of clusters that the settings do not name any more, and what mu
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
+from . import escalation
+from . import gates
 from .model import Announce
+from .model import Attempt
 from .model import ClusterState
 from .model import Effect
 from .model import Finish
+from .model import Incident
+from .model import Late
 from .model import Limits
 from .model import NodeState
 from .model import Outcome
@@ -31,108 +40,210 @@ def begin(
 ) -> tuple[State, tuple[Effect, ...]]:
     """The state to begin with, and what follows from it at once.
 
-    What the settings do not name any more ends here: incidents lose such nodes, and end when none is left; an
-    attempt that names one is written off.
+    What the settings do not name any more ends here: incidents lose such nodes, and end when none is left; an attempt
+    on such nodes alone is given up. What was paid for a node, and a job of ours that may run on there, are remembered
+    wherever the settings name it now.
     """
     effects: list[Effect] = []
-    clusters = {}
-    # A node that has moved to another cluster, or whose cluster has a new name, takes its budget along.
-    anywhere = {n: s for old in remembered.values() for n, s in old.nodes.items()}
+    clusters: dict[str, ClusterState] = {}
     everywhere = [c.pause for c in remembered.values() if c.pause and c.pause.everywhere]
+    adrift = [
+        late
+        for name, old in remembered.items()
+        for late in _adrift(old, policies[name].nodes if name in policies else (), now)
+    ]
     for name, policy in policies.items():
-        old = remembered.get(name)
-        if old is None:
-            old = ClusterState(name, pause=max(everywhere, key=lambda p: p.until, default=None))
-        nodes = {
-            n: old.nodes[n] if n in old.nodes else _paid(anywhere.get(n, NodeState()))
-            for n in policy.nodes
-        }
-        attempt, look, dropped = old.attempt, old.look, ""
-        if attempt:
-            kept = tuple(n for n in attempt.nodes if n in nodes)
-            left = {n: r for n, r in attempt.results.items() if n in nodes}
-            attempt = replace(attempt, nodes=kept, results=left)
-        if attempt and not attempt.nodes:
-            effects.append(
-                Finish(attempt, Outcome.LOST, "the settings do not name its nodes any more")
-            )
-            dropped, attempt = attempt.incident, None
-        if look and (attempt is None or look.of != attempt.id):
-            effects.append(Finish(look, Outcome.LOST, "nothing is left to look for"))
-            look = None
-        incidents = []
-        for incident in old.incidents:
-            kept = tuple(n for n in incident.nodes if n in nodes)
-            incident = replace(
-                incident,
-                nodes=kept,
-                tried=tuple(n for n in incident.tried if n in nodes),
-                acting=tuple(n for n in incident.acting if n in nodes),
-                visited=tuple(n for n in incident.visited if n in nodes),
-            )
-            if kept:
-                if incident.id == dropped:  # there is nothing left to wait for
-                    incident = replace(incident, phase=Phase.OPEN, changed_at=now)
-                incidents.append(incident)
-                continue
-            why = "the settings do not name its nodes any more"
-            ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
-            effects.append(Announce(ended, ended.phase.value, why))
-        recoveries = tuple(r for r in old.recoveries if r.node in nodes)
-        late = tuple(
+        old = remembered.get(name, ClusterState(name, away=True))
+        if old.away:  # a pause of everything was meant for it, too
+            pauses = [p for p in (old.pause, *everywhere) if p]
+            old = replace(old, pause=max(pauses, key=lambda p: p.until, default=None))
+        old, told = _still_named(old, policy, now)
+        effects += told
+        clusters[name] = _with_adrift(
             replace(
-                one,
-                attempt=replace(
-                    one.attempt, nodes=tuple(n for n in one.attempt.nodes if n in nodes)
-                ),
-            )
-            for one in old.late
+                old,
+                away=False,
+                nodes={
+                    n: old.nodes[n] if n in old.nodes and not old.away else _paid(n, remembered)
+                    for n in policy.nodes
+                },
+                former=_former(old, policy, now),
+            ),
+            policy,
+            adrift,
+            now,
         )
-        clusters[name] = replace(
-            old,
-            nodes=nodes,
-            incidents=tuple(incidents),
-            attempt=attempt,
-            look=look,
-            recoveries=recoveries,
-            late=tuple(one for one in late if one.attempt.nodes),
-        )
-    why = "the settings do not name its cluster any more"
     for name, old in remembered.items():
         if name in policies:
             continue
         if clusters:  # what was done there still counts against the limits over all clusters
             first = next(iter(clusters.values()))
-            there = tuple(t for t in old.acts if t not in first.acts)
-            clusters[first.name] = replace(first, acts=(*first.acts, *there))
-        effects += [Finish(a, Outcome.LOST, why) for a in (old.attempt, old.look) if a]
-        for incident in old.incidents:
-            if incident.by_hand:
-                continue
-            ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
-            effects.append(Announce(ended, ended.phase.value, why))
+            clusters[first.name] = replace(first, acts=(*first.acts, *old.acts))
+        effects += _ended(old, now)
     state = State(policies=policies, limits=limits, clusters=clusters, started_at=now)
     state, more = step(state, Started(), now)
     return state, (*effects, *more)
 
 
-def _paid(node: NodeState) -> NodeState:
-    """What must be remembered of a node wherever it goes."""
-    return NodeState(
-        spent=node.spent,
-        cooldown_until=node.cooldown_until,
-        cooldown_incident=node.cooldown_incident,
+def _still_named(
+    old: ClusterState, policy: Policy, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """A cluster's incidents and jobs, as far as the settings still name their nodes."""
+    effects: list[Effect] = []
+    named = frozenset(policy.nodes)
+    attempt, look, dropped = old.attempt, old.look, ""
+    why = "the settings do not name its nodes any more"
+    if attempt and not named & set(attempt.nodes):
+        effects.append(_given_up(attempt, why))
+        dropped, attempt = attempt.incident, None
+    elif attempt:
+        attempt = _on(attempt, named)
+    if look and (attempt is None or look.of != attempt.id):
+        effects.append(Finish(look, Outcome.LOST, "nothing is left to look for"))
+        look = None
+    incidents = []
+    for incident in old.incidents:
+        kept = replace(
+            incident,
+            nodes=tuple(n for n in incident.nodes if n in named),
+            tried=tuple(n for n in incident.tried if n in named),
+            acting=tuple(n for n in incident.acting if n in named),
+            visited=tuple(n for n in incident.visited if n in named),
+        )
+        if not kept.nodes:
+            effects.append(_over(kept, why, now))
+        elif incident.id == dropped:  # there is nothing left to wait for
+            incidents.append(replace(kept, phase=Phase.OPEN, changed_at=now))
+        else:
+            incidents.append(kept)
+    late = tuple(
+        replace(one, attempt=_on(one.attempt, named))
+        for one in old.late
+        if named & set(one.attempt.nodes)
+    )
+    recoveries = tuple(r for r in old.recoveries if r.node in named)
+    return (
+        replace(
+            old,
+            attempt=attempt,
+            look=look,
+            incidents=tuple(incidents),
+            late=late,
+            recoveries=recoveries,
+        ),
+        effects,
     )
 
 
-def remains(old: ClusterState) -> ClusterState:
+def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
+    """What ends with a cluster that the settings do not name any more."""
+    why = "the settings do not name its cluster any more"
+    effects: list[Effect] = [_given_up(old.attempt, why)] if old.attempt else []
+    if old.look:
+        effects.append(Finish(old.look, Outcome.LOST, why))
+    return [*effects, *(_over(i, why, now) for i in old.incidents if not i.by_hand)]
+
+
+def _over(incident: Incident, why: str, now: Seconds) -> Announce:
+    ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
+    return Announce(ended, ended.phase.value, why)
+
+
+def _given_up(attempt: Attempt, why: str) -> Finish:
+    """Lost is only what was never seen to be published."""
+    if attempt.published_at is None:
+        return Finish(attempt, Outcome.LOST, why)
+    return Finish(attempt, Outcome.TIMED_OUT, f"{why}, and its job may run on")
+
+
+def _on(attempt: Attempt, nodes: Collection[str]) -> Attempt:
+    """The attempt as far as it is about these nodes."""
+    return replace(
+        attempt,
+        nodes=tuple(n for n in attempt.nodes if n in nodes),
+        results={n: r for n, r in attempt.results.items() if n in nodes},
+    )
+
+
+def _adrift(old: ClusterState, named: Collection[str], now: Seconds) -> Iterator[Late]:
+    """Jobs on nodes that their cluster does not have any more: they may run on, or may still be published."""
+    jobs = list(old.late)
+    if old.attempt:
+        jobs.append(Late(old.attempt, now, running=old.attempt.published_at is not None))
+    for one in jobs:
+        elsewhere = [n for n in one.attempt.nodes if n not in named]
+        if elsewhere:
+            yield replace(one, attempt=_on(one.attempt, elsewhere))
+
+
+def _with_adrift(
+    cluster: ClusterState, policy: Policy, adrift: Sequence[Late], now: Seconds
+) -> ClusterState:
+    """The cluster with what may still run on nodes that have come to it; they rest as after any other attempt."""
+    known = {one.attempt.id for one in cluster.late}
+    came = tuple(
+        replace(one, attempt=_on(one.attempt, cluster.nodes))
+        for one in adrift
+        if set(one.attempt.nodes) & set(cluster.nodes) and one.attempt.id not in known
+    )
+    until = now + escalation.rest_s(policy, 0)
+    rest = {
+        n: replace(
+            cluster.nodes[n],
+            cooldown_until=max(until, cluster.nodes[n].cooldown_until),
+            cooldown_incident=one.attempt.incident,
+        )
+        for one in came
+        if one.running
+        for n in one.attempt.nodes
+    }
+    return replace(cluster.with_nodes(rest), late=(*cluster.late, *came))
+
+
+def _paid(name: str, remembered: Mapping[str, ClusterState]) -> NodeState:
+    """What was paid for a node anywhere: it may have moved, and moved back, or been left out for a while."""
+    found = [
+        node
+        for cluster in remembered.values()
+        for node in (cluster.nodes.get(name), cluster.former.get(name))
+        if node is not None
+    ]
+    if not found:
+        return NodeState()
+    spent: Counter[Seconds] = Counter()
+    for node in found:  # each attempt once, however many remember it
+        spent |= Counter(node.spent)
+    rests = max(found, key=lambda node: node.cooldown_until)
+    return NodeState(
+        spent=tuple(sorted(spent.elements())),
+        cooldown_until=rests.cooldown_until,
+        cooldown_incident=rests.cooldown_incident,
+    )
+
+
+def _former(old: ClusterState, policy: Policy, now: Seconds) -> dict[str, NodeState]:
+    """Nodes that the cluster does not have any more, as long as what they have paid counts."""
+    here = {old.name: old}
+    gone = (n for n in {**old.former, **old.nodes} if n not in policy.nodes)
+    paid = {n: _paid(n, here) for n in gone}
+    return {
+        n: node
+        for n, node in paid.items()
+        if node.cooldown_until > now or gates.recent(node, policy, now)
+    }
+
+
+def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> ClusterState:
     """What is kept of a cluster that the settings do not name any more: it may come back, or its nodes elsewhere."""
+    named = {n for policy in policies.values() for n in policy.nodes}
+    here = {old.name: old}
     return ClusterState(
         old.name,
-        nodes={n: _paid(s) for n, s in old.nodes.items()},
+        away=True,
+        nodes={n: _paid(n, here) for n in {**old.former, **old.nodes}},
         # A person's lock ends by ``ack`` alone.
         incidents=tuple(i for i in old.incidents if i.by_hand),
-        acts=old.acts,
+        late=tuple(late for late in _adrift(old, (), now) if not named & set(late.attempt.nodes)),
         pause=old.pause,
         serial=old.serial,
     )

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from . import conditions as when
 from . import deeds as do
+from . import gates
 from . import health
 from .conditions import Sight
 from .deeds import Change
@@ -137,7 +138,7 @@ TRANSITIONS: tuple[Row, ...] = (
         Phase.REMEDIATING,
         when.lost,
         Phase.OPEN,
-        "the reactor does not publish {action} on {acting}",
+        "{unpublished}",
         do.write_off,
         said="held",
     ),
@@ -270,6 +271,16 @@ def _last_action(s: Sight) -> str:
     return s.step.action.value if s.step else "the last step"
 
 
+def _unpublished(s: Sight) -> str:
+    """Why a job was never seen: after three firings it is the reactor, before that what forbade to fire again."""
+    shut = when.shut_again(s) if s.attempt and s.attempt.firings < when.FIRINGS else ()
+    what = f"{_last_action(s)} on {', '.join(s.incident.acting)}"
+    if not shut:
+        return f"the reactor does not publish {what}"
+    told = "; ".join(f"{g.name}: {g.why}" for g in shut)
+    return f"{what} was not published, and must not be fired again: {told}"
+
+
 _WORDS: dict[str, Callable[[Sight], str]] = {
     "fault": lambda s: s.incident.called,
     "why": lambda s: s.incident.why,
@@ -284,6 +295,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
         s.cluster.view if s.incident.fault in CLUSTER_WIDE else health.unseen(s.cluster, s.incident)
     ),
     "looked": lambda s: do.tell_look(s.cluster.look)[1] if s.cluster.look else "",
+    "unpublished": _unpublished,
     "by": lambda s: tell_by(s.command) if s.command else "",
     "told": lambda s: do.tell_results(s.attempt) if s.attempt else "",
     "stable": lambda s: f"{s.policy.stable_s:g} s",
@@ -354,6 +366,9 @@ def _command(state: State, command: Command, now: Seconds) -> tuple[State, list[
         open_ones = ", ".join(i.id for _, i in live) or "none"
         return refused(f"no open incident {command.incident!r}; open: {open_ones}")
     cluster, incident = found_one
+    age_s = 0.0 if command.at is None else now - command.at
+    if age_s >= gates.APPROVED_FOR_S and command.verb in (Verb.APPROVE, Verb.ACK):
+        return refused(f"given {age_s:.0f} s ago, when no engine ran: give it again")
     if command.attempt not in (None, incident.attempts + 1):
         meant, waits = f"{incident.id}.{command.attempt}", f"{incident.id}.{incident.attempts + 1}"
         return refused(f"{meant} is not what is decided now: {waits} would be next; see explain")

@@ -1,0 +1,192 @@
+"""What the healer takes along when the settings change: nobody forgets a budget, a rest, a job or a pause by that."""
+
+from dataclasses import replace
+
+from saltext_selfheal.healing import gates
+from saltext_selfheal.healing.model import Action
+from saltext_selfheal.healing.model import ClusterState
+from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Incident
+from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.start import forgotten
+from saltext_selfheal.healing.start import remains
+from tests.unit.world import World
+from tests.unit.world import policy
+
+NOW = 1_000_000.0
+ONE, TWO = policy(name="one", nodes=("db1",)), policy(name="two", nodes=("db2",))
+
+
+def after(world, *policies, now=None, limits=None):
+    """The healer starts again with other settings: what the ledger holds by then."""
+    named = {p.name: p for p in policies}
+    gone = {n: c for n, c in world.remembered.items() if n not in named}
+    gone |= {n: c for n, c in world.state.clusters.items() if n not in named}
+    other = World(
+        *policies,
+        limits=limits,
+        remembered={**world.remembered, **world.state.clusters},
+        now=world.now if now is None else now,
+    )
+    other.remembered = {n: remains(c, named, other.now) for n, c in gone.items()}
+    return other
+
+
+def site(*policies, **more):
+    world = World(*policies, **more)
+    world.remembered = {}
+    return world
+
+
+def spend(world, cluster, node, times=3):
+    """So many attempts on a node, none of which helps."""
+    world.break_(node, cluster=cluster)
+    for _ in range(times):
+        world.pass_time(6)
+        world.publish()
+        world.pass_time(2)
+        world.returns(Outcome.FAILED)
+    world.pass_time(4)
+    return world.state.clusters[cluster].nodes[node]
+
+
+# ---------------------------------------------------------------- budgets and rests
+
+
+def test_a_node_that_is_taken_out_and_put_back_has_the_budget_that_it_had():
+    whole = policy()
+    world = site(whole).warm()
+    spent = spend(world, "runbook", "db1").spent
+    without = after(world, replace(whole, nodes=("db2", "db3"))).warm()
+    assert "db1" not in without.cluster.nodes
+    back = after(without, whole).warm()
+    assert back.cluster.nodes["db1"].spent == spent
+    back.break_("db1")
+    back.pass_time(10)
+    assert back.fired == []
+
+
+def test_a_lost_ledger_is_not_outwitted_by_a_change_of_settings():
+    whole = policy()
+    world = site(whole, remembered=forgotten({"runbook": whole}, NOW, Limits())).warm()
+    without = after(world, replace(whole, nodes=("db2", "db3"))).warm()
+    back = after(without, whole)
+    node = back.cluster.nodes["db1"]
+    assert node.spent == (NOW,) * whole.budget_attempts
+    assert node.cooldown_until == NOW + whole.cooldown_max_s
+
+
+def test_what_a_former_node_has_paid_is_forgotten_when_it_counts_no_more():
+    whole = policy()
+    world = site(whole).warm()
+    spend(world, "runbook", "db1")
+    fewer = replace(whole, nodes=("db2", "db3"))
+    without = after(world, fewer)
+    assert set(without.cluster.former) == {"db1"}
+    later = after(without, fewer, now=without.now + whole.budget_per_s + whole.cooldown_max_s)
+    assert later.cluster.former == {}
+
+
+def test_a_node_that_moves_to_another_cluster_and_back_pays_in_both():
+    here, there = policy(name="here"), policy(name="there")
+    world = site(here).warm()
+    moved = after(world, there).warm()
+    spent = spend(moved, "there", "db1").spent
+    assert len(spent) == 3
+    back = after(moved, here)
+    assert back.cluster.nodes["db1"].spent == spent
+    back.break_("db1", cluster="here")
+    back.pass_time(40)
+    assert back.fired == []
+
+
+def test_attempts_that_two_clusters_remember_count_once():
+    """They were made at the same time, in two clusters: both count; one that two rows remember counts once."""
+    world = site(ONE, TWO).warm()
+    world.break_("db1", cluster="one")
+    world.break_("db2", cluster="two")
+    world.pass_time(5)
+    times = world.state.clusters["one"].acts + world.state.clusters["two"].acts
+    assert len(times) == 2 and times[0] == times[1]
+    assert "2 of 10" in limits_of(after(world, ONE), "one", "db1")
+    back = after(after(world, ONE), ONE, TWO)
+    assert "2 of 10" in limits_of(back, "one", "db1")
+
+
+def limits_of(world, cluster, node):
+    """What the gate ``limits`` says of a restart there."""
+    one = Step(Action.RESTART)
+    incident = Incident("x-1", cluster, Fault.DEAD, (node,), Phase.OPEN, 0.0, 0.0, steps=(one,))
+    return gates.limits(world.state, gates.Intent(cluster, incident, one, (node,)), world.now).why
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def renamed_in_flight(published=True):
+    """A highstate is on its way to db1 when the cluster gets another name; the database dies meanwhile."""
+    world = site(policy()).warm()
+    world.break_("db1", fault=Fault.AUTH)
+    world.pass_time(6)
+    if published:
+        world.publish()
+    other = after(world, policy(name="renamed"), now=world.now + 5)
+    other.break_("db1", cluster="renamed")
+    return other
+
+
+def test_a_job_that_runs_while_its_cluster_is_renamed_keeps_its_minion():
+    world = renamed_in_flight()
+    assert world.finished == [("runbook-1.1", Outcome.TIMED_OUT)]
+    world.pass_time(300)
+    assert {action for action, _ in world.fired} == {"look"}
+    assert world.cluster.nodes["db1"].cooldown_until > NOW
+
+
+def test_when_that_job_has_ended_the_node_is_healed_under_its_new_name():
+    world = renamed_in_flight()
+    for _ in range(200):
+        world.pass_time(1)
+        if world.cluster.look and world.cluster.look.published_at is None:
+            world.publish()
+            world.returns(Outcome.DONE, "nothing of ours runs")
+    assert ("restart", ("db1",)) in world.fired
+
+
+def test_a_job_that_was_never_published_is_lost_with_its_cluster():
+    world = renamed_in_flight(published=False)
+    assert world.finished == [("runbook-1.1", Outcome.LOST)]
+    world.pass_time(30)
+    assert ("restart", ("db1",)) in world.fired
+
+
+# ---------------------------------------------------------------- pauses
+
+
+def test_a_pause_for_every_cluster_holds_for_one_that_comes_back():
+    world = site(ONE, TWO).warm()
+    alone = after(world, ONE).warm()
+    alone.order("pause", for_s=86400.0, reason="nothing anywhere")
+    both = after(alone, ONE, TWO)
+    assert both.state.clusters["two"].pause.why == "nothing anywhere"
+    both.warm()
+    both.break_("db2", cluster="two")
+    both.pass_time(10)
+    assert both.fired == []
+
+
+def test_a_cluster_that_was_resumed_is_not_paused_again_by_a_restart():
+    world = site(ONE, TWO).warm()
+    world.order("pause", for_s=86400.0, reason="nothing anywhere")
+    world.order("resume", "two")
+    assert after(world, ONE, TWO).state.clusters["two"].pause is None
+
+
+def test_a_cluster_that_comes_back_is_there_again():
+    world = site(ONE, TWO).warm()
+    both = after(after(world, ONE), ONE, TWO)
+    cluster = both.state.clusters["two"]
+    assert cluster == ClusterState("two", nodes=cluster.nodes)
