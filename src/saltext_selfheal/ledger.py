@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
@@ -42,6 +43,7 @@ FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order 
 LINKS_AT_START = 1000  #: of the audit's chain; `audit` proves all of it
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
 QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
+BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
 INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
 NETWORK_FILE_SYSTEMS = frozenset(
     {
@@ -108,8 +110,12 @@ _ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was prun
 _CLUSTER = TypeAdapter(ClusterState)
 _REQUEST = TypeAdapter(Request)
 _COMMAND = TypeAdapter(Command)
+#: As bytes and as what it is: a runner of ours writes text and numbers, but whoever may write can write anything.
 _UNANSWERED = (
-    "SELECT seq, key, kind, body, put_at FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?"
+    "SELECT seq, CAST(key AS BLOB) AS key, CAST(kind AS BLOB) AS kind,"
+    f" CASE WHEN length(CAST(body AS BLOB)) <= {BODY_BYTES} THEN CAST(body AS BLOB) END AS body,"
+    " CASE WHEN typeof(put_at) IN ('real', 'integer') THEN put_at END AS put_at"
+    " FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?"
 )
 _KINDS: dict[str, TypeAdapter[Any]] = {
     "request": _REQUEST,
@@ -540,27 +546,25 @@ class Ledger:
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
-        self._seen_version = version
-        rows = self._db.execute(_UNANSWERED, (most,)).fetchall()
-        if len(rows) == most:
-            self._seen_version = -1
         found: list[Request | Command] = []
-        for row in rows:
-            asked = _asked(row)
-            if asked is None:
-                self._refuse_row(row["seq"], row["kind"])
-            else:
-                found.append(asked)
+        more = True
+        while more and not found:  # nothing at all would mean that nothing waits
+            rows = self._db.execute(_UNANSWERED, (most,)).fetchall()
+            more = len(rows) == most
+            asked = [(row, _asked(row)) for row in rows]
+            found = [one for _, one in asked if one is not None]
+            self._refuse_rows([row for row, one in asked if one is None])
+        self._seen_version = -1 if more else version
         return found
 
-    def _refuse_row(self, seq: int, kind: str) -> None:
-        """A row that no runner of ours wrote must not hold up the others."""
-        kind = kind if kind in _KINDS else "request"
-        refused = {"reply": "refused", "why": f"it has not the form of a {kind}", "incident": None}
+    def _refuse_rows(self, rows: list[sqlite3.Row]) -> None:
+        """Rows that no runner of ours wrote must not hold up the others. What they say goes nowhere."""
+        if not rows:
+            return
         with self._transaction():
-            self._db.execute(
+            self._db.executemany(
                 "UPDATE inbox SET answered_at = ?, answer = ? WHERE seq = ?",
-                (self.timeline.now(), json.dumps(refused), seq),
+                [(self.timeline.now(), json.dumps(_refusal(row)), row["seq"]) for row in rows],
             )
 
     def look_again(self) -> None:
@@ -813,19 +817,29 @@ def ask(path: Path, asked: Request | Command) -> None:
             "INSERT OR IGNORE INTO inbox (key, kind, body, put_at) VALUES (?, ?, ?, ?)",
             (asked.id, _kind(asked), _dump(asked), now(db)),
         )
-        (body,) = db.execute("SELECT body FROM inbox WHERE key = ?", (asked.id,)).fetchone()
+        (body,) = db.execute(
+            "SELECT CAST(body AS BLOB) FROM inbox WHERE key = ?", (asked.id,)
+        ).fetchone()
     except sqlite3.Error as exc:
         raise LedgerError(f"{path}: {exc}") from exc
     finally:
         if db is not None:
             db.close()
-    if _meant(body) != _meant(_dump(asked)):
+    if _meant(body) != _meant(_dump(asked).encode()):
         raise LedgerError(f"id {asked.id!r} was used for another request; give each its own")
 
 
-def _meant(body: str) -> tuple[Any, ...]:
-    """What makes a request this one: who wants what where. The reason may be put otherwise."""
-    found = json.loads(body)
+def _meant(body: bytes) -> tuple[Any, ...] | None:
+    """What makes a request this one: who wants what where. The reason may be put otherwise.
+
+    None if no runner of ours wrote it.
+    """
+    try:
+        found = json.loads(body) if len(body) <= BODY_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
     return tuple(
         found.get(key) for key in ("door", "asker", "cluster", "action", "nodes", "forced")
     )
@@ -833,13 +847,25 @@ def _meant(body: str) -> tuple[Any, ...]:
 
 def _asked(row: sqlite3.Row) -> Request | Command | None:
     """What a row of the inbox asks for; None if it has not the form, or an answer would not find its row."""
+    if row["body"] is None or row["put_at"] is None or not math.isfinite(row["put_at"]):
+        return None
     try:
-        asked: Request | Command = _KINDS[row["kind"]].validate_json(row["body"])
+        asked: Request | Command = _KINDS[row["kind"].decode()].validate_json(row["body"])
+        found = asked.id == row["key"].decode()
     except (KeyError, ValueError):
         return None
-    if asked.id != row["key"]:
-        return None
-    return replace(asked, at=row["put_at"]) if isinstance(asked, Request) else asked
+    if isinstance(asked, Command) and not math.isfinite(asked.for_s):
+        return None  # no time that is for ever can be written down
+    return replace(asked, at=row["put_at"]) if found else None
+
+
+def _refusal(row: sqlite3.Row) -> dict[str, Any]:
+    """The answer to a row that has not the form."""
+    kind = row["kind"].decode(errors="replace")
+    why = f"it has not the form of a {kind if kind in _KINDS else 'request'}"
+    if row["body"] is None:
+        why = f"{why}: it has more than {BODY_BYTES} bytes"
+    return {"reply": "refused", "why": why, "incident": None}
 
 
 def unanswered(db: sqlite3.Connection, most: int = 1000) -> list[Request | Command]:

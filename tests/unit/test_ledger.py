@@ -1,6 +1,7 @@
 """What the healer remembers, and for how long."""
 
 import fcntl
+import json
 import sqlite3
 import subprocess
 import sys
@@ -267,9 +268,7 @@ def test_requests_and_commands_come_in_the_order_in_which_they_were_put_in(book,
     ]
     for one in asked:
         ledger.ask(path, one)
-    assert [
-        replace(one, at=None) if isinstance(one, Request) else one for one in book.waiting()
-    ] == asked
+    assert [replace(one, at=None) for one in book.waiting()] == asked
 
 
 @pytest.mark.parametrize(
@@ -304,6 +303,80 @@ def test_a_row_without_the_form_is_refused_and_holds_up_nobody(book, path, kind,
         answer = ledger.answer(db, "x")
     assert answer["reply"] == "refused"
     assert told in answer["why"]
+
+
+def put_raw(path, *values):
+    """A row as whoever may write to the file can write it: SQL values for key, kind, body and put_at."""
+    db = sqlite3.connect(path)
+    db.execute(f"INSERT INTO inbox (key, kind, body, put_at) VALUES ({', '.join(values)})")
+    db.commit()
+    db.close()
+
+
+PAUSE = '{"id": "x", "verb": "pause", "by": "me", "cluster": "runbook", "for_s": %s}'
+
+
+def answers(path):
+    with ledger.read(path) as db:
+        rows = db.execute("SELECT answer FROM inbox WHERE answered_at IS NOT NULL").fetchall()
+    return [json.loads(row["answer"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("'x'", "'request'", "CAST(x'7bff7d' AS TEXT)", "1.0"),
+        ("'x'", "CAST(x'ff' AS TEXT)", "'{}'", "1.0"),
+        ("CAST(x'ff' AS TEXT)", "'request'", "'{}'", "1.0"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "'abc'"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "CAST(x'ff' AS TEXT)"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "9e999"),
+        ("'x'", "'command'", "'" + PAUSE % "Infinity" + "'", "1.0"),
+        ("'x'", "'request'", "'" + "[" * 60_000 + "'", "1.0"),
+    ],
+    ids=["body", "kind", "key", "time", "time in bytes", "no end of time", "for ever", "deep"],
+)
+def test_whatever_a_row_holds_it_is_refused_and_holds_up_nobody(book, path, values):
+    put_raw(path, *values)
+    ledger.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
+    with ledger.read(path) as db:
+        assert [one.id for one in ledger.unanswered(db)] == ["c1"]
+    assert [one.id for one in book.waiting()] == ["c1"]
+    (answer,) = answers(path)
+    assert answer["reply"] == "refused"
+    assert "it has not the form of a" in answer["why"]
+
+
+def test_a_row_too_long_for_a_request_is_refused_and_leaves_no_trace_in_the_history(book, path):
+    body = PAUSE.replace("}", ', "reason": "%s"}') % ("60.0", "y" * ledger.BODY_BYTES)
+    put(path, "x", "command", body)
+    assert book.waiting() == []
+    (answer,) = answers(path)
+    assert answer["why"] == "it has not the form of a command: it has more than 65536 bytes"
+    assert count(path, "audit") == 0
+
+
+def test_however_many_rows_are_refused_what_comes_after_them_is_given(book, path):
+    for n in range(7):
+        put(path, f"x{n}", "request", "no json")
+    ledger.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
+    assert [one.id for one in book.waiting(3)] == ["c1"]
+    assert book.waiting(3) == []
+    assert len(answers(path)) == 7
+
+
+@pytest.mark.parametrize("body", ["no json", "[" * 100_000, "[]", b"\xff"])
+def test_an_id_that_stands_for_a_row_without_the_form_is_one_clear_error(book, path, body):
+    put(path, "r1", "request", body)
+    with pytest.raises(ledger.LedgerError, match="'r1' was used for another request"):
+        ledger.ask(path, Request("r1", "runbook", "highstate"))
+
+
+def test_commands_say_when_they_were_given(book, path):
+    before = book.timeline.now()
+    ledger.ask(path, Command("c1", Verb.RESUME, "root"))
+    (command,) = book.waiting()
+    assert command.at == pytest.approx(before, abs=60)
 
 
 def test_a_command_is_answered_once_and_stands_in_the_history(book, path):

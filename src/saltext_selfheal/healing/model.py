@@ -280,6 +280,7 @@ class Command:
     for_s: Seconds = 0.0  #: pause
     reason: str = ""
     attempt: int | None = None  #: approve, reject: number of the attempt meant; None = the next
+    at: Seconds | None = None  #: when it was put into the inbox; None: just now
 
 
 @dataclass(frozen=True)
