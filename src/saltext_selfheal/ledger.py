@@ -14,7 +14,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import sqlite3
+import stat
 import time
 import zlib
 from collections.abc import Iterable
@@ -46,32 +48,22 @@ from .healing.model import Verb
 
 SCHEMA = 2
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
+LOOK_S = 0.5  #: `engine_alive` holds the lock far shorter than this
 LINKS_AT_START = 1000  #: of the audit's chain; `audit` proves all of it
 MOST_SAID = 500  #: characters of why a ledger was lost
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
 QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
 BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
+END_OF_TIME = 253402300800.0  #: the year 10000: no date can be told from there on
 INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "9p",
-        "afs",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "gpfs",
-        "ocfs2",
-        "gfs2",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-    }
-)
+#: As the kernel names them, of remote hosts or shared with some. What runs in user space is judged by `on_network`.
+NETWORK_FILE_SYSTEMS = frozenset((
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse", "gfs", "gfs2",
+    "glusterfs", "gpfs", "hgfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs",
+    "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs", "fuse.glusterfs", "fuse.sshfs",
+))  # fmt: skip
+#: What the kernel calls fuse.<kind> is mostly remote, and new ones come each year: these are on this machine's disks.
+LOCAL_IN_USER_SPACE = frozenset({"fuse.fuse-overlayfs", "fuse.zfs"})
 
 _TABLES = """
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
@@ -276,18 +268,41 @@ def file_system(path: Path) -> str:
     """The type of the file system that holds this path, as the kernel names it; empty if unknown."""
     best, kind = "", ""
     try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+        mounts = Path("/proc/self/mounts").read_bytes()
     except OSError:
         return ""
-    where = str(path.resolve())
-    for line in mounts.splitlines():
-        parts = line.split()
-        point = parts[1].encode().decode("unicode_escape")
-        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(
-            best
-        ):
+    where = os.path.realpath(path)
+    for line in os.fsdecode(mounts).split("\n"):
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        # The kernel writes blanks, line ends and backslashes as octal numbers, and all other bytes as they are.
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), parts[1])
+        inside = where == point or where.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
             best, kind = point, parts[2]
     return kind
+
+
+def on_network(kind: str) -> bool:
+    """Whether two machines could hold a lock on a file there at once, as far as the file system's type tells."""
+    return kind in NETWORK_FILE_SYSTEMS or (
+        kind.startswith("fuse.") and kind not in LOCAL_IN_USER_SPACE
+    )
+
+
+def _for_us_alone(path: Path) -> None:
+    """Nobody else may read or write this file, however it came here. Raises LedgerError."""
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        path.chmod(mode & 0o700)
+    except OSError as exc:
+        raise LedgerError(
+            f"{path}: found mode {mode:04o} and owner {found.st_uid}; allowed: 0600, owner {os.geteuid()}"
+        ) from exc
 
 
 def lock_path(path: Path) -> Path:
@@ -316,18 +331,17 @@ class Ledger:
         """Lock it, and open it. Raises LedgerError, OSError or sqlite3.Error; then nothing is held."""
         directory = path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kind = file_system(directory)
-        if kind in NETWORK_FILE_SYSTEMS:
+        # The file may be a link: the database lies where that leads.
+        kind = file_system(Path(os.path.realpath(path)).parent)
+        if on_network(kind):
             raise LedgerRefused(
                 f"{path}: on {kind}; a local file system is needed, set ledger.path"
             )
         with ExitStack() as undo:
             self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, self._lock)  # else it would seem that an engine runs
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise LedgerBusy(f"{path}: another engine uses it") from None
+            self._hold()
+            _for_us_alone(lock_path(path))
             self._mark = _read_mark(self._lock)
             if not path.exists():
                 self.lost = self._missing()
@@ -337,6 +351,17 @@ class Ledger:
             self.timeline = Timeline(self._anchor())
             _write_mark(self._lock, Mark(self._head))
             undo.pop_all()
+
+    def _hold(self) -> None:
+        """Take the lock. Raises LedgerBusy if another engine has it, or OSError."""
+        until = time.monotonic() + LOOK_S
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise LedgerBusy(f"{self.path}: another engine uses it") from None
+            time.sleep(LOOK_S / 20)
 
     def _missing(self) -> str | None:
         """Why there is no file; None if there never was one."""
@@ -355,7 +380,9 @@ class Ledger:
         try:
             return self._open_checked()
         except sqlite3.DatabaseError as exc:
-            if not (_damaged(exc) and self.path.exists()):  # one that could not be made is no damaged one
+            if not (
+                _damaged(exc) and self.path.exists()
+            ):  # one that could not be made is no damaged one
                 raise LedgerError(f"{self.path}: {exc}") from exc
             why = str(exc)
         self._quarantine(why)
@@ -367,6 +394,9 @@ class Ledger:
     def _open_checked(self) -> sqlite3.Connection:
         found = self.path.exists()
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for one in self._files(Path(os.path.realpath(self.path))):
+            if one.exists():
+                _for_us_alone(one)
         version = self._examine() if found else 0
         db = _connect(self.path, "rw")
         try:
@@ -434,7 +464,9 @@ class Ledger:
             return
         if mark.lost:  # an engine ended while it put this one aside
             raise sqlite3.DatabaseError(mark.lost)
-        if head == mark.head or head.count == mark.head.count == 0:  # an older release wrote no heads
+        if (
+            head == mark.head or head.count == mark.head.count == 0
+        ):  # an older release wrote no heads
             return
         raise sqlite3.DatabaseError(
             f"expected transition {mark.head.count} and audit entry {mark.head.seq} at its end, found "
@@ -890,15 +922,28 @@ def _end(head: Head, last: int, link: str) -> tuple[int | None, str]:
 
 
 def engine_alive(path: Path) -> bool:
-    """Whether an engine holds this ledger: the kernel forgets the lock with the process."""
+    """Whether an engine holds this ledger: the kernel forgets the lock with the process.
+
+    Raises LedgerError where that cannot be told.
+    """
+    lock = lock_path(path)
     try:
-        with lock_path(path).open("r+b") as file:
+        file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError("it is no file")
             # Shared: two who ask at once must not take each other for the engine.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(file)
     except FileNotFoundError:
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError as exc:
+        raise LedgerError(
+            f"{lock}: {exc.strerror or exc}; whether an engine runs cannot be told"
+        ) from exc
     return False
 
 
@@ -1014,16 +1059,17 @@ def _meant(body: bytes) -> tuple[Any, ...] | None:
 
 def _asked(row: sqlite3.Row) -> Request | Command | None:
     """What a row of the inbox asks for; None if it has not the form, or an answer would not find its row."""
-    if row["body"] is None or row["put_at"] is None or not math.isfinite(row["put_at"]):
+    put_at = row["put_at"]
+    if row["body"] is None or put_at is None or not 0.0 <= put_at < END_OF_TIME:
         return None
     try:
         asked: Request | Command = _KINDS[row["kind"].decode()].validate_json(row["body"])
         found = asked.id == row["key"].decode()
     except (KeyError, ValueError):
         return None
-    if isinstance(asked, Command) and not math.isfinite(asked.for_s):
-        return None  # no time that is for ever can be written down
-    return replace(asked, at=row["put_at"]) if found else None
+    if isinstance(asked, Command) and not 0.0 <= asked.for_s < END_OF_TIME - put_at:
+        return None  # neither the ledger nor who reads it can write that time down
+    return replace(asked, at=put_at) if found else None
 
 
 def _refusal(row: sqlite3.Row) -> dict[str, Any]:

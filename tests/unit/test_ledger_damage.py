@@ -156,8 +156,14 @@ def test_garbage_after_a_sound_header_is_lost(path):
         ("UPDATE audit SET body = x'ff' WHERE seq = 40", "broken at seq 40: expected text"),
         ("DELETE FROM audit WHERE seq = 40", "broken at seq 40: expected seq 40, found 41"),
         ("DELETE FROM audit WHERE seq < 10", "broken at seq 1: expected seq 1, found 10"),
-        ("DELETE FROM audit WHERE seq > 40", "at seq 41: expected entries up to seq 51, found none"),
-        ("DELETE FROM audit", "broken at seq 1: expected entries up to seq 51, found none from 1 on"),
+        (
+            "DELETE FROM audit WHERE seq > 40",
+            "at seq 41: expected entries up to seq 51, found none",
+        ),
+        (
+            "DELETE FROM audit",
+            "broken at seq 1: expected entries up to seq 51, found none from 1 on",
+        ),
         ("UPDATE audit SET seq = -3 WHERE seq = 1", "expected no entry before seq 1, found -3"),
         ("UPDATE audit SET seq = 0 WHERE seq = 1", "expected no entry before seq 1, found 0"),
         ("INSERT INTO meta VALUES ('anchor', '[500, \"x\"]')", "no entry before seq 501, found 1"),
@@ -169,7 +175,10 @@ def test_garbage_after_a_sound_header_is_lost(path):
             "INSERT INTO meta SELECT 'anchor', json_array(seq, hash) FROM audit WHERE seq = 10",
             "expected no entry before seq 11, found 1",
         ),
-        ("UPDATE meta SET value = '[2, 51, \"x\"]' WHERE key = 'head'", "expected hash x at the end"),
+        (
+            "UPDATE meta SET value = '[2, 51, \"x\"]' WHERE key = 'head'",
+            "expected hash x at the end",
+        ),
         ("UPDATE meta SET value = '[2' WHERE key = 'head'", "the audit's head is unreadable: '[2'"),
         ("DELETE FROM meta WHERE key = 'head'", "found 0 and 51"),
         ("UPDATE clock SET timeline = 9e999", "clock is unreadable: found inf"),
@@ -226,7 +235,10 @@ def test_what_is_cut_off_the_audit_of_a_running_engine_shows_although_it_goes_on
 
 def test_what_is_added_to_the_audit_of_a_running_engine_shows_and_holds_it_up_no_further(path):
     book = ledger.Ledger(filled(path))
-    sql(path, "INSERT INTO audit SELECT 52, at, cluster, incident, kind, body, hash FROM audit LIMIT 1")
+    sql(
+        path,
+        "INSERT INTO audit SELECT 52, at, cluster, incident, kind, body, hash FROM audit LIMIT 1",
+    )
     book.note(1.0, "engine", {})
     with ledger.read(path) as db:
         assert (ledger.audit(db)["broken"], ledger.audit(db)["rows"]) == (52, 51)
@@ -394,7 +406,9 @@ def test_a_mark_that_cannot_be_written_fails_no_transition(path, tmp_path, monke
     assert serial(path) == 8
 
 
-def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the_next_may_come(path):
+def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the_next_may_come(
+    path,
+):
     book = ledger.Ledger(path)
     book._db.executescript(
         "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY);"
