@@ -9,21 +9,30 @@ survives. No Salt in this file, no decision.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
+import math
 import os
+import re
 import sqlite3
+import stat
 import time
+import zlib
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from contextlib import ExitStack
 from contextlib import closing
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 from typing import Any
 
+from pydantic import Field
 from pydantic import TypeAdapter
 
 from .healing.model import Announce
@@ -39,30 +48,22 @@ from .healing.model import Verb
 
 SCHEMA = 2
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
+LOOK_S = 0.5  #: `engine_alive` holds the lock far shorter than this
 LINKS_AT_START = 1000  #: of the audit's chain; `audit` proves all of it
+MOST_SAID = 500  #: characters of why a ledger was lost
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
 QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
+BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
+END_OF_TIME = 253402300800.0  #: the year 10000: no date can be told from there on
 INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "9p",
-        "afs",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "gpfs",
-        "ocfs2",
-        "gfs2",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-    }
-)
+#: As the kernel names them, of remote hosts or shared with some. What runs in user space is judged by `on_network`.
+NETWORK_FILE_SYSTEMS = frozenset((
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse", "gfs", "gfs2",
+    "glusterfs", "gpfs", "hgfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs",
+    "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs", "fuse.glusterfs", "fuse.sshfs",
+))  # fmt: skip
+#: What the kernel calls fuse.<kind> is mostly remote, and new ones come each year: these are on this machine's disks.
+LOCAL_IN_USER_SPACE = frozenset({"fuse.fuse-overlayfs", "fuse.zfs"})
 
 _TABLES = """
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
@@ -104,12 +105,21 @@ _OUTSIDE = (
 )  # fmt: skip
 
 _ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was pruned
+_HEAD = "head"  #: in meta: how many transitions there were, seq and hash of the audit's last row
 
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+_ANCHORED = TypeAdapter(tuple[_Count, str])
+_HEADED = TypeAdapter(tuple[_Count, _Count, str])
+_MARKED = TypeAdapter(tuple[_Count, _Count, str, str, str])
 _CLUSTER = TypeAdapter(ClusterState)
 _REQUEST = TypeAdapter(Request)
 _COMMAND = TypeAdapter(Command)
+#: As bytes and as what it is: a runner of ours writes text and numbers, but whoever may write can write anything.
 _UNANSWERED = (
-    "SELECT seq, key, kind, body, put_at FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?"
+    "SELECT seq, CAST(key AS BLOB) AS key, CAST(kind AS BLOB) AS kind,"
+    f" CASE WHEN length(CAST(body AS BLOB)) <= {BODY_BYTES} THEN CAST(body AS BLOB) END AS body,"
+    " CASE WHEN typeof(put_at) IN ('real', 'integer') THEN put_at END AS put_at"
+    " FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?"
 )
 _KINDS: dict[str, TypeAdapter[Any]] = {
     "request": _REQUEST,
@@ -178,6 +188,55 @@ class Timeline:
         return Anchor(self._anchor.boot, boottime(), self.now())
 
 
+# ---------------------------------------------------------------- how far it had come
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a ledger ends: how many transitions there were, and the audit's last link."""
+
+    count: int
+    seq: int
+    link: str
+
+    def text(self) -> str:
+        return json.dumps([self.count, self.seq, self.link])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the lock file says of the ledger beside it.
+
+    SQLite takes a log that is damaged, cut or gone for the end of what was written, and an older copy of the file for
+    a sound one. Both end before the mark. It is written after each transition, and not waited for: if the machine
+    goes down it may be older than the ledger, never newer.
+    """
+
+    head: Head
+    lost: str = ""  #: why, and where to, while a ledger is being put aside
+    kept: str = ""  #: the name it gets
+
+
+def _read_mark(lock: int) -> Mark | None:
+    """None if there is none. One that is torn says nothing."""
+    line = os.pread(lock, 65536, 0).partition(b"\n")[0]
+    check, _, text = line.partition(b" ")
+    try:
+        if int(check, 16) != zlib.crc32(text):
+            return None
+        count, seq, link, lost, kept = _MARKED.validate_json(text)
+    except ValueError:
+        return None
+    return Mark(Head(count, seq, link), lost, kept)
+
+
+def _write_mark(lock: int, mark: Mark) -> None:
+    head = mark.head
+    text = json.dumps([head.count, head.seq, head.link, mark.lost, mark.kept]).encode()
+    with suppress(OSError):  # what was committed stays so; the mark is only older
+        os.pwrite(lock, b"%08x %s\n" % (zlib.crc32(text), text), 0)
+
+
 # ---------------------------------------------------------------- the engine's side
 
 
@@ -209,18 +268,41 @@ def file_system(path: Path) -> str:
     """The type of the file system that holds this path, as the kernel names it; empty if unknown."""
     best, kind = "", ""
     try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+        mounts = Path("/proc/self/mounts").read_bytes()
     except OSError:
         return ""
-    where = str(path.resolve())
-    for line in mounts.splitlines():
-        parts = line.split()
-        point = parts[1].encode().decode("unicode_escape")
-        if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(
-            best
-        ):
+    where = os.path.realpath(path)
+    for line in os.fsdecode(mounts).split("\n"):
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        # The kernel writes blanks, line ends and backslashes as octal numbers, and all other bytes as they are.
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), parts[1])
+        inside = where == point or where.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
             best, kind = point, parts[2]
     return kind
+
+
+def on_network(kind: str) -> bool:
+    """Whether two machines could hold a lock on a file there at once, as far as the file system's type tells."""
+    return kind in NETWORK_FILE_SYSTEMS or (
+        kind.startswith("fuse.") and kind not in LOCAL_IN_USER_SPACE
+    )
+
+
+def _for_us_alone(path: Path) -> None:
+    """Nobody else may read or write this file, however it came here. Raises LedgerError."""
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        path.chmod(mode & 0o700)
+    except OSError as exc:
+        raise LedgerError(
+            f"{path}: found mode {mode:04o} and owner {found.st_uid}; allowed: 0600, owner {os.geteuid()}"
+        ) from exc
 
 
 def lock_path(path: Path) -> Path:
@@ -241,38 +323,66 @@ class Ledger:
             self._take(path)
         except OSError as exc:
             raise LedgerError(f"{exc.filename or path}: {exc.strerror or exc}") from exc
-        self.timeline = Timeline(self._anchor())
+        except sqlite3.Error as exc:
+            raise LedgerError(f"{path}: {exc}") from exc
         self._seen_version = -1
 
     def _take(self, path: Path) -> None:
-        """Lock it, and open it. Raises LedgerError or OSError."""
+        """Lock it, and open it. Raises LedgerError, OSError or sqlite3.Error; then nothing is held."""
         directory = path.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kind = file_system(directory)
-        if kind in NETWORK_FILE_SYSTEMS:
+        # The file may be a link: the database lies where that leads.
+        kind = file_system(Path(os.path.realpath(path)).parent)
+        if on_network(kind):
             raise LedgerRefused(
                 f"{path}: on {kind}; a local file system is needed, set ledger.path"
             )
-        used = lock_path(path).exists()  # an engine was here before
-        self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise LedgerBusy(f"{path}: another engine uses it") from None
-        if used and not path.exists():
-            self.lost = f"{path} is missing"
-        try:
+        with ExitStack() as undo:
+            self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, self._lock)  # else it would seem that an engine runs
+            self._hold()
+            _for_us_alone(lock_path(path))
+            self._mark = _read_mark(self._lock)
+            if not path.exists():
+                self.lost = self._missing()
             self._db = self._open()
-        except BaseException:
-            os.close(self._lock)  # else it would seem that an engine runs
-            raise
+            undo.callback(self._db.close)
+            self._head = _head(self._db)
+            self.timeline = Timeline(self._anchor())
+            _write_mark(self._lock, Mark(self._head))
+            undo.pop_all()
+
+    def _hold(self) -> None:
+        """Take the lock. Raises LedgerBusy if another engine has it, or OSError."""
+        until = time.monotonic() + LOOK_S
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise LedgerBusy(f"{self.path}: another engine uses it") from None
+            time.sleep(LOOK_S / 20)
+
+    def _missing(self) -> str | None:
+        """Why there is no file; None if there never was one."""
+        if self._mark and self._mark.lost:
+            return self._mark.lost  # it was put aside, and no new one could be made
+        files = self._files(self.path)
+        aside = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.damaged-*"))
+        whole = [p for p in aside if not p.name.endswith(("-wal", "-shm", "-journal"))]
+        # An empty lock file proves nothing: a first start leaves it behind when the disk is full.
+        if not (os.fstat(self._lock).st_size or aside or any(p.exists() for p in files)):
+            return None
+        told = f"{self.path} is missing"
+        return f"{told}; the newest file that was put aside is {whole[-1]}" if whole else told
 
     def _open(self) -> sqlite3.Connection:
         try:
             return self._open_checked()
         except sqlite3.DatabaseError as exc:
-            if not _damaged(exc):
+            if not (
+                _damaged(exc) and self.path.exists()
+            ):  # one that could not be made is no damaged one
                 raise LedgerError(f"{self.path}: {exc}") from exc
             why = str(exc)
         self._quarantine(why)
@@ -284,6 +394,9 @@ class Ledger:
     def _open_checked(self) -> sqlite3.Connection:
         found = self.path.exists()
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for one in self._files(Path(os.path.realpath(self.path))):
+            if one.exists():
+                _for_us_alone(one)
         version = self._examine() if found else 0
         db = _connect(self.path, "rw")
         try:
@@ -292,8 +405,11 @@ class Ledger:
             if not version:
                 # That something was lost is forgotten with the first transition, not with the next crash.
                 lost = (self.lost or "").replace("'", "''")
-                mark = f"INSERT INTO meta VALUES ('lost', '{lost}');" if lost else ""
-                db.executescript(f"BEGIN; {_TABLES} {mark} PRAGMA user_version={SCHEMA}; COMMIT;")
+                told = f"INSERT INTO meta VALUES ('lost', '{lost}');" if lost else ""
+                # It counts on from the one before: an engine that ends here leaves it newer than the mark.
+                head = Head(self._mark.head.count + 1 if self._mark else 1, 0, "").text()
+                told += f"INSERT INTO meta VALUES ('{_HEAD}', '{head}');"
+                db.executescript(f"BEGIN; {_TABLES} {told} PRAGMA user_version={SCHEMA}; COMMIT;")
             elif version < SCHEMA:
                 self._migrate(db, version)
             marked = db.execute("SELECT value FROM meta WHERE key = 'lost'").fetchone()
@@ -328,15 +444,34 @@ class Ledger:
                     raise sqlite3.DatabaseError(f"{table}: {verdict}")
             states(db)
             try:
-                now(db)
+                present = now(db)
             except TypeError as exc:
                 raise sqlite3.DatabaseError(f"clock is unreadable: {exc}") from exc
+            if not math.isfinite(present):  # every cooldown would be over
+                raise sqlite3.DatabaseError(f"clock is unreadable: found {present}")
             chain = _chain(db, LINKS_AT_START)
             if chain.broken is not None:
                 raise sqlite3.DatabaseError(
                     f"the audit's chain is broken at seq {chain.broken}: {chain.why}"
                 )
+            self._compare(_head(db))
             return int(version)
+
+    def _compare(self, head: Head) -> None:
+        """Raises sqlite3.DatabaseError if the ledger ends before the mark."""
+        mark = self._mark
+        if mark is None or head.count > mark.head.count:
+            return
+        if mark.lost:  # an engine ended while it put this one aside
+            raise sqlite3.DatabaseError(mark.lost)
+        if (
+            head == mark.head or head.count == mark.head.count == 0
+        ):  # an older release wrote no heads
+            return
+        raise sqlite3.DatabaseError(
+            f"expected transition {mark.head.count} and audit entry {mark.head.seq} at its end, found "
+            f"{head.count} and {head.seq}: its -wal is damaged or gone, or an older copy was put there"
+        )
 
     def _migrate(self, db: sqlite3.Connection, version: int) -> None:
         try:
@@ -355,16 +490,43 @@ class Ledger:
         return [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-journal")]
 
     def _quarantine(self, why: str) -> None:
-        """Keep the damaged file for people, and start anew."""
-        stamp = time.strftime("%Y%m%dT%H%M%S")
-        kept, more = self.path.with_name(f"{self.path.name}.damaged-{stamp}"), 1
-        while kept.exists():  # two in one second
-            more += 1
-            kept = self.path.with_name(f"{self.path.name}.damaged-{stamp}.{more}")
-        for old, new in zip(self._files(self.path), self._files(kept), strict=True):
-            if old.exists():
+        """Keep the damaged file for people, and start anew. Who ends meanwhile leaves a word for the next engine."""
+        mark = self._mark
+        if mark is None or not mark.lost or self._in_the_way(mark.kept):
+            kept = self._free_name()
+            lost = f"{why[:MOST_SAID]}; the old file is kept as {kept}"
+            mark = Mark(mark.head if mark else Head(0, 0, ""), lost, kept.name)
+            _write_mark(self._lock, mark)
+            with suppress(OSError):
+                os.fsync(self._lock)
+            self._mark = mark
+        # The file itself last: without its log it could pass for a sound one, and the log would be overwritten.
+        for old, new in reversed(self._moves(mark.kept)):
+            if new.exists():
+                old.unlink()  # made anew, and empty, by who looked at what was left
+            else:
                 old.rename(new)
-        self.lost = f"{why}; the old file is kept as {kept}"
+        self.lost = mark.lost
+
+    def _moves(self, name: str) -> list[tuple[Path, Path]]:
+        """What is to be renamed, and to what, to put the ledger aside under this name."""
+        files = zip(self._files(self.path), self._files(self.path.with_name(name)), strict=True)
+        return [(old, new) for old, new in files if old.exists()]
+
+    def _in_the_way(self, name: str) -> bool:
+        """Whether something lies there that one of the ledger's files would be lost to."""
+        return any(
+            new.exists() and old.stat().st_size and not old.name.endswith("-shm")
+            for old, new in self._moves(name)
+        )
+
+    def _free_name(self) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        free, more = self.path.with_name(f"{self.path.name}.damaged-{stamp}"), 1
+        while any(one.exists() for one in self._files(free)):  # two in one second
+            more += 1
+            free = self.path.with_name(f"{self.path.name}.damaged-{stamp}.{more}")
+        return free
 
     def close(self) -> None:
         """For tests and tools: an engine's end is its process's."""
@@ -377,6 +539,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        before = self._head
         self._db.execute("BEGIN IMMEDIATE")
         try:
             anchor = self.timeline.anchor()
@@ -385,10 +548,18 @@ class Ledger:
                 (anchor.boot, anchor.boottime, anchor.timeline),
             )
             yield
+            self._head = replace(self._head, count=before.count + 1)
+            self._put(_HEAD, self._head.text())
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._head = before
+            if self._db.in_transaction:  # a full disk ends it
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        _write_mark(self._lock, Mark(self._head))
+
+    def _put(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def clusters(self) -> dict[str, ClusterState]:
         """What was remembered, by cluster."""
@@ -400,9 +571,11 @@ class Ledger:
         return row["jid"] if row else None
 
     def beat(self) -> None:
-        """Nothing happened, but time went on."""
+        """Nothing happened, but time went on. What was written moves from the log into the file."""
         with self._transaction():
             pass
+        with suppress(sqlite3.Error):  # it stays in the log, and is as safe there
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def commit(
         self,
@@ -520,15 +693,16 @@ class Ledger:
         self, now: float, cluster: str, incident: str | None, kind: str, body: Mapping[str, Any]
     ) -> None:
         now = float(now)  # as it will be read
-        row = self._db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-        last, before = row or _anchor(self._db)
-        seq = last + 1
+        # On from what we wrote last, not from what lies there: what was cut off or added must show.
+        last = self._db.execute("SELECT coalesce(max(seq), 0) FROM audit").fetchone()[0]
+        seq = max(self._head.seq, last) + 1
         text = json.dumps(body, sort_keys=True, ensure_ascii=False)
-        link = link_hash(before, seq, now, cluster, incident, kind, text)
+        link = link_hash(self._head.link, seq, now, cluster, incident, kind, text)
         self._db.execute(
             "INSERT INTO audit VALUES (?,?,?,?,?,?,?)",
             (seq, now, cluster, incident, kind, text, link),
         )
+        self._head = replace(self._head, seq=seq, link=link)
 
     def note(self, now: float, kind: str, body: Mapping[str, Any]) -> None:
         """An audit row about the engine itself."""
@@ -540,27 +714,25 @@ class Ledger:
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
-        self._seen_version = version
-        rows = self._db.execute(_UNANSWERED, (most,)).fetchall()
-        if len(rows) == most:
-            self._seen_version = -1
         found: list[Request | Command] = []
-        for row in rows:
-            asked = _asked(row)
-            if asked is None:
-                self._refuse_row(row["seq"], row["kind"])
-            else:
-                found.append(asked)
+        more = True
+        while more and not found:  # nothing at all would mean that nothing waits
+            rows = self._db.execute(_UNANSWERED, (most,)).fetchall()
+            more = len(rows) == most
+            asked = [(row, _asked(row)) for row in rows]
+            found = [one for _, one in asked if one is not None]
+            self._refuse_rows([row for row, one in asked if one is None])
+        self._seen_version = -1 if more else version
         return found
 
-    def _refuse_row(self, seq: int, kind: str) -> None:
-        """A row that no runner of ours wrote must not hold up the others."""
-        kind = kind if kind in _KINDS else "request"
-        refused = {"reply": "refused", "why": f"it has not the form of a {kind}", "incident": None}
+    def _refuse_rows(self, rows: list[sqlite3.Row]) -> None:
+        """Rows that no runner of ours wrote must not hold up the others. What they say goes nowhere."""
+        if not rows:
+            return
         with self._transaction():
-            self._db.execute(
+            self._db.executemany(
                 "UPDATE inbox SET answered_at = ?, answer = ? WHERE seq = ?",
-                (self.timeline.now(), json.dumps(refused), seq),
+                [(self.timeline.now(), json.dumps(_refusal(row)), row["seq"]) for row in rows],
             )
 
     def look_again(self) -> None:
@@ -603,19 +775,17 @@ class Ledger:
             "SELECT min((SELECT min(seq) FROM audit WHERE incident = incidents.id))"
             " FROM incidents WHERE ended_at IS NULL"
         ).fetchone()[0]
+        start, _ = _anchor(self._db)  # what lies before it is none of ours, and stays to be found
         last, removed = None, 0
         for row in self._db.execute(
-            "SELECT seq, at, hash FROM audit ORDER BY seq LIMIT ?", (most,)
+            "SELECT seq, at, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (start, most)
         ):
             if row["at"] >= before or (bound is not None and row["seq"] >= bound):
                 break
             last, removed = row, removed + 1
         if last is not None:
-            self._db.execute("DELETE FROM audit WHERE seq <= ?", (last["seq"],))
-            self._db.execute(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                (_ANCHOR, json.dumps([last["seq"], last["hash"]])),
-            )
+            self._db.execute("DELETE FROM audit WHERE seq > ? AND seq <= ?", (start, last["seq"]))
+            self._put(_ANCHOR, json.dumps([last["seq"], last["hash"]]))
         return removed
 
     def _prune_incidents(self, before: float, most: int) -> int:
@@ -674,60 +844,106 @@ def _anchor(db: sqlite3.Connection) -> tuple[int, str]:
     if row is None:
         return 0, ""
     try:
-        seq, link = json.loads(row["value"])
-        return int(seq), str(link)
-    except (ValueError, TypeError) as exc:
-        raise sqlite3.DatabaseError(f"the audit's anchor is unreadable: {row['value']!r}") from exc
+        return _ANCHORED.validate_json(row["value"])
+    except ValueError as exc:
+        found = row["value"][:100]
+        raise sqlite3.DatabaseError(f"the audit's anchor is unreadable: {found!r}") from exc
+
+
+def _head(db: sqlite3.Connection) -> Head:
+    """Where the ledger says that it ends. One of an older release says nothing: then it is where it does end."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_HEAD,)).fetchone()
+    if row is None:
+        last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+        return Head(0, *(last or _anchor(db)))
+    try:
+        return Head(*_HEADED.validate_json(row["value"]))
+    except ValueError as exc:
+        found = row["value"][:100]
+        raise sqlite3.DatabaseError(f"the audit's head is unreadable: {found!r}") from exc
 
 
 def _chain(db: sqlite3.Connection, newest: int | None = None) -> Chain:
-    """Prove the chain from its anchor to its end, or only the newest links. Holds one row at a time."""
-    start = None
+    """Prove the chain from its anchor to its head, or only the newest links. Holds one row at a time."""
+    anchor, link = _anchor(db)
+    stray = db.execute("SELECT min(seq) FROM audit").fetchone()[0]
+    if stray is not None and stray <= anchor:
+        why = f"expected no entry before seq {anchor + 1}, found {stray}"
+        return Chain(0, None, None, stray, why)
+    last = anchor
     if newest is not None:
         start = db.execute(
             "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1 OFFSET ?", (newest,)
         ).fetchone()
-    last, link = start or _anchor(db)
+        last, link = start or (last, link)
     rows, first = 0, None
     try:
         for row in db.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (last,)):
-            seq = row["seq"]
-            if seq != last + 1:
-                why = f"expected seq {last + 1}, found {seq}: rows are missing"
-                return Chain(rows, first, last if rows else None, last + 1, why)
-            try:
-                expected = link_hash(
-                    link, seq, row["at"], row["cluster"], row["incident"], row["kind"], row["body"]
-                )
-            except (TypeError, ValueError) as exc:
-                why = f"expected text and numbers, found something else: {exc}"
-                return Chain(rows, first, last if rows else None, seq, why)
-            if row["hash"] != expected:
-                why = f"expected hash {expected}, found {row['hash']!r}"
-                return Chain(rows, first, last if rows else None, seq, why)
-            last, link, rows = seq, expected, rows + 1
-            first = seq if first is None else first
+            broken, expected = _link(row, last, link)
+            if broken:
+                return Chain(rows, first, last if rows else None, last + 1, broken)
+            last, link, rows = row["seq"], expected, rows + 1
+            first = last if first is None else first
     except sqlite3.DatabaseError as exc:
         if not _damaged(exc):
             raise
         why = f"expected a row, found a damaged file: {exc}"
         return Chain(rows, first, last if rows else None, last + 1, why)
-    return Chain(rows, first, last if rows else None)
+    broken_at, why = _end(_head(db), last, link)
+    return Chain(rows, first, last if rows else None, broken_at, why)
+
+
+def _link(row: sqlite3.Row, last: int, link: str) -> tuple[str, str]:
+    """What is wrong with this row, which should follow the one of this seq and hash; and the hash it should have."""
+    if row["seq"] != last + 1:
+        return f"expected seq {last + 1}, found {row['seq']}: rows are missing", ""
+    values = (row["at"], row["cluster"], row["incident"], row["kind"], row["body"])
+    try:
+        expected = link_hash(link, row["seq"], *values)
+    except (TypeError, ValueError) as exc:
+        return f"expected text and numbers, found something else: {exc}", ""
+    if row["hash"] != expected:
+        return f"expected hash {expected}, found {row['hash']!r}", ""
+    return "", expected
+
+
+def _end(head: Head, last: int, link: str) -> tuple[int | None, str]:
+    """Where and why the chain, which ends here, does not end at its head."""
+    if last < head.seq:
+        return last + 1, f"expected entries up to seq {head.seq}, found none from {last + 1} on"
+    if last > head.seq:
+        return head.seq + 1, f"expected the end at seq {head.seq}, found it at {last}"
+    if link != head.link:
+        return last, f"expected hash {head.link} at the end, found {link!r}"
+    return None, ""
 
 
 # ---------------------------------------------------------------- everybody else's side
 
 
 def engine_alive(path: Path) -> bool:
-    """Whether an engine holds this ledger: the kernel forgets the lock with the process."""
+    """Whether an engine holds this ledger: the kernel forgets the lock with the process.
+
+    Raises LedgerError where that cannot be told.
+    """
+    lock = lock_path(path)
     try:
-        with lock_path(path).open("r+b") as file:
+        file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError("it is no file")
             # Shared: two who ask at once must not take each other for the engine.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(file)
     except FileNotFoundError:
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError as exc:
+        raise LedgerError(
+            f"{lock}: {exc.strerror or exc}; whether an engine runs cannot be told"
+        ) from exc
     return False
 
 
@@ -813,19 +1029,29 @@ def ask(path: Path, asked: Request | Command) -> None:
             "INSERT OR IGNORE INTO inbox (key, kind, body, put_at) VALUES (?, ?, ?, ?)",
             (asked.id, _kind(asked), _dump(asked), now(db)),
         )
-        (body,) = db.execute("SELECT body FROM inbox WHERE key = ?", (asked.id,)).fetchone()
+        (body,) = db.execute(
+            "SELECT CAST(body AS BLOB) FROM inbox WHERE key = ?", (asked.id,)
+        ).fetchone()
     except sqlite3.Error as exc:
         raise LedgerError(f"{path}: {exc}") from exc
     finally:
         if db is not None:
             db.close()
-    if _meant(body) != _meant(_dump(asked)):
+    if _meant(body) != _meant(_dump(asked).encode()):
         raise LedgerError(f"id {asked.id!r} was used for another request; give each its own")
 
 
-def _meant(body: str) -> tuple[Any, ...]:
-    """What makes a request this one: who wants what where. The reason may be put otherwise."""
-    found = json.loads(body)
+def _meant(body: bytes) -> tuple[Any, ...] | None:
+    """What makes a request this one: who wants what where. The reason may be put otherwise.
+
+    None if no runner of ours wrote it.
+    """
+    try:
+        found = json.loads(body) if len(body) <= BODY_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
     return tuple(
         found.get(key) for key in ("door", "asker", "cluster", "action", "nodes", "forced")
     )
@@ -833,13 +1059,26 @@ def _meant(body: str) -> tuple[Any, ...]:
 
 def _asked(row: sqlite3.Row) -> Request | Command | None:
     """What a row of the inbox asks for; None if it has not the form, or an answer would not find its row."""
+    put_at = row["put_at"]
+    if row["body"] is None or put_at is None or not 0.0 <= put_at < END_OF_TIME:
+        return None
     try:
-        asked: Request | Command = _KINDS[row["kind"]].validate_json(row["body"])
+        asked: Request | Command = _KINDS[row["kind"].decode()].validate_json(row["body"])
+        found = asked.id == row["key"].decode()
     except (KeyError, ValueError):
         return None
-    if asked.id != row["key"]:
-        return None
-    return replace(asked, at=row["put_at"]) if isinstance(asked, Request) else asked
+    if isinstance(asked, Command) and not 0.0 <= asked.for_s < END_OF_TIME - put_at:
+        return None  # neither the ledger nor who reads it can write that time down
+    return replace(asked, at=put_at) if found else None
+
+
+def _refusal(row: sqlite3.Row) -> dict[str, Any]:
+    """The answer to a row that has not the form."""
+    kind = row["kind"].decode(errors="replace")
+    why = f"it has not the form of a {kind if kind in _KINDS else 'request'}"
+    if row["body"] is None:
+        why = f"{why}: it has more than {BODY_BYTES} bytes"
+    return {"reply": "refused", "why": why, "incident": None}
 
 
 def unanswered(db: sqlite3.Connection, most: int = 1000) -> list[Request | Command]:
@@ -975,7 +1214,7 @@ def latest_incidents(db: sqlite3.Connection, count: int, only_open: bool = False
 
 
 def audit(db: sqlite3.Connection, newest: int | None = None) -> dict[str, Any]:
-    """Prove the chain of the audit, or only its newest links. Rows that are missing at its end leave no trace in it."""
+    """Prove the chain of the audit, or only its newest links, and that nothing lies before or after it."""
     db.execute("BEGIN")  # the anchor and the rows of one moment
     try:
         chain = _chain(db, newest)

@@ -169,6 +169,10 @@ def _fill(path):
     db.execute("PRAGMA synchronous=OFF")
     db.execute("BEGIN")
     db.executemany("INSERT INTO audit VALUES (?,?,?,?,?,?,?)", rows())
+    db.execute(  # as the engine would leave it
+        "UPDATE meta SET value = (SELECT json_array(2, seq, hash) FROM audit ORDER BY seq DESC LIMIT 1)"
+        " WHERE key = 'head'"
+    )
     db.execute("COMMIT")
     db.close()
 

@@ -1,10 +1,13 @@
 """What the healer remembers, and for how long."""
 
 import fcntl
+import json
+import os
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck
@@ -212,6 +215,129 @@ def test_network_file_systems_are_refused(path, monkeypatch):
         ledger.Ledger(path)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "fuse", "fuse.ceph", "fuse.ceph-fuse", "beegfs", "orangefs", "coda", "fuse.juicefs", "fuse.s3fs",
+        "fuse.rclone", "fuse.mfs", "davfs", "fuse.davfs2", "vboxsf", "fuse.vmhgfs-fuse", "virtiofs", "fuse.sshfs",
+        "fuse.of-next-year",
+    ],
+)  # fmt: skip
+def test_what_may_be_remote_is_refused(kind):
+    assert ledger.on_network(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuseblk", "fuse.fuse-overlayfs"],
+)
+def test_what_is_of_this_machine_is_taken(kind):
+    assert not ledger.on_network(kind)
+
+
+def mounted(monkeypatch, table):
+    monkeypatch.setattr(Path, "read_bytes", lambda _: table)
+
+
+@pytest.mark.parametrize(
+    ("point", "where"),
+    [
+        ("/srv/d\u00e4t\u00e4".encode(), "/srv/d\u00e4t\u00e4"),
+        (b"/srv/a\\040b\\011c\\012d\\134040", "/srv/a b\tc\nd\\040"),
+        (b"/srv/\xff", os.fsdecode(b"/srv/\xff")),
+        (b"/srv/\\x41\\u0041", "/srv/\\x41\\u0041"),
+    ],
+)
+def test_a_file_system_is_found_whatever_it_is_mounted_on(monkeypatch, point, where):
+    mounted(monkeypatch, b"/dev/vda / ext4 rw 0 0\nserver:/x " + point + b" nfs4 rw 0 0\n\n")
+    assert ledger.file_system(Path(where, "selfheal")) == "nfs4"
+    assert ledger.file_system(Path("/srv")) == "ext4"
+
+
+def test_a_ledger_that_is_a_link_to_a_network_file_system_is_refused(path, tmp_path, monkeypatch):
+    far = tmp_path / "far"
+    far.mkdir()
+    path.parent.mkdir()
+    path.symlink_to(far / "ledger")
+    mounted(monkeypatch, f"/dev/vda / ext4 rw 0 0\nserver:/x {far} nfs4 rw 0 0\n".encode())
+    with pytest.raises(ledger.LedgerRefused, match="on nfs4; a local file system is needed"):
+        ledger.Ledger(path)
+
+
+def test_a_file_that_others_may_read_is_closed_to_them(path):
+    ledger.Ledger(path).close()
+    files = [
+        path,
+        ledger.lock_path(path),
+        *(path.with_name(path.name + e) for e in ("-wal", "-shm")),
+    ]
+    for one in files:
+        one.touch()
+        one.chmod(0o664)
+    book = ledger.Ledger(path)
+    book.beat()
+    assert {one.stat().st_mode & 0o777 for one in files} == {0o600}
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite3", "ledger.sqlite3.lock"])
+def test_a_file_that_others_may_read_and_that_is_not_ours_is_one_clear_error(
+    path, monkeypatch, name
+):
+    ledger.Ledger(path).close()
+    file = path.with_name(name)
+    file.chmod(0o644)
+
+    def not_ours(self, mode):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", not_ours)
+    with pytest.raises(ledger.LedgerError, match=r"found mode 0644 and owner \d+; allowed"):
+        ledger.Ledger(path)
+    monkeypatch.undo()
+    ledger.Ledger(path).close()
+
+
+def test_a_ledger_that_cannot_be_read_is_not_held(path, monkeypatch):
+    def broken(self):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    ledger.Ledger(path).close()
+    monkeypatch.setattr(ledger.Ledger, "_anchor", broken)
+    with pytest.raises(ledger.LedgerError, match=f"{path}: disk I/O error") as kept:
+        ledger.Ledger(path)
+    monkeypatch.undo()
+    assert kept.value.__traceback__  # what failed is still there
+    assert not ledger.engine_alive(path)
+    assert ledger.Ledger(path).lost is None
+
+
+def test_a_lock_that_is_no_file_tells_nothing_and_says_so(path):
+    ledger.lock_path(path).mkdir(parents=True)
+    with pytest.raises(ledger.LedgerError, match=r"lock: it is no file; whether an engine runs"):
+        ledger.engine_alive(path)
+
+
+def test_a_lock_that_cannot_be_opened_tells_nothing_and_says_so(path, monkeypatch):
+    def forbidden(where, *_):
+        raise PermissionError(13, "Permission denied", str(where))
+
+    monkeypatch.setattr(ledger.os, "open", forbidden)
+    with pytest.raises(
+        ledger.LedgerError, match=r"lock: Permission denied; whether an engine runs"
+    ):
+        ledger.engine_alive(path)
+
+
+def test_an_engine_that_starts_while_somebody_looks_waits_for_the_end_of_the_look(
+    path, monkeypatch
+):
+    ledger.Ledger(path).close()
+    with ledger.lock_path(path).open("rb") as looks:
+        fcntl.flock(looks, fcntl.LOCK_SH)
+        monkeypatch.setattr(ledger.time, "sleep", lambda _: fcntl.flock(looks, fcntl.LOCK_UN))
+        assert ledger.Ledger(path).lost is None
+
+
 def test_within_one_boot_the_timeline_follows_the_boot_clock(monkeypatch):
     monkeypatch.setattr(ledger, "boot_id", lambda: "b")
     monkeypatch.setattr(ledger, "boottime", lambda: 150.0)
@@ -267,9 +393,7 @@ def test_requests_and_commands_come_in_the_order_in_which_they_were_put_in(book,
     ]
     for one in asked:
         ledger.ask(path, one)
-    assert [
-        replace(one, at=None) if isinstance(one, Request) else one for one in book.waiting()
-    ] == asked
+    assert [replace(one, at=None) for one in book.waiting()] == asked
 
 
 @pytest.mark.parametrize(
@@ -304,6 +428,95 @@ def test_a_row_without_the_form_is_refused_and_holds_up_nobody(book, path, kind,
         answer = ledger.answer(db, "x")
     assert answer["reply"] == "refused"
     assert told in answer["why"]
+
+
+def put_raw(path, *values):
+    """A row as whoever may write to the file can write it: SQL values for key, kind, body and put_at."""
+    db = sqlite3.connect(path)
+    db.execute(f"INSERT INTO inbox (key, kind, body, put_at) VALUES ({', '.join(values)})")
+    db.commit()
+    db.close()
+
+
+PAUSE = '{"id": "x", "verb": "pause", "by": "me", "cluster": "runbook", "for_s": %s}'
+
+
+def answers(path):
+    with ledger.read(path) as db:
+        rows = db.execute("SELECT answer FROM inbox WHERE answered_at IS NOT NULL").fetchall()
+    return [json.loads(row["answer"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("'x'", "'request'", "CAST(x'7bff7d' AS TEXT)", "1.0"),
+        ("'x'", "CAST(x'ff' AS TEXT)", "'{}'", "1.0"),
+        ("CAST(x'ff' AS TEXT)", "'request'", "'{}'", "1.0"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "'abc'"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "CAST(x'ff' AS TEXT)"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "9e999"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "9e15"),
+        ("'x'", "'command'", "'" + PAUSE % "60.0" + "'", "-1.0"),
+        ("'x'", "'command'", "'" + PAUSE % "Infinity" + "'", "1.0"),
+        ("'x'", "'command'", "'" + PAUSE % "1e308" + "'", "1.0"),
+        ("'x'", "'request'", "'" + "[" * 60_000 + "'", "1.0"),
+    ],
+    ids=[
+        "body",
+        "kind",
+        "key",
+        "time",
+        "time in bytes",
+        "no end of time",
+        "no date",
+        "before",
+        "for ever",
+        "for too long",
+        "deep",
+    ],
+)
+def test_whatever_a_row_holds_it_is_refused_and_holds_up_nobody(book, path, values):
+    put_raw(path, *values)
+    ledger.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
+    with ledger.read(path) as db:
+        assert [one.id for one in ledger.unanswered(db)] == ["c1"]
+    assert [one.id for one in book.waiting()] == ["c1"]
+    (answer,) = answers(path)
+    assert answer["reply"] == "refused"
+    assert "it has not the form of a" in answer["why"]
+
+
+def test_a_row_too_long_for_a_request_is_refused_and_leaves_no_trace_in_the_history(book, path):
+    body = PAUSE.replace("}", ', "reason": "%s"}') % ("60.0", "y" * ledger.BODY_BYTES)
+    put(path, "x", "command", body)
+    assert book.waiting() == []
+    (answer,) = answers(path)
+    assert answer["why"] == "it has not the form of a command: it has more than 65536 bytes"
+    assert count(path, "audit") == 0
+
+
+def test_however_many_rows_are_refused_what_comes_after_them_is_given(book, path):
+    for n in range(7):
+        put(path, f"x{n}", "request", "no json")
+    ledger.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
+    assert [one.id for one in book.waiting(3)] == ["c1"]
+    assert book.waiting(3) == []
+    assert len(answers(path)) == 7
+
+
+@pytest.mark.parametrize("body", ["no json", "[" * 100_000, "[]", b"\xff"])
+def test_an_id_that_stands_for_a_row_without_the_form_is_one_clear_error(book, path, body):
+    put(path, "r1", "request", body)
+    with pytest.raises(ledger.LedgerError, match="'r1' was used for another request"):
+        ledger.ask(path, Request("r1", "runbook", "highstate"))
+
+
+def test_commands_say_when_they_were_given(book, path):
+    before = book.timeline.now()
+    ledger.ask(path, Command("c1", Verb.RESUME, "root"))
+    (command,) = book.waiting()
+    assert command.at == pytest.approx(before, abs=60)
 
 
 def test_a_command_is_answered_once_and_stands_in_the_history(book, path):

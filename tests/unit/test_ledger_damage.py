@@ -156,6 +156,32 @@ def test_garbage_after_a_sound_header_is_lost(path):
         ("UPDATE audit SET body = x'ff' WHERE seq = 40", "broken at seq 40: expected text"),
         ("DELETE FROM audit WHERE seq = 40", "broken at seq 40: expected seq 40, found 41"),
         ("DELETE FROM audit WHERE seq < 10", "broken at seq 1: expected seq 1, found 10"),
+        (
+            "DELETE FROM audit WHERE seq > 40",
+            "at seq 41: expected entries up to seq 51, found none",
+        ),
+        (
+            "DELETE FROM audit",
+            "broken at seq 1: expected entries up to seq 51, found none from 1 on",
+        ),
+        ("UPDATE audit SET seq = -3 WHERE seq = 1", "expected no entry before seq 1, found -3"),
+        ("UPDATE audit SET seq = 0 WHERE seq = 1", "expected no entry before seq 1, found 0"),
+        ("INSERT INTO meta VALUES ('anchor', '[500, \"x\"]')", "no entry before seq 501, found 1"),
+        (
+            "INSERT INTO meta VALUES ('anchor', '[500, \"x\"]'); DELETE FROM audit",
+            "expected the end at seq 51, found it at 500",
+        ),
+        (
+            "INSERT INTO meta SELECT 'anchor', json_array(seq, hash) FROM audit WHERE seq = 10",
+            "expected no entry before seq 11, found 1",
+        ),
+        (
+            "UPDATE meta SET value = '[2, 51, \"x\"]' WHERE key = 'head'",
+            "expected hash x at the end",
+        ),
+        ("UPDATE meta SET value = '[2' WHERE key = 'head'", "the audit's head is unreadable: '[2'"),
+        ("DELETE FROM meta WHERE key = 'head'", "found 0 and 51"),
+        ("UPDATE clock SET timeline = 9e999", "clock is unreadable: found inf"),
     ],
 )
 def test_what_no_engine_wrote_is_lost_and_named(path, harm, told):
@@ -185,6 +211,53 @@ def test_a_chain_without_its_beginning_is_not_proven(path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "anchor",
+    ['[Infinity, "x"]', '[1e30, "x"]', '[99999999999999999999, "x"]', '[-1, "x"]', "[" * 100_000],
+)
+def test_an_anchor_that_is_no_number_of_a_row_is_lost_and_audit_says_so(path, anchor):
+    sql(filled(path), f"INSERT INTO meta VALUES ('anchor', '{anchor}')")
+    with ledger.read(path) as db:
+        told = ledger.audit(db)
+    assert (told["ok"], told["broken"]) == (False, 0)
+    assert "the audit's anchor is unreadable" in told["why"]
+    assert "the audit's anchor is unreadable" in found_lost(path)
+
+
+def test_what_is_cut_off_the_audit_of_a_running_engine_shows_although_it_goes_on(path):
+    book = ledger.Ledger(filled(path))
+    sql(path, "DELETE FROM audit WHERE seq > 40")
+    book.note(1.0, "engine", {})
+    with ledger.read(path) as db:
+        assert ledger.audit(db)["why"] == "expected seq 41, found 52: rows are missing"
+    book.close()
+
+
+def test_what_is_added_to_the_audit_of_a_running_engine_shows_and_holds_it_up_no_further(path):
+    book = ledger.Ledger(filled(path))
+    sql(
+        path,
+        "INSERT INTO audit SELECT 52, at, cluster, incident, kind, body, hash FROM audit LIMIT 1",
+    )
+    book.note(1.0, "engine", {})
+    with ledger.read(path) as db:
+        assert (ledger.audit(db)["broken"], ledger.audit(db)["rows"]) == (52, 51)
+    book.close()
+
+
+def test_what_was_put_before_the_audit_s_beginning_is_not_pruned_away(path):
+    book = ledger.Ledger(path)
+    for n in range(20):
+        book.note(float(n), "engine", {})
+    book.prune(30.0, 20.0)
+    sql(path, "INSERT INTO audit VALUES (2, 1.0, 'runbook', NULL, 'engine', '{}', '00')")
+    book.prune(35.0, 20.0)
+    with ledger.read(path) as db:
+        told = ledger.audit(db)
+    assert (told["broken"], told["why"]) == (2, "expected no entry before seq 16, found 2")
+    book.close()
+
+
 def test_two_ledgers_lost_in_one_second_are_both_kept(path, monkeypatch):
     monkeypatch.setattr(ledger.time, "strftime", lambda _: "20261123T030000")
     for text in (b"one" * 50, b"two" * 50):
@@ -207,6 +280,283 @@ def test_the_new_ledger_keeps_its_own_log_when_the_old_one_had_one(path):
     book.commit(book.timeline.now(), [ClusterState("runbook", serial=3)], [], {})
     with ledger.read(path) as db:
         assert ledger.states(db)["runbook"].serial == 3
+    book.close()
+
+
+# ---------------------------------------------------------------- what the file itself does not show
+
+
+class Killed(BaseException):
+    """As by SIGKILL: nothing of ours runs any more."""
+
+
+def killed(path, to):
+    """What lies there when the engine is killed: its files as they are while it runs. ``to`` must not exist."""
+    shutil.copytree(path.parent, to)
+    return to / path.name
+
+
+def wal(path):
+    return path.with_name(path.name + "-wal")
+
+
+def serial(path):
+    """Of the cluster's state in a ledger that is not lost."""
+    book = ledger.Ledger(path)
+    try:
+        assert book.lost is None
+        return book.clusters()["runbook"].serial
+    finally:
+        book.close()
+
+
+def go_on(book, number):
+    book.commit(book.timeline.now(), [ClusterState("runbook", serial=number)], [], {})
+
+
+def flip_a_byte(log):
+    data = bytearray(log.read_bytes())
+    data[32 + 24 + 100] ^= 1  # in the first page that it holds
+    log.write_bytes(data)
+
+
+@pytest.fixture
+def running(path):
+    """An engine that runs: the file holds the tables and some rows, the log what came later."""
+    book = ledger.Ledger(filled(path))
+    go_on(book, 8)
+    go_on(book, 9)
+    yield path
+    book.close()
+
+
+def test_what_an_engine_that_was_killed_had_written_is_known(running, tmp_path):
+    assert serial(killed(running, tmp_path / "dead")) == 9
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        flip_a_byte,
+        lambda log: os.truncate(log, log.stat().st_size // 3),
+        lambda log: os.truncate(log, log.stat().st_size - 1),
+        lambda log: log.write_bytes(b""),
+        lambda log: log.unlink(),
+    ],
+    ids=["flipped", "cut", "cut at its end", "empty", "gone"],
+)
+def test_a_log_that_does_not_hold_all_is_a_lost_ledger(running, tmp_path, harm):
+    dead = killed(running, tmp_path / "dead")
+    harm(wal(dead))
+    assert "its -wal is damaged or gone, or an older copy was put there" in found_lost(dead)
+
+
+def test_an_older_copy_put_in_its_place_is_a_lost_ledger(path):
+    copy = filled(path).read_bytes()
+    book = ledger.Ledger(path)
+    go_on(book, 8)
+    book.close()
+    path.write_bytes(copy)
+    assert "an older copy was put there" in found_lost(path)
+
+
+def test_another_ledger_of_the_same_length_put_in_its_place_is_a_lost_ledger(path, tmp_path):
+    other = filled(tmp_path / "other" / path.name)
+    filled(path).write_bytes(other.read_bytes())
+    assert "an older copy was put there" in found_lost(path)
+
+
+def test_an_engine_killed_between_a_transition_and_its_mark_lost_nothing(
+    path, tmp_path, monkeypatch
+):
+    book = ledger.Ledger(filled(path))
+    monkeypatch.setattr(ledger, "_write_mark", lambda *_: None)
+    go_on(book, 8)
+    dead = killed(path, tmp_path / "dead")
+    monkeypatch.undo()
+    assert serial(dead) == 8
+    book.close()
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        lambda mark: b"",
+        lambda mark: b"\xff" * 200,
+        lambda mark: mark[: len(mark) // 2],
+        lambda mark: mark.replace(b"[", b"[9"),
+        lambda mark: mark[:9] + b"[" * 50_000,
+    ],
+)
+def test_a_mark_that_is_torn_says_nothing(path, torn):
+    lock = ledger.lock_path(filled(path))
+    lock.write_bytes(torn(lock.read_bytes()))
+    assert serial(path) == 7
+    assert serial(path) == 7
+
+
+def test_a_mark_that_cannot_be_written_fails_no_transition(path, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    book = ledger.Ledger(filled(path))
+    monkeypatch.setattr(ledger.os, "pwrite", full)
+    go_on(book, 8)
+    book.close()
+    assert serial(path) == 8
+
+
+def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the_next_may_come(
+    path,
+):
+    book = ledger.Ledger(path)
+    book._db.executescript(
+        "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY);"
+        "CREATE TABLE child (of_it INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);"
+    )
+    before = ledger.lock_path(path).read_bytes()
+    with pytest.raises(sqlite3.IntegrityError), book._transaction():
+        book._audit(1.0, "", None, "engine", {})
+        book._db.execute("INSERT INTO child VALUES (1)")  # found at the end only
+    assert ledger.lock_path(path).read_bytes() == before
+    go_on(book, 8)
+    book.note(1.0, "engine", {})
+    book.close()
+    assert serial(path) == 8
+
+
+def test_a_ledger_without_heads_is_taken_and_guarded_from_its_first_transition_on(path, tmp_path):
+    sql(filled(path), "DELETE FROM meta WHERE key = 'head'")
+    ledger.lock_path(path).write_bytes(b"")  # as older releases left it
+    assert serial(path) == 7
+    assert serial(path) == 7
+    book = ledger.Ledger(path)
+    go_on(book, 8)
+    dead = killed(path, tmp_path / "dead")
+    book.close()
+    wal(dead).unlink()
+    assert "its -wal is damaged or gone" in found_lost(dead)
+
+
+def test_what_was_written_moves_into_the_file_with_each_sign_of_life(running, tmp_path):
+    dead = killed(running, tmp_path / "before")
+    wal(dead).unlink()
+    assert ledger.Ledger(dead).lost
+    shutil.copytree(running.parent, tmp_path / "again")
+    book = ledger.Ledger(tmp_path / "again" / running.name)
+    book.beat()
+    dead = killed(book.path, tmp_path / "after")
+    book.close()
+    wal(dead).unlink()
+    assert serial(dead) == 9
+
+
+# ---------------------------------------------------------------- putting aside
+
+
+def dies_after(number, monkeypatch):
+    """The engine is killed when so many files have been renamed."""
+    rename, done = Path.rename, []
+
+    def counted(self, to):
+        if len(done) == number:
+            raise Killed
+        done.append(to)
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", counted)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_engine_killed_while_it_puts_a_ledger_aside_is_followed_by_one_that_ends_it(
+    running, tmp_path, monkeypatch, number
+):
+    dead = killed(running, tmp_path / "dead")
+    sql(dead, "UPDATE state SET body = '{'")  # closing moves it into the file, and ends the log
+    log = b"of the old one" * 100
+    wal(dead).write_bytes(log)
+    wal(dead).with_name(dead.name + "-shm").write_bytes(b"")
+    dies_after(number, monkeypatch)
+    with pytest.raises(Killed):
+        ledger.Ledger(dead)
+    monkeypatch.undo()
+    book = ledger.Ledger(dead)
+    (old,) = kept(dead)
+    assert "state is unreadable" in book.lost
+    assert book.lost.endswith(f"; the old file is kept as {old}")
+    assert wal(old).read_bytes() == log
+    go_on(book, 1)
+    book.close()
+    assert serial(dead) == 1
+
+
+def test_an_engine_killed_before_the_new_ledger_has_its_mark_is_followed_by_one_that_takes_it(
+    path, monkeypatch
+):
+    os.truncate(filled(path), 5000)
+    write = ledger._write_mark
+
+    def not_the_new_one(lock, mark):
+        if not mark.lost:
+            raise Killed
+        write(lock, mark)
+
+    monkeypatch.setattr(ledger, "_write_mark", not_the_new_one)
+    with pytest.raises(Killed):
+        ledger.Ledger(path)
+    monkeypatch.undo()
+    book = ledger.Ledger(path)
+    assert str(kept(path)[0]) in book.lost  # nothing was decided yet
+    assert len(kept(path)) == 1
+    go_on(book, 1)
+    book.close()
+    assert serial(path) == 1
+
+
+def test_why_a_ledger_was_lost_is_told_when_the_disk_was_full_meanwhile(path, monkeypatch):
+    tables = ledger._TABLES
+    sql(filled(path), "UPDATE state SET body = '{'")
+    monkeypatch.setattr(ledger, "_TABLES", "SELECT no_such_function();")
+    for _ in range(2):
+        with pytest.raises(ledger.LedgerError, match="no such function"):
+            ledger.Ledger(path)
+    monkeypatch.setattr(ledger, "_TABLES", tables)
+    book = ledger.Ledger(path)
+    assert "state is unreadable" in book.lost
+    assert str(kept(path)[0]) in book.lost
+    book.close()
+
+
+def test_a_missing_ledger_names_the_newest_that_was_put_aside(path):
+    for day in ("20261121", "20261123", "20261122"):
+        filled(path).rename(path.with_name(f"{path.name}.damaged-{day}T030000"))
+    path.with_name(f"{path.name}.damaged-20261124T030000-wal").touch()
+    book = ledger.Ledger(path)
+    assert book.lost == (
+        f"{path} is missing; the newest file that was put aside is {path}.damaged-20261123T030000"
+    )
+    book.close()
+
+
+def test_a_first_start_on_a_full_disk_loses_nothing(path, monkeypatch):
+    monkeypatch.setattr(ledger, "_TABLES", "SELECT no_such_function();")
+    with pytest.raises(ledger.LedgerError):
+        ledger.Ledger(path)
+    monkeypatch.undo()
+    book = ledger.Ledger(path)
+    assert book.lost is None
+    book.close()
+
+
+@pytest.mark.parametrize("trace", [".damaged-20261123T030000", "-wal"])
+def test_an_older_release_s_empty_lock_beside_a_trace_of_a_ledger_means_that_there_was_one(
+    path, trace
+):
+    path.parent.mkdir()
+    ledger.lock_path(path).touch()
+    path.with_name(path.name + trace).touch()
+    book = ledger.Ledger(path)
+    assert f"{path} is missing" in book.lost
     book.close()
 
 
