@@ -59,6 +59,9 @@ AT_ONCE = 200  #: requests in one transaction
 KEPT_REQUESTS = 10_000  #: while nothing can be recorded
 WAITED_S = 1.0  #: a failure that took so long has waited for a lock of somebody else's
 
+#: What SQLite says of values that it was given, and not of its file.
+_OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+
 _READING = "the inbox cannot be read"
 _WRITING = "the ledger cannot be written"
 
@@ -315,11 +318,15 @@ class Healer:
                 doing = _WRITING
                 self._ledger.commit(now, changed, effects, orders)
                 self._failing.pop(_WRITING, None)
-        except sqlite3.Error as exc:
-            # What cannot be recorded is not done, and not believed either.
-            self._fail(doing, exc, began)
-            return events
         except Exception as exc:
+            asked_for = all(isinstance(event, (Requested, Commanded)) for event in events)
+            if isinstance(exc, sqlite3.Error) and not (
+                isinstance(exc, _OF_VALUES)
+                and asked_for  # else this row would hold up all for ever
+            ):
+                # What cannot be recorded is not done, and not believed either.
+                self._fail(doing, exc, began)
+                return events
             if len(events) > 1:  # one that cannot be handled takes no other with it
                 return [left for event in events for left in self._take([event])]
             if not isinstance(event, (Requested, Commanded)):

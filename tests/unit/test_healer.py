@@ -179,6 +179,25 @@ def test_one_request_that_cannot_be_handled_takes_no_other_with_it(engine, caplo
     assert "'odd' cannot be handled" in caplog.text
 
 
+def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, monkeypatch):
+    commit = engine.ledger.commit
+
+    def picky(now, changed, effects, orders):
+        if any("odd" in repr(effect) and "reason='x'" in repr(effect) for effect in effects):
+            raise sqlite3.DataError("string or blob too big")
+        commit(now, changed, effects, orders)
+
+    monkeypatch.setattr(engine.ledger, "commit", picky)
+    for name in ("r0", "odd", "r1"):
+        ledgers.ask(path, Request(name, "runbook", "highstate", reason="x" * (name == "odd")))
+    engine.healer.tick()
+    with ledgers.read(path) as db:
+        assert ledgers.answer(db, "odd")["why"] == "it cannot be handled: DataError"
+    assert all(engine.ledger.answered(name) for name in ("r0", "r1"))
+    engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/")
+
+
 def test_what_was_stored_too_long_ago_is_refused_at_the_start(engine, path, clock):
     ledgers.ask(path, Request("r1", "runbook", "highstate", door="runner"))
     engine.die()
