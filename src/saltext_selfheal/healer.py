@@ -11,6 +11,7 @@ import logging
 import queue
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -29,16 +30,16 @@ from .healing.model import Commanded
 from .healing.model import Effect
 from .healing.model import Event
 from .healing.model import Fire
-from .healing.model import Observed
 from .healing.model import Phase
+from .healing.model import Published
 from .healing.model import Reply
 from .healing.model import Request
 from .healing.model import Requested
+from .healing.model import Returned
 from .healing.model import Started
 from .healing.model import State
 from .healing.model import Tell
 from .healing.model import Tick
-from .healing.model import Viewed
 from .healing.model import asking
 from .healing.start import begin
 from .healing.start import forgotten
@@ -55,7 +56,14 @@ HEARTBEAT_S = 30.0
 GAP_S = 10.0
 PRUNE_S = 3600.0
 AT_ONCE = 200  #: requests in one transaction
-KEPT_EVENTS = 10_000  #: while the ledger cannot be written
+KEPT_REQUESTS = 10_000  #: while nothing can be recorded
+WAITED_S = 1.0  #: a failure that took so long has waited for a lock of somebody else's
+
+#: What SQLite says of values that it was given, and not of its file.
+_OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+
+_READING = "the inbox cannot be read"
+_WRITING = "the ledger cannot be written"
 
 
 class Out(Protocol):
@@ -89,12 +97,14 @@ class Healer:
         self._jobs: Jobs | None = None
         self._mint = mint
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._failing = False
+        self._failing: dict[str, float] = {}  # what fails, and since when
+        self._patient_until = 0.0
         self._last_beat = 0.0
         self._next_prune = 0.0
-        self._kept: list[Event] = []
+        self._kept: deque[Event] = deque()
         self._now = ledger.timeline.now
         self._ticked = self._now()
+        self._gap = False
         self.state: State = self._begin()
 
     # ------------------------------------------------------------ in
@@ -138,85 +148,155 @@ class Healer:
             self.handle(*batch)
 
     def tick(self) -> None:
-        """Time has passed: the inbox, what has come due, a sign of life."""
-        kept, self._kept = self._kept, []
-        for event in kept:
-            self.handle(event)
-        self._drain_inbox()
-        # After a gap (a suspended machine, a loop held up) what is believed is as old as after a start.
-        ticked, self._ticked = self._ticked, self._now()
-        self.handle(Started() if self._ticked - ticked > GAP_S else Tick())
+        """Time has passed: the inbox, what was kept, what has come due, a sign of life."""
+        # The first that fails ends it: whatever comes after would fail as well, or come before its time.
+        if self._ready() and self._drain_inbox() and self._take_kept():
+            self._take([Tick()])
+        self._ticked = self._now()
         complaint = self._jobs.check() if self._jobs else None
         if complaint:
             log.error("selfheal: %s", complaint)
         if time.monotonic() - self._last_beat >= HEARTBEAT_S:
             self._last_beat = time.monotonic()
-            try:
-                self._ledger.beat()
-            except sqlite3.Error as exc:
-                self._cannot_record(exc)
+            self._beat()
             open_incidents = [i.id for c in self.state.clusters.values() for i in c.incidents]
             self._tell("heartbeat", {"incidents": open_incidents})
             self._prune()
 
+    def _beat(self) -> None:
+        began = time.monotonic()
+        if began < self._patient_until:
+            return
+        try:
+            self._ledger.beat()
+            self._failing.pop(_WRITING, None)
+        except sqlite3.Error as exc:
+            self._fail(_WRITING, exc, began)
+
     def _prune(self) -> None:
         """Forget what is too old, a small part at a time: nobody is to wait for it."""
-        if time.monotonic() < self._next_prune:
+        began = time.monotonic()
+        if began < max(self._next_prune, self._patient_until):
             return
         try:
             removed = self._ledger.prune(self._now(), self._settings.ledger.keep)
         except sqlite3.Error as exc:
-            self._cannot_record(exc)
+            self._fail(_WRITING, exc, began)
             return
         if removed < PRUNED_AT_ONCE:
             self._next_prune = time.monotonic() + PRUNE_S
 
-    def _drain_inbox(self) -> None:
-        """All that waits there, a transaction's worth at a time."""
-        while True:
-            try:
-                waiting = self._ledger.waiting(AT_ONCE)
-            except sqlite3.Error as exc:
-                self._cannot_record(exc)
-                return
-            if not waiting:
-                return
-            self.handle(*map(asking, waiting))
-            if self._failing:
-                return
+    def _ready(self) -> bool:
+        """Whether an event can be taken now. What must come before it is done here.
+
+        As long as something fails, a pause may lie in the inbox that was not taken.
+        """
+        if time.monotonic() < self._patient_until:
+            return False
+        if self._now() - self._ticked > GAP_S:
+            self._gap = True
+        return not (self._failing or self._gap) or self._drain_inbox()
+
+    def _drain_inbox(self) -> bool:
+        """Whether all that waited there was dealt with."""
+        began = time.monotonic()
+        try:
+            return self._take_waiting()
+        except sqlite3.Error as exc:
+            self._fail(_READING, exc, began)
+            return False
+
+    def _take_waiting(self) -> bool:
+        """All that waits in the inbox, a transaction's worth at a time; False if that could not be recorded.
+
+        It stays there then. Raises sqlite3.Error if it cannot be read.
+        """
+        more = True
+        while more:
+            waiting = self._ledger.waiting(AT_ONCE)
+            if self._gap and not self._start_anew():
+                return False
+            if waiting and self._take([asking(asked) for asked in waiting]):
+                return False
+            more = bool(waiting)
+        self._failing.pop(_READING, None)
+        return True
+
+    def _start_anew(self) -> bool:
+        """After a gap (a suspended machine, a loop held up, nothing recorded for a while) what is believed is as old
+        as after a start. Nothing may come before that is on record: it would be decided by what was.
+        """
+        if self._take([Started()]):
+            return False
+        self._gap, self._ticked = False, self._now()
+        return True
+
+    def _take_kept(self) -> bool:
+        """Whether all that was kept is dealt with now, in the order in which it came."""
+        while self._kept:
+            batch = [self._kept.popleft()]
+            while self._kept and isinstance(batch[-1], Requested) and len(batch) < AT_ONCE:
+                batch.append(self._kept.popleft())
+            left = self._take(batch)
+            self._kept.extendleft(reversed(left))
+            if left:
+                return False
+        return True
+
+    def _keep(self, events: Iterable[Event]) -> None:
+        """What is told only once; the next probe and the next look into the job cache tell again.
+
+        There are never many jobs in flight, but of requests there may be a flood.
+        """
+        for event in events:
+            if isinstance(event, (Published, Returned)) or (
+                isinstance(event, Requested) and len(self._kept) < KEPT_REQUESTS
+            ):
+                self._kept.append(event)
 
     # ------------------------------------------------------------ one event
 
     def _begin(self) -> State:
         now = self._now()
         policies = self._settings.policies()
-        if self._ledger.lost:
-            log.critical(
-                "selfheal: the ledger was lost, pauses and locks with it, give them again: %s",
-                self._ledger.lost,
-            )
-            self._tell("ledger_lost", {"why": self._ledger.lost})
+        lost = self._ledger.lost
+        if lost:
             remembered = forgotten(policies, now, self._settings.bounds())
-            self._ledger.note(now, "engine", {"said": "ledger_lost", "why": self._ledger.lost})
         else:
             remembered = self._ledger.clusters()
         state, effects = begin(policies, self._settings.bounds(), remembered, now)
         orders = self._orders(effects)
         # What belonged to clusters that are gone has ended.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
-        self._ledger.commit(now, [*state.clusters.values(), *gone], effects, orders)
+        told = [Tell("ledger_lost", "", "", lost)] if lost else []
+        self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects], orders)
         self.state = state
+        if lost:  # only now: who cannot write it down begins again every second
+            log.critical(
+                "selfheal: the ledger was lost, pauses and locks with it, give them again: %s", lost
+            )
+            self._tell("ledger_lost", {"why": lost})
         self._carry_out(effects, orders, now)
-        # A pause or a request given while the engine was down comes before the first decision.
-        self._drain_inbox()
+        # A pause or a request given while the engine was down comes before the first decision. An earlier try with
+        # this ledger may have failed on the way.
+        self._ledger.look_again()
+        self._take_waiting()
         return self.state
 
     def handle(self, *events: Event) -> None:
-        """Decide, write down, do. Several events are one transaction: all of them happened, or none."""
-        now = self._now()
+        """Take what has happened; what cannot be taken now and is told only once is kept for the next tick."""
+        self._keep(self._take(events) if self._ready() else events)
+
+    def _take(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Decide, write down, do; gives back what could not be recorded.
+
+        Several events are one transaction: all of them happened, or none.
+        """
+        now, began = self._now(), time.monotonic()
         state = before = self.state
         effects: list[Effect] = []
         ids: set[str] = set()
+        doing = _READING
         try:
             for event in events:
                 if isinstance(event, (Requested, Commanded)):
@@ -235,37 +315,39 @@ class Healer:
             orders = {}
             if changed or effects:
                 orders = self._orders(effects)
+                doing = _WRITING
                 self._ledger.commit(now, changed, effects, orders)
-                self._failing = False
-        except sqlite3.Error as exc:
-            # What cannot be recorded is not done, and not believed either. The next probe tells again; what is told
-            # only once is kept for the next tick.
-            self._cannot_record(exc)
-            for event in events:
-                if (
-                    not isinstance(event, (Observed, Viewed, Tick))
-                    and len(self._kept) < KEPT_EVENTS
-                ):
-                    self._kept.append(event)
-            return
+                self._failing.pop(_WRITING, None)
         except Exception as exc:
+            asked_for = all(isinstance(event, (Requested, Commanded)) for event in events)
+            if isinstance(exc, sqlite3.Error) and not (
+                isinstance(exc, _OF_VALUES)
+                and asked_for  # else this row would hold up all for ever
+            ):
+                # What cannot be recorded is not done, and not believed either.
+                self._fail(doing, exc, began)
+                return events
             if len(events) > 1:  # one that cannot be handled takes no other with it
-                for event in events:
-                    self.handle(event)
-                return
+                return [left for event in events for left in self._take([event])]
             if not isinstance(event, (Requested, Commanded)):
                 raise
-            self._give_up(asked, exc)
-            return
+            return [] if self._give_up(asked, exc) else events
         self.state = state
         self._carry_out(effects, orders, now)
+        return []
 
-    def _give_up(self, asked: Request | Command, exc: Exception) -> None:
+    def _give_up(self, asked: Request | Command, exc: Exception) -> bool:
         """It would be taken from the inbox again and again: what it says is dropped, and its id is answered."""
         log.error("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
         bare = replace(asked, nodes=(), reason="")
         answer = Answer(bare, Reply.REFUSED, f"it cannot be handled: {type(exc).__name__}")
-        self._ledger.commit(self._now(), [], [answer], {})
+        began = time.monotonic()
+        try:
+            self._ledger.commit(self._now(), [], [answer], {})
+        except sqlite3.Error as failed:
+            self._fail(_WRITING, failed, began)
+            return False
+        return True
 
     def _orders(self, effects: Iterable[Effect]) -> dict[str, tuple[str, list[str]]]:
         """JID and arguments of each attempt that is fired for the first time."""
@@ -280,14 +362,20 @@ class Healer:
             return [self._settings.clusters[attempt.cluster].service]
         return []
 
-    def _cannot_record(self, exc: Exception) -> None:
+    def _fail(self, what: str, exc: Exception, began: float) -> None:
+        """Say once what cannot be done. As long as it lasts, nothing is done before the inbox was read."""
         self._ledger.look_again()
-        if not self._failing:
-            self._failing = True
-            log.critical(
-                "selfheal: the ledger cannot be written, nothing is done until it can: %s", exc
-            )
-            self._tell("ledger_failed", {"why": str(exc)})
+        took_s = time.monotonic() - began
+        if took_s >= WAITED_S:
+            # Whoever holds the lock may do so for hours: meanwhile the loop is not to stand still.
+            self._patient_until = time.monotonic() + took_s
+        now = self._now()
+        if what not in self._failing:
+            self._failing[what] = now
+            log.critical("selfheal: %s, nothing is done until it can: %s", what, exc)
+            self._tell("ledger_failed", {"why": f"{what}: {exc}"})
+        elif now - self._failing[what] > GAP_S:
+            self._gap = True
 
     # ------------------------------------------------------------ out
 
@@ -308,7 +396,9 @@ class Healer:
                 self._say(effect)
 
     def _fire(self, attempt: Attempt, jids: Mapping[str, str], now: float) -> None:
-        jid = jids.get(attempt.id) or self._ledger.jid(attempt.id)
+        jid = jids.get(attempt.id) or self._known_jid(attempt.id)
+        if jid is None:
+            return  # it cannot be read now; without its job in the job cache it is fired again
         self._bus.fire(
             f"selfheal/remediate/{attempt.action.value}",
             {

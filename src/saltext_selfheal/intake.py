@@ -25,6 +25,7 @@ from standardwebhooks import Webhook
 
 from .config import ClusterSettings
 from .config import EngineSettings
+from .healing.model import PAUSED_AT_MOST_S
 from .healing.model import Command
 from .healing.model import Request
 from .healing.model import Verb
@@ -47,7 +48,6 @@ MAX_HEADERS = 100
 MAX_TARGET = 1000
 MAX_WILD = 3  #: of ``*:``, each of which multiplies what Salt compares
 TELL_EVERY_S = 10.0  #: what was dropped costs one line of the log in this time
-MAX_PAUSE_S = 30 * 86400.0
 #: Without a colon: that one tells the doors' ids apart.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _PLAIN_ID_WORDS = "up to 100 of letters, digits, . _ -"
@@ -82,7 +82,7 @@ _FORMULA = (
 )
 _FORMULA_WORDS = "states/highstate, services/restart, services/start"
 _CLUSTER = re.compile(r"[\w.-]{1,64}")
-_INCIDENT = re.compile(r"[\w.-]{1,64}-\d{1,12}")
+_INCIDENT = re.compile(r"[\w.-]{1,64}-[0-9]{1,12}")
 
 
 class BadRequest(ValueError):
@@ -99,10 +99,12 @@ def _line(text: str) -> str:
     return _UNPRINTABLE.sub(" ", clean(text))
 
 
-def _shown(found: Any) -> str:
+def shown(found: Any) -> str:
     """The beginning of what was found. To print all of a list could take long."""
     if isinstance(found, str):
         return repr(found[:80])[:80]
+    if isinstance(found, int) and found.bit_length() > 256:  # Python may refuse to print it
+        return "a number of more than 77 digits"
     if found is None or isinstance(found, (bool, int, float)):
         return repr(found)[:80]
     return f"a {type(found).__name__}"
@@ -111,13 +113,16 @@ def _shown(found: Any) -> str:
 def _cluster(found: Any) -> str:
     if not isinstance(found, str) or not _CLUSTER.fullmatch(found):
         raise BadRequest(
-            f"cluster: found {_shown(found)}; allowed: the name of a configured cluster"
+            f"cluster: found {shown(found)}; allowed: the name of a configured cluster"
         )
     return found
 
 
 def _nodes(found: Any) -> tuple[str, ...]:
-    names = [] if found is None else found
+    """The nodes that somebody names; none stands for all of a cluster, so nothing but leaving them out says that."""
+    if found is None:
+        return ()
+    names = found
     if isinstance(found, str) and len(found) <= MAX_NODES_TEXT:
         names = [one.strip() for one in found.split(",") if one.strip()]
     if (
@@ -127,16 +132,20 @@ def _nodes(found: Any) -> tuple[str, ...]:
         or sum(map(len, names)) > MAX_NODES_TEXT
     ):
         raise BadRequest(
-            f"nodes: found {_shown(found)}; allowed: a list of minion ids, at most {MAX_NODES}, "
+            f"nodes: found {shown(found)}; allowed: a list of minion ids, at most {MAX_NODES}, "
             f"together up to {MAX_NODES_TEXT} characters"
         )
-    return tuple(dict.fromkeys(map(_line, names)))
+    kept = tuple(dict.fromkeys(map(_line, names)))
+    if not any(one.strip() for one in kept):  # a list that came out empty means nobody
+        told = shown(found) if isinstance(found, str) else "an empty list"
+        raise BadRequest(f"nodes: found {told}; allowed: minion ids, at least one")
+    return kept
 
 
 def _reason(found: Any) -> str:
     """A reason of at most `MAX_REASON` characters. What was cut says so, once."""
     if found is not None and not isinstance(found, (str, int, float, bool)):
-        raise BadRequest(f"reason: found {_shown(found)}; allowed: up to {MAX_REASON} characters")
+        raise BadRequest(f"reason: found {shown(found)}; allowed: up to {MAX_REASON} characters")
     text = "" if found is None else str(found)
     kept = _line(text[: 2 * MAX_REASON])
     if len(kept) <= MAX_REASON or _CUT.fullmatch(kept):
@@ -165,10 +174,10 @@ def request(
     """
     cluster = _cluster(cluster)
     if not isinstance(action, str) or len(action) > 40:
-        raise BadRequest(f"action: found {_shown(action)}; allowed: highstate, restart, start")
+        raise BadRequest(f"action: found {shown(action)}; allowed: highstate, restart, start")
     names = _nodes(nodes)
     if request is not None and not (isinstance(request, str) and _PLAIN_ID.fullmatch(request)):
-        raise BadRequest(f"request: found {_shown(request)}; allowed: {_PLAIN_ID_WORDS}")
+        raise BadRequest(f"request: found {shown(request)}; allowed: {_PLAIN_ID_WORDS}")
     return Request(
         id=request or mint(),
         cluster=cluster,
@@ -200,12 +209,13 @@ def command(
     if verb in (Verb.ACK, Verb.APPROVE, Verb.REJECT) and not (
         isinstance(incident, str) and _INCIDENT.fullmatch(incident)
     ):
+        attempt = "" if verb is Verb.ACK else ", or of its attempt, such as runbook-7.1"
         raise BadRequest(
-            f"incident: found {_shown(incident)}; allowed: the id of an incident, such as runbook-7"
+            f"incident: found {shown(incident)}; allowed: the id of an incident, such as runbook-7{attempt}"
         )
-    if verb is Verb.PAUSE and not 0 < for_s <= MAX_PAUSE_S:
+    if verb is Verb.PAUSE and not 0 < for_s <= PAUSED_AT_MOST_S:
         raise BadRequest(
-            f"duration: found {for_s:g} s; allowed: more than 0, at most {MAX_PAUSE_S / 86400:g}d"
+            f"duration: found {for_s:g} s; allowed: more than 0, at most {PAUSED_AT_MOST_S / 86400:g}d"
         )
     text = _reason(reason)
     if verb in (Verb.PAUSE, Verb.LOCK) and not text.strip():
@@ -258,7 +268,7 @@ def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
     Raises BadRequest.
     """
     if not isinstance(matcher, str) or matcher not in MATCHERS:
-        raise BadRequest(f"matcher: found {_shown(matcher)}; allowed: {', '.join(MATCHERS)}")
+        raise BadRequest(f"matcher: found {shown(matcher)}; allowed: {', '.join(MATCHERS)}")
     parts = found if isinstance(found, list) and matcher in ("list", "compound") else [found]
     text = ""
     if len(parts) <= MAX_NODES and all(isinstance(one, str) for one in parts):
@@ -270,7 +280,7 @@ def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
         or text.count("*:") > MAX_WILD
         or (matcher == "compound" and _EXPRESSION.search(text))
     ):
-        raise BadRequest(f"tgt: found {_shown(found)}; allowed: {_TARGET_WORDS}")
+        raise BadRequest(f"tgt: found {shown(found)}; allowed: {_TARGET_WORDS}")
     return found, matcher
 
 
@@ -365,7 +375,7 @@ class Doors:
                 cluster = tag[len(REQUESTS) :]
                 if cluster not in self._clusters:
                     raise BadRequest(
-                        f"cluster: found {_shown(cluster)}; allowed: the name of a configured cluster"
+                        f"cluster: found {shown(cluster)}; allowed: the name of a configured cluster"
                     )
                 self._bounded(f"the bus for {cluster}", BUS_FLOW)
                 return [from_bus(tag, data)]
@@ -404,7 +414,7 @@ class Doors:
         parts = tag[len(HOOKS) :].split("/", 2)
         if len(parts) != 2:
             raise BadRequest(
-                f"path: found {_shown(tag)}; allowed: /hook/selfheal/<cluster>/<action>"
+                f"path: found {shown(tag)}; allowed: /hook/selfheal/<cluster>/<action>"
             )
         cluster, action = parts
         body, headers = data.get("body"), data.get("headers")
@@ -416,7 +426,7 @@ class Doors:
         self._bounded(f"the webhook of {caller.name}", HOOKS_FLOW)
         if action not in caller.actions:
             allowed = ", ".join(caller.actions)
-            raise BadRequest(f"action: found {_shown(action)}; allowed to {caller.name}: {allowed}")
+            raise BadRequest(f"action: found {shown(action)}; allowed to {caller.name}: {allowed}")
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):
@@ -458,7 +468,7 @@ class Doors:
                 continue  # the library raises more than it says on odd headers
             found = signature["webhook-id"]
             if not _PLAIN_ID.fullmatch(found):
-                raise BadRequest(f"webhook-id: found {_shown(found)}; allowed: {_PLAIN_ID_WORDS}")
+                raise BadRequest(f"webhook-id: found {shown(found)}; allowed: {_PLAIN_ID_WORDS}")
             return caller, found
         raise BadRequest("nobody who may ask for this cluster has signed it lately")
 
@@ -477,7 +487,7 @@ class Doors:
         kind, _, what = tag[len(NETAPI) :].partition("/")
         if (kind, what) not in _FORMULA:
             raise BadRequest(
-                f"path: found {_shown(f'{kind}/{what}')}; no text of a caller is run; allowed: {_FORMULA_WORDS}"
+                f"path: found {shown(f'{kind}/{what}')}; no text of a caller is run; allowed: {_FORMULA_WORDS}"
             )
         target, matcher = _target(post.get("tgt"), post.get("matcher", "glob"))
         assert self._resolve is not None

@@ -1,5 +1,6 @@
 """The runner's commands and what it tells of incidents, with an engine that only answers."""
 
+import json
 import re
 import sqlite3
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import salt.loader
 import salt.runner
+import salt.utils.args
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config
@@ -175,6 +177,12 @@ def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runne
         ("ack", ("runbook-9",), {}, "incident: found 'runbook-9'; allowed: runbook-1"),
         ("ack", ("../x",), {}, "incident: found '../x'; allowed: the id of an incident"),
         ("approve", (7,), {}, "incident: found '7'; allowed: the id of an incident"),
+        ("approve", ("runbook-1.²",), {}, "incident: found 'runbook-1.²'; .* such as runbook-7.1"),
+        ("approve", ("runbook-1." + "9" * 5000,), {}, "incident: found 'runbook-1.999.*; allowed"),
+        ("reject", ("runbook-1.1234567890",), {}, "incident: found 'runbook-1.1234567890'; allo"),
+        ("lock", ("runbook", [], "x"), {}, "nodes: found an empty list; allowed: minion ids, at"),
+        ("lock", ("runbook", "", "x"), {}, "nodes: found ''; allowed: minion ids, at least one"),
+        ("pause", (10**5000,), {"reason": "x"}, "duration: found a number of more than 77 digits"),
         ("reject", (None,), {}, "incident: found 'None'; allowed: the id of an incident"),
     ],
 )
@@ -188,6 +196,57 @@ def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
     assert re.search(told, answer["why"])
     with ledger.read(path) as db:
         assert db.execute("SELECT count(*) FROM inbox").fetchone()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "why"),
+    [
+        ("trigger", ("nosuch",), "unknown cluster 'nosuch'; configured: runbook, web"),
+        ("trigger", ("runbook", "bogus"), "unknown action 'bogus'; allowed: highstate, restart, "),
+        ("trigger", ("runbook", "stop"), "unknown action 'stop'; allowed: .* .a stopped databas"),
+        ("trigger", ("runbook", "restart", "db9"), "no node 'db9' in runbook; nodes: db1, db2"),
+        ("trigger", ("runbook", "restart", []), "nodes: found an empty list; allowed: minion ids"),
+        ("trigger", ("runbook", "restart", ""), "nodes: found ''; allowed: minion ids, at least"),
+        ("force", ("nosuch", "restart", "db1", "x"), "unknown cluster 'nosuch'; configured: runb"),
+        ("force", ("runbook", "bogus", "db1", "x"), "unknown action 'bogus'; allowed: highstate"),
+        ("force", ("runbook", "restart", "db9", "x"), "no node 'db9' in runbook; nodes: db1, db2"),
+        ("force", ("runbook", "restart", None, "x"), "nodes: found None; allowed: minion ids, at"),
+        ("force", ("runbook", "restart", [], "x"), "nodes: found an empty list; allowed: minion "),
+        ("force", ("runbook", "restart", " , ", "x"), "nodes: found ' , '; allowed: minion ids,"),
+    ],
+)
+def test_what_the_settings_forbid_is_refused_at_once_although_no_engine_runs(
+    path, runner, call, args, why
+):
+    recorded(path)
+    told = runner[f"selfheal.{call}"](*args)
+    assert (told["reply"], told["retcode"]) == ("refused", 1)
+    assert re.match(why, told["why"])
+    with ledger.read(path) as db:
+        assert db.execute("SELECT count(*) FROM inbox").fetchone()[0] == 0
+
+
+@pytest.mark.parametrize("call", ["trigger", "force"])
+def test_what_only_a_running_engine_knows_is_not_refused_beforehand(path, runner, call):
+    recorded(path)
+    assert runner[f"selfheal.{call}"]("runbook", "restart", "db1", "x")["reply"] == "stored"
+
+
+def test_an_empty_argument_of_the_command_line_is_no_default(path, runner):
+    """`salt-run selfheal.lock runbook nodes= reason=x` gives an empty text."""
+    recorded(path)
+    (nodes,) = salt.utils.args.parse_input(["nodes="], condition=False)[1].values()
+    answer = runner["selfheal.lock"]("runbook", nodes=nodes, reason="x")
+    assert answer["why"] == "nodes: found ''; allowed: minion ids, at least one"
+
+
+@pytest.mark.parametrize("call", ["approve", "ack"])
+def test_what_is_good_for_a_while_says_so_where_no_engine_runs(path, runner, call):
+    recorded(path, incident())
+    assert runner[f"selfheal.{call}"]("runbook-1")["why"] == (
+        "the engine is not running; it takes effect before the engine's first decision, "
+        "if the engine runs again within a quarter of an hour"
+    )
 
 
 @pytest.mark.parametrize(("call", "args"), [("pause", ("1h", "x")), ("ack", ("runbook-1",))])
@@ -233,6 +292,30 @@ def test_explain_while_the_engine_is_down_knows_what_waits_for_it(path, runner):
     assert "paused" in told["entries"][0]["shut"]
     with ledger.read(path) as db:
         assert [asked.verb for asked in ledger.unanswered(db)] == [Verb.PAUSE]
+
+
+def put(path, name, body, at):
+    """A row of the inbox that none of our doors has written."""
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(
+            "INSERT INTO inbox (key, kind, body, put_at) VALUES (?, ?, ?, ?)",
+            (name, "command" if "verb" in body else "request", json.dumps(body), at),
+        )
+    db.close()
+
+
+def test_odd_rows_of_the_inbox_end_neither_explain_nor_status(path, runner):
+    """A time that is none, and a pause until after the end of every calendar."""
+    odd = {"id": "odd", "cluster": "runbook", "action": "highstate"}
+    long = {"id": "long", "verb": "pause", "by": "x", "cluster": "runbook", "for_s": 1e308}
+    recorded(path, pause=Pause(1e308, "x", "y"))
+    put(path, "odd", odd, "abc")
+    put(path, "long", long, 1e9)
+    runner["selfheal.pause"]("runbook", "1h", reason="upgrade")
+    assert "paused" in runner["selfheal.explain"]("runbook", "db1")["entries"][0]["shut"]
+    told = runner["selfheal.status"]("runbook")["clusters"]["runbook"]
+    assert told["paused"] == "until 1e+308 s by x: y"
 
 
 def test_explain_asks_no_gates_where_nothing_is_decided(path, runner):

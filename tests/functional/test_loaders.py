@@ -123,6 +123,9 @@ def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
         ("history", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"since": "yesterday"}, "since: found 'yesterday'; allowed: a duration"),
         ("status", {"cluster": ["runbook"]}, "cluster: found \\['runbook'\\]; allowed: runbook"),
+        ("history", {"since": 10**400}, "since: found a number of more than 77 digits; allowed"),
+        ("history", {"since": 10**5000}, "since: found a number of more than 77 digits; allowed"),
+        ("history", {"limit": 10**5000}, "limit: found a number of more than 77 digits; allowed"),
         ("history", {"limit": 0}, "limit: found 0; allowed"),
         ("history", {"limit": 10**20}, "limit: found 1000.*; allowed"),
         ("config", {"nodes": []}, "nodes: found \\[\\]"),
@@ -156,6 +159,14 @@ def test_a_request_from_a_minion_is_refused_there_if_it_has_not_the_form(opts):
     told = salt.loader.minion_mods(opts)["selfheal.trigger"]("../x")
     assert told["sent"] is False
     assert "cluster: found '../x'" in told["error"]
+
+
+@pytest.mark.parametrize("nodes", [[], "", ","])
+def test_a_minion_sends_no_empty_target(opts, nodes):
+    opts["__role"] = "minion"
+    told = salt.loader.minion_mods(opts)["selfheal.trigger"]("runbook", nodes=nodes)
+    assert told["sent"] is False
+    assert "allowed: minion ids, at least one" in told["error"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Every SLS, rendered by Salt's own reactor class."""
 
+import sqlite3
+
 import pytest
+import salt.loader
 import salt.utils.reactor
 
 from saltext_selfheal import config
@@ -97,6 +100,22 @@ def test_an_attempt_on_minions_that_the_settings_do_not_allow_renders_to_nothing
     nodes, opts, ledger, react
 ):
     _, jid = fire(ledger, opts, Action.RESTART, nodes)
+    assert react(Action.RESTART, {"jid": jid}) == []
+
+
+@pytest.mark.parametrize(
+    "minions",
+    ['{"db1": 1}', '"db1"', "[]", "null", '["db1", 1]', '[["db1"]]', '["db1", null]', "x"],
+)
+def test_an_attempt_whose_minions_are_no_list_of_names_renders_to_nothing(
+    minions, opts, ledger, react
+):
+    _, jid = fire(ledger, opts, Action.RESTART)
+    db = sqlite3.connect(ledger.path)
+    with db:
+        db.execute("UPDATE attempts SET minions = ?", (minions,))
+    db.close()
+    assert salt.loader.minion_mods(opts)["selfheal.attempt"](jid) is None
     assert react(Action.RESTART, {"jid": jid}) == []
 
 

@@ -107,6 +107,12 @@ def test_a_caller_reaches_its_own_clusters_and_actions_only(doors, path):
     assert doors.take(f"salt/netapi/hook/selfheal/{path}", signed()) == []
 
 
+@pytest.mark.parametrize("nodes", [[], "", ","])
+def test_an_empty_target_of_a_signed_caller_becomes_nothing(doors, nodes, caplog):
+    assert doors.take(HOOK, signed({"reason": "down", "nodes": nodes})) == []
+    assert "allowed: minion ids, at least one" in caplog.text
+
+
 def test_text_of_any_kind_is_a_reason_and_nothing_else(doors):
     reason = "{{ 7*7 }} !!python/object \N{FIRE} \x00 ' \" \n- a: b \ud800"
     (request,) = doors.take(HOOK, signed({"reason": reason}))

@@ -8,6 +8,7 @@ from saltext_selfheal import ledger as ledgers
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing.model import Command
+from saltext_selfheal.healing.model import Commanded
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
@@ -178,6 +179,25 @@ def test_one_request_that_cannot_be_handled_takes_no_other_with_it(engine, caplo
     assert "'odd' cannot be handled" in caplog.text
 
 
+def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, monkeypatch):
+    commit = engine.ledger.commit
+
+    def picky(now, changed, effects, orders):
+        if any("odd" in repr(effect) and "reason='x'" in repr(effect) for effect in effects):
+            raise sqlite3.DataError("string or blob too big")
+        commit(now, changed, effects, orders)
+
+    monkeypatch.setattr(engine.ledger, "commit", picky)
+    for name in ("r0", "odd", "r1"):
+        ledgers.ask(path, Request(name, "runbook", "highstate", reason="x" * (name == "odd")))
+    engine.healer.tick()
+    with ledgers.read(path) as db:
+        assert ledgers.answer(db, "odd")["why"] == "it cannot be handled: DataError"
+    assert all(engine.ledger.answered(name) for name in ("r0", "r1"))
+    engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/")
+
+
 def test_what_was_stored_too_long_ago_is_refused_at_the_start(engine, path, clock):
     ledgers.ask(path, Request("r1", "runbook", "highstate", door="runner"))
     engine.die()
@@ -286,3 +306,211 @@ def test_requests_that_could_not_be_written_are_all_kept(engine, monkeypatch):
     monkeypatch.undo()
     engine.healer.tick()
     assert all(engine.ledger.answered(f"r{number}") for number in range(3))
+
+
+# ---------------------------------------------------------------- what cannot be read or written
+
+
+PAUSE = Command("c1", Verb.PAUSE, "ann", "runbook", for_s=3600.0, reason="upgrade")
+
+
+def full(*_):
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Makes every read of the inbox fail, as SQLite itself lets it fail."""
+    return lambda: monkeypatch.setattr(ledgers, "_UNANSWERED", "SELECT it FROM nowhere LIMIT ?")
+
+
+def test_no_healer_begins_while_the_inbox_cannot_be_read(
+    engine, path, clock, unreadable, monkeypatch
+):
+    engine.die()
+    ledgers.ask(path, PAUSE)
+    book, bus = Ledger(path), Bus(path)
+    book.timeline.now = lambda: clock[0]
+    unreadable()
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError, match="no such table: nowhere"):
+            Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
+    monkeypatch.undo()
+    healer = Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
+    assert healer.state.clusters["runbook"].pause is not None
+    assert bus.tags("selfheal/remediate/") == []
+
+
+def test_nothing_is_fired_while_a_pause_may_lie_in_an_inbox_that_cannot_be_read(
+    engine, path, unreadable, monkeypatch
+):
+    unreadable()
+    ledgers.ask(path, PAUSE)
+    engine.healer.tick()
+    for _ in range(3):
+        engine.see("db2", Fault.DEAD)
+        engine.healer.tick()
+    failed = [data["why"] for tag, data, _ in engine.bus.fired if tag.endswith("/ledger_failed")]
+    assert failed == ["the inbox cannot be read: no such table: nowhere"]
+    monkeypatch.undo()
+    engine.see("db2", Fault.DEAD)
+    assert engine.ledger.answered("c1")
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_a_pause_that_could_not_be_written_is_the_first_thing_that_is(engine, path, monkeypatch):
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    ledgers.ask(path, PAUSE)
+    engine.healer.tick()
+    monkeypatch.undo()
+    engine.see("db2", Fault.DEAD)
+    assert engine.ledger.answered("c1")
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_what_lies_in_the_inbox_is_kept_nowhere_else(engine, path, monkeypatch):
+    engine.see("db2", Fault.DEAD)
+    attempt = engine.attempt.id
+    for number in range(20):
+        ledgers.ask(path, Request(f"r{number}", "runbook", "highstate", door="runner"))
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    for _ in range(30):
+        engine.healer.tick()
+    assert not engine.healer._kept
+    engine.healer.handle(Published(attempt))
+    engine.healer.handle(Returned(attempt, "db2", Outcome.DONE))
+    monkeypatch.undo()
+    engine.healer.tick()
+    assert engine.attempt is None
+    assert all(engine.ledger.answered(f"r{number}") for number in range(20))
+
+
+def test_a_flood_of_requests_displaces_no_result_of_a_job(engine, monkeypatch):
+    engine.see("db2", Fault.DEAD)
+    attempt = engine.attempt.id
+    monkeypatch.setattr("saltext_selfheal.healer.KEPT_REQUESTS", 2)
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    for number in range(5):
+        engine.healer.handle(Requested(Request(f"r{number}", "runbook", "highstate", door="bus")))
+    engine.healer.handle(Published(attempt))
+    engine.healer.handle(Returned(attempt, "db2", Outcome.DONE))
+    monkeypatch.undo()
+    engine.healer.tick()
+    assert engine.attempt is None
+    assert [engine.ledger.answered(f"r{number}") for number in range(5)] == [True] * 2 + [False] * 3
+
+
+def test_the_first_that_fails_ends_a_tick_and_nothing_changes_its_place(engine, monkeypatch):
+    engine.see("db2", Fault.DEAD)
+    attempt, tried = engine.attempt.id, []
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    news = [Published(attempt), Returned(attempt, "db2", Outcome.DONE)]
+    for event in news:
+        engine.healer.handle(event)
+    monkeypatch.setattr(engine.ledger, "commit", lambda *args: (tried.append(args), full()))
+    engine.healer.tick()
+    assert len(tried) == 1
+    assert list(engine.healer._kept) == news
+
+
+class Watch:
+    """The process's clock, in the hands of a test."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_somebody_elses_lock_is_waited_out_once_and_then_left_alone_for_as_long(
+    engine, path, monkeypatch
+):
+    watch, waits = Watch(), []
+
+    def locked(*_):
+        waits.append(watch.now)
+        watch.now += 5.0
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr("saltext_selfheal.healer.time", watch)
+    engine.healer._last_beat = -1e9  # a sign of life is due, and so is forgetting
+    for name in ("commit", "beat", "prune"):
+        monkeypatch.setattr(engine.ledger, name, locked)
+    ledgers.ask(path, PAUSE)
+    for _ in range(10):
+        engine.healer.tick()
+        engine.see("db2", Fault.DEAD)
+    assert waits == [1000.0]
+    watch.now += 5.0
+    engine.healer.tick()
+    assert waits == [1000.0, 1010.0]
+
+
+def test_after_a_gap_nothing_comes_before_the_new_start_even_if_it_cannot_be_written(
+    engine, clock, monkeypatch
+):
+    clock[0] += 3600
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    engine.healer.tick()
+    assert engine.healer.state.started_at != clock[0]
+    monkeypatch.undo()
+    engine.see("db2", Fault.DEAD)
+    assert engine.healer.state.started_at == clock[0]
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_what_waited_through_a_gap_is_taken_after_the_new_start(engine, clock):
+    clock[0] += 3600
+    engine.see("db2", Fault.DEAD)  # before the first tick
+    assert engine.healer.state.started_at == clock[0]
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_who_could_record_nothing_for_a_while_looks_at_everything_anew(engine, clock, monkeypatch):
+    monkeypatch.setattr(engine.ledger, "commit", full)
+    for _ in range(12):
+        clock[0] += 1
+        engine.see("db2", Fault.DEAD)
+        engine.healer.tick()
+    monkeypatch.undo()
+    engine.see("db2", Fault.DEAD)
+    assert engine.healer.state.started_at == clock[0]
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
+def test_a_new_start_waits_until_the_inbox_can_be_read(engine, clock, unreadable, monkeypatch):
+    engine.healer.handle(
+        Commanded(Command("c2", Verb.LOCK, "ann", "runbook", reason="the disks are replaced"))
+    )
+    told = len(engine.bus.tags("selfheal/incident/runbook/locked"))
+    unreadable()
+    engine.ledger.look_again()
+    for _ in range(30):
+        clock[0] += 1
+        engine.see("db2", Fault.DEAD)
+        engine.healer.tick()
+    assert len(engine.bus.tags("selfheal/incident/runbook/locked")) == told
+    monkeypatch.undo()
+    engine.healer.tick()
+    assert engine.healer.state.started_at == clock[0]
+    assert len(engine.bus.tags("selfheal/incident/runbook/locked")) == told + 1
+
+
+def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock, monkeypatch):
+    Ledger(path).close()
+    path.write_bytes(b"not a database" * 400)
+    book, bus = Ledger(path), Bus(path)
+    monkeypatch.setattr(book, "commit", full)
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError):
+            Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
+    assert bus.tags() == []
+    with ledgers.read(path) as db:
+        assert ledgers.history(db, None, 0.0, 10) == []
+    monkeypatch.undo()
+    Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
+    assert bus.tags("selfheal/engine/ledger_lost") == ["selfheal/engine/ledger_lost"]
+    with ledgers.read(path) as db:
+        (row,) = [r for r in ledgers.history(db, None, 0.0, 10) if r.get("said") == "ledger_lost"]
+    assert "the old file is kept as" in row["why"]

@@ -52,6 +52,31 @@ def test_a_node_is_a_name_that_can_be_stored():
     assert name == "db\\udcff "
 
 
+EMPTY = [[], (), [""], [" "], "", ",", " , "]
+
+
+@pytest.mark.parametrize("nodes", EMPTY)
+def test_nodes_that_came_out_empty_are_not_all_of_them(nodes):
+    told = "nodes: found .+; allowed: minion ids, at least one"
+    with pytest.raises(intake.BadRequest, match=told):
+        intake.request("runbook", nodes=nodes, door="x", asker="y")
+    with pytest.raises(intake.BadRequest, match=told):
+        intake.from_bus("selfheal/request/runbook", {"data": {"nodes": nodes}})
+    for verb in (Verb.LOCK, Verb.EXPLAIN):
+        with pytest.raises(intake.BadRequest, match=told):
+            intake.command(verb, by="root", cluster="runbook", nodes=nodes, reason="x")
+
+
+def test_nodes_that_are_left_out_are_all_of_them():
+    assert intake.request("runbook", nodes=None, door="x", asker="y").nodes == ()
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_number_that_python_does_not_print_is_refused_in_words_all_the_same(digits):
+    with pytest.raises(intake.BadRequest, match="nodes: found a number of more than 77 digits"):
+        intake.request("runbook", nodes=10**digits, door="x", asker="y")
+
+
 def test_as_many_nodes_as_are_allowed_are_taken():
     most = [f"{n:064}" for n in range(intake.MAX_NODES)]
     assert intake.request("runbook", nodes=most, door="x", asker="y").nodes == tuple(most)
@@ -166,6 +191,7 @@ def test_a_command_holds_only_text_that_can_be_stored():
         (Verb.PAUSE, {"for_s": 60.0}), (Verb.PAUSE, {"reason": "x"}), (Verb.PAUSE, {"reason": "x", "for_s": -1.0}),
         (Verb.PAUSE, {"reason": "x", "for_s": float("nan")}), (Verb.PAUSE, {"reason": "x", "for_s": 31 * 86400.0}),
         (Verb.ACK, {}), (Verb.ACK, {"incident": "runbook"}), (Verb.APPROVE, {"incident": 7}),
+        (Verb.APPROVE, {"incident": "runbook-\N{SUPERSCRIPT TWO}"}), (Verb.APPROVE, {"incident": "runbook-1.1"}),
         (Verb.REJECT, {"incident": "x" * 100 + "-1"}), (Verb.REJECT, {"incident": "run*book-1"}),
     ],
 )  # fmt: skip

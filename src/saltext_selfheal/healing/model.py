@@ -16,6 +16,8 @@ from typing import Any
 
 Seconds = float
 
+PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: who wants a longer pause wants the mode off
+
 
 def clean(text: str) -> str:
     """Text from outside as text that can be stored and sent: a server's JSON may hold lone surrogates."""

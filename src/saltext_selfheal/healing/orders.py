@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from .conditions import REQUEST_AGE_S
 from .facts import open_incident
+from .model import PAUSED_AT_MOST_S
 from .model import REMEDIES
 from .model import Action
 from .model import Announce
@@ -33,7 +34,6 @@ from .model import Tell
 
 REFUSED_TOLD = 10  #: refusals of one source that are told …
 REFUSED_WITHIN_S = 60.0  #: … in this time
-PAUSED_AT_MOST_S = 30 * 86400.0  #: a pause that is longer is a decision: mode off
 NAMED = 5  #: unknown names that an answer repeats
 ASKERS = 100  #: sources of requests that are remembered per incident
 

@@ -42,8 +42,8 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
         What is wrong, in a sentence of at most 500 characters.
 
     nodes
-        Minion ids of the cluster, at most 64, as a list or separated by commas; default: whichever have the fault,
-        or all.
+        Minion ids of the cluster, at most 64, as a list or separated by commas; left out: whichever have the fault,
+        or all. An empty list is refused.
 
     Returns ``{"request": id, "sent": True}``, or ``{"request": None, "sent": False, "error": why}``.
 
@@ -206,9 +206,12 @@ def attempt(jid):
             return None
         cluster = settings.clusters.get(order["cluster"])
         minions = order["minions"]
-        if not cluster or not minions:
+        if not cluster or not minions or not isinstance(minions, list):
             return None
-        if not all(m in cluster.nodes and fnmatchcase(m, cluster.minions) for m in minions):
+        if not all(
+            isinstance(m, str) and m in cluster.nodes and fnmatchcase(m, cluster.minions)
+            for m in minions
+        ):
             log.error("selfheal: attempt %s names minions that the settings do not allow", jid)
             return None
         return order

@@ -9,6 +9,8 @@ ledger: commands work while the engine is down, and say so.
 """
 
 import datetime
+import logging
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +21,26 @@ from saltext_selfheal import config as settings_of
 from saltext_selfheal import intake
 from saltext_selfheal import ledger
 from saltext_selfheal.healing.explain import explain as explained
+from saltext_selfheal.healing.model import PAUSED_AT_MOST_S
+from saltext_selfheal.healing.model import Answer
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.healing.model import Verb
 from saltext_selfheal.healing.model import asking
+from saltext_selfheal.healing.orders import take_request
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
+
+log = logging.getLogger(__name__)
 
 __virtualname__ = "selfheal"
 
 DECISION_WITHIN_S = 5.0
 MOST_ENTRIES = 1_000_000
 NAMED = 5  #: incidents that an error names at most
+#: An incident's id with the number of an attempt.
+_ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
 
 
 def __virtual__():
@@ -48,7 +58,21 @@ def _clock(at):
     """Seconds of the timeline as local time."""
     if at is None:
         return None
-    return datetime.datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
+    try:
+        when = datetime.datetime.fromtimestamp(at).astimezone()
+    except (OverflowError, ValueError, OSError):  # beyond what a calendar can tell
+        return f"{at:g} s"
+    return when.isoformat(sep=" ", timespec="seconds")
+
+
+def _seconds(what, found, more=""):
+    """A duration in seconds, or one clear error."""
+    try:
+        return settings_of.duration(found)
+    except (ValueError, OverflowError):
+        raise SaltInvocationError(
+            f"{what}: found {intake.shown(found)}; allowed: {settings_of.DURATION}{more}"
+        ) from None
 
 
 def _configured(settings, cluster):
@@ -91,6 +115,9 @@ def _user():
 
 
 _LATER = "it will be decided when the engine takes it"
+_FIRST = "it takes effect before the engine's first decision"
+#: Said of what a person saw; that is old news after a while.
+_SOON = f"{_FIRST}, if the engine runs again within a quarter of an hour"
 
 
 def _ask(path, asked, down=_LATER):
@@ -146,10 +173,20 @@ def _own_id(settings, request):
 
 def _attempt(name):
     """``runbook-7.1`` → the incident and the attempt's number; without one, any."""
-    incident, _, number = name.rpartition(".")
-    if number.isdigit() and incident.rpartition("-")[2].isdigit():
-        return incident, int(number)
-    return name, None
+    found = _ATTEMPT.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, None)
+
+
+def _possible(settings, request):
+    """Refuse what the settings alone forbid, in the core's own words: for that nobody has to wait for an engine."""
+    state, _ = begin(settings.policies(), settings.bounds(), {}, 0.0)
+    # As if it were forced, on named nodes: then the core asks for nothing that only a running engine knows.
+    cluster = settings.clusters.get(request.cluster)
+    nodes = request.nodes or (tuple(cluster.nodes) if cluster else ())
+    _, effects = take_request(state, replace(request, nodes=nodes, forced=True), 0.0)
+    for effect in effects:
+        if isinstance(effect, Answer) and effect.reply is Reply.REFUSED:
+            raise SaltInvocationError(effect.why)
 
 
 def _command(verb, incident=None, cluster=None, **given):
@@ -167,7 +204,7 @@ def _command(verb, incident=None, cluster=None, **given):
             _known_nodes(settings, cluster, command.nodes)
         if incident is not None:
             _known_incident(path, incident)
-        answer = _ask(path, command, "it takes effect before the engine's first decision")
+        answer = _ask(path, command, _SOON if verb in (Verb.APPROVE, Verb.ACK) else _FIRST)
     except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
         return _refused(exc)
     told = {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
@@ -189,7 +226,8 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
         ``highstate`` (default), ``restart`` or ``start``.
 
     nodes
-        Minion ids of the cluster, as a list or separated by commas; default: whichever have the fault, or all.
+        Minion ids of the cluster, as a list or separated by commas; left out: whichever have the fault, or all. An
+        empty list is refused.
 
     reason
         What is wrong, in a sentence of at most 500 characters.
@@ -218,6 +256,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
             asker=_user(),
         )
         _own_id(settings, asked.id)
+        _possible(settings, asked)
         answer = _ask(settings.ledger_path(__opts__), asked)
     except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
         return _not_asked(exc)
@@ -255,15 +294,14 @@ def force(cluster, action, nodes, reason):
     """
     try:
         settings = _settings()
-        _known(settings, cluster)
-        if not nodes:
-            raise SaltInvocationError(f"nodes: found {nodes!r}; allowed: minion ids, at least one")
+        if nodes is None:
+            raise SaltInvocationError("nodes: found None; allowed: minion ids, at least one")
         if not str(reason or "").strip():
             raise SaltInvocationError("reason: found nothing; allowed: up to 500 characters")
         asked = intake.request(
             cluster, action, nodes, reason, door="force", asker=_user(), forced=True
         )
-        _known_nodes(settings, cluster, asked.nodes)
+        _possible(settings, asked)
         answer = _ask(settings.ledger_path(__opts__), asked)
     except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
         return _not_asked(exc)
@@ -307,12 +345,14 @@ def pause(cluster=None, duration=None, reason=None):
         elif duration is None:
             cluster, duration = None, cluster
     try:
-        for_s = settings_of.duration(duration)
-    except ValueError:
-        return _refused(
-            f"duration: found {duration!r}; allowed: {settings_of.DURATION}, at most "
-            f"{intake.MAX_PAUSE_S / 86400:g}d; before it a cluster: {', '.join(sorted(settings.clusters))}"
+        for_s = _seconds(
+            "duration",
+            duration,
+            f", at most {PAUSED_AT_MOST_S / 86400:g}d; "
+            f"before it a cluster: {', '.join(sorted(settings.clusters))}",
         )
+    except SaltInvocationError as exc:
+        return _refused(exc)
     return _command(Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
 
 
@@ -347,7 +387,7 @@ def lock(cluster, nodes=None, reason=None):
         The name of a configured cluster.
 
     nodes
-        Minion ids of the cluster, as a list or separated by commas; default: all.
+        Minion ids of the cluster, as a list or separated by commas; left out: all. An empty list is refused.
 
     reason
         Why, in a sentence of at most 500 characters. Required.
@@ -474,7 +514,10 @@ def explain(cluster, node=None):
         return _refused(exc)
     state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
     for asked in waiting:  # the engine takes these first
-        state, _ = step(state, asking(asked), now)
+        try:
+            state, _ = step(state, asking(asked), now)
+        except Exception as exc:  # what no door of ours has put there; the engine drops it, too
+            log.warning("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
     nodes = intake.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
     told = explained(state, cluster, nodes, now)
     return {"engine": answer["why"], "entries": [_explained(one) for one in told]}
@@ -614,16 +657,9 @@ def history(cluster=None, since=None, limit=50):
     _known(settings, cluster)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_ENTRIES:
         raise SaltInvocationError(
-            f"limit: found {limit!r}; allowed: a whole number from 1 to {MOST_ENTRIES}"
+            f"limit: found {intake.shown(limit)}; allowed: a whole number from 1 to {MOST_ENTRIES}"
         )
-    back_s = None
-    if since is not None:
-        try:
-            back_s = settings_of.duration(since)
-        except ValueError:
-            raise SaltInvocationError(
-                f"since: found {since!r}; allowed: {settings_of.DURATION}"
-            ) from None
+    back_s = None if since is None else _seconds("since", since)
     try:
         with ledger.read(settings.ledger_path(__opts__)) as db:
             oldest = 0.0 if back_s is None else ledger.now(db) - back_s
