@@ -180,7 +180,12 @@ def check_engine(master: Master) -> Iterator[Finding]:
     with contextlib.suppress(ledger.LedgerError), ledger.read(path) as db:
         silent_s = ledger.sign_of_life_s(db)
     told = "no sign of life yet" if silent_s is None else f"last sign of life {silent_s:.0f} s ago"
-    if not ledger.engine_alive(path):
+    try:
+        alive = ledger.engine_alive(path)
+    except ledger.LedgerError as exc:
+        yield fail(f"whether it runs is not known: {exc}", "See the ledger's own line below.")
+        return
+    if not alive:
         yield fail(
             f"not running, {told}", "Restart the salt-master, and look for selfheal in its log."
         )
@@ -343,8 +348,8 @@ def _hears_hooks(pattern: str) -> bool:
 
 def check_ledger(master: Master) -> Iterator[Finding]:
     path = master.ledger_path
-    kind = ledger.file_system(path.parent)
-    if kind in ledger.NETWORK_FILE_SYSTEMS:
+    kind = ledger.file_system(path.resolve().parent)
+    if ledger.on_network(kind):
         yield fail(
             f"{path} is on {kind}",
             "Set ledger.path to a file on a local file system and restart the salt-master.",

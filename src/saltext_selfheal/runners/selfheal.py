@@ -563,9 +563,9 @@ def status(cluster=None):
         }
     _known(settings, cluster)
     path = settings.ledger_path(__opts__)
-    alive = ledger.engine_alive(path)
-    told = {"engine": "running" if alive else "not running", "ledger": str(path), "clusters": {}}
+    told = {"engine": "not known", "ledger": str(path), "clusters": {}}
     try:
+        told["engine"] = "running" if ledger.engine_alive(path) else "not running"
         with ledger.read(path) as db:
             states = ledger.states(db)
             now = ledger.now(db)
@@ -735,10 +735,11 @@ def audit():
 
     .. versionadded:: 0.1.0
 
-    Each entry holds the hash of the one before, so that damage and careless editing show; entries that are missing
-    at the very end do not. Returns ``{"ok", "rows", "from", "to"}`` with the numbers of the first and the last
-    entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold (0: it is
-    not known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of ``salt-run``.
+    Each entry holds the hash of the one before, and where the chain begins and ends is on record too, so that damage
+    and careless editing show. Returns ``{"ok", "rows", "from", "to"}`` with the numbers of the first and the last
+    entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold or is
+    missing (0: it is not known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of
+    ``salt-run``.
 
     CLI Example:
 
