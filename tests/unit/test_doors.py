@@ -78,7 +78,7 @@ def test_a_signed_hook_is_a_request_of_its_caller(doors):
 @pytest.mark.parametrize(
     "data",
     [
-        signed(age_s=400), signed(age_s=-400), signed(secret=OTHERS),
+        signed(age_s=4000), signed(age_s=-4000), signed(secret=OTHERS),
         {**signed(), "body": '{"reason": "up"}'}, {**signed(), "headers": {}}, {**signed(), "headers": None},
         {**signed(), "headers": {"Webhook-Id": "msg-1"}}, {**signed(), "body": None}, {},
         signed(**{"Webhook-Signature": ""}), signed(**{"Webhook-Signature": "v1,!!"}),
