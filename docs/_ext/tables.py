@@ -102,10 +102,14 @@ GATES: dict[str, tuple[str, str]] = {
     "in_flight": ("in flight", "Has the cluster's previous attempt ended?"),
     "look": (
         "look",
-        "Does no job of ours that was given up still run on these minions? A late result opens it, or `ack`.",
+        "Does no job of ours that was given up still run on these minions? A late result opens it, an answer of the minion "
+        "that nothing runs, or `ack` of the incident that it was for.",
     ),
     "locked": ("locked", "Is no locked incident open on these nodes?"),
-    "after": ("after", "Has the step's `after` passed since the incident opened?"),
+    "after": (
+        "after",
+        "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost or busy?",
+    ),
     "cooldown": (
         "cooldown",
         "Has each node rested since an attempt of another incident? Counted from that attempt's end.",
@@ -114,17 +118,18 @@ GATES: dict[str, tuple[str, str]] = {
     "limits": ("limits", "Are attempts left over all clusters?"),
     "storm": (
         "storm",
-        "With three clusters or more: do few enough of them show a fault for the cause to lie in each?",
+        "With three clusters or more: do few enough of them show a fault, or closed tables, for the cause to lie in each?",
     ),
     "one_at_a_time": (
         "one at a time",
-        "Is at most one node concerned that may still serve? And, as long as the tables' replicas are not known: are all "
-        "nodes well that the incident is not about?",
+        "Is at most one node concerned that may still serve, and has this step left none worse than it was? And, as long as "
+        "the tables' replicas are not known: are all nodes well but for those that show this very fault?",
     ),
     "quorum": (
         "quorum",
         "Does every shard that serves now keep the majority of its voting replicas, ready ones, without the node? Judged by "
-        "a table map that is newer than the last change; a node that does not answer serves nobody.",
+        "a table map that is newer than the last change and not one side's of a partition; a node that does not answer "
+        "serves nobody.",
     ),
     "approval": (
         "approval",
