@@ -125,6 +125,7 @@ def scenario(seed: int) -> Site:
         limits=limits,
         luck=luck(chance),
         replicas=chance.random() < 0.7,
+        far=chance.random() < 0.5,
         lost_ledger=chance.random() < 0.05,
     )
     for one in policies:
@@ -135,6 +136,16 @@ def scenario(seed: int) -> Site:
             when = chance.uniform(0, SPAN_S)
             down_s = chance.choice((1.0, 20.0, 400.0, 5000.0))
             site.at(when, site.crash, down_s, lost_ledger=chance.random() < 0.1)
+    if chance.random() < 0.2:  # the settings leave nodes out, and name them again
+        nodes = [n for one in policies for n in one.nodes]
+        some = (
+            tuple(chance.sample(nodes, chance.randint(1, min(3, len(nodes) - 1))))
+            if len(nodes) > 1
+            else ()
+        )
+        when = chance.uniform(0, SPAN_S)
+        site.at(when, site.crash, 5.0, without=some)
+        site.at(when + chance.choice((30.0, 300.0)), site.crash, 5.0)
     if chance.random() < 0.1:
         site.at(chance.uniform(0, SPAN_S), site.freeze, chance.choice((2.0, 15.0, 100.0)))
     if chance.random() < 0.1:

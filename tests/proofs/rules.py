@@ -315,6 +315,8 @@ def i1_one_at_a_time(book: Book, attempt: Attempt, seen: Seen) -> None:
     if ended_at is None or attempt.firings > 1:
         return
     for node in before:
+        if node not in book.policies[attempt.cluster].nodes:
+            continue  # the settings do not name it any more
         sighting = book.sighted.get(node)
         if sighting is None or sighting.at < ended_at:
             raise Broken("I1", seen.now, f"{attempt.id}: nobody looked at {node} since its attempt")
@@ -691,6 +693,9 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
         return
     told = seen.event.observation
     sighting = book.sighted.get(told.node)
+    policy = book.policies.get(told.cluster)
+    if policy is None or told.node not in policy.nodes:
+        return  # a probe that was under way when the settings left the node out
     if told.ours or sighting is None or not sighting.decided:
         return
     cluster = seen.after.clusters[told.cluster]

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from heapq import heappop
 from heapq import heappush
 
@@ -52,6 +53,7 @@ from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.start import forgotten
+from saltext_selfheal.healing.start import remains
 from saltext_selfheal.healing.step import step
 
 from .rules import Watch
@@ -128,14 +130,19 @@ class Site:
         limits: Limits | None = None,
         luck: Luck | None = None,
         replicas: bool = True,
+        far: bool = False,
         keep: Callable[[ClusterState], ClusterState] = lambda cluster: cluster,
         remembered: dict[str, ClusterState] | None = None,
         lost_ledger: bool = False,
     ) -> None:
         self.random = random.Random(seed)
-        self.policies = {p.name: p for p in policies}
+        self.all_policies = {p.name: p for p in policies}
+        self.policies = dict(self.all_policies)  #: as the settings are at present
+        self.away: dict[str, ClusterState] = (
+            {}
+        )  #: what is remembered of clusters that they do not name
         self.limits, self.luck = limits or Limits(), luck or Luck()
-        self.replicas, self.keep = replicas, keep
+        self.replicas, self.far, self.keep = replicas, far, keep
         self.home = {n: p for p in policies for n in p.nodes}
         self.now = START
         self.figures = Figures()
@@ -271,13 +278,15 @@ class Site:
 
     # ------------------------------------------------------------ what happens to the healer
 
-    def crash(self, down_s: float = 5.0, lost_ledger: bool = False) -> None:
-        """It dies now, and is back after so long."""
+    def crash(
+        self, down_s: float = 5.0, lost_ledger: bool = False, without: tuple[str, ...] = ()
+    ) -> None:
+        """It dies now, and is back after so long, with settings that do not name some of the nodes."""
         if not self.up:
             return
         self.up = False
         self.figures.crashes += 1
-        self._later(down_s, self._return, lost_ledger)
+        self._later(down_s, self._return, lost_ledger, without)
 
     def freeze(self, for_s: float) -> None:
         """Its loop, or its whole machine, stands still."""
@@ -293,10 +302,20 @@ class Site:
         if self.up:
             self._feed(Started() if for_s > GAP_S else Tick())
 
-    def _return(self, lost_ledger: bool) -> None:
-        kept = {n: self.keep(c) for n, c in self.state.clusters.items()}
+    def _settle(self, without: tuple[str, ...]) -> None:
+        """The settings from now on: a cluster without nodes is not named either."""
+        kept = (
+            replace(p, nodes=tuple(n for n in p.nodes if n not in without))
+            for p in self.all_policies.values()
+        )
+        self.policies = {p.name: p for p in kept if p.nodes}
+        self.watch.book.policies = dict(self.policies)
+
+    def _return(self, lost_ledger: bool, without: tuple[str, ...] = ()) -> None:
+        self._settle(without)
+        kept = {**self.away, **{n: self.keep(c) for n, c in self.state.clusters.items()}}
         if lost_ledger:  # numbers begin anew, under JIDs of their own
-            self.cache, self.ran = {}, set()
+            self.cache, self.ran, kept = {}, set(), {}
         self._begin(
             forgotten(self.policies, self.now, self.limits) if lost_ledger else kept, lost_ledger
         )
@@ -309,16 +328,22 @@ class Site:
         self._told.clear()
         self.watch.started(self.now, lost_ledger)
         state, effects = begin(self.policies, self.limits, found, self.now)
+        self.away = {
+            n: self.keep(remains(c, self.policies, self.now))
+            for n, c in found.items()
+            if n not in self.policies
+        }
         self.state = state
         self.watch.see(state, None, state, effects, self.now)
         self._carry_out(effects)
         for name in self.policies:
+            self._awake.discard(name)  # there may be nodes that were not probed before
             self._wake(name)
 
     # ------------------------------------------------------------ probes
 
     def _wake(self, cluster: str) -> None:
-        if cluster not in self._awake:
+        if cluster not in self._awake and cluster in self.policies:
             self._awake.add(cluster)
             poll_s = self.policies[cluster].poll_s
             for node in self.policies[cluster].nodes:
@@ -334,8 +359,8 @@ class Site:
 
     def _calm(self, name: str) -> bool:
         """Nothing is wrong, nothing is believed to be, and the healer has seen enough."""
-        cluster = self.state.clusters[name]
-        return (
+        cluster = self.state.clusters.get(name)
+        return cluster is None or (
             self.up
             and not cluster.incidents
             and name not in self.ailing
@@ -351,7 +376,8 @@ class Site:
         policy = self.home[node]
         if self._calm(policy.name):
             self._awake.discard(policy.name)
-        if policy.name not in self._awake:
+        named = policy.name in self.policies and node in self.policies[policy.name].nodes
+        if policy.name not in self._awake or not named:
             self._polling.discard(node)
             return
         ill = self.ill.get(node)
@@ -372,7 +398,7 @@ class Site:
         self._later(policy.poll_s * (0.9 + 0.2 * chance()) + waits_s, self._poll, node)
 
     def _view(self, name: str) -> None:
-        if name not in self._awake:
+        if name not in self._awake or name not in self.policies:
             self._polling.discard(name)
             return
         policy = self.policies[name]
@@ -387,7 +413,7 @@ class Site:
         ready = {
             n
             for n in policy.nodes
-            if (n not in self.ill or self.ill[n].fault not in AWAY)
+            if (n not in self.ill or self.ill[n].fault not in AWAY or self._far(n))
             and self.now - self.up_since[n] > 3.0
         }
 
@@ -409,6 +435,10 @@ class Site:
         return ClusterView(
             policy.name, answering[0], ViewStatus.KNOWN, "", tables, issues, connected, {}
         )
+
+    def _far(self, node: str) -> bool:
+        """Only the healer cannot reach it."""
+        return self.far and self.ill[node].fault is Fault.UNREACHABLE
 
     # ------------------------------------------------------------ the healer's loop
 
