@@ -31,9 +31,13 @@ import salt.utils.job
 import salt.utils.user
 import salt.version
 
+from . import audit_chain
 from . import config
 from . import jobs
-from . import ledger
+from . import ledger_file
+from . import ledger_tables
+from . import records
+from . import timeline
 from .doctor_doors import HOOK
 from .doctor_doors import check_hooks
 from .doctor_doors import check_peers
@@ -41,6 +45,7 @@ from .doctor_doors import check_permissions
 from .doctor_doors import check_salt_api
 from .healing.model import Action
 from .healing.model import Mode
+from .ledger_file import LedgerError
 from .patient import Finding
 from .patient import Level
 from .patient import Master
@@ -126,7 +131,7 @@ def _master_started_at(master: Master) -> float | None:
         ticks = int(_proc_stat(process)[19])
     except OSError:  # it ended in this moment
         return None
-    return time.time() - ledger.boottime() + ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - timeline.boottime() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _pid_in(path: Path) -> int | None:
@@ -143,7 +148,7 @@ def _proc_stat(pid: int) -> list[str]:
 
 def _holder(path: Path) -> int | None:
     """The process that holds the ledger's lock, as the kernel tells."""
-    lock = ledger.lock_path(path)
+    lock = ledger_file.lock_path(path)
     try:
         inode = lock.stat().st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
@@ -177,12 +182,12 @@ def check_engine(master: Master) -> Iterator[Finding]:
     path = master.ledger_path
     silent_s = None
     # What is wrong with the ledger tells its own check.
-    with contextlib.suppress(ledger.LedgerError), ledger.read(path) as db:
-        silent_s = ledger.sign_of_life_s(db)
+    with contextlib.suppress(LedgerError), records.read(path) as db:
+        silent_s = timeline.sign_of_life_s(db)
     told = "no sign of life yet" if silent_s is None else f"last sign of life {silent_s:.0f} s ago"
     try:
-        alive = ledger.engine_alive(path)
-    except ledger.LedgerError as exc:
+        alive = ledger_file.engine_alive(path)
+    except LedgerError as exc:
         yield fail(f"whether it runs is not known: {exc}", "See the ledger's own line below.")
         return
     if not alive:
@@ -348,8 +353,8 @@ def _hears_hooks(pattern: str) -> bool:
 
 def check_ledger(master: Master) -> Iterator[Finding]:
     path = master.ledger_path
-    kind = ledger.file_system(path.resolve().parent)
-    if ledger.on_network(kind):
+    kind = ledger_file.file_system(path.resolve().parent)
+    if ledger_file.on_network(kind):
         yield fail(
             f"{path} is on {kind}",
             "Set ledger.path to a file on a local file system and restart the salt-master.",
@@ -364,18 +369,18 @@ def check_ledger(master: Master) -> Iterator[Finding]:
     yield from _rights(master, path)
     yield from _left_over(path)
     try:
-        with ledger.read(path) as db:
-            schema = ledger.schema(db)
-            chain = ledger.audit(db, ledger.LINKS_AT_START)
-    except ledger.LedgerError as exc:
+        with records.read(path) as db:
+            schema = ledger_tables.schema(db)
+            chain = records.audit(db, audit_chain.LINKS_AT_START)
+    except LedgerError as exc:
         yield fail(
             str(exc),
             "Install the release that wrote it, or move the file away and restart the salt-master.",
         )
         return
-    if schema != ledger.SCHEMA:
+    if schema != ledger_tables.SCHEMA:
         yield warn(
-            f"{path} has schema {schema}, this release writes {ledger.SCHEMA}",
+            f"{path} has schema {schema}, this release writes {ledger_tables.SCHEMA}",
             "Restart the salt-master: the engine brings the ledger up to date when it starts.",
         )
     if not chain["ok"]:

@@ -14,7 +14,9 @@ import salt.utils.args
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config
+from saltext_selfheal import inbox
 from saltext_selfheal import ledger
+from saltext_selfheal import records
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
@@ -194,7 +196,7 @@ def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
     answer = runner[f"selfheal.{call}"](*args, **kwargs)
     assert (answer["reply"], answer["retcode"]) == ("refused", 1)
     assert re.search(told, answer["why"])
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         assert db.execute("SELECT count(*) FROM inbox").fetchone()[0] == 0
 
 
@@ -222,7 +224,7 @@ def test_what_the_settings_forbid_is_refused_at_once_although_no_engine_runs(
     told = runner[f"selfheal.{call}"](*args)
     assert (told["reply"], told["retcode"]) == ("refused", 1)
     assert re.match(why, told["why"])
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         assert db.execute("SELECT count(*) FROM inbox").fetchone()[0] == 0
 
 
@@ -290,8 +292,8 @@ def test_explain_while_the_engine_is_down_knows_what_waits_for_it(path, runner):
     told = runner["selfheal.explain"]("runbook", "db1")
     assert told["engine"] == "the engine is not running"
     assert "paused" in told["entries"][0]["shut"]
-    with ledger.read(path) as db:
-        assert [asked.verb for asked in ledger.unanswered(db)] == [Verb.PAUSE]
+    with records.read(path) as db:
+        assert [asked.verb for asked in inbox.unanswered(db)] == [Verb.PAUSE]
 
 
 def put(path, name, body, at):

@@ -19,8 +19,10 @@ import salt.utils.yaml
 from saltext_selfheal import doctor
 from saltext_selfheal import doctor_doors
 from saltext_selfheal import ledger
+from saltext_selfheal import ledger_file
 from saltext_selfheal import patient
 from saltext_selfheal import permissions
+from saltext_selfheal import timeline
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Tell
 from tests.functional.conftest import REACTOR
@@ -282,7 +284,7 @@ def test_an_engine_that_runs_and_one_that_does_not(opts, path):
 
 
 def test_an_engine_that_is_silent(opts, engine, monkeypatch):
-    monkeypatch.setattr(ledger, "sign_of_life_s", lambda db: 100.0)
+    monkeypatch.setattr(timeline, "sign_of_life_s", lambda db: 100.0)
     says(lines("engine", opts), "warn", "it holds the ledger, but last sign of life 100 s ago")
 
 
@@ -393,7 +395,7 @@ def test_room_for_the_ledger(opts, engine, monkeypatch, free, level):
 
 
 def test_a_ledger_on_a_network(opts, engine, monkeypatch):
-    monkeypatch.setattr(ledger, "file_system", lambda where: "nfs4")
+    monkeypatch.setattr(ledger_file, "file_system", lambda where: "nfs4")
     says(lines("ledger", opts), "fail", "is on nfs4")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from saltext_selfheal.ledger import lock_path
+from saltext_selfheal.ledger_file import lock_path
 from tests.lab import daemons
 from tests.lab.node import USER
 from tests.lab.site import CHECKOUT

@@ -17,7 +17,7 @@ from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import intake
 from saltext_selfheal import jobs
-from saltext_selfheal import ledger as ledgers
+from saltext_selfheal import records
 from tests.integration.conftest import MARK
 from tests.integration.conftest import reactor_with_mark
 from tests.integration.conftest import secrets_told
@@ -110,7 +110,7 @@ def decisions(events):
 
 def kept_request(site, id):
     """What the ledger keeps of a request, and of its answer."""
-    with ledgers.read(Path(site.run_runner("selfheal.status")["ledger"])) as db:
+    with records.read(Path(site.run_runner("selfheal.status")["ledger"])) as db:
         row = db.execute("SELECT body, answer FROM inbox WHERE key = ?", (id,)).fetchone()
     return json.loads(row["body"]), json.loads(row["answer"])
 

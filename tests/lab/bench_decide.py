@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from saltext_selfheal import ledger as ledgers
+from saltext_selfheal import records
+from saltext_selfheal.audit_chain import link_hash
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import ClusterState
@@ -30,7 +31,6 @@ from saltext_selfheal.healing.model import Tick
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import Ledger
-from saltext_selfheal.ledger import link_hash
 
 CLUSTERS = 100
 NODES = 3
@@ -186,15 +186,15 @@ def large(tell):
         began = time.perf_counter()
         Ledger(path).close()
         opened = time.perf_counter() - began
-        with ledgers.read(path) as db:
+        with records.read(path) as db:
             asked = []
             for since in (0.0, AUDIT_ROWS / 2):
                 began = time.perf_counter()
-                found = ledgers.history(db, "c7", since, 50)
+                found = records.history(db, "c7", since, 50)
                 asked.append(time.perf_counter() - began)
                 assert len(found) == 50
             began = time.perf_counter()
-            proof = ledgers.audit(db)
+            proof = records.audit(db)
             proved = time.perf_counter() - began
         assert proof["ok"] and proof["rows"] == AUDIT_ROWS, proof
     tell(

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from saltext_selfheal import inbox
 from saltext_selfheal import intake
-from saltext_selfheal import ledger as ledgers
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Limits
@@ -32,6 +32,7 @@ from saltext_selfheal.healing.model import Requested
 from saltext_selfheal.healing.model import Tick
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
+from saltext_selfheal.ledger import Ledger
 from tests.lab.simulated import free_port
 from tests.lab.site import Site
 from tests.lab.site import new_webhook_secret
@@ -276,7 +277,7 @@ def _decided():
     settings = EngineSettings.model_validate({"clusters": {"runbook": cluster}})
     took = []
     with tempfile.TemporaryDirectory() as folder:
-        book = ledgers.Ledger(Path(folder) / "ledger.sqlite3")
+        book = Ledger(Path(folder) / "ledger.sqlite3")
         healer = Healer(settings=settings, ledger=book, bus=_NoBus(), mint=lambda: "0" * 20)
         read_at = [0.0]
         waiting, commit = book.waiting, book.commit
@@ -293,7 +294,7 @@ def _decided():
         book.waiting, book.commit = timed_waiting, timed_commit
         for number in range(1000):
             asked = intake.request("runbook", request=f"r{number}", door="runner", asker="app")
-            ledgers.ask(book.path, asked)
+            inbox.ask(book.path, asked)
         healer.tick()
         book.close()
     return sorted(took)[int(len(took) * 0.99)]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import ledger as ledgers
+from saltext_selfheal import records
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing.model import Fault
@@ -78,7 +78,7 @@ class Outside:
 
     def react(self):
         for tag, jid in self.events:
-            order = ledgers.order(self.path, jid)
+            order = records.order(self.path, jid)
             if order and order["action"] == tag.rpartition("/")[2] and jid not in self.jobs:
                 self.jobs[jid] = (order["action"], self.now + TOOK_S)
                 self.ran.append((order["action"], tuple(order["minions"])))
@@ -185,14 +185,14 @@ def tell(path, points, with_master):
 
 def end_of(path, outside):
     """What must be the same however often the healer died."""
-    with ledgers.read(path) as db:
+    with records.read(path) as db:
         attempts = [tuple(r) for r in db.execute("SELECT id, action, outcome FROM attempts")]
         incidents = [tuple(r) for r in db.execute("SELECT id, phase FROM incidents")]
         finished = [
             json.loads(r["body"])["attempt"]
             for r in db.execute("SELECT body FROM audit WHERE kind = 'finish' ORDER BY seq")
         ]
-        state = ledgers.states(db)["runbook"]
+        state = records.states(db)["runbook"]
     return {
         "ran": outside.ran,
         "attempts": sorted(attempts),

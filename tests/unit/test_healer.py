@@ -4,7 +4,8 @@ import sqlite3
 
 import pytest
 
-from saltext_selfheal import ledger as ledgers
+from saltext_selfheal import inbox
+from saltext_selfheal import records
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing.model import Command
@@ -36,7 +37,7 @@ class Bus:
 
     def fire(self, tag, data):
         order = (
-            ledgers.order(self.path, data["jid"]) if tag.startswith("selfheal/remediate/") else None
+            records.order(self.path, data["jid"]) if tag.startswith("selfheal/remediate/") else None
         )
         self.fired.append((tag, dict(data), order))
         return True
@@ -163,7 +164,7 @@ def test_one_heartbeat_that_failed_does_not_close_the_inbox(engine, path, monkey
     engine.healer.tick()
     monkeypatch.undo()
     pause = Command("c1", Verb.PAUSE, "ann", "runbook", for_s=3600.0, reason="upgrade")
-    ledgers.ask(path, pause)
+    inbox.ask(path, pause)
     engine.healer.tick()
     assert engine.ledger.answered("c1")
     engine.see("db2", Fault.DEAD)
@@ -189,25 +190,25 @@ def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, m
 
     monkeypatch.setattr(engine.ledger, "commit", picky)
     for name in ("r0", "odd", "r1"):
-        ledgers.ask(path, Request(name, "runbook", "highstate", reason="x" * (name == "odd")))
+        inbox.ask(path, Request(name, "runbook", "highstate", reason="x" * (name == "odd")))
     engine.healer.tick()
-    with ledgers.read(path) as db:
-        assert ledgers.answer(db, "odd")["why"] == "it cannot be handled: DataError"
+    with records.read(path) as db:
+        assert inbox.answer(db, "odd")["why"] == "it cannot be handled: DataError"
     assert all(engine.ledger.answered(name) for name in ("r0", "r1"))
     engine.see("db2", Fault.DEAD)
     assert engine.bus.tags("selfheal/remediate/")
 
 
 def test_what_was_stored_too_long_ago_is_refused_at_the_start(engine, path, clock):
-    ledgers.ask(path, Request("r1", "runbook", "highstate", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "highstate", door="runner"))
     engine.die()
     book = sqlite3.connect(path)
     with book:
         book.execute("UPDATE inbox SET put_at = ?", (clock[0] - 3 * 86400,))
     book.close()
     again = Engine(path, clock)
-    with ledgers.read(path) as db:
-        assert ledgers.answer(db, "r1")["why"].startswith("asked 259200 s ago")
+    with records.read(path) as db:
+        assert inbox.answer(db, "r1")["why"].startswith("asked 259200 s ago")
     again.pass_time(30)
     assert again.bus.tags("selfheal/remediate/") == []
 
@@ -256,7 +257,7 @@ def test_a_look_at_the_start_has_a_jid_of_its_own(engine, path, clock):
 
 def test_a_request_given_while_the_engine_was_down_is_answered_at_its_start(engine, path, clock):
     engine.die()
-    ledgers.ask(path, Request("r1", "runbook", "restart", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "restart", door="runner"))
     again = Engine(path, clock)
     assert again.ledger.answered("r1")
     assert "selfheal/decision/r1" in again.bus.tags()
@@ -321,14 +322,14 @@ def full(*_):
 @pytest.fixture
 def unreadable(monkeypatch):
     """Makes every read of the inbox fail, as SQLite itself lets it fail."""
-    return lambda: monkeypatch.setattr(ledgers, "_UNANSWERED", "SELECT it FROM nowhere LIMIT ?")
+    return lambda: monkeypatch.setattr(inbox, "_UNANSWERED", "SELECT it FROM nowhere LIMIT ?")
 
 
 def test_no_healer_begins_while_the_inbox_cannot_be_read(
     engine, path, clock, unreadable, monkeypatch
 ):
     engine.die()
-    ledgers.ask(path, PAUSE)
+    inbox.ask(path, PAUSE)
     book, bus = Ledger(path), Bus(path)
     book.timeline.now = lambda: clock[0]
     unreadable()
@@ -345,7 +346,7 @@ def test_nothing_is_fired_while_a_pause_may_lie_in_an_inbox_that_cannot_be_read(
     engine, path, unreadable, monkeypatch
 ):
     unreadable()
-    ledgers.ask(path, PAUSE)
+    inbox.ask(path, PAUSE)
     engine.healer.tick()
     for _ in range(3):
         engine.see("db2", Fault.DEAD)
@@ -360,7 +361,7 @@ def test_nothing_is_fired_while_a_pause_may_lie_in_an_inbox_that_cannot_be_read(
 
 def test_a_pause_that_could_not_be_written_is_the_first_thing_that_is(engine, path, monkeypatch):
     monkeypatch.setattr(engine.ledger, "commit", full)
-    ledgers.ask(path, PAUSE)
+    inbox.ask(path, PAUSE)
     engine.healer.tick()
     monkeypatch.undo()
     engine.see("db2", Fault.DEAD)
@@ -372,7 +373,7 @@ def test_what_lies_in_the_inbox_is_kept_nowhere_else(engine, path, monkeypatch):
     engine.see("db2", Fault.DEAD)
     attempt = engine.attempt.id
     for number in range(20):
-        ledgers.ask(path, Request(f"r{number}", "runbook", "highstate", door="runner"))
+        inbox.ask(path, Request(f"r{number}", "runbook", "highstate", door="runner"))
     monkeypatch.setattr(engine.ledger, "commit", full)
     for _ in range(30):
         engine.healer.tick()
@@ -437,7 +438,7 @@ def test_somebody_elses_lock_is_waited_out_once_and_then_left_alone_for_as_long(
     engine.healer._last_beat = -1e9  # a sign of life is due, and so is forgetting
     for name in ("commit", "beat", "prune"):
         monkeypatch.setattr(engine.ledger, name, locked)
-    ledgers.ask(path, PAUSE)
+    inbox.ask(path, PAUSE)
     for _ in range(10):
         engine.healer.tick()
         engine.see("db2", Fault.DEAD)
@@ -506,11 +507,11 @@ def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock
         with pytest.raises(sqlite3.OperationalError):
             Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
     assert bus.tags() == []
-    with ledgers.read(path) as db:
-        assert ledgers.history(db, None, 0.0, 10) == []
+    with records.read(path) as db:
+        assert records.history(db, None, 0.0, 10) == []
     monkeypatch.undo()
     Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
     assert bus.tags("selfheal/engine/ledger_lost") == ["selfheal/engine/ledger_lost"]
-    with ledgers.read(path) as db:
-        (row,) = [r for r in ledgers.history(db, None, 0.0, 10) if r.get("said") == "ledger_lost"]
+    with records.read(path) as db:
+        (row,) = [r for r in records.history(db, None, 0.0, 10) if r.get("said") == "ledger_lost"]
     assert "the old file is kept as" in row["why"]

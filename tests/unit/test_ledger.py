@@ -15,7 +15,12 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from saltext_selfheal import audit_chain
+from saltext_selfheal import inbox
 from saltext_selfheal import ledger
+from saltext_selfheal import ledger_file
+from saltext_selfheal import records
+from saltext_selfheal import timeline
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
@@ -34,6 +39,8 @@ from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.healing.model import Request
 from saltext_selfheal.healing.model import Tell
 from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.ledger_file import LedgerError
+from saltext_selfheal.ledger_file import LedgerRefused
 from tests.unit.world import World
 
 JID = "20261123030000000000"
@@ -68,8 +75,8 @@ def test_the_state_comes_back_as_it_was(book, path):
     world.break_("db2", fault=Fault.AUTH)
     world.pass_time(5)
     book.commit(world.now, world.state.clusters.values(), world.effects[:0], {})
-    with ledger.read(path) as db:
-        assert ledger.states(db) == world.state.clusters
+    with records.read(path) as db:
+        assert records.states(db) == world.state.clusters
     assert book.clusters() == world.state.clusters
 
 
@@ -80,36 +87,36 @@ def test_the_file_belongs_to_the_master_alone(book, path):
 
 def test_an_order_is_given_while_the_attempt_is_fresh_and_alive(book, path):
     one = fired(book)
-    assert ledger.order(path, JID) == {
+    assert records.order(path, JID) == {
         "jid": JID, "cluster": "runbook", "action": "restart", "minions": ["db2"], "args": ["rethinkdb"],
     }  # fmt: skip
-    assert ledger.order(path, "20200101000000000000") is None
+    assert records.order(path, "20200101000000000000") is None
     book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})
-    assert ledger.order(path, JID) is None
+    assert records.order(path, JID) is None
 
 
 def test_an_order_older_than_a_minute_is_none_whatever_the_wall_clock_says(book, path, monkeypatch):
     fired(book)
-    then = ledger.boottime()
-    monkeypatch.setattr(ledger, "boottime", lambda: then + 59.0)
-    assert ledger.order(path, JID)
-    monkeypatch.setattr(ledger, "boottime", lambda: then + 61.0)
-    assert ledger.order(path, JID) is None
+    then = timeline.boottime()
+    monkeypatch.setattr(timeline, "boottime", lambda: then + 59.0)
+    assert records.order(path, JID)
+    monkeypatch.setattr(timeline, "boottime", lambda: then + 61.0)
+    assert records.order(path, JID) is None
 
 
 def test_an_order_from_before_a_reboot_is_none(book, path, monkeypatch):
     fired(book)
-    monkeypatch.setattr(ledger, "boot_id", lambda: "another boot")
-    assert ledger.order(path, JID) is None
+    monkeypatch.setattr(timeline, "boot_id", lambda: "another boot")
+    assert records.order(path, JID) is None
 
 
 def test_firing_again_keeps_the_jid_and_renews_the_minute(book, path, monkeypatch):
     fired(book)
-    later = ledger.boottime() + 100.0
-    monkeypatch.setattr(ledger, "boottime", lambda: later)
-    assert ledger.order(path, JID) is None
+    later = timeline.boottime() + 100.0
+    monkeypatch.setattr(timeline, "boottime", lambda: later)
+    assert records.order(path, JID) is None
     book.commit(101.0, [], [Fire(attempt(firings=2))], {})
-    assert ledger.order(path, JID)["jid"] == JID
+    assert records.order(path, JID)["jid"] == JID
 
 
 def test_a_transition_is_written_whole_or_not_at_all(book):
@@ -123,25 +130,25 @@ def test_a_transition_is_written_whole_or_not_at_all(book):
 
 def test_a_request_is_kept_once_and_answered_once(book, path):
     request = Request("r1", "runbook", "highstate", ("db1",), "drift", "runner", "app")
-    ledger.ask(path, request)
-    ledger.ask(path, request)
+    inbox.ask(path, request)
+    inbox.ask(path, request)
     (waiting,) = book.waiting()
     assert replace(waiting, at=None) == request
     assert book.waiting() == []  # nobody wrote meanwhile
-    with ledger.read(path) as db:
-        assert ledger.answer(db, "r1") is None
+    with records.read(path) as db:
+        assert inbox.answer(db, "r1") is None
     book.commit(1.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
     book.commit(2.0, [], [Answer(request, Reply.REFUSED, "later")], {})
     assert book.answered("r1")
-    with ledger.read(path) as db:
-        told = ledger.answer(db, "r1")
+    with records.read(path) as db:
+        told = inbox.answer(db, "r1")
     assert (told["reply"], told["incident"], told["jid"]) == ("joined", "runbook-1", None)
 
 
 def test_a_request_put_in_while_no_engine_ran_is_found_at_the_start(path):
     del_me = ledger.Ledger(path)
     del_me.close()
-    ledger.ask(path, Request("r1", "runbook", "highstate"))
+    inbox.ask(path, Request("r1", "runbook", "highstate"))
     assert [r.id for r in ledger.Ledger(path).waiting()] == ["r1"]
 
 
@@ -149,20 +156,20 @@ def test_history_is_newest_first_and_by_cluster(book, path):
     fired(book)
     other = attempt(id="web-1.1", cluster="web", incident="web-1")
     book.commit(2.0, [], [Fire(other)], {other.id: ("20261123030000000001", [])})
-    with ledger.read(path) as db:
-        assert [row["cluster"] for row in ledger.history(db, None, 0.0, 10)] == ["web", "runbook"]
-        assert [row["cluster"] for row in ledger.history(db, "runbook", 0.0, 10)] == ["runbook"]
-        assert ledger.history(db, None, 0.0, 1)[0]["attempt"] == "web-1.1"
+    with records.read(path) as db:
+        assert [row["cluster"] for row in records.history(db, None, 0.0, 10)] == ["web", "runbook"]
+        assert [row["cluster"] for row in records.history(db, "runbook", 0.0, 10)] == ["runbook"]
+        assert records.history(db, None, 0.0, 1)[0]["attempt"] == "web-1.1"
 
 
 def test_each_audit_row_carries_the_hash_of_the_one_before(book, path):
     one = fired(book)
     book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         rows = db.execute("SELECT * FROM audit ORDER BY seq").fetchall()
     before = ""
     for row in rows:
-        assert row["hash"] == ledger.link_hash(
+        assert row["hash"] == audit_chain.link_hash(
             before, row["seq"], row["at"], row["cluster"], row["incident"], row["kind"], row["body"]
         )
         before = row["hash"]
@@ -173,29 +180,29 @@ def test_one_engine_at_a_time(book, path):
     code = f"from pathlib import Path; from saltext_selfheal import ledger; ledger.Ledger(Path({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "LedgerBusy" in done.stderr
-    assert ledger.engine_alive(path)
+    assert ledger_file.engine_alive(path)
 
 
 def test_the_lock_ends_with_the_engine(path):
     code = f"from pathlib import Path; from saltext_selfheal import ledger; import os; ledger.Ledger(Path({str(path)!r})); os._exit(9)"
     subprocess.run([sys.executable, "-c", code], check=False)
-    assert not ledger.engine_alive(path)
+    assert not ledger_file.engine_alive(path)
     assert ledger.Ledger(path).lost is None
 
 
 def test_two_who_ask_at_once_do_not_take_each_other_for_the_engine(path):
     ledger.Ledger(path).close()
-    with ledger.lock_path(path).open("r+b") as asks:
+    with ledger_file.lock_path(path).open("r+b") as asks:
         fcntl.flock(asks, fcntl.LOCK_SH)
-        assert not ledger.engine_alive(path)
+        assert not ledger_file.engine_alive(path)
 
 
 def test_without_a_ledger_readers_say_so_and_create_nothing(path):
-    assert not ledger.engine_alive(path)
-    with pytest.raises(ledger.LedgerError, match="no ledger"), ledger.read(path):
+    assert not ledger_file.engine_alive(path)
+    with pytest.raises(LedgerError, match="no ledger"), records.read(path):
         pass
-    with pytest.raises(ledger.LedgerError, match="no ledger"):
-        ledger.ask(path, Request("r1", "runbook", "highstate"))
+    with pytest.raises(LedgerError, match="no ledger"):
+        inbox.ask(path, Request("r1", "runbook", "highstate"))
     assert not path.parent.exists()
 
 
@@ -210,8 +217,8 @@ def test_a_fresh_ledger_is_not_lost(book):
 
 
 def test_network_file_systems_are_refused(path, monkeypatch):
-    monkeypatch.setattr(ledger, "file_system", lambda _: "nfs4")
-    with pytest.raises(ledger.LedgerError, match="a local file system is needed"):
+    monkeypatch.setattr(ledger_file, "file_system", lambda _: "nfs4")
+    with pytest.raises(LedgerError, match="a local file system is needed"):
         ledger.Ledger(path)
 
 
@@ -224,7 +231,7 @@ def test_network_file_systems_are_refused(path, monkeypatch):
     ],
 )  # fmt: skip
 def test_what_may_be_remote_is_refused(kind):
-    assert ledger.on_network(kind)
+    assert ledger_file.on_network(kind)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +239,7 @@ def test_what_may_be_remote_is_refused(kind):
     ["", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuseblk", "fuse.fuse-overlayfs"],
 )
 def test_what_is_of_this_machine_is_taken(kind):
-    assert not ledger.on_network(kind)
+    assert not ledger_file.on_network(kind)
 
 
 def mounted(monkeypatch, table):
@@ -250,8 +257,8 @@ def mounted(monkeypatch, table):
 )
 def test_a_file_system_is_found_whatever_it_is_mounted_on(monkeypatch, point, where):
     mounted(monkeypatch, b"/dev/vda / ext4 rw 0 0\nserver:/x " + point + b" nfs4 rw 0 0\n\n")
-    assert ledger.file_system(Path(where, "selfheal")) == "nfs4"
-    assert ledger.file_system(Path("/srv")) == "ext4"
+    assert ledger_file.file_system(Path(where, "selfheal")) == "nfs4"
+    assert ledger_file.file_system(Path("/srv")) == "ext4"
 
 
 def test_a_ledger_that_is_a_link_to_a_network_file_system_is_refused(path, tmp_path, monkeypatch):
@@ -260,7 +267,7 @@ def test_a_ledger_that_is_a_link_to_a_network_file_system_is_refused(path, tmp_p
     path.parent.mkdir()
     path.symlink_to(far / "ledger")
     mounted(monkeypatch, f"/dev/vda / ext4 rw 0 0\nserver:/x {far} nfs4 rw 0 0\n".encode())
-    with pytest.raises(ledger.LedgerRefused, match="on nfs4; a local file system is needed"):
+    with pytest.raises(LedgerRefused, match="on nfs4; a local file system is needed"):
         ledger.Ledger(path)
 
 
@@ -268,7 +275,7 @@ def test_a_file_that_others_may_read_is_closed_to_them(path):
     ledger.Ledger(path).close()
     files = [
         path,
-        ledger.lock_path(path),
+        ledger_file.lock_path(path),
         *(path.with_name(path.name + e) for e in ("-wal", "-shm")),
     ]
     for one in files:
@@ -291,7 +298,7 @@ def test_a_file_that_others_may_read_and_that_is_not_ours_is_one_clear_error(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "chmod", not_ours)
-    with pytest.raises(ledger.LedgerError, match=r"found mode 0644 and owner \d+; allowed"):
+    with pytest.raises(LedgerError, match=r"found mode 0644 and owner \d+; allowed"):
         ledger.Ledger(path)
     monkeypatch.undo()
     ledger.Ledger(path).close()
@@ -303,54 +310,52 @@ def test_a_ledger_that_cannot_be_read_is_not_held(path, monkeypatch):
 
     ledger.Ledger(path).close()
     monkeypatch.setattr(ledger.Ledger, "_anchor", broken)
-    with pytest.raises(ledger.LedgerError, match=f"{path}: disk I/O error") as kept:
+    with pytest.raises(LedgerError, match=f"{path}: disk I/O error") as kept:
         ledger.Ledger(path)
     monkeypatch.undo()
     assert kept.value.__traceback__  # what failed is still there
-    assert not ledger.engine_alive(path)
+    assert not ledger_file.engine_alive(path)
     assert ledger.Ledger(path).lost is None
 
 
 def test_a_lock_that_is_no_file_tells_nothing_and_says_so(path):
-    ledger.lock_path(path).mkdir(parents=True)
-    with pytest.raises(ledger.LedgerError, match=r"lock: it is no file; whether an engine runs"):
-        ledger.engine_alive(path)
+    ledger_file.lock_path(path).mkdir(parents=True)
+    with pytest.raises(LedgerError, match=r"lock: it is no file; whether an engine runs"):
+        ledger_file.engine_alive(path)
 
 
 def test_a_lock_that_cannot_be_opened_tells_nothing_and_says_so(path, monkeypatch):
     def forbidden(where, *_):
         raise PermissionError(13, "Permission denied", str(where))
 
-    monkeypatch.setattr(ledger.os, "open", forbidden)
-    with pytest.raises(
-        ledger.LedgerError, match=r"lock: Permission denied; whether an engine runs"
-    ):
-        ledger.engine_alive(path)
+    monkeypatch.setattr(ledger_file.os, "open", forbidden)
+    with pytest.raises(LedgerError, match=r"lock: Permission denied; whether an engine runs"):
+        ledger_file.engine_alive(path)
 
 
 def test_an_engine_that_starts_while_somebody_looks_waits_for_the_end_of_the_look(
     path, monkeypatch
 ):
     ledger.Ledger(path).close()
-    with ledger.lock_path(path).open("rb") as looks:
+    with ledger_file.lock_path(path).open("rb") as looks:
         fcntl.flock(looks, fcntl.LOCK_SH)
-        monkeypatch.setattr(ledger.time, "sleep", lambda _: fcntl.flock(looks, fcntl.LOCK_UN))
+        monkeypatch.setattr(ledger_file.time, "sleep", lambda _: fcntl.flock(looks, fcntl.LOCK_UN))
         assert ledger.Ledger(path).lost is None
 
 
 def test_within_one_boot_the_timeline_follows_the_boot_clock(monkeypatch):
-    monkeypatch.setattr(ledger, "boot_id", lambda: "b")
-    monkeypatch.setattr(ledger, "boottime", lambda: 150.0)
-    last = ledger.Anchor("b", 100.0, 1_000.0)
+    monkeypatch.setattr(timeline, "boot_id", lambda: "b")
+    monkeypatch.setattr(timeline, "boottime", lambda: 150.0)
+    last = timeline.Anchor("b", 100.0, 1_000.0)
     for wall in (0.0, 10_000_000.0):  # a step of the wall clock changes nothing
-        assert ledger.Timeline(last, wall).now() == 1_050.0
+        assert timeline.Timeline(last, wall).now() == 1_050.0
 
 
 def test_after_a_reboot_the_wall_clock_counts_but_never_runs_backwards(monkeypatch):
-    monkeypatch.setattr(ledger, "boot_id", lambda: "b2")
-    last = ledger.Anchor("b1", 100.0, 1_000.0)
-    assert ledger.Timeline(last, 5_000.0).now() == pytest.approx(5_000.0, abs=1)
-    assert ledger.Timeline(last, 10.0).now() == pytest.approx(1_000.0, abs=1)
+    monkeypatch.setattr(timeline, "boot_id", lambda: "b2")
+    last = timeline.Anchor("b1", 100.0, 1_000.0)
+    assert timeline.Timeline(last, 5_000.0).now() == pytest.approx(5_000.0, abs=1)
+    assert timeline.Timeline(last, 10.0).now() == pytest.approx(1_000.0, abs=1)
 
 
 def test_the_time_of_the_last_transition_survives(book, path):
@@ -373,8 +378,8 @@ def announced(book, name="runbook-1", phase=Phase.OPEN, at=1.0):
 
 
 def newest(path):
-    with ledger.read(path) as db:
-        return ledger.history(db, None, 0.0, 1)[0]
+    with records.read(path) as db:
+        return records.history(db, None, 0.0, 1)[0]
 
 
 def put(path, key, kind, body):
@@ -392,7 +397,7 @@ def test_requests_and_commands_come_in_the_order_in_which_they_were_put_in(book,
         Command("c3", Verb.ACK, "root", incident="runbook-1"),
     ]
     for one in asked:
-        ledger.ask(path, one)
+        inbox.ask(path, one)
     assert [replace(one, at=None) for one in book.waiting()] == asked
 
 
@@ -422,10 +427,10 @@ def test_requests_and_commands_come_in_the_order_in_which_they_were_put_in(book,
 )
 def test_a_row_without_the_form_is_refused_and_holds_up_nobody(book, path, kind, body, told):
     put(path, "x", kind, body)
-    ledger.ask(path, Request("r1", "runbook", "restart"))
+    inbox.ask(path, Request("r1", "runbook", "restart"))
     assert [r.id for r in book.waiting()] == ["r1"]
-    with ledger.read(path) as db:
-        answer = ledger.answer(db, "x")
+    with records.read(path) as db:
+        answer = inbox.answer(db, "x")
     assert answer["reply"] == "refused"
     assert told in answer["why"]
 
@@ -442,7 +447,7 @@ PAUSE = '{"id": "x", "verb": "pause", "by": "me", "cluster": "runbook", "for_s":
 
 
 def answers(path):
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         rows = db.execute("SELECT answer FROM inbox WHERE answered_at IS NOT NULL").fetchall()
     return [json.loads(row["answer"]) for row in rows]
 
@@ -478,9 +483,9 @@ def answers(path):
 )
 def test_whatever_a_row_holds_it_is_refused_and_holds_up_nobody(book, path, values):
     put_raw(path, *values)
-    ledger.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
-    with ledger.read(path) as db:
-        assert [one.id for one in ledger.unanswered(db)] == ["c1"]
+    inbox.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
+    with records.read(path) as db:
+        assert [one.id for one in inbox.unanswered(db)] == ["c1"]
     assert [one.id for one in book.waiting()] == ["c1"]
     (answer,) = answers(path)
     assert answer["reply"] == "refused"
@@ -488,7 +493,7 @@ def test_whatever_a_row_holds_it_is_refused_and_holds_up_nobody(book, path, valu
 
 
 def test_a_row_too_long_for_a_request_is_refused_and_leaves_no_trace_in_the_history(book, path):
-    body = PAUSE.replace("}", ', "reason": "%s"}') % ("60.0", "y" * ledger.BODY_BYTES)
+    body = PAUSE.replace("}", ', "reason": "%s"}') % ("60.0", "y" * inbox.BODY_BYTES)
     put(path, "x", "command", body)
     assert book.waiting() == []
     (answer,) = answers(path)
@@ -499,7 +504,7 @@ def test_a_row_too_long_for_a_request_is_refused_and_leaves_no_trace_in_the_hist
 def test_however_many_rows_are_refused_what_comes_after_them_is_given(book, path):
     for n in range(7):
         put(path, f"x{n}", "request", "no json")
-    ledger.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
+    inbox.ask(path, Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"))
     assert [one.id for one in book.waiting(3)] == ["c1"]
     assert book.waiting(3) == []
     assert len(answers(path)) == 7
@@ -508,25 +513,25 @@ def test_however_many_rows_are_refused_what_comes_after_them_is_given(book, path
 @pytest.mark.parametrize("body", ["no json", "[" * 100_000, "[]", b"\xff"])
 def test_an_id_that_stands_for_a_row_without_the_form_is_one_clear_error(book, path, body):
     put(path, "r1", "request", body)
-    with pytest.raises(ledger.LedgerError, match="'r1' was used for another request"):
-        ledger.ask(path, Request("r1", "runbook", "highstate"))
+    with pytest.raises(LedgerError, match="'r1' was used for another request"):
+        inbox.ask(path, Request("r1", "runbook", "highstate"))
 
 
 def test_commands_say_when_they_were_given(book, path):
     before = book.timeline.now()
-    ledger.ask(path, Command("c1", Verb.RESUME, "root"))
+    inbox.ask(path, Command("c1", Verb.RESUME, "root"))
     (command,) = book.waiting()
     assert command.at == pytest.approx(before, abs=60)
 
 
 def test_a_command_is_answered_once_and_stands_in_the_history(book, path):
     asked = Command("c1", Verb.LOCK, "root", "runbook", nodes=("db1",), reason="disk")
-    ledger.ask(path, asked)
+    inbox.ask(path, asked)
     book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "locked", "runbook-1")], {})
     assert book.answered("c1")
     assert book.waiting() == []
-    with ledger.read(path) as db:
-        answer = ledger.answer(db, "c1")
+    with records.read(path) as db:
+        answer = inbox.answer(db, "c1")
     assert answer == {"reply": "accepted", "why": "locked", "incident": "runbook-1", "jid": None}
     row = newest(path)
     assert {k: row[k] for k in row if k not in ("seq", "at")} == {
@@ -556,11 +561,11 @@ def test_a_command_belongs_to_its_cluster_or_to_that_of_its_incident(
 def test_an_explanation_is_told_and_leaves_no_trace_in_the_history(book, path):
     asked = Command("c1", Verb.EXPLAIN, "root", "runbook")
     gates = ({"name": "mode", "open": True}, {"name": "quorum", "open": False})
-    ledger.ask(path, asked)
+    inbox.ask(path, asked)
     book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=gates)], {})
-    with ledger.read(path) as db:
-        assert ledger.answer(db, "c1")["told"] == list(gates)
-        assert ledger.history(db, None, 0.0, 10) == []
+    with records.read(path) as db:
+        assert inbox.answer(db, "c1")["told"] == list(gates)
+        assert records.history(db, None, 0.0, 10) == []
 
 
 def test_what_is_told_of_an_incident_belongs_to_it(book, path):
@@ -576,11 +581,11 @@ def test_history_reads_only_what_it_returns(book, path):
     for n in range(200):
         tells = [Tell("view", name, "", "") for name in ("runbook", "web")]
         book.commit(float(n), [], tells, {})
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         for cluster, since in ((None, 0.0), (None, 150.0), ("runbook", 0.0), ("runbook", 150.0)):
             asked = []
             db.set_trace_callback(asked.append)
-            rows = ledger.history(db, cluster, since, 10)
+            rows = records.history(db, cluster, since, 10)
             db.set_trace_callback(None)
             assert [r["at"] for r in rows][:1] == [199.0]
             assert len(rows) == 10
@@ -598,12 +603,12 @@ def test_history_since_begins_where_it_should(book, path, since):
     for n in range(20):
         book.commit(float(n // 2 * 2), [], [Tell("view", "runbook", "", "")], {})
     book.prune(100.0, 95.0)  # the first few are gone
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         for cluster in (None, "runbook"):
-            found = [r["at"] for r in ledger.history(db, cluster, since, 100)]
+            found = [r["at"] for r in records.history(db, cluster, since, 100)]
             expected = [float(n // 2 * 2) for n in range(6, 20) if n // 2 * 2 >= since]
             assert found == expected[::-1]
-        assert ledger.history(db, "nosuch", since, 100) == []
+        assert records.history(db, "nosuch", since, 100) == []
 
 
 def test_an_incident_is_told_whole(book, path):
@@ -614,11 +619,11 @@ def test_an_incident_is_told_whole(book, path):
     book.commit(4.0, [], [Finish(one, Outcome.FAILED, "no such service")], {})
     book.commit(4.0, [], [Tell("view", "runbook", "", "of no incident")], {})
     announced(book, phase=Phase.RESOLVED, at=5.0)
-    with ledger.read(path) as db:
-        told = ledger.incident(db, "runbook-1")
-        assert ledger.incident(db, "runbook-2") is None
-        assert ledger.latest_incidents(db, 5) == ["runbook-1"]
-        assert ledger.latest_incidents(db, 5, only_open=True) == []
+    with records.read(path) as db:
+        told = records.incident(db, "runbook-1")
+        assert records.incident(db, "runbook-2") is None
+        assert records.latest_incidents(db, 5) == ["runbook-1"]
+        assert records.latest_incidents(db, 5, only_open=True) == []
     assert (told["phase"], told["nodes"], told["ended_at"]) == ("resolved", ["db2"], 5.0)
     (tried,) = told["attempts"]
     assert (tried["jid"], tried["minions"], tried["outcome"], tried["why"]) == (
@@ -640,12 +645,12 @@ def test_an_incident_is_told_whole(book, path):
 
 
 def proven(path):
-    with ledger.read(path) as db:
-        return ledger.audit(db)
+    with records.read(path) as db:
+        return records.audit(db)
 
 
 def count(path, table):
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
@@ -712,7 +717,7 @@ def test_an_attempt_whose_results_may_still_come_is_kept(book, path):
 
 
 def test_answers_are_kept_for_a_week_and_what_waits_for_ever(book, path):
-    ledger.ask(path, Request("r0", "runbook", "restart"))
+    inbox.ask(path, Request("r0", "runbook", "restart"))
     book.commit(0.0, [], [Answer(Request("r1", "runbook", "look"), Reply.REFUSED, "no")], {})
     week = 7 * 86400.0
     book.prune(week, 1.0)
@@ -727,9 +732,9 @@ def test_answers_go_after_a_week_and_what_is_told_of_them_stays(book, path):
     request = Request("r1", "runbook", "restart")
     book.commit(0.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
     assert book.prune(7 * 86400.0 + 1.0, 90 * 86400.0) == 1
-    with ledger.read(path) as db:
-        assert not ledger.was_asked(db, "r1")
-        told = ledger.incident(db, "runbook-1")
+    with records.read(path) as db:
+        assert not inbox.was_asked(db, "r1")
+        told = records.incident(db, "runbook-1")
     assert told["requests"] == {}
     assert [r.get("request") for r in told["audit"]] == [None, "r1"]
 
@@ -804,10 +809,10 @@ def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
         if what == "announce" and how[1] in (Phase.RESOLVED, Phase.ACKNOWLEDGED):
             del written[name], attempts[name]
             serials[how[0]] += 1
-        with ledger.read(path) as db:
-            assert ledger.audit(db)["ok"]
+        with records.read(path) as db:
+            assert records.audit(db)["ok"]
             for one, rows in written.items():
-                told = ledger.incident(db, one)
+                told = records.incident(db, one)
                 assert (len(told["audit"]), len(told["attempts"])) == (rows, attempts[one])
     book.close()
     patch.undo()

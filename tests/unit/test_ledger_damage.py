@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from saltext_selfheal import audit_chain
+from saltext_selfheal import inbox
 from saltext_selfheal import ledger
+from saltext_selfheal import ledger_file
+from saltext_selfheal import ledger_tables
+from saltext_selfheal import records
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import ClusterState
 from saltext_selfheal.healing.model import Fault
@@ -16,6 +21,9 @@ from saltext_selfheal.healing.model import Incident
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Request
 from saltext_selfheal.healing.model import Tell
+from saltext_selfheal.ledger_file import LedgerError
+from saltext_selfheal.ledger_file import LedgerFile
+from saltext_selfheal.ledger_file import LedgerRefused
 
 NOBODY = 65534
 
@@ -58,7 +66,7 @@ def filled(path, rows=50):
     tells = [Tell("view", "runbook", "db1", "x" * 500, "runbook-1") for _ in range(rows)]
     book.commit(now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "")], {})
     book.commit(now, [], tells, {})
-    ledger.ask(path, Request("r1", "runbook", "highstate"))
+    inbox.ask(path, Request("r1", "runbook", "highstate"))
     book.close()
     return path
 
@@ -114,19 +122,19 @@ def test_a_ledger_that_was_begun_and_never_finished_is_lost(path):
 
 
 def test_a_full_disk_at_the_first_start_leaves_nothing_behind(path, monkeypatch):
-    tables = ledger._TABLES
-    monkeypatch.setattr(ledger, "_TABLES", "SELECT no_such_function();")
+    tables = ledger_tables._TABLES
+    monkeypatch.setattr(ledger_tables, "_TABLES", "SELECT no_such_function();")
     for _ in range(3):
-        with pytest.raises(ledger.LedgerError, match=str(path)):
+        with pytest.raises(LedgerError, match=str(path)):
             ledger.Ledger(path)
         assert sorted(p.name for p in path.parent.iterdir()) == [f"{path.name}.lock"]
-    monkeypatch.setattr(ledger, "_TABLES", tables)
+    monkeypatch.setattr(ledger_tables, "_TABLES", tables)
     ledger.Ledger(path).close()
 
 
 def test_readers_of_an_empty_file_are_told_so(path):
     filled(path).write_bytes(b"")
-    with pytest.raises(ledger.LedgerError, match="empty or unfinished"), ledger.read(path):
+    with pytest.raises(LedgerError, match="empty or unfinished"), records.read(path):
         pass
 
 
@@ -190,11 +198,11 @@ def test_what_no_engine_wrote_is_lost_and_named(path, harm, told):
 
 
 def test_only_the_newest_links_are_looked_at_when_it_opens(path, monkeypatch):
-    monkeypatch.setattr(ledger, "LINKS_AT_START", 20)
+    monkeypatch.setattr(audit_chain, "LINKS_AT_START", 20)
     sql(filled(path), "UPDATE audit SET body = '{}' WHERE seq = 10")
     ledger.Ledger(path).close()
-    with ledger.read(path) as db:
-        told = ledger.audit(db)
+    with records.read(path) as db:
+        told = records.audit(db)
     assert (told["ok"], told["rows"], told["broken"]) == (False, 9, 10)
     assert "expected hash" in told["why"]
     sql(path, "UPDATE audit SET body = '{}' WHERE seq = 45")
@@ -203,8 +211,8 @@ def test_only_the_newest_links_are_looked_at_when_it_opens(path, monkeypatch):
 
 def test_a_chain_without_its_beginning_is_not_proven(path):
     sql(filled(path), "INSERT INTO meta VALUES ('anchor', 'x')")
-    with ledger.read(path) as db:
-        told = ledger.audit(db)
+    with records.read(path) as db:
+        told = records.audit(db)
     assert told == {
         "ok": False, "rows": 0, "from": None, "to": None, "broken": 0,
         "why": "the audit's anchor is unreadable: 'x'",
@@ -217,8 +225,8 @@ def test_a_chain_without_its_beginning_is_not_proven(path):
 )
 def test_an_anchor_that_is_no_number_of_a_row_is_lost_and_audit_says_so(path, anchor):
     sql(filled(path), f"INSERT INTO meta VALUES ('anchor', '{anchor}')")
-    with ledger.read(path) as db:
-        told = ledger.audit(db)
+    with records.read(path) as db:
+        told = records.audit(db)
     assert (told["ok"], told["broken"]) == (False, 0)
     assert "the audit's anchor is unreadable" in told["why"]
     assert "the audit's anchor is unreadable" in found_lost(path)
@@ -228,8 +236,8 @@ def test_what_is_cut_off_the_audit_of_a_running_engine_shows_although_it_goes_on
     book = ledger.Ledger(filled(path))
     sql(path, "DELETE FROM audit WHERE seq > 40")
     book.note(1.0, "engine", {})
-    with ledger.read(path) as db:
-        assert ledger.audit(db)["why"] == "expected seq 41, found 52: rows are missing"
+    with records.read(path) as db:
+        assert records.audit(db)["why"] == "expected seq 41, found 52: rows are missing"
     book.close()
 
 
@@ -240,8 +248,8 @@ def test_what_is_added_to_the_audit_of_a_running_engine_shows_and_holds_it_up_no
         "INSERT INTO audit SELECT 52, at, cluster, incident, kind, body, hash FROM audit LIMIT 1",
     )
     book.note(1.0, "engine", {})
-    with ledger.read(path) as db:
-        assert (ledger.audit(db)["broken"], ledger.audit(db)["rows"]) == (52, 51)
+    with records.read(path) as db:
+        assert (records.audit(db)["broken"], records.audit(db)["rows"]) == (52, 51)
     book.close()
 
 
@@ -252,14 +260,14 @@ def test_what_was_put_before_the_audit_s_beginning_is_not_pruned_away(path):
     book.prune(30.0, 20.0)
     sql(path, "INSERT INTO audit VALUES (2, 1.0, 'runbook', NULL, 'engine', '{}', '00')")
     book.prune(35.0, 20.0)
-    with ledger.read(path) as db:
-        told = ledger.audit(db)
+    with records.read(path) as db:
+        told = records.audit(db)
     assert (told["broken"], told["why"]) == (2, "expected no entry before seq 16, found 2")
     book.close()
 
 
 def test_two_ledgers_lost_in_one_second_are_both_kept(path, monkeypatch):
-    monkeypatch.setattr(ledger.time, "strftime", lambda _: "20261123T030000")
+    monkeypatch.setattr(ledger_file.time, "strftime", lambda _: "20261123T030000")
     for text in (b"one" * 50, b"two" * 50):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text)
@@ -278,8 +286,8 @@ def test_the_new_ledger_keeps_its_own_log_when_the_old_one_had_one(path):
     assert kept(path)[0].with_name(kept(path)[0].name + "-wal").exists()
     writer.close()
     book.commit(book.timeline.now(), [ClusterState("runbook", serial=3)], [], {})
-    with ledger.read(path) as db:
-        assert ledger.states(db)["runbook"].serial == 3
+    with records.read(path) as db:
+        assert records.states(db)["runbook"].serial == 3
     book.close()
 
 
@@ -370,7 +378,7 @@ def test_an_engine_killed_between_a_transition_and_its_mark_lost_nothing(
     path, tmp_path, monkeypatch
 ):
     book = ledger.Ledger(filled(path))
-    monkeypatch.setattr(ledger, "_write_mark", lambda *_: None)
+    monkeypatch.setattr(LedgerFile, "write_mark", lambda *_: None)
     go_on(book, 8)
     dead = killed(path, tmp_path / "dead")
     monkeypatch.undo()
@@ -389,7 +397,7 @@ def test_an_engine_killed_between_a_transition_and_its_mark_lost_nothing(
     ],
 )
 def test_a_mark_that_is_torn_says_nothing(path, torn):
-    lock = ledger.lock_path(filled(path))
+    lock = ledger_file.lock_path(filled(path))
     lock.write_bytes(torn(lock.read_bytes()))
     assert serial(path) == 7
     assert serial(path) == 7
@@ -400,7 +408,7 @@ def test_a_mark_that_cannot_be_written_fails_no_transition(path, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     book = ledger.Ledger(filled(path))
-    monkeypatch.setattr(ledger.os, "pwrite", full)
+    monkeypatch.setattr(ledger_file.os, "pwrite", full)
     go_on(book, 8)
     book.close()
     assert serial(path) == 8
@@ -414,11 +422,11 @@ def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the
         "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY);"
         "CREATE TABLE child (of_it INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);"
     )
-    before = ledger.lock_path(path).read_bytes()
+    before = ledger_file.lock_path(path).read_bytes()
     with pytest.raises(sqlite3.IntegrityError), book._transaction():
         book._audit(1.0, "", None, "engine", {})
         book._db.execute("INSERT INTO child VALUES (1)")  # found at the end only
-    assert ledger.lock_path(path).read_bytes() == before
+    assert ledger_file.lock_path(path).read_bytes() == before
     go_on(book, 8)
     book.note(1.0, "engine", {})
     book.close()
@@ -427,7 +435,7 @@ def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the
 
 def test_a_ledger_without_heads_is_taken_and_guarded_from_its_first_transition_on(path, tmp_path):
     sql(filled(path), "DELETE FROM meta WHERE key = 'head'")
-    ledger.lock_path(path).write_bytes(b"")  # as older releases left it
+    ledger_file.lock_path(path).write_bytes(b"")  # as older releases left it
     assert serial(path) == 7
     assert serial(path) == 7
     book = ledger.Ledger(path)
@@ -494,14 +502,14 @@ def test_an_engine_killed_before_the_new_ledger_has_its_mark_is_followed_by_one_
     path, monkeypatch
 ):
     os.truncate(filled(path), 5000)
-    write = ledger._write_mark
+    write = LedgerFile.write_mark
 
     def not_the_new_one(lock, mark):
         if not mark.lost:
             raise Killed
         write(lock, mark)
 
-    monkeypatch.setattr(ledger, "_write_mark", not_the_new_one)
+    monkeypatch.setattr(LedgerFile, "write_mark", not_the_new_one)
     with pytest.raises(Killed):
         ledger.Ledger(path)
     monkeypatch.undo()
@@ -514,13 +522,13 @@ def test_an_engine_killed_before_the_new_ledger_has_its_mark_is_followed_by_one_
 
 
 def test_why_a_ledger_was_lost_is_told_when_the_disk_was_full_meanwhile(path, monkeypatch):
-    tables = ledger._TABLES
+    tables = ledger_tables._TABLES
     sql(filled(path), "UPDATE state SET body = '{'")
-    monkeypatch.setattr(ledger, "_TABLES", "SELECT no_such_function();")
+    monkeypatch.setattr(ledger_tables, "_TABLES", "SELECT no_such_function();")
     for _ in range(2):
-        with pytest.raises(ledger.LedgerError, match="no such function"):
+        with pytest.raises(LedgerError, match="no such function"):
             ledger.Ledger(path)
-    monkeypatch.setattr(ledger, "_TABLES", tables)
+    monkeypatch.setattr(ledger_tables, "_TABLES", tables)
     book = ledger.Ledger(path)
     assert "state is unreadable" in book.lost
     assert str(kept(path)[0]) in book.lost
@@ -539,8 +547,8 @@ def test_a_missing_ledger_names_the_newest_that_was_put_aside(path):
 
 
 def test_a_first_start_on_a_full_disk_loses_nothing(path, monkeypatch):
-    monkeypatch.setattr(ledger, "_TABLES", "SELECT no_such_function();")
-    with pytest.raises(ledger.LedgerError):
+    monkeypatch.setattr(ledger_tables, "_TABLES", "SELECT no_such_function();")
+    with pytest.raises(LedgerError):
         ledger.Ledger(path)
     monkeypatch.undo()
     book = ledger.Ledger(path)
@@ -553,7 +561,7 @@ def test_an_older_release_s_empty_lock_beside_a_trace_of_a_ledger_means_that_the
     path, trace
 ):
     path.parent.mkdir()
-    ledger.lock_path(path).touch()
+    ledger_file.lock_path(path).touch()
     path.with_name(path.name + trace).touch()
     book = ledger.Ledger(path)
     assert f"{path} is missing" in book.lost
@@ -597,17 +605,17 @@ def test_an_older_schema_is_brought_up_with_all_its_data(path, tmp_path):
     assert book.clusters()["runbook"].serial == 7
     assert [r.id for r in book.waiting()] == ["r1"]
     book.close()
-    with ledger.read(path) as db:
-        assert ledger.audit(db) == {"ok": True, "rows": 51, "from": 1, "to": 51}
-        assert len(ledger.incident(db, "runbook-1")["audit"]) == 51
+    with records.read(path) as db:
+        assert records.audit(db) == {"ok": True, "rows": 51, "from": 1, "to": 51}
+        assert len(records.incident(db, "runbook-1")["audit"]) == 51
     fresh = tmp_path / "fresh.sqlite3"
     ledger.Ledger(fresh).close()
     assert indexes(path) == indexes(fresh)
 
 
 def test_an_older_schema_is_read_before_the_engine_brought_it_up(path):
-    with ledger.read(old(path)) as db:
-        assert len(ledger.history(db, "runbook", 0.0, 10)) == 10
+    with records.read(old(path)) as db:
+        assert len(records.history(db, "runbook", 0.0, 10)) == 10
     assert indexes(path)[1] == 1
 
 
@@ -617,20 +625,20 @@ def test_an_older_ledger_that_cannot_be_brought_up_is_lost_and_kept_as_it_was(pa
 
 
 def test_a_schema_that_nobody_can_bring_up_is_lost(path, monkeypatch):
-    monkeypatch.setattr(ledger, "_MIGRATIONS", {})
+    monkeypatch.setattr(ledger_tables, "_MIGRATIONS", {})
     old(path)
     assert "schema 1 could not be brought to 2" in found_lost(path)
 
 
 def test_a_newer_schema_is_left_untouched_and_readers_say_so(path):
-    sql(filled(path), f"PRAGMA journal_mode=DELETE; PRAGMA user_version={ledger.SCHEMA + 1}")
+    sql(filled(path), f"PRAGMA journal_mode=DELETE; PRAGMA user_version={ledger_tables.SCHEMA + 1}")
     before = path.read_bytes()
     for use in (
         lambda: ledger.Ledger(path),
-        lambda: ledger.ask(path, Request("r2", "runbook", "highstate")),
-        lambda: ledger.read(path).__enter__(),
+        lambda: inbox.ask(path, Request("r2", "runbook", "highstate")),
+        lambda: records.read(path).__enter__(),
     ):
-        with pytest.raises(ledger.LedgerRefused, match="newer than this release knows"):
+        with pytest.raises(LedgerRefused, match="newer than this release knows"):
             use()
     assert path.read_bytes() == before
     assert not kept(path)
@@ -718,9 +726,9 @@ def test_a_file_of_another_user_is_one_clear_error(theirs, name):
 def test_readers_without_the_right_say_so(theirs):
     filled(theirs)
     theirs.chmod(0o000)
-    told = as_nobody(theirs.parent, lambda: ledger.read(theirs).__enter__())
+    told = as_nobody(theirs.parent, lambda: records.read(theirs).__enter__())
     assert told == f"LedgerError: {theirs}: unable to open database file"
     told = as_nobody(
-        theirs.parent, lambda: ledger.ask(theirs, Request("r2", "runbook", "highstate"))
+        theirs.parent, lambda: inbox.ask(theirs, Request("r2", "runbook", "highstate"))
     )
     assert told == f"LedgerError: {theirs}: unable to open database file"

@@ -59,7 +59,7 @@ def start(**kwargs):
     from saltext_selfheal import probe
     from saltext_selfheal.healing.model import Requested
     from saltext_selfheal.ledger import Ledger
-    from saltext_selfheal.ledger import LedgerRefused
+    from saltext_selfheal.ledger_file import LedgerRefused
 
     out = bus.Bus(__opts__)
 

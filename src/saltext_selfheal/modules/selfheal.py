@@ -198,10 +198,10 @@ def attempt(jid):
         from fnmatch import fnmatchcase
 
         from saltext_selfheal import config
-        from saltext_selfheal import ledger
+        from saltext_selfheal import records
 
         settings = config.load(__opts__)
-        order = ledger.order(settings.ledger_path(__opts__), jid)
+        order = records.order(settings.ledger_path(__opts__), jid)
         if order is None:
             return None
         cluster = settings.clusters.get(order["cluster"])

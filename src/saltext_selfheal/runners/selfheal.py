@@ -18,8 +18,11 @@ from pathlib import Path
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config as settings_of
+from saltext_selfheal import inbox
 from saltext_selfheal import intake
-from saltext_selfheal import ledger
+from saltext_selfheal import ledger_file
+from saltext_selfheal import records
+from saltext_selfheal import timeline
 from saltext_selfheal.healing.explain import explain as explained
 from saltext_selfheal.healing.model import PAUSED_AT_MOST_S
 from saltext_selfheal.healing.model import Answer
@@ -31,6 +34,7 @@ from saltext_selfheal.healing.model import asking
 from saltext_selfheal.healing.orders import take_request
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
+from saltext_selfheal.ledger_file import LedgerError
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +101,9 @@ def _known_nodes(settings, cluster, nodes):
 
 def _known_incident(path, incident):
     """Commands name incidents that there are; whether they can be carried out is the engine's to say."""
-    with ledger.read(path) as db:
-        if not ledger.knows(db, incident):
-            open_now = ledger.latest_incidents(db, NAMED, only_open=True)
+    with records.read(path) as db:
+        if not records.knows(db, incident):
+            open_now = records.latest_incidents(db, NAMED, only_open=True)
             raise SaltInvocationError(
                 f"incident: found {incident!r}; allowed: {', '.join(open_now) or 'none, no incident is open'}"
             )
@@ -122,14 +126,14 @@ _SOON = f"{_FIRST}, if the engine runs again within a quarter of an hour"
 
 def _ask(path, asked, down=_LATER):
     """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
-    alive = ledger.engine_alive(path)
+    alive = ledger_file.engine_alive(path)
     if isinstance(asked, Command) and asked.verb is Verb.EXPLAIN and not alive:
         return {"reply": "stored", "why": "the engine is not running", "incident": None}
-    ledger.ask(path, asked)
+    inbox.ask(path, asked)
     until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
-    with ledger.read(path) as db:
+    with records.read(path) as db:
         while True:
-            answer = ledger.answer(db, asked.id)
+            answer = inbox.answer(db, asked.id)
             if answer is not None:
                 return answer
             if time.monotonic() >= until:
@@ -205,7 +209,7 @@ def _command(verb, incident=None, cluster=None, **given):
         if incident is not None:
             _known_incident(path, incident)
         answer = _ask(path, command, _SOON if verb in (Verb.APPROVE, Verb.ACK) else _FIRST)
-    except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
+    except (SaltInvocationError, intake.BadRequest, LedgerError) as exc:
         return _refused(exc)
     told = {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
     if told["reply"] == "refused":
@@ -258,7 +262,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
         _own_id(settings, asked.id)
         _possible(settings, asked)
         answer = _ask(settings.ledger_path(__opts__), asked)
-    except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
+    except (SaltInvocationError, intake.BadRequest, LedgerError) as exc:
         return _not_asked(exc)
     return _told(asked, answer)
 
@@ -303,7 +307,7 @@ def force(cluster, action, nodes, reason):
         )
         _possible(settings, asked)
         answer = _ask(settings.ledger_path(__opts__), asked)
-    except (SaltInvocationError, intake.BadRequest, ledger.LedgerError) as exc:
+    except (SaltInvocationError, intake.BadRequest, LedgerError) as exc:
         return _not_asked(exc)
     return _told(asked, answer)
 
@@ -507,10 +511,10 @@ def explain(cluster, node=None):
         return {"engine": "running", "entries": [_explained(one) for one in answer["told"]]}
     settings = _settings()
     try:
-        with ledger.read(settings.ledger_path(__opts__)) as db:
-            remembered, now = ledger.states(db), ledger.now(db)
-            waiting = ledger.unanswered(db)
-    except ledger.LedgerError as exc:
+        with records.read(settings.ledger_path(__opts__)) as db:
+            remembered, now = records.states(db), timeline.now(db)
+            waiting = inbox.unanswered(db)
+    except LedgerError as exc:
         return _refused(exc)
     state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
     for asked in waiting:  # the engine takes these first
@@ -565,11 +569,11 @@ def status(cluster=None):
     path = settings.ledger_path(__opts__)
     told = {"engine": "not known", "ledger": str(path), "clusters": {}}
     try:
-        told["engine"] = "running" if ledger.engine_alive(path) else "not running"
-        with ledger.read(path) as db:
-            states = ledger.states(db)
-            now = ledger.now(db)
-    except ledger.LedgerError as exc:
+        told["engine"] = "running" if ledger_file.engine_alive(path) else "not running"
+        with records.read(path) as db:
+            states = records.states(db)
+            now = timeline.now(db)
+    except LedgerError as exc:
         told["errors"] = [str(exc)]
         states, now = {}, time.time()
     for name, policy in settings.policies().items():
@@ -661,10 +665,10 @@ def history(cluster=None, since=None, limit=50):
         )
     back_s = None if since is None else _seconds("since", since)
     try:
-        with ledger.read(settings.ledger_path(__opts__)) as db:
-            oldest = 0.0 if back_s is None else ledger.now(db) - back_s
-            rows = ledger.history(db, cluster, oldest, limit)
-    except ledger.LedgerError as exc:
+        with records.read(settings.ledger_path(__opts__)) as db:
+            oldest = 0.0 if back_s is None else timeline.now(db) - back_s
+            rows = records.history(db, cluster, oldest, limit)
+    except LedgerError as exc:
         raise SaltInvocationError(str(exc)) from None
     return _timed(rows)
 
@@ -691,29 +695,29 @@ def incident(id):
     """
     name = str(id)
     try:
-        with ledger.read(_settings().ledger_path(__opts__)) as db:
-            if ledger.was_asked(db, f"{intake.BUS_ID}{name}") and not ledger.was_asked(db, name):
+        with records.read(_settings().ledger_path(__opts__)) as db:
+            if inbox.was_asked(db, f"{intake.BUS_ID}{name}") and not inbox.was_asked(db, name):
                 name = f"{intake.BUS_ID}{name}"  # as the minion knows it
-            found = ledger.incident(db, name)
+            found = records.incident(db, name)
             if found is not None:
                 return _whole(found)
-            if ledger.waits(db, name):
+            if inbox.waits(db, name):
                 return {
                     "request": name,
                     "reply": "stored",
                     "why": "it has no answer yet",
                     "incident": None,
                 }
-            answer = ledger.answer(db, name)
+            answer = inbox.answer(db, name)
             if answer is not None:
-                joined = ledger.incident(db, answer["incident"]) if answer["incident"] else None
+                joined = records.incident(db, answer["incident"]) if answer["incident"] else None
                 return {
                     "request": name,
                     **answer,
                     "incident": _whole(joined) if joined else answer["incident"],
                 }
-            latest = ledger.latest_incidents(db, NAMED)
-    except ledger.LedgerError as exc:
+            latest = records.latest_incidents(db, NAMED)
+    except LedgerError as exc:
         raise SaltInvocationError(str(exc)) from None
     newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
     raise SaltInvocationError(
@@ -748,9 +752,9 @@ def audit():
         salt-run selfheal.audit
     """
     try:
-        with ledger.read(_settings().ledger_path(__opts__)) as db:
-            told = ledger.audit(db)
-    except ledger.LedgerError as exc:
+        with records.read(_settings().ledger_path(__opts__)) as db:
+            told = records.audit(db)
+    except LedgerError as exc:
         raise SaltInvocationError(str(exc)) from None
     if not told["ok"]:
         __context__["retcode"] = told["retcode"] = (

@@ -1,0 +1,124 @@
+"""The chain that the audit's entries make: each one's hash seals it together with all before it.
+
+How a link is made, where the chain begins and ends, and the proof that it holds. The entries are written by `ledger` and
+told by `records`; nothing is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from .ledger_file import Count
+from .ledger_file import Head
+from .ledger_tables import damaged
+
+LINKS_AT_START = 1000  #: of the audit's chain; `records.audit` proves all of it
+ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was pruned
+HEAD = "head"  #: in meta: how many transitions there were, seq and hash of the audit's last row
+
+_ANCHORED = TypeAdapter(tuple[Count, str])
+_HEADED = TypeAdapter(tuple[Count, Count, str])
+
+
+def link_hash(
+    before: str, seq: int, at: float, cluster: str, incident: str | None, kind: str, text: str
+) -> str:
+    """One link of the audit's chain."""
+    joined = json.dumps([before, seq, at, cluster, incident, kind, text], ensure_ascii=False)
+    return hashlib.sha256(joined.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How far the audit's chain holds. ``broken`` is the first seq that does not, ``why`` what was found there."""
+
+    rows: int
+    first: int | None
+    last: int | None
+    broken: int | None = None
+    why: str = ""
+
+
+def read_anchor(db: sqlite3.Connection) -> tuple[int, str]:
+    """Seq and hash of the last row that was pruned: what the first row that is left goes on from."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (ANCHOR,)).fetchone()
+    if row is None:
+        return 0, ""
+    try:
+        return _ANCHORED.validate_json(row["value"])
+    except ValueError as exc:
+        found = row["value"][:100]
+        raise sqlite3.DatabaseError(f"the audit's anchor is unreadable: {found!r}") from exc
+
+
+def read_head(db: sqlite3.Connection) -> Head:
+    """Where the ledger says that it ends. One of an older release says nothing: then it is where it does end."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (HEAD,)).fetchone()
+    if row is None:
+        last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+        return Head(0, *(last or read_anchor(db)))
+    try:
+        return Head(*_HEADED.validate_json(row["value"]))
+    except ValueError as exc:
+        found = row["value"][:100]
+        raise sqlite3.DatabaseError(f"the audit's head is unreadable: {found!r}") from exc
+
+
+def prove(db: sqlite3.Connection, newest: int | None = None) -> Chain:
+    """Prove the chain from its anchor to its head, or only the newest links. Holds one row at a time."""
+    anchor, link = read_anchor(db)
+    stray = db.execute("SELECT min(seq) FROM audit").fetchone()[0]
+    if stray is not None and stray <= anchor:
+        why = f"expected no entry before seq {anchor + 1}, found {stray}"
+        return Chain(0, None, None, stray, why)
+    last = anchor
+    if newest is not None:
+        start = db.execute(
+            "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1 OFFSET ?", (newest,)
+        ).fetchone()
+        last, link = start or (last, link)
+    rows, first = 0, None
+    try:
+        for row in db.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (last,)):
+            broken, expected = _link(row, last, link)
+            if broken:
+                return Chain(rows, first, last if rows else None, last + 1, broken)
+            last, link, rows = row["seq"], expected, rows + 1
+            first = last if first is None else first
+    except sqlite3.DatabaseError as exc:
+        if not damaged(exc):
+            raise
+        why = f"expected a row, found a damaged file: {exc}"
+        return Chain(rows, first, last if rows else None, last + 1, why)
+    broken_at, why = _end(read_head(db), last, link)
+    return Chain(rows, first, last if rows else None, broken_at, why)
+
+
+def _link(row: sqlite3.Row, last: int, link: str) -> tuple[str, str]:
+    """What is wrong with this row, which should follow the one of this seq and hash; and the hash it should have."""
+    if row["seq"] != last + 1:
+        return f"expected seq {last + 1}, found {row['seq']}: rows are missing", ""
+    values = (row["at"], row["cluster"], row["incident"], row["kind"], row["body"])
+    try:
+        expected = link_hash(link, row["seq"], *values)
+    except (TypeError, ValueError) as exc:
+        return f"expected text and numbers, found something else: {exc}", ""
+    if row["hash"] != expected:
+        return f"expected hash {expected}, found {row['hash']!r}", ""
+    return "", expected
+
+
+def _end(head: Head, last: int, link: str) -> tuple[int | None, str]:
+    """Where and why the chain, which ends here, does not end at its head."""
+    if last < head.seq:
+        return last + 1, f"expected entries up to seq {head.seq}, found none from {last + 1} on"
+    if last > head.seq:
+        return head.seq + 1, f"expected the end at seq {head.seq}, found it at {last}"
+    if link != head.link:
+        return last, f"expected hash {head.link} at the end, found {link!r}"
+    return None, ""

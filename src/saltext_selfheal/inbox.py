@@ -1,0 +1,158 @@
+"""The ledger's inbox: what others ask of the engine, the form it has there, and its answer.
+
+Whoever may write to the file can put anything into it, so every row is judged as it is read. The runners ask here and look
+for answers; the engine takes what waits, and answers, in `ledger`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from . import timeline
+from .healing.model import Command
+from .healing.model import Request
+from .healing.model import Verb
+from .ledger_file import LedgerError
+from .ledger_tables import connect
+from .ledger_tables import refuse_newer
+
+BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
+END_OF_TIME = 253402300800.0  #: the year 10000: no date can be told from there on
+
+_REQUEST = TypeAdapter(Request)
+_COMMAND = TypeAdapter(Command)
+#: As bytes and as what it is: a runner of ours writes text and numbers, but whoever may write can write anything.
+_UNANSWERED = (
+    "SELECT seq, CAST(key AS BLOB) AS key, CAST(kind AS BLOB) AS kind,"
+    f" CASE WHEN length(CAST(body AS BLOB)) <= {BODY_BYTES} THEN CAST(body AS BLOB) END AS body,"
+    " CASE WHEN typeof(put_at) IN ('real', 'integer') THEN put_at END AS put_at"
+    " FROM inbox WHERE answered_at IS NULL ORDER BY seq LIMIT ?"
+)
+KINDS: dict[str, TypeAdapter[Any]] = {
+    "request": _REQUEST,
+    "command": _COMMAND,
+    "question": _COMMAND,
+}
+
+
+def kind_of(asked: Request | Command) -> str:
+    """One of `KINDS`."""
+    if isinstance(asked, Request):
+        return "request"
+    return "question" if asked.verb is Verb.EXPLAIN else "command"
+
+
+def dump(asked: Request | Command) -> str:
+    """The body of its row; `read_row` makes it whole again."""
+    return KINDS[kind_of(asked)].dump_json(asked).decode()
+
+
+def ask(path: Path, asked: Request | Command) -> None:
+    """Put a request or a command into the inbox. The same one again changes nothing.
+
+    Raises LedgerError: also if the id stands there for another one.
+    """
+    if not path.exists():
+        raise LedgerError(f"{path}: no ledger; the engine has not run yet")
+    db = None
+    try:
+        db = connect(path, "rw")
+        refuse_newer(path, db)
+        db.execute(
+            "INSERT OR IGNORE INTO inbox (key, kind, body, put_at) VALUES (?, ?, ?, ?)",
+            (asked.id, kind_of(asked), dump(asked), timeline.now(db)),
+        )
+        (body,) = db.execute(
+            "SELECT CAST(body AS BLOB) FROM inbox WHERE key = ?", (asked.id,)
+        ).fetchone()
+    except sqlite3.Error as exc:
+        raise LedgerError(f"{path}: {exc}") from exc
+    finally:
+        if db is not None:
+            db.close()
+    if _meant(body) != _meant(dump(asked).encode()):
+        raise LedgerError(f"id {asked.id!r} was used for another request; give each its own")
+
+
+def _meant(body: bytes) -> tuple[Any, ...] | None:
+    """What makes a request this one: who wants what where. The reason may be put otherwise.
+
+    None if no runner of ours wrote it.
+    """
+    try:
+        found = json.loads(body) if len(body) <= BODY_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return tuple(
+        found.get(key) for key in ("door", "asker", "cluster", "action", "nodes", "forced")
+    )
+
+
+def unanswered_rows(db: sqlite3.Connection, most: int) -> sqlite3.Cursor:
+    """Rows without an answer, oldest first: for `read_row` and `refusal`."""
+    return db.execute(_UNANSWERED, (most,))
+
+
+def read_row(row: sqlite3.Row) -> Request | Command | None:
+    """What a row of the inbox asks for; None if it has not the form, or an answer would not find its row."""
+    put_at = row["put_at"]
+    if row["body"] is None or put_at is None or not 0.0 <= put_at < END_OF_TIME:
+        return None
+    try:
+        asked: Request | Command = KINDS[row["kind"].decode()].validate_json(row["body"])
+        found = asked.id == row["key"].decode()
+    except (KeyError, ValueError):
+        return None
+    if isinstance(asked, Command) and not 0.0 <= asked.for_s < END_OF_TIME - put_at:
+        return None  # neither the ledger nor who reads it can write that time down
+    return replace(asked, at=put_at) if found else None
+
+
+def refusal(row: sqlite3.Row) -> dict[str, Any]:
+    """The answer to a row that has not the form."""
+    kind = row["kind"].decode(errors="replace")
+    why = f"it has not the form of a {kind if kind in KINDS else 'request'}"
+    if row["body"] is None:
+        why = f"{why}: it has more than {BODY_BYTES} bytes"
+    return {"reply": "refused", "why": why, "incident": None}
+
+
+def unanswered(db: sqlite3.Connection, most: int = 1000) -> list[Request | Command]:
+    """What lies in the inbox for the engine's next start, oldest first."""
+    found = map(read_row, unanswered_rows(db, most))
+    return [asked for asked in found if asked is not None]
+
+
+def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
+    """The answer to a request or a command, with the JID of its incident's latest attempt; None while there is none.
+
+    ``told`` is there if the answer explains something.
+    """
+    row = db.execute("SELECT answer FROM inbox WHERE key = ?", (asked,)).fetchone()
+    if row is None or row["answer"] is None:
+        return None
+    told: dict[str, Any] = json.loads(row["answer"])
+    last = db.execute(
+        "SELECT jid FROM attempts WHERE incident = ? AND action != 'look' ORDER BY decided_at DESC LIMIT 1",
+        (told["incident"],),
+    ).fetchone()
+    return {**told, "jid": last["jid"] if last else None}
+
+
+def waits(db: sqlite3.Connection, asked: str) -> bool:
+    """Whether a request or a command of this id lies in the inbox without an answer."""
+    row = db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
+    return row is not None and row["answered_at"] is None
+
+
+def was_asked(db: sqlite3.Connection, asked: str) -> bool:
+    """Whether a request or a command of this id is known."""
+    return db.execute("SELECT 1 FROM inbox WHERE key = ?", (asked,)).fetchone() is not None

@@ -1,0 +1,284 @@
+"""The ledger as a file: where it may lie, who may read it, the lock and the mark beside it, what a damaged one is called.
+
+`LedgerFile` is for the engine, which holds it; the functions are for who wants to know. Nothing here knows what stands in
+the file: no SQL, no Salt.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import json
+import os
+import re
+import stat
+import time
+import zlib
+from contextlib import ExitStack
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic import TypeAdapter
+
+LOOK_S = 0.5  #: `engine_alive` holds the lock far shorter than this
+MOST_SAID = 500  #: characters of why a ledger was lost
+#: As the kernel names them, of remote hosts or shared with some. What runs in user space is judged by `on_network`.
+NETWORK_FILE_SYSTEMS = frozenset((
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse", "gfs", "gfs2",
+    "glusterfs", "gpfs", "hgfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs",
+    "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs", "fuse.glusterfs", "fuse.sshfs",
+))  # fmt: skip
+#: What the kernel calls fuse.<kind> is mostly remote, and new ones come each year: these are on this machine's disks.
+LOCAL_IN_USER_SPACE = frozenset({"fuse.fuse-overlayfs", "fuse.zfs"})
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+_MARKED = TypeAdapter(tuple[Count, Count, str, str, str])
+
+
+class LedgerError(Exception):
+    """The ledger cannot be used: what it is, what was found, what to do."""
+
+
+class LedgerRefused(LedgerError):
+    """Waiting does not make this ledger usable."""
+
+
+class LedgerBusy(LedgerError):
+    """Another engine holds the ledger."""
+
+
+# ---------------------------------------------------------------- how far it had come
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a ledger ends: how many transitions there were, and the audit's last link."""
+
+    count: int
+    seq: int
+    link: str
+
+    def text(self) -> str:
+        return json.dumps([self.count, self.seq, self.link])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the lock file says of the ledger beside it.
+
+    SQLite takes a log that is damaged, cut or gone for the end of what was written, and an older copy of the file for
+    a sound one. Both end before the mark. It is written after each transition, and not waited for: if the machine
+    goes down it may be older than the ledger, never newer.
+    """
+
+    head: Head
+    lost: str = ""  #: why, and where to, while a ledger is being put aside
+    kept: str = ""  #: the name it gets
+
+
+# ---------------------------------------------------------------- where it lies, and whose it is
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that holds this path, as the kernel names it; empty if unknown."""
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/self/mounts").read_bytes()
+    except OSError:
+        return ""
+    where = os.path.realpath(path)
+    for line in os.fsdecode(mounts).split("\n"):
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        # The kernel writes blanks, line ends and backslashes as octal numbers, and all other bytes as they are.
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), parts[1])
+        inside = where == point or where.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, parts[2]
+    return kind
+
+
+def on_network(kind: str) -> bool:
+    """Whether two machines could hold a lock on a file there at once, as far as the file system's type tells."""
+    return kind in NETWORK_FILE_SYSTEMS or (
+        kind.startswith("fuse.") and kind not in LOCAL_IN_USER_SPACE
+    )
+
+
+def _for_us_alone(path: Path) -> None:
+    """Nobody else may read or write this file, however it came here. Raises LedgerError."""
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return
+    try:
+        path.chmod(mode & 0o700)
+    except OSError as exc:
+        raise LedgerError(
+            f"{path}: found mode {mode:04o} and owner {found.st_uid}; allowed: 0600, owner {os.geteuid()}"
+        ) from exc
+
+
+def _files(path: Path) -> list[Path]:
+    """A database and what SQLite keeps beside it."""
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-journal")]
+
+
+# ---------------------------------------------------------------- who holds it
+
+
+def lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def engine_alive(path: Path) -> bool:
+    """Whether an engine holds this ledger: the kernel forgets the lock with the process.
+
+    Raises LedgerError where that cannot be told.
+    """
+    lock = lock_path(path)
+    try:
+        file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError("it is no file")
+            # Shared: two who ask at once must not take each other for the engine.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(file)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as exc:
+        raise LedgerError(
+            f"{lock}: {exc.strerror or exc}; whether an engine runs cannot be told"
+        ) from exc
+    return False
+
+
+class LedgerFile:
+    """The file, as long as an engine holds it. ``mark`` is what the lock file said when it was taken."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock it. Raises LedgerError or OSError; then nothing is held."""
+        self.path = path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The file may be a link: the database lies where that leads.
+        kind = file_system(Path(os.path.realpath(path)).parent)
+        if on_network(kind):
+            raise LedgerRefused(
+                f"{path}: on {kind}; a local file system is needed, set ledger.path"
+            )
+        with ExitStack() as undo:
+            self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, self._lock)  # else it would seem that an engine runs
+            self._hold()
+            _for_us_alone(lock_path(path))
+            self.mark = self._read_mark()
+            undo.pop_all()
+
+    def _hold(self) -> None:
+        """Take the lock. Raises LedgerBusy if another engine has it, or OSError."""
+        until = time.monotonic() + LOOK_S
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise LedgerBusy(f"{self.path}: another engine uses it") from None
+            time.sleep(LOOK_S / 20)
+
+    def _read_mark(self) -> Mark | None:
+        """None if there is none. One that is torn says nothing."""
+        line = os.pread(self._lock, 65536, 0).partition(b"\n")[0]
+        check, _, text = line.partition(b" ")
+        try:
+            if int(check, 16) != zlib.crc32(text):
+                return None
+            count, seq, link, lost, kept = _MARKED.validate_json(text)
+        except ValueError:
+            return None
+        return Mark(Head(count, seq, link), lost, kept)
+
+    def write_mark(self, mark: Mark) -> None:
+        """In place of the one before. A disk that is full is no error."""
+        head = mark.head
+        text = json.dumps([head.count, head.seq, head.link, mark.lost, mark.kept]).encode()
+        with suppress(OSError):  # what was committed stays so; the mark is only older
+            os.pwrite(self._lock, b"%08x %s\n" % (zlib.crc32(text), text), 0)
+
+    def missing(self) -> str | None:
+        """Why there is no file; None if there never was one."""
+        if self.mark and self.mark.lost:
+            return self.mark.lost  # it was put aside, and no new one could be made
+        files = _files(self.path)
+        aside = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.damaged-*"))
+        whole = [p for p in aside if not p.name.endswith(("-wal", "-shm", "-journal"))]
+        # An empty lock file proves nothing: a first start leaves it behind when the disk is full.
+        if not (os.fstat(self._lock).st_size or aside or any(p.exists() for p in files)):
+            return None
+        told = f"{self.path} is missing"
+        return f"{told}; the newest file that was put aside is {whole[-1]}" if whole else told
+
+    def make(self) -> None:
+        """The file, made if there is none, and nobody else's. Raises LedgerError or OSError."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for one in _files(Path(os.path.realpath(self.path))):
+            if one.exists():
+                _for_us_alone(one)
+
+    def remove(self) -> None:
+        """Nothing of the file stays, only its lock."""
+        for one in _files(self.path):
+            one.unlink(missing_ok=True)
+
+    def put_aside(self, why: str) -> str:
+        """Keep the damaged file for people, and say why and where.
+
+        Who ends meanwhile leaves a word for the next engine.
+        """
+        mark = self.mark
+        if mark is None or not mark.lost or self._in_the_way(mark.kept):
+            kept = self._free_name()
+            lost = f"{why[:MOST_SAID]}; the old file is kept as {kept}"
+            mark = Mark(mark.head if mark else Head(0, 0, ""), lost, kept.name)
+            self.write_mark(mark)
+            with suppress(OSError):
+                os.fsync(self._lock)
+            self.mark = mark
+        # The file itself last: without its log it could pass for a sound one, and the log would be overwritten.
+        for old, new in reversed(self._moves(mark.kept)):
+            if new.exists():
+                old.unlink()  # made anew, and empty, by who looked at what was left
+            else:
+                old.rename(new)
+        return mark.lost
+
+    def _moves(self, name: str) -> list[tuple[Path, Path]]:
+        """What is to be renamed, and to what, to put the ledger aside under this name."""
+        files = zip(_files(self.path), _files(self.path.with_name(name)), strict=True)
+        return [(old, new) for old, new in files if old.exists()]
+
+    def _in_the_way(self, name: str) -> bool:
+        """Whether something lies there that one of the ledger's files would be lost to."""
+        return any(
+            new.exists() and old.stat().st_size and not old.name.endswith("-shm")
+            for old, new in self._moves(name)
+        )
+
+    def _free_name(self) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        free, more = self.path.with_name(f"{self.path.name}.damaged-{stamp}"), 1
+        while any(one.exists() for one in _files(free)):  # two in one second
+            more += 1
+            free = self.path.with_name(f"{self.path.name}.damaged-{stamp}.{more}")
+        return free
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        os.close(self._lock)

@@ -1,0 +1,101 @@
+"""The ledger's tables: their schema, how an older one becomes ours, and how SQLite opens the file that holds them.
+
+A new schema begins here. What the rows say is not known here: `ledger` writes them, `inbox`, `records` and `audit_chain`
+read them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from .ledger_file import LedgerRefused
+
+SCHEMA = 2
+
+_TABLES = """
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE state (cluster TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE attempts (
+    id TEXT PRIMARY KEY, jid TEXT UNIQUE NOT NULL, cluster TEXT NOT NULL, incident TEXT NOT NULL,
+    action TEXT NOT NULL, minions TEXT NOT NULL, args TEXT NOT NULL, firings INTEGER NOT NULL,
+    decided_at REAL NOT NULL, fired_boot TEXT NOT NULL, fired_boottime REAL NOT NULL,
+    ended_at REAL, outcome TEXT, why TEXT);
+CREATE INDEX attempts_of ON attempts (incident);
+CREATE TABLE incidents (
+    id TEXT PRIMARY KEY, cluster TEXT NOT NULL, fault TEXT NOT NULL, nodes TEXT NOT NULL, phase TEXT NOT NULL,
+    opened_at REAL NOT NULL, changed_at REAL NOT NULL, ended_at REAL, attempts INTEGER NOT NULL, why TEXT NOT NULL);
+CREATE INDEX incidents_by_time ON incidents (cluster, opened_at);
+CREATE TABLE inbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+    put_at REAL NOT NULL, answered_at REAL, answer TEXT);
+CREATE INDEX inbox_open ON inbox (seq) WHERE answered_at IS NULL;
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, cluster TEXT NOT NULL, incident TEXT, kind TEXT NOT NULL,
+    body TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX audit_of ON audit (cluster, seq);
+CREATE INDEX audit_by_incident ON audit (incident, seq);
+"""
+
+#: What brings a ledger from this schema to the next.
+_MIGRATIONS = {
+    1: "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;",
+}
+
+#: Tables that stay small: the audit's pages are not walked at the start.
+SMALL = ("state", "meta", "clock", "attempts", "incidents", "inbox")
+
+#: What SQLite says where the file itself is not to blame.
+_OUTSIDE = (
+    "locked", "permission denied", "aborted", "readonly", "interrupted", "I/O error", "is full", "unable to open",
+    "locking protocol", "schema has changed",
+)  # fmt: skip
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """``mode`` is ``ro`` or ``rw``: neither makes a file. Raises sqlite3.Error."""
+    db = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}", uri=True, timeout=5.0, isolation_level=None
+    )
+    db.row_factory = sqlite3.Row
+    return db
+
+
+def damaged(exc: sqlite3.DatabaseError) -> bool:
+    """Whether this speaks of the file's content, not of the world around it."""
+    outside = any(word in str(exc) for word in _OUTSIDE)
+    return not (isinstance(exc, sqlite3.OperationalError) and outside)
+
+
+def schema(db: sqlite3.Connection) -> int:
+    """Which release's tables these are: `SCHEMA` are this one's."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def refuse_newer(path: Path, db: sqlite3.Connection) -> None:
+    """Raises LedgerRefused if a later release wrote this ledger."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA:
+        raise LedgerRefused(
+            f"{path}: schema {version} is newer than this release knows ({SCHEMA}); "
+            "install the release that wrote it"
+        )
+
+
+def create(db: sqlite3.Connection, first: str) -> None:
+    """The tables, and what these statements put into them: all or nothing."""
+    db.executescript(f"BEGIN; {_TABLES} {first} PRAGMA user_version={SCHEMA}; COMMIT;")
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring a ledger of this schema to ours, or leave it as it is. Raises sqlite3.DatabaseError."""
+    try:
+        script = " ".join(_MIGRATIONS[step] for step in range(version, SCHEMA))
+        db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={SCHEMA}; COMMIT;")
+    except (KeyError, sqlite3.DatabaseError) as exc:
+        if isinstance(exc, sqlite3.DatabaseError) and not damaged(exc):
+            raise
+        raise sqlite3.DatabaseError(
+            f"schema {version} could not be brought to {SCHEMA}: {exc}"
+        ) from exc

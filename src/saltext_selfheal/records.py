@@ -1,0 +1,189 @@
+"""What stands in the ledger, for those who only read it: the runners, the doctor, the reactor's ``attempt()``.
+
+`read` opens it, the other functions ask; the engine asks what it remembers in the same way. Nothing here writes: what
+others want from the engine goes through `inbox`. No Salt here, no decision.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from . import inbox
+from . import timeline
+from .audit_chain import Chain
+from .audit_chain import prove
+from .healing.model import ClusterState
+from .ledger_file import LedgerError
+from .ledger_tables import connect
+from .ledger_tables import damaged
+from .ledger_tables import refuse_newer
+from .ledger_tables import schema
+
+FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
+
+CLUSTER = TypeAdapter(ClusterState)  #: a state, as the ledger holds it
+_COLUMNS = ("seq", "at", "cluster", "incident", "kind")
+_HISTORY = (
+    "SELECT seq, at, cluster, incident, kind, body FROM audit WHERE {} ORDER BY seq {} LIMIT ?"
+)
+
+
+@contextmanager
+def read(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only look into the ledger. Raises LedgerError if there is none."""
+    if not path.exists():
+        raise LedgerError(f"{path}: no ledger; the engine has not run yet")
+    db = None
+    try:
+        db = connect(path, "ro")
+        refuse_newer(path, db)
+        if not schema(db):
+            raise LedgerError(f"{path}: empty or unfinished; the engine's next start puts it aside")
+        yield db
+    except sqlite3.Error as exc:
+        raise LedgerError(f"{path}: {exc}") from exc
+    finally:
+        if db is not None:
+            db.close()
+
+
+def order(path: Path, jid: str) -> dict[str, Any] | None:
+    """What the job of this JID may do: fired by the engine less than a minute ago and not ended; else None."""
+    with read(path) as db:
+        row = db.execute(
+            "SELECT cluster, action, minions, args, fired_boot, fired_boottime FROM attempts"
+            " WHERE jid = ? AND ended_at IS NULL",
+            (jid,),
+        ).fetchone()
+    if row is None or row["fired_boot"] != timeline.boot_id():
+        return None
+    if not 0 <= timeline.boottime() - row["fired_boottime"] < FIRED_WITHIN_S:
+        return None
+    return {
+        "jid": jid,
+        "cluster": row["cluster"],
+        "action": row["action"],
+        "minions": json.loads(row["minions"]),
+        "args": json.loads(row["args"]),
+    }
+
+
+def states(db: sqlite3.Connection) -> dict[str, ClusterState]:
+    """What the engine remembers of each cluster."""
+    rows = db.execute("SELECT cluster, body FROM state")
+    try:
+        return {row["cluster"]: CLUSTER.validate_json(row["body"]) for row in rows}
+    except ValueError as exc:
+        raise sqlite3.DatabaseError(f"state is unreadable: {str(exc).splitlines()[0]}") from exc
+
+
+def _first_since(db: sqlite3.Connection, since: float) -> int:
+    """Seq of the first audit row at or after this time. Time never runs backwards, so halving finds it."""
+    low, high = db.execute(
+        "SELECT (SELECT min(seq) FROM audit), (SELECT max(seq) FROM audit)"
+    ).fetchone()
+    if low is None:
+        return 0
+    high += 1
+    while low < high:
+        middle = (low + high) // 2
+        row = db.execute(
+            "SELECT seq, at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,)
+        ).fetchone()
+        if row is not None and row["at"] < since:
+            low = row["seq"] + 1
+        else:
+            high = middle
+    return int(low)
+
+
+def _rows(rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
+    return [{**_body(row["body"]), **{k: row[k] for k in _COLUMNS}} for row in rows]
+
+
+def _body(text: str) -> dict[str, Any]:
+    """A row's body; what somebody has made of it, if it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    told = {"damaged": text[:200], "why": "see salt-run selfheal.audit"}
+    return found if isinstance(found, dict) else told
+
+
+def history(
+    db: sqlite3.Connection, cluster: str | None, since: float, limit: int
+) -> list[dict[str, Any]]:
+    """Audit rows, newest first."""
+    where, values = "seq >= ?", [_first_since(db, since), limit]
+    if cluster is not None:
+        where, values = f"cluster = ? AND {where}", [cluster, *values]  # type: ignore[list-item]
+    return _rows(db.execute(_HISTORY.format(where, "DESC"), values))
+
+
+def incident(db: sqlite3.Connection, name: str) -> dict[str, Any] | None:
+    """One incident whole: its row, its attempts, its audit rows oldest first, what was asked and answered about it.
+
+    None if there is no such incident.
+    """
+    row = db.execute("SELECT * FROM incidents WHERE id = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    told = {**row, "nodes": json.loads(row["nodes"])}
+    attempts = db.execute(
+        "SELECT id, jid, action, minions, args, firings, decided_at, ended_at, outcome, why FROM attempts"
+        " WHERE incident = ? ORDER BY decided_at, id",
+        (name,),
+    )
+    told["attempts"] = [
+        {**one, "minions": json.loads(one["minions"]), "args": json.loads(one["args"])}
+        for one in map(dict, attempts)
+    ]
+    told["audit"] = _rows(db.execute(_HISTORY.format("incident = ?", "ASC"), (name, -1)))
+    told["requests"] = {}
+    for one in told["audit"]:
+        asked = one.get(one["kind"]) if one["kind"] in inbox.KINDS else None
+        answered = inbox.answer(db, asked) if asked else None
+        if answered:
+            told["requests"][asked] = answered
+    return told
+
+
+def knows(db: sqlite3.Connection, name: str) -> bool:
+    """Whether there is, or was, an incident of this id."""
+    return db.execute("SELECT 1 FROM incidents WHERE id = ?", (name,)).fetchone() is not None
+
+
+def latest_incidents(db: sqlite3.Connection, count: int, only_open: bool = False) -> list[str]:
+    """Ids of the newest incidents, newest first."""
+    where = "WHERE ended_at IS NULL" if only_open else ""
+    rows = db.execute(f"SELECT id FROM incidents {where} ORDER BY opened_at DESC LIMIT ?", (count,))
+    return [row["id"] for row in rows]
+
+
+def audit(db: sqlite3.Connection, newest: int | None = None) -> dict[str, Any]:
+    """Prove the chain of the audit, or only its newest links, and that nothing lies before or after it."""
+    db.execute("BEGIN")  # the anchor and the rows of one moment
+    try:
+        chain = prove(db, newest)
+    except sqlite3.DatabaseError as exc:
+        if not damaged(exc):
+            raise
+        chain = Chain(0, None, None, 0, str(exc))  # there is no telling where it begins
+    finally:
+        db.execute("ROLLBACK")
+    told: dict[str, Any] = {
+        "ok": chain.broken is None,
+        "rows": chain.rows,
+        "from": chain.first,
+        "to": chain.last,
+    }
+    return told if told["ok"] else {**told, "broken": chain.broken, "why": chain.why}
