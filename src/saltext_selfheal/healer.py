@@ -152,7 +152,8 @@ class Healer:
         # The first that fails ends it: whatever comes after would fail as well, or come before its time.
         if self._ready() and self._drain_inbox() and self._take_kept():
             self._take([Tick()])
-        self._ticked = self._now()
+        if time.monotonic() >= self._patient_until:
+            self._ticked = self._now()
         complaint = self._jobs.check() if self._jobs else None
         if complaint:
             log.error("selfheal: %s", complaint)
@@ -191,10 +192,10 @@ class Healer:
 
         As long as something fails, a pause may lie in the inbox that was not taken.
         """
-        if time.monotonic() < self._patient_until:
-            return False
         if self._now() - self._ticked > GAP_S:
             self._gap = True
+        if time.monotonic() < self._patient_until:
+            return False
         return not (self._failing or self._gap) or self._drain_inbox()
 
     def _drain_inbox(self) -> bool:

@@ -174,7 +174,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a node that is locked out keeps the others at their step",
         "conditions.py",
-        "        return self._passing((gates.locked,)) if self.step else self.untried",
+        "        return self._passing(gates.OWN) if self.step else self.untried",
         "        return self.untried",
     ),
     Mutation(
@@ -204,8 +204,51 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: a job that runs while its cluster is renamed is forgotten",
         "start.py",
-        "        if set(one.attempt.nodes) & set(cluster.nodes) and one.attempt.id not in known",
+        "        if nodes & set(cluster.nodes)",
         "        if False",
+    ),
+    Mutation(
+        "I1: the second part of a job that comes to a cluster is forgotten",
+        "start.py",
+        "        (one, {n for n in one.attempt.nodes if (one.attempt.id, n) not in known}) for one in adrift",
+        "        (one, set(one.attempt.nodes) if one.attempt.id not in {k for k, _ in known} else set())"
+        " for one in adrift",
+    ),
+    Mutation(
+        "I1: a job on a node that is taken out and put back is forgotten",
+        "start.py",
+        "    yield from (one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S)",
+        "    yield from ()",
+    ),
+    Mutation(
+        "I5: a person's lock ends by a change of the settings",
+        "start.py",
+        "        if not kept.nodes and not kept.by_hand:  # a person's lock ends by ``ack`` alone",
+        "        if not kept.nodes:",
+    ),
+    Mutation(
+        "I5: a pause that was lifted comes back with its cluster",
+        "start.py",
+        "            own = old.pause if old.pause and not old.pause.everywhere else None",
+        "            own = old.pause",
+    ),
+    Mutation(
+        "I6: two looks for one parted job have one name",
+        "facts.py",
+        '            id=f"{one.attempt.id}-look-{nodes[0]}-{one.looks + 1}",',
+        '            id=f"{one.attempt.id}-look{one.looks + 1}",',
+    ),
+    Mutation(
+        "a busy minion beside another is asked for ever",
+        "deeds.py",
+        '    since = s.incident.busy_since if set(names) <= {"after", "in flight", "look", "fresh"} else None',
+        '    since = s.incident.busy_since if names == ["after"] else None',
+    ),
+    Mutation(
+        "whom a step never came to begins at the next one",
+        "deeds.py",
+        "    left = () if s.incident.fault in CLUSTER_WIDE else s.untried",
+        "    left: tuple[str, ...] = ()",
     ),
     Mutation(
         "I3: a node that is taken out and put back has a new budget",
@@ -222,8 +265,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: a pause of everything misses a cluster that comes back",
         "start.py",
-        "            pauses = [p for p in (old.pause, *everywhere) if p]",
-        "            pauses = [p for p in (old.pause,) if p]",
+        "            pauses = [p for p in (own, *everywhere) if p]",
+        "            pauses = [p for p in (own,) if p]",
     ),
     Mutation(
         "I5: an approval of long ago is taken",
@@ -234,8 +277,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: closed tables are no storm (gate storm)",
         "gates.py",
-        "        ailment.fault is not Fault.ISSUE for ailment in cluster.ailments.values()",
-        "        False for ailment in cluster.ailments.values()",
+        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
+        "    return False",
+    ),
+    Mutation(
+        "closed tables that nobody sees any more are a storm for ever (gate storm)",
+        "gates.py",
+        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
+        "    return any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
     ),
     Mutation(
         "I9: what nobody has looked at has failed",
@@ -258,7 +307,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a late result is followed by the same step at once",
         "facts.py",
-        "        until = max(waits[0].not_before, now + policy.verify_s)",
+        "        until = max(one.not_before, now + policy.verify_s)",
         "        until = now",
     ),
     Mutation(
@@ -525,14 +574,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I6: a minion's second result replaces its first",
         "facts.py",
-        "                if event.node not in attempt.nodes or event.node in attempt.results:",
-        "                if event.node not in attempt.nodes:",
+        "    if event.node not in attempt.nodes or event.node in attempt.results:",
+        "    if event.node not in attempt.nodes:",
     ),
     Mutation(
         "I6: the result of a minion that was not named counts",
         "facts.py",
-        "                if event.node not in attempt.nodes or event.node in attempt.results:",
-        "                if event.node in attempt.results:",
+        "    if event.node not in attempt.nodes or event.node in attempt.results:",
+        "    if event.node in attempt.results:",
     ),
     Mutation(
         "I6: a late result is recorded again and again",
@@ -581,8 +630,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I8: a result of another attempt counts for the one in flight",
         "facts.py",
-        "            if attempt is None or attempt.id != event.attempt:",
-        "            if attempt is None:",
+        "    if attempt is None or attempt.id != event.attempt:",
+        "    if attempt is None:",
     ),
     Mutation(
         "I8: an attempt of long ago is fired again",
@@ -716,8 +765,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a job that was written off and came after all is free",
         "facts.py",
-        "                if late.attempt.published_at is None:",
-        "                if False:",
+        "    if late.attempt.published_at is None:",
+        "    if False:",
     ),
     Mutation(
         "a node that died of an earlier fault's age is believed at first sight",

@@ -100,6 +100,33 @@ def test_a_job_that_hangs_on_one_node_does_not_hold_up_the_others():
     assert [f for f in world.fired if f[0] != "look"][-1] == ("restart", ("db3",))
 
 
+def test_nor_does_it_keep_them_at_their_first_step():
+    world = World().warm()
+    world.ask(nodes=("db1",))
+    world.publish()
+    busy_looks(world, 300)
+    world.break_("db1", "db3")
+    for _ in range(60):
+        world.pass_time(1)
+        sent = world.in_flight
+        if sent and sent.published_at is None:
+            world.publish()
+            world.returns(Outcome.BUSY if sent.action is Action.LOOK else Outcome.FAILED)
+    ours = [nodes for action, nodes in world.fired if action == "highstate"]
+    assert ours == [("db1",), ("db3",)]  # the one that hangs, and db3's second step
+
+
+def test_a_node_whose_lock_ends_begins_at_its_own_first_step():
+    world = World().warm()
+    lock = world.order("lock", "runbook", nodes=("db1",), reason="maintenance of db1")
+    world.break_("db1", "db3")
+    each(world, 60, Outcome.FAILED)
+    assert {nodes for _, nodes in world.fired} == {("db3",)}
+    world.order("ack", incident=lock.incident)
+    each(world, 5, Outcome.FAILED)
+    assert world.fired[3] == ("restart", ("db1",))
+
+
 def test_a_node_without_budget_does_not_lock_one_that_only_rests():
     now = 1_000_000.0
     nodes = {
@@ -184,6 +211,20 @@ def test_tables_that_close_everywhere_at_once_are_a_storm():
             world.look(one.name, **CLOSED_TABLE)
     assert world.fired == []
     assert "storm: 4 of 4 clusters" in world.last_said("c3-1").why
+
+
+def test_what_nobody_can_see_any_more_is_no_storm():
+    policies = [policy(name=f"c{i}", nodes=(f"db{i}a", f"db{i}b"), settle_s=5.0) for i in range(3)]
+    world = World(*policies).warm()
+    alone = {n: frozenset({f"id-{n}"}) for n in ("db0a", "db0b")}
+    for _ in range(12):
+        world.pass_time(1)
+        world.look("c0", connected=alone)
+    world.break_("db1a", cluster="c1")
+    world.pass_time(10)
+    assert world.fired == []
+    world.pass_time(60)
+    assert world.fired == [("restart", ("db1a",))]
 
 
 def test_an_issue_everywhere_is_none():
@@ -290,6 +331,20 @@ def test_the_patience_with_a_busy_minion_begins_anew_after_a_pause():
     assert world.cluster.incidents[0].step == 0
 
 
+def test_two_busy_minions_do_not_keep_each_other_waiting_for_ever():
+    world = World().warm()
+    world.break_("db1")
+    world.break_("db2", fault=Fault.HUNG)
+    for _ in range(400):
+        world.pass_time(1)
+        sent = world.in_flight
+        if sent and sent.published_at is None:
+            world.publish()
+        elif sent and world.now - sent.fired_at >= 2:
+            world.returns(Outcome.BUSY)
+    assert {i.phase for i in world.cluster.incidents} == {Phase.LOCKED}
+
+
 def test_what_a_pause_kept_from_being_published_is_not_put_on_the_reactor():
     world = World().warm()
     world.break_("db1")
@@ -314,7 +369,7 @@ def test_one_look_that_nobody_published_proves_no_endless_job():
 
 def test_a_budget_of_one_says_that_it_leaves_requests_nothing():
     world = World(policy(budget_attempts=1)).warm()
-    assert "no attempt of 1 per 3600 s that requests might use" in world.ask().why
+    assert "budget: requests may use none of 1 per 3600 s" in world.ask().why
 
 
 @pytest.mark.parametrize("verb", ["approve", "ack"])

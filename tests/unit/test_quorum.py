@@ -118,6 +118,8 @@ def test_in_a_partition_the_table_map_is_one_sides():
     world = broken("db2", Fault.SLOW, table(ready=THREE))
     world.look(tables=(table(ready=THREE),), connected={"db1": ["db1"], "db2": ["db2"]})
     assert "disagree about who is connected" in quorum_of(world, world.cluster.incidents[0]).why
+    world.pass_time(120)  # nobody can look any more: who knows less must not do more
+    assert "disagree about who is connected" in quorum_of(world, world.cluster.incidents[0]).why
 
 
 def test_without_a_recent_map_one_node_at_a_time_and_only_if_the_others_are_well():

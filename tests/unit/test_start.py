@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import pytest
+
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import ClusterState
 from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Incident
 from saltext_selfheal.healing.model import Limits
 from saltext_selfheal.healing.model import Outcome
 from saltext_selfheal.healing.model import Phase
+from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Step
 from saltext_selfheal.healing.start import forgotten
 from saltext_selfheal.healing.start import remains
@@ -163,7 +167,98 @@ def test_a_job_that_was_never_published_is_lost_with_its_cluster():
     assert ("restart", ("db1",)) in world.fired
 
 
+def parted_in_flight(*policies):
+    """A restart on db1 and db2 is under way when the settings part them."""
+    world = site(policy()).warm()
+    world.break_("db1", "db2")
+    world.pass_time(6)
+    world.publish()
+    return after(world, *policies, now=world.now + 5)
+
+
+ONE_AND_THREE = policy(nodes=("db1", "db3"))
+ONLY_TWO = policy(name="other", nodes=("db2",))
+
+
+@pytest.mark.parametrize("settings", [(ONE_AND_THREE, ONLY_TWO), (ONLY_TWO, ONE_AND_THREE)])
+@pytest.mark.parametrize("first", ["db1", "db2"])
+def test_each_part_of_a_parted_attempt_hears_of_its_own_nodes(settings, first):
+    world = parted_in_flight(*settings)
+    for node in sorted(("db1", "db2"), key=lambda one: one != first):
+        world.step(Returned("runbook-1.1", node, Outcome.DONE, ""))
+    assert ("runbook-1.1", Outcome.DONE) in world.finished
+    assert world.state.clusters["other"].late == ()
+
+
+def test_the_looks_for_a_parted_attempt_have_names_of_their_own():
+    world = parted_in_flight(policy(name="b", nodes=("db1",)), policy(name="c", nodes=("db2",)))
+    world.break_("db1", cluster="b")
+    world.break_("db2", cluster="c")
+    world.pass_time(40)
+    looks = [e.attempt for e in world.effects if isinstance(e, Fire)]
+    assert {one.cluster for one in looks} == {"b", "c"}
+    assert len({one.id for one in looks}) == len(looks)
+
+
+def test_a_job_is_remembered_whichever_of_its_nodes_comes_first():
+    world = parted_in_flight(ONE_AND_THREE, ONLY_TWO)
+    both = policy(name="other", nodes=("db1", "db2"))
+    later = after(world, policy(nodes=("db3",)), both, now=world.now + 5)
+    assert unsafe(later.state.clusters["other"]) == {"db1", "db2"}
+
+
+def test_a_job_is_remembered_for_a_node_that_is_named_a_start_later():
+    world = parted_in_flight(policy(name="other", nodes=("db1",)))
+    later = after(world, policy(name="other", nodes=("db1", "db2")), now=world.now + 5)
+    assert unsafe(later.cluster) == {"db1", "db2"}
+
+
+@pytest.mark.parametrize("meanwhile", [policy(nodes=("db3",)), policy(name="x", nodes=("db9",))])
+def test_a_job_is_remembered_for_nodes_that_are_out_of_the_settings_for_a_while(meanwhile):
+    world = parted_in_flight(meanwhile)
+    back = after(world, policy(), now=world.now + 5)
+    assert unsafe(back.cluster) == {"db1", "db2"}
+    for node in ("db1", "db2"):
+        assert back.cluster.nodes[node].cooldown_until > back.now
+
+
+def test_a_job_is_not_remembered_for_ever():
+    world = parted_in_flight(policy(nodes=("db3",)))
+    back = after(world, policy(), now=world.now + 2 * 86400)
+    assert unsafe(back.cluster) == set()
+
+
+def unsafe(cluster):
+    """Nodes on which a job may run that was given up."""
+    return {n for one in cluster.late if one.running for n in one.attempt.nodes}
+
+
+# ---------------------------------------------------------------- locks
+
+
+def test_a_persons_lock_outlives_the_absence_of_its_node():
+    world = site(policy()).warm()
+    lock = world.order("lock", "runbook", nodes=("db1",), reason="disk is being replaced")
+    back = after(after(world, policy(nodes=("db2", "db3"))), policy()).warm()
+    back.break_("db1")
+    back.pass_time(10)
+    assert back.fired == []
+    back.order("ack", incident=lock.incident)
+    back.pass_time(5)
+    assert back.fired == [("restart", ("db1",))]
+
+
 # ---------------------------------------------------------------- pauses
+
+
+def test_a_pause_that_was_lifted_everywhere_is_lifted_for_the_absent_too():
+    world = site(ONE, TWO).warm()
+    world.order("pause", for_s=86400.0, reason="nothing anywhere")
+    alone = after(world, ONE)
+    alone.order("resume")
+    three = policy(name="three", nodes=("db3",))
+    clusters = after(alone, ONE, TWO, three).state.clusters
+    assert [cluster.pause for cluster in clusters.values()] == [None, None, None]
 
 
 def test_a_pause_for_every_cluster_holds_for_one_that_comes_back():

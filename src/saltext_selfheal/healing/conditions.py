@@ -109,8 +109,8 @@ class Sight:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """Those whom the present step has still to visit; not those who are locked out until a person comes."""
-        return self._passing((gates.locked,)) if self.step else self.untried
+        """Those whom the present step can still visit: nobody waits for the others."""
+        return self._passing(gates.OWN) if self.step else self.untried
 
     @cached_property
     def shut(self) -> tuple[gates.Gate, ...]:

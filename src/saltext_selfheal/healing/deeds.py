@@ -13,6 +13,7 @@ from . import gates
 from .conditions import LOOK_PAUSE_S
 from .conditions import Sight
 from .conditions import verdict
+from .model import CLUSTER_WIDE
 from .model import Action
 from .model import Attempt
 from .model import ClusterState
@@ -85,7 +86,7 @@ def resolve(s: Sight) -> Change:
 def hold(s: Sight) -> Change:
     """What holds it now also ends the patience with a minion that was busy: nothing is asked meanwhile."""
     names = [g.name for g in s.shut]
-    since = s.incident.busy_since if names == ["after"] else None
+    since = s.incident.busy_since if set(names) <= {"after", "in flight", "look", "fresh"} else None
     return s.cluster, replace(s.incident, held=", ".join(names), busy_since=since), ()
 
 
@@ -102,8 +103,16 @@ def next_step(s: Sight) -> Change:
     index, steps = s.incident.step + 1, s.incident.steps
     again = escalation.repeats(steps, index)
     not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
+    # Whom the step never came to starts at its own first one, in an incident of its own.
+    left = () if s.incident.fault in CLUSTER_WIDE else s.untried
     incident = replace(
-        s.incident, step=index, tried=(), held="", not_before=not_before, busy_since=None
+        s.incident,
+        nodes=tuple(n for n in s.incident.nodes if n not in left),
+        step=index,
+        tried=(),
+        held="",
+        not_before=not_before,
+        busy_since=None,
     )
     return s.cluster, incident, ()
 

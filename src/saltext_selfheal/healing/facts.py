@@ -222,38 +222,51 @@ def open_incident(
 def take_job_news(
     state: State, event: Missing | Published | Returned, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """A job was published, or a minion answered. What is neither in flight nor owed changes nothing."""
-    for cluster in state.clusters.values():
-        for slot in ("attempt", "look"):
-            attempt: Attempt | None = getattr(cluster, slot)
-            if attempt is None or attempt.id != event.attempt:
-                continue
-            if isinstance(event, Missing):
-                attempt = replace(attempt, missing_at=now)
-            elif attempt.published_at is None:
-                attempt = replace(attempt, published_at=now)
-            if isinstance(event, Returned):
-                if event.node not in attempt.nodes or event.node in attempt.results:
-                    return state, []
-                results = {**attempt.results, event.node: (event.outcome, event.detail)}
-                attempt = replace(attempt, results=results)
-            changed = (
-                replace(cluster, attempt=attempt)
-                if slot == "attempt"
-                else replace(cluster, look=attempt)
-            )
-            return state.with_cluster(changed), []
+    """A job was published, or a minion answered. What is neither in flight nor owed changes nothing.
+
+    The settings may have parted an attempt between clusters: each part is told what concerns it.
+    """
+    effects: list[Effect] = []
+    for name, cluster in state.clusters.items():
+        attempt, look = _heard(cluster.attempt, event, now), _heard(cluster.look, event, now)
+        if attempt is not cluster.attempt or look is not cluster.look:
+            state = state.with_cluster(replace(cluster, attempt=attempt, look=look))
         for late in cluster.late:
             if late.attempt.id == event.attempt and not isinstance(event, Missing):
-                effects: list[Effect] = []
-                if late.attempt.published_at is None:
-                    cluster, late, effects = _came_after_all(state, cluster, late, now)
-                    state = state.with_cluster(cluster)
-                if isinstance(event, Returned):
-                    state, more = _late_result(state, cluster, late, event, now)
-                    effects += more
-                return state, effects
-    return state, []
+                state, more = _heard_late(state, name, late, event, now)
+                effects += more
+    return state, effects
+
+
+def _heard(
+    attempt: Attempt | None, event: Missing | Published | Returned, now: Seconds
+) -> Attempt | None:
+    """What is in flight, after news of a job."""
+    if attempt is None or attempt.id != event.attempt:
+        return attempt
+    if isinstance(event, Missing):
+        return replace(attempt, missing_at=now)
+    published_at = now if attempt.published_at is None else attempt.published_at
+    if isinstance(event, Published):
+        return replace(attempt, published_at=published_at)
+    if event.node not in attempt.nodes or event.node in attempt.results:
+        return attempt
+    results = {**attempt.results, event.node: (event.outcome, event.detail)}
+    return replace(attempt, published_at=published_at, results=results)
+
+
+def _heard_late(
+    state: State, name: str, late: Late, event: Published | Returned, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """What was given up, after news of its job."""
+    effects: list[Effect] = []
+    if late.attempt.published_at is None:
+        cluster, late, effects = _came_after_all(state, state.clusters[name], late, now)
+        state = state.with_cluster(cluster)
+    if isinstance(event, Returned):
+        state, more = _late_result(state, state.clusters[name], late, event, now)
+        effects += more
+    return state, effects
 
 
 def _came_after_all(
@@ -312,10 +325,10 @@ def _just_acted_on(
     """The node as after any other job: looked at before anything else is done to it, and given its time to come up."""
     node = replace(cluster.nodes[event.node], at=None)
     cluster = replace(cluster.with_nodes({event.node: node}), viewed_at=None)
-    waits = [i for i in cluster.incidents if i.id == attempt.incident and i.phase is Phase.OPEN]
-    if event.outcome is Outcome.DONE and waits:
-        until = max(waits[0].not_before, now + policy.verify_s)
-        cluster = cluster.with_incident(replace(waits[0], not_before=until))
+    waits = [i for i in cluster.incidents if event.node in i.nodes and i.phase is Phase.OPEN]
+    for one in waits if event.outcome is Outcome.DONE else ():
+        until = max(one.not_before, now + policy.verify_s)
+        cluster = cluster.with_incident(replace(one, not_before=until))
     return cluster
 
 
@@ -354,7 +367,11 @@ def _look_after(
         outcome, why = tell_look(look)
         over = outcome is Outcome.DONE and all(o is Outcome.DONE for o, _ in look.results.values())
         late = tuple(
-            replace(one, running=one.running and not over) if one.attempt.id == look.of else one
+            (
+                replace(one, running=one.running and not over)
+                if one.attempt.id == look.of and set(look.nodes) & set(one.attempt.nodes)
+                else one
+            )
             for one in cluster.late
         )
         return replace(cluster, look=None, late=late), [Finish(look, outcome, why)]
@@ -364,7 +381,7 @@ def _look_after(
         if not one.running or not waiting & set(nodes) or now - one.looked_at < LOOK_PAUSE_S:
             continue
         look = Attempt(
-            id=f"{one.attempt.id}-look{one.looks + 1}",
+            id=f"{one.attempt.id}-look-{nodes[0]}-{one.looks + 1}",
             cluster=cluster.name,
             incident=one.attempt.incident,
             action=Action.LOOK,

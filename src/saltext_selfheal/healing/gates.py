@@ -210,6 +210,12 @@ def look(state: State, intent: Intent, now: Seconds) -> Gate:
     _, cluster = _of(state, intent)
     if cluster.look is not None:
         return Gate("look", False, f"asking what {', '.join(cluster.look.nodes)} runs")
+    return runs_on(state, intent, now)
+
+
+def runs_on(state: State, intent: Intent, now: Seconds) -> Gate:
+    """The part of ``look`` that is about these nodes alone."""
+    _, cluster = _of(state, intent)
     for late in cluster.late:
         owing = late.running and set(owed(late.attempt)) & set(intent.nodes)
         if owing:
@@ -283,7 +289,7 @@ def _left_by(
     allowed = share(most, incident)
     left = f" that requests may use of {most}" if allowed < most else ""
     if not allowed:
-        return Gate("", False, f"no attempt of {most} per {per_s:.0f} s that requests might use")
+        return Gate("", False, f"requests may use none of {most} per {per_s:.0f} s")
     why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
     forgotten_at = {cluster.forgotten_at for cluster in state.clusters.values()}
     supposed = sum(1 for t in paid if t in forgotten_at)
@@ -303,7 +309,8 @@ def budget(state: State, intent: Intent, now: Seconds) -> Gate:
     paid = {name: recent(cluster.nodes[name], policy, now) for name in intent.nodes}
     name = max(paid, key=lambda one: len(paid[one]), default=None)
     left = _left_by(paid[name] if name else (), most, per_s, intent.incident, state)
-    return replace(left, name="budget", why=left.why if left.open else f"{name} has had {left.why}")
+    had = not left.open and paid.get(name or "")
+    return replace(left, name="budget", why=f"{name} has had {left.why}" if had else left.why)
 
 
 def limits(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -318,18 +325,22 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
     return replace(left, name="limits", why=f"{left.why} over all clusters")
 
 
-def _ill(cluster: ClusterState) -> bool:
-    """A node shows a fault, or the cluster as a whole does not serve; what an issue tells is no outage."""
-    return any(node.fault is not None for node in cluster.nodes.values()) or any(
-        ailment.fault is not Fault.ISSUE for ailment in cluster.ailments.values()
-    )
+def _ill(cluster: ClusterState, now: Seconds) -> bool:
+    """A node shows a fault, or the cluster as a whole does not serve, as far as that was seen lately.
+
+    What an issue tells is no outage.
+    """
+    if any(node.fault is not None for node in cluster.nodes.values()):
+        return True
+    lately = cluster.viewed_at is not None and now - cluster.viewed_at <= health.VIEW_AGE_S
+    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())
 
 
 def storm(state: State, intent: Intent, now: Seconds) -> Gate:
     """When many clusters fail at once, the cause is hardly in each of them."""
     clusters = state.clusters.values()
     share = state.limits.storm_share
-    ill = sum(1 for cluster in clusters if _ill(cluster))
+    ill = sum(1 for cluster in clusters if _ill(cluster, now))
     why = f"{ill} of {len(clusters)} clusters show a fault (storm at {share:.0%} of >= 3)"
     return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)
 
@@ -410,12 +421,13 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     serving = [n for n in intent.nodes if not _away(cluster.nodes[n])]
     if not serving:
         return Gate("quorum", True, f"{', '.join(intent.nodes)} does not answer: serves nobody")
+    if health.named(Fault.PARTITIONED) in cluster.ailments:
+        # Also when nobody can look any more: who knows less must not do more.
+        why = "the nodes disagree about who is connected: the table map is one side's"
+        return Gate("quorum", False, why)
     known = table_map(state, intent, now)
     if known is None:
         return Gate("quorum", True, "no table map of the last minute: one node at a time")
-    if health.named(Fault.PARTITIONED) in cluster.ailments:
-        why = "the nodes disagree about who is connected: the table map is one side's"
-        return Gate("quorum", False, why)
     taken, tables = known
     changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
     if taken <= changed:
@@ -474,7 +486,7 @@ GATES: tuple[Asks, ...] = (
 
 
 #: About one node by itself: whom these stop, they stop whatever becomes of the others.
-OWN: tuple[Asks, ...] = (flapping, look, locked, cooldown, budget)
+OWN: tuple[Asks, ...] = (flapping, runs_on, locked, cooldown, budget)
 
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:

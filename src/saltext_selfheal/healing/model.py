@@ -471,6 +471,9 @@ class Incident:
     approved_at: Seconds = 0.0
     approved_by: str = ""
     approved_nodes: tuple[str, ...] = ()  #: those it had then
+    meant: tuple[
+        str, ...
+    ] = ()  #: a person's lock: its nodes, whether the settings name them or not
     by_hand: bool = False  #: a person's lock: no fault of its own, ended by ``ack`` alone
 
     @property
@@ -506,6 +509,7 @@ class ClusterState:
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
     #: What is remembered of nodes that the settings do not name any more: what they have paid, how long they rest.
     former: Mapping[str, NodeState] = field(default_factory=dict)
+    adrift: tuple[Late, ...] = ()  #: jobs that may run on nodes that no settings name
     ailments: Mapping[str, Ailment] = field(default_factory=dict)  #: by name: fault, or issue:type
     view: str = "not asked yet"  #: whether the system tables could be read
     viewed_at: Seconds | None = field(default=None, compare=False)

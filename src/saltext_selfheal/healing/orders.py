@@ -244,7 +244,7 @@ def lock_nodes(
         return state, [Answer(command, Reply.JOINED, why, same.id)]
     why = f"locked by {tell_by(command)}"
     cluster, _ = open_incident(cluster, Fault.REQUESTED, nodes, now, why)
-    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED, by_hand=True)
+    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED, by_hand=True, meant=nodes)
     state = state.with_cluster(cluster.with_incident(lock))
     answer = Answer(command, Reply.ACCEPTED, why, lock.id)
     return state, [Announce(lock, Phase.LOCKED.value, why), answer]

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from . import escalation
 from . import gates
+from .facts import RUNS_AT_MOST_S
 from .model import Announce
 from .model import Attempt
 from .model import ClusterState
@@ -46,7 +47,9 @@ def begin(
     """
     effects: list[Effect] = []
     clusters: dict[str, ClusterState] = {}
-    everywhere = [c.pause for c in remembered.values() if c.pause and c.pause.everywhere]
+    # What is remembered of a cluster that was away knows nothing of a ``resume`` since then.
+    there = [c for c in remembered.values() if not c.away] or [*remembered.values()]
+    everywhere = [c.pause for c in there if c.pause and c.pause.everywhere]
     adrift = [
         late
         for name, old in remembered.items()
@@ -55,19 +58,21 @@ def begin(
     for name, policy in policies.items():
         old = remembered.get(name, ClusterState(name, away=True))
         if old.away:  # a pause of everything was meant for it, too
-            pauses = [p for p in (old.pause, *everywhere) if p]
+            own = old.pause if old.pause and not old.pause.everywhere else None
+            pauses = [p for p in (own, *everywhere) if p]
             old = replace(old, pause=max(pauses, key=lambda p: p.until, default=None))
-        old, told = _still_named(old, policy, now)
+        kept, told = _still_named(old, policy, now)
         effects += told
         clusters[name] = _with_adrift(
             replace(
-                old,
+                kept,
                 away=False,
                 nodes={
                     n: old.nodes[n] if n in old.nodes and not old.away else _paid(n, remembered)
                     for n in policy.nodes
                 },
                 former=_former(old, policy, now),
+                adrift=_nowhere(old, policies, now),
             ),
             policy,
             adrift,
@@ -105,12 +110,12 @@ def _still_named(
     for incident in old.incidents:
         kept = replace(
             incident,
-            nodes=tuple(n for n in incident.nodes if n in named),
+            nodes=tuple(n for n in incident.meant or incident.nodes if n in named),
             tried=tuple(n for n in incident.tried if n in named),
             acting=tuple(n for n in incident.acting if n in named),
             visited=tuple(n for n in incident.visited if n in named),
         )
-        if not kept.nodes:
+        if not kept.nodes and not kept.by_hand:  # a person's lock ends by ``ack`` alone
             effects.append(_over(kept, why, now))
         elif incident.id == dropped:  # there is nothing left to wait for
             incidents.append(replace(kept, phase=Phase.OPEN, changed_at=now))
@@ -174,17 +179,31 @@ def _adrift(old: ClusterState, named: Collection[str], now: Seconds) -> Iterator
         elsewhere = [n for n in one.attempt.nodes if n not in named]
         if elsewhere:
             yield replace(one, attempt=_on(one.attempt, elsewhere))
+    yield from (one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S)
+
+
+def _nowhere(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> tuple[Late, ...]:
+    """Of those jobs the ones on nodes that no settings name: they may be named again."""
+    named = {n for policy in policies.values() for n in policy.nodes}
+    own = policies[old.name].nodes if old.name in policies else ()
+    left = (
+        (one, [n for n in one.attempt.nodes if n not in named]) for one in _adrift(old, own, now)
+    )
+    return tuple(replace(one, attempt=_on(one.attempt, nodes)) for one, nodes in left if nodes)
 
 
 def _with_adrift(
     cluster: ClusterState, policy: Policy, adrift: Sequence[Late], now: Seconds
 ) -> ClusterState:
     """The cluster with what may still run on nodes that have come to it; they rest as after any other attempt."""
-    known = {one.attempt.id for one in cluster.late}
+    known = {(one.attempt.id, n) for one in cluster.late for n in one.attempt.nodes}
+    new = (
+        (one, {n for n in one.attempt.nodes if (one.attempt.id, n) not in known}) for one in adrift
+    )
     came = tuple(
-        replace(one, attempt=_on(one.attempt, cluster.nodes))
-        for one in adrift
-        if set(one.attempt.nodes) & set(cluster.nodes) and one.attempt.id not in known
+        replace(one, attempt=_on(one.attempt, nodes & set(cluster.nodes)))
+        for one, nodes in new
+        if nodes & set(cluster.nodes)
     )
     until = now + escalation.rest_s(policy, 0)
     rest = {
@@ -235,7 +254,6 @@ def _former(old: ClusterState, policy: Policy, now: Seconds) -> dict[str, NodeSt
 
 def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> ClusterState:
     """What is kept of a cluster that the settings do not name any more: it may come back, or its nodes elsewhere."""
-    named = {n for policy in policies.values() for n in policy.nodes}
     here = {old.name: old}
     return ClusterState(
         old.name,
@@ -243,7 +261,7 @@ def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
         nodes={n: _paid(n, here) for n in {**old.former, **old.nodes}},
         # A person's lock ends by ``ack`` alone.
         incidents=tuple(i for i in old.incidents if i.by_hand),
-        late=tuple(late for late in _adrift(old, (), now) if not named & set(late.attempt.nodes)),
+        adrift=_nowhere(old, policies, now),
         pause=old.pause,
         serial=old.serial,
     )
