@@ -461,6 +461,27 @@ def test_after_a_gap_nothing_comes_before_the_new_start_even_if_it_cannot_be_wri
     assert engine.bus.tags("selfheal/remediate/") == []
 
 
+def test_a_write_that_blocks_for_longer_than_a_gap_is_one(engine, clock, monkeypatch):
+    watch = Watch()
+    monkeypatch.setattr("saltext_selfheal.healer.time", watch)
+
+    def blocked(*_):
+        watch.now += 60.0
+        clock[0] += 60.0
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.ledger, "commit", blocked)
+        engine.see("db2", Fault.DEAD)
+    for _ in range(600):  # it is left alone for as long as it had blocked
+        watch.now += 0.2
+        clock[0] += 0.2
+        engine.healer.tick()
+    assert engine.healer.state.started_at > clock[0] - 65.0
+    engine.see("db2", Fault.DEAD)
+    assert engine.bus.tags("selfheal/remediate/") == []
+
+
 def test_what_waited_through_a_gap_is_taken_after_the_new_start(engine, clock):
     clock[0] += 3600
     engine.see("db2", Fault.DEAD)  # before the first tick
