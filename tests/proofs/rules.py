@@ -294,9 +294,8 @@ def i1_one_at_a_time(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise Broken("I1", seen.now, f"{attempt.id} fired for the {attempt.firings}th time")
     elif attempt.action is Action.LOOK:
         late = (one.attempt for one in seen.before.clusters[attempt.cluster].late)
-        known = {a.id: a for a in (*late, *(f.attempt for f in book.flying.values()))}
-        of = known.get(attempt.of or "")
-        if of is None or not set(attempt.nodes) <= set(of.nodes):
+        known = (*late, *(f.attempt for f in book.flying.values()))
+        if not any(a.id == attempt.of and set(attempt.nodes) <= set(a.nodes) for a in known):
             raise Broken("I1", seen.now, f"{attempt.id} looks for what nobody waits for")
         if any(f.attempt.action is Action.LOOK for f in flights):
             raise Broken("I1", seen.now, f"{attempt.id}: a second look")
@@ -698,8 +697,10 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
         return  # a probe that was under way when the settings left the node out
     if told.ours or sighting is None or not sighting.decided:
         return
-    cluster = seen.after.clusters[told.cluster]
-    if not any(i.fault is told.fault and told.node in i.nodes for i in cluster.incidents):
+    # It may just have left an incident whose step never came to it: the next probe opens its own.
+    there = (seen.before.clusters[told.cluster], seen.after.clusters[told.cluster])
+    incidents = (i for cluster in there for i in cluster.incidents)
+    if not any(i.fault is told.fault and told.node in i.nodes for i in incidents):
         raise Broken("I6", seen.now, f"{told.node} is {told.fault.value}, and no incident tells")
 
 

@@ -176,7 +176,7 @@ def _adrift(old: ClusterState, named: Collection[str], now: Seconds) -> Iterator
     if old.attempt:
         jobs.append(Late(old.attempt, now, running=old.attempt.published_at is not None))
     for one in jobs:
-        elsewhere = [n for n in one.attempt.nodes if n not in named]
+        elsewhere = [n for n in gates.owed(one.attempt) if n not in named]
         if elsewhere:
             yield replace(one, attempt=_on(one.attempt, elsewhere))
     yield from (one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S)
