@@ -158,7 +158,7 @@ def scenario(seed: int) -> Site:
 def _faults(chance: random.Random, site: Site, one: Policy) -> None:
     kinds = [f for f, weight, _ in NODE_FAULTS for _ in range(weight)]
     helps = {f: cures for f, _, cures in NODE_FAULTS}
-    for _ in range(chance.randint(2, 10)):
+    for _ in range(chance.randint(4, 20)):
         when, fault = chance.uniform(5, SPAN_S), chance.choice(kinds)
         cure = chance.choice(helps[fault])
         for_s = chance.choice((None, None, 3.0, 60.0))

@@ -162,14 +162,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a node that is locked, rests or has no budget holds up the others",
         "conditions.py",
-        "        ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or self.untried",
-        "        ready = self.untried",
+        "        if len(ready) > 1:",
+        "        if False:",
     ),
     Mutation(
         "a node without budget locks one that only rests",
         "conditions.py",
-        "        ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or self.untried",
-        "        ready = self._passing(gates.OWN) or self.untried",
+        "            ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready",
+        "            ready = self._passing(gates.OWN) or ready",
     ),
     Mutation(
         "a node that is locked out keeps the others at their step",

@@ -93,8 +93,11 @@ class Sight:
         """What would be done now: dead nodes together, nodes that may serve one after the other."""
         if self.step is None:
             return None
-        # A node that may not be acted on for a reason of its own need not hold up the others.
-        ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or self.untried
+        ready = self.untried
+        if (
+            len(ready) > 1
+        ):  # a node that may not be acted on for a reason of its own need not hold up the others
+            ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready
         nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
 

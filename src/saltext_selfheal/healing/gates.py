@@ -291,8 +291,8 @@ def _left_by(
     if not allowed:
         return Gate("", False, f"requests may use none of {most} per {per_s:.0f} s")
     why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
-    forgotten_at = {cluster.forgotten_at for cluster in state.clusters.values()}
-    supposed = sum(1 for t in paid if t in forgotten_at)
+    forgotten_at = {c.forgotten_at for c in state.clusters.values() if c.forgotten_at is not None}
+    supposed = sum(1 for t in paid if t in forgotten_at) if forgotten_at else 0
     if supposed:
         why += f" ({supposed} supposed: the ledger was lost)"
     if len(paid) < allowed:
