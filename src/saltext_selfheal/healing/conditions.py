@@ -94,9 +94,8 @@ class Sight:
         if self.step is None:
             return None
         ready = self.untried
-        if (
-            len(ready) > 1
-        ):  # a node that may not be acted on for a reason of its own need not hold up the others
+        # A node that may not be acted on for a reason of its own need not hold up the others.
+        if len(ready) > 1:
             ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready
         nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
