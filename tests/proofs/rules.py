@@ -699,7 +699,8 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
         return
     # It may just have left an incident whose step never came to it: the next probe opens its own.
     there = (seen.before.clusters[told.cluster], seen.after.clusters[told.cluster])
-    incidents = (i for cluster in there for i in cluster.incidents)
+    incidents = [i for cluster in there for i in cluster.incidents]
+    incidents += [e.incident for e in seen.effects if isinstance(e, Announce)]
     if not any(i.fault is told.fault and told.node in i.nodes for i in incidents):
         raise Broken("I6", seen.now, f"{told.node} is {told.fault.value}, and no incident tells")
 
