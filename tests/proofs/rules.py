@@ -209,7 +209,8 @@ class Book:
         if flight is None or attempt.action is Action.LOOK:
             return
         decided_at = flight.attempt.decided_at
-        if effect.outcome in (Outcome.BUSY, Outcome.LOST):
+        # What a change of the settings has ended says nothing of the reactor.
+        if effect.outcome in (Outcome.BUSY, Outcome.LOST) and seen.event is not None:
             pause_s = BUSY_S if effect.outcome is Outcome.BUSY else LOST_S
             still = _incident(seen.after, attempt)
             if still is not None and still.phase is Phase.OPEN and still.step == attempt.step:
