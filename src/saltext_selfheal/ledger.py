@@ -354,11 +354,6 @@ class Ledger:
         )
         self._head = replace(self._head, seq=seq, link=link)
 
-    def note(self, now: float, kind: str, body: Mapping[str, Any]) -> None:
-        """An audit row about the engine itself."""
-        with self._transaction():
-            self._audit(now, "", None, kind, body)
-
     def waiting(self, most: int = 200) -> list[Request | Command]:
         """What lies in the inbox without an answer, oldest first, so many at a time. Cheap while nobody writes."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]

@@ -217,8 +217,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: a job on a node that is taken out and put back is forgotten",
         "start.py",
-        "    yield from (one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S)",
-        "    yield from ()",
+        "        *(one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S),",
+        "",
     ),
     Mutation(
         "I5: a person's lock ends by a change of the settings",
@@ -241,7 +241,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a busy minion beside another is asked for ever",
         "deeds.py",
-        '    since = s.incident.busy_since if set(names) <= {"after", "in flight", "look", "fresh"} else None',
+        "    since = s.incident.busy_since if set(names) <= gates.ORDINARY else None",
         '    since = s.incident.busy_since if names == ["after"] else None',
     ),
     Mutation(

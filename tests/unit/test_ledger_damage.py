@@ -71,6 +71,11 @@ def filled(path, rows=50):
     return path
 
 
+def add_row(book, at):
+    """A transition that leaves one row in the audit."""
+    book.commit(at, [], [Tell("view", "runbook", "db1", "x", "runbook-1")], {})
+
+
 def sql(path, script):
     db = sqlite3.connect(path)
     db.executescript(script)
@@ -235,7 +240,7 @@ def test_an_anchor_that_is_no_number_of_a_row_is_lost_and_audit_says_so(path, an
 def test_what_is_cut_off_the_audit_of_a_running_engine_shows_although_it_goes_on(path):
     book = ledger.Ledger(filled(path))
     sql(path, "DELETE FROM audit WHERE seq > 40")
-    book.note(1.0, "engine", {})
+    add_row(book, 1.0)
     with records.read(path) as db:
         assert records.audit(db)["why"] == "expected seq 41, found 52: rows are missing"
     book.close()
@@ -247,7 +252,7 @@ def test_what_is_added_to_the_audit_of_a_running_engine_shows_and_holds_it_up_no
         path,
         "INSERT INTO audit SELECT 52, at, cluster, incident, kind, body, hash FROM audit LIMIT 1",
     )
-    book.note(1.0, "engine", {})
+    add_row(book, 1.0)
     with records.read(path) as db:
         assert (records.audit(db)["broken"], records.audit(db)["rows"]) == (52, 51)
     book.close()
@@ -256,7 +261,7 @@ def test_what_is_added_to_the_audit_of_a_running_engine_shows_and_holds_it_up_no
 def test_what_was_put_before_the_audit_s_beginning_is_not_pruned_away(path):
     book = ledger.Ledger(path)
     for n in range(20):
-        book.note(float(n), "engine", {})
+        add_row(book, float(n))
     book.prune(30.0, 20.0)
     sql(path, "INSERT INTO audit VALUES (2, 1.0, 'runbook', NULL, 'engine', '{}', '00')")
     book.prune(35.0, 20.0)
@@ -428,7 +433,7 @@ def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the
         book._db.execute("INSERT INTO child VALUES (1)")  # found at the end only
     assert ledger_file.lock_path(path).read_bytes() == before
     go_on(book, 8)
-    book.note(1.0, "engine", {})
+    add_row(book, 1.0)
     book.close()
     assert serial(path) == 8
 

@@ -86,7 +86,7 @@ def resolve(s: Sight) -> Change:
 def hold(s: Sight) -> Change:
     """What holds it now also ends the patience with a minion that was busy: nothing is asked meanwhile."""
     names = [g.name for g in s.shut]
-    since = s.incident.busy_since if set(names) <= {"after", "in flight", "look", "fresh"} else None
+    since = s.incident.busy_since if set(names) <= gates.ORDINARY else None
     return s.cluster, replace(s.incident, held=", ".join(names), busy_since=since), ()
 
 

@@ -488,6 +488,9 @@ GATES: tuple[Asks, ...] = (
 #: About one node by itself: whom these stop, they stop whatever becomes of the others.
 OWN: tuple[Asks, ...] = (flapping, runs_on, locked, cooldown, budget)
 
+#: Shut in the ordinary course of an attempt, and open again by themselves within moments.
+ORDINARY = frozenset({"after", "in flight", "look", "fresh"})
+
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:
     """Every gate's answer, in the order in which an operator reads them."""

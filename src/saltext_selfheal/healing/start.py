@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from collections.abc import Iterator
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,11 +50,8 @@ def begin(
     # What is remembered of a cluster that was away knows nothing of a ``resume`` since then.
     there = [c for c in remembered.values() if not c.away] or [*remembered.values()]
     everywhere = [c.pause for c in there if c.pause and c.pause.everywhere]
-    adrift = [
-        late
-        for name, old in remembered.items()
-        for late in _adrift(old, policies[name].nodes if name in policies else (), now)
-    ]
+    drifting = {name: _adrift(old, policies, now) for name, old in remembered.items()}
+    adrift = [late for lates in drifting.values() for late in lates]
     for name, policy in policies.items():
         old = remembered.get(name, ClusterState(name, away=True))
         if old.away:  # a pause of everything was meant for it, too
@@ -72,7 +69,7 @@ def begin(
                     for n in policy.nodes
                 },
                 former=_former(old, policy, now),
-                adrift=_nowhere(old, policies, now),
+                adrift=_nowhere(drifting.get(name, ()), policies),
             ),
             policy,
             adrift,
@@ -170,25 +167,23 @@ def _on(attempt: Attempt, nodes: Collection[str]) -> Attempt:
     )
 
 
-def _adrift(old: ClusterState, named: Collection[str], now: Seconds) -> Iterator[Late]:
+def _adrift(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> tuple[Late, ...]:
     """Jobs on nodes that their cluster does not have any more: they may run on, or may still be published."""
+    named = policies[old.name].nodes if old.name in policies else ()
     jobs = list(old.late)
     if old.attempt:
         jobs.append(Late(old.attempt, now, running=old.attempt.published_at is not None))
-    for one in jobs:
-        elsewhere = [n for n in gates.owed(one.attempt) if n not in named]
-        if elsewhere:
-            yield replace(one, attempt=_on(one.attempt, elsewhere))
-    yield from (one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S)
+    elsewhere = ((one, [n for n in gates.owed(one.attempt) if n not in named]) for one in jobs)
+    return (
+        *(replace(one, attempt=_on(one.attempt, nodes)) for one, nodes in elsewhere if nodes),
+        *(one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S),
+    )
 
 
-def _nowhere(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> tuple[Late, ...]:
+def _nowhere(adrift: Iterable[Late], policies: Mapping[str, Policy]) -> tuple[Late, ...]:
     """Of those jobs the ones on nodes that no settings name: they may be named again."""
     named = {n for policy in policies.values() for n in policy.nodes}
-    own = policies[old.name].nodes if old.name in policies else ()
-    left = (
-        (one, [n for n in one.attempt.nodes if n not in named]) for one in _adrift(old, own, now)
-    )
+    left = ((one, [n for n in one.attempt.nodes if n not in named]) for one in adrift)
     return tuple(replace(one, attempt=_on(one.attempt, nodes)) for one, nodes in left if nodes)
 
 
@@ -261,7 +256,7 @@ def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
         nodes={n: _paid(n, here) for n in {**old.former, **old.nodes}},
         # A person's lock ends by ``ack`` alone.
         incidents=tuple(i for i in old.incidents if i.by_hand),
-        adrift=_nowhere(old, policies, now),
+        adrift=_nowhere(_adrift(old, policies, now), policies),
         pause=old.pause,
         serial=old.serial,
     )
