@@ -258,10 +258,21 @@ def test_without_a_ledger_a_command_is_refused(runner, call, args):
     assert "no ledger; the engine has not run yet" in answer["why"]
 
 
-@pytest.mark.parametrize(("call", "args"), [("incident", ("runbook-1",)), ("audit", ())])
-def test_without_a_ledger_each_says_so(runner, call, args):
-    with pytest.raises(SaltInvocationError, match="no ledger; the engine has not run yet"):
-        runner[f"selfheal.{call}"](*args)
+@pytest.mark.parametrize(
+    ("call", "args"), [("incident", ("runbook-1",)), ("history", ()), ("audit", ())]
+)
+def test_without_a_ledger_each_says_so_and_ends_with_an_error(runner, call, args):
+    told = runner[f"selfheal.{call}"](*args)
+    assert "no ledger; the engine has not run yet" in told["why"]
+    assert told["retcode"] == 1
+    assert told.get("ok", False) is False
+
+
+def test_settings_that_cannot_be_used_prove_no_audit(opts):
+    opts["engines"] = [{"selfheal": {"clusters": "x"}}]
+    told = salt.loader.runner(opts)["selfheal.audit"]()
+    assert (told["ok"], told["retcode"]) == (False, 1)
+    assert "the settings cannot be used" in told["why"]
 
 
 def test_an_unknown_incident_is_an_error_that_names_the_latest(path, runner):

@@ -20,6 +20,7 @@ from dataclasses import field
 from statistics import quantiles
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.model import CLUSTER_WIDE
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Limits
@@ -246,15 +247,18 @@ def check_end(site: Site) -> None:
             since = max(incident.changed_at, site.state.started_at)  # nobody heals while it is down
             if incident.phase is Phase.LOCKED or now - since < 2000.0:
                 continue
-            ill = [
-                n for n in incident.nodes if n in site.ill and site.ill[n].fault is incident.fault
-            ] or cluster.name in site.ailing
-            others = any(n in site.ill for n in incident.nodes)
+            sick = [n for n in incident.nodes if n in site.ill]
+            if incident.fault in CLUSTER_WIDE:  # told by nodes that answer, if there is one
+                ailing = site.ailing.get(cluster.name)
+                told = len(sick) < len(incident.nodes)
+                ill = told and ailing is not None and ailing.fault is incident.fault
+            else:
+                ill = any(site.ill[n].fault is incident.fault for n in sick)
             waiting = any(
                 o.phase is Phase.LOCKED and set(o.nodes) & set(incident.nodes)
                 for o in cluster.incidents
             )
-            if not ill and not others and not waiting:
+            if not ill and not sick and not waiting:
                 raise Broken("life", now, f"{incident.id} stays open, and nothing is wrong")
             step = incident.steps[incident.step] if incident.step < len(incident.steps) else None
             mode = min(policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index)

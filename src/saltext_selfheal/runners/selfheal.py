@@ -651,6 +651,8 @@ def history(cluster=None, since=None, limit=50):
     limit
         At most this many entries.
 
+    A ledger that cannot be read is told as ``{"reply": "refused", "why", …}`` with ``retcode`` 1.
+
     CLI Example:
 
     .. code-block:: bash
@@ -669,7 +671,7 @@ def history(cluster=None, since=None, limit=50):
             oldest = 0.0 if back_s is None else timeline.now(db) - back_s
             rows = records.history(db, cluster, oldest, limit)
     except LedgerError as exc:
-        raise SaltInvocationError(str(exc)) from None
+        return _refused(exc)
     return _timed(rows)
 
 
@@ -718,7 +720,7 @@ def incident(id):
                 }
             latest = records.latest_incidents(db, NAMED)
     except LedgerError as exc:
-        raise SaltInvocationError(str(exc)) from None
+        return _refused(exc)
     newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
     raise SaltInvocationError(
         f"id: found {name!r}; allowed: the id of an incident, a request or a command{newest}"
@@ -743,7 +745,7 @@ def audit():
     and careless editing show. Returns ``{"ok", "rows", "from", "to"}`` with the numbers of the first and the last
     entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold or is
     missing (0: it is not known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of
-    ``salt-run``.
+    ``salt-run``. A ledger that cannot be read is not ``ok`` either: then there is nothing but ``why``.
 
     CLI Example:
 
@@ -754,8 +756,8 @@ def audit():
     try:
         with records.read(_settings().ledger_path(__opts__)) as db:
             told = records.audit(db)
-    except LedgerError as exc:
-        raise SaltInvocationError(str(exc)) from None
+    except (SaltInvocationError, LedgerError) as exc:  # nothing is proven
+        told = {"ok": False, "why": str(exc)}
     if not told["ok"]:
         __context__["retcode"] = told["retcode"] = (
             1  # what Salt's events say, and salt-run's exit code
