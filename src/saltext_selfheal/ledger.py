@@ -145,7 +145,8 @@ class Ledger:
             for table in ledger_tables.SMALL:
                 verdict = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
                 if verdict != "ok":
-                    raise sqlite3.DatabaseError(f"{table}: {verdict}")
+                    found = verdict.splitlines()[-1]  # below a heading of SQLite's
+                    raise sqlite3.DatabaseError(f"table {table}: {found}")
             records.states(db)
             try:
                 present = timeline.now(db)
