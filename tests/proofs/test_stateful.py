@@ -210,7 +210,7 @@ class Healing(RuleBasedStateMachine):
         site = getattr(self, "site", None)
         if _MANY and site is not None and site.watch.sound:
             site.run(site.elapsed + 5000.0 if not site.up else site.elapsed)
-            site.calm_down(3000.0)
+            site.calm_down()  # longer than the pause after a reactor that was dead for hours
             check_end(site)
 
 
