@@ -10,6 +10,8 @@ from tests.lab.site import Site
 from tests.lab.site import package_reactor
 
 MARK = "lab/mark"
+# What a request gets that will be done: held for a second, where the newest table map is older than the last change.
+GRANTED = ("accepted", "held")
 
 
 def reactor_with_mark(folder):

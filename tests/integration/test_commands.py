@@ -79,7 +79,8 @@ def test_a_master_that_dies_whole_goes_on_where_it_was(site):
     assert site.nodes["db1"].serving()
     whole = run("selfheal.incident", order["incident"])
     assert whole["phase"] == "resolved"
-    (attempt,) = whole["attempts"]
+    # The result can be lost with the master. The healer looks after the job then, which is no second execution.
+    (attempt,) = (one for one in whole["attempts"] if one["action"] != "look")
     assert (attempt["jid"], attempt["minions"]) == (order["jid"], ["db1"])
     assert run("selfheal.incident", stored["command"])["reply"] == "accepted"
     # The minion runs a JID once, however often it was published.

@@ -2,6 +2,7 @@
 
 import requests
 
+from tests.integration.conftest import GRANTED
 from tests.integration.conftest import written_by
 from tests.integration.test_healing import started_jobs
 
@@ -24,15 +25,17 @@ def test_an_application_asks_by_the_runner_and_gets_its_highstate(quiet, salt_ap
         answer = requests.post(
             f"{quiet.api_url}/run", json=[{**low, **quiet.api_credentials}], timeout=30
         ).json()["return"][0]
-        assert answer["reply"] == "accepted"
-        assert answer["jid"]
+        assert answer["reply"] in GRANTED
+        assert bool(answer["jid"]) is (answer["reply"] == "accepted")
         events.wait(
             "selfheal/incident/runbook/resolved",
             lambda d: d["incident"] == answer["incident"],
             timeout=60,
         )
         (job,) = started_jobs(events, "state.highstate")
-        assert (job["jid"], job["tgt"]) == (answer["jid"], ["db3"])
+        (attempt,) = quiet.run_runner("selfheal.incident", answer["incident"])["attempts"]
+        assert (job["jid"], job["tgt"]) == (attempt["jid"], ["db3"])
+        assert answer["jid"] in (None, job["jid"])
     assert quiet.nodes["db3"].config_is_right()
     row = entry(quiet, answer["request"])
     assert (row["door"], row["asker"], row["reason"]) == (
