@@ -127,13 +127,15 @@ def test_the_docs_call_of_the_runner_gets_the_decision(site):
     for theirs, ours in words.items():
         assert theirs in call
         call = call.replace(theirs, ours)
-    done = subprocess.run(
-        ["bash", "-c", call], capture_output=True, text=True, timeout=30, check=False
-    )
-    (told,) = json.loads(done.stdout)["return"]
-    assert told["reply"] in GRANTED
-    row = entry(site, told["request"])
-    assert (row["asker"], row["action"]) == ("runbook-web", "highstate")
+    with site.events("selfheal/*") as events:
+        done = subprocess.run(
+            ["bash", "-c", call], capture_output=True, text=True, timeout=30, check=False
+        )
+        (told,) = json.loads(done.stdout)["return"]
+        assert told["reply"] in GRANTED
+        order = events.wait("selfheal/remediate/*", timeout=30).data
+        assert (order["incident"], order["action"]) == (told["incident"], "highstate")
+    assert entry(site, told["request"])["asker"] == "runbook-web"
 
 
 @pytest.mark.parametrize(
