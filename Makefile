@@ -37,6 +37,7 @@ nox:
 	  { echo "make: Python 3.10 or newer is needed, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1); name another: make PYTHON=python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo 'make: $(PYTHON) lacks venv or ensurepip; install them (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@"$(PYTHON)" -I tests/lab/place.py $(MAKECMDGOALS)
 	@version=$$("$(PYTHON)" -c 'import sys; print(*sys.version_info[:2], sep=".")'); \
 	if ! .venv/bin/python -c "import pip, sys; sys.exit('$$version' != '%d.%d' % sys.version_info[:2])" 2>/dev/null; then \
 	  echo "Making .venv with Python $$version"; \

@@ -1,9 +1,9 @@
 #!jinja|json
 {# selfheal/remediate/highstate -> state.highstate on the minions that the healer's ledger names for this JID.
-    Any minion can forge the event, so its JID is all that is taken from it; a JID without a live attempt of this
-    action renders to nothing. #}
-{%- set attempt = salt['selfheal.attempt'](data['jid']) -%}
-{%- if attempt and attempt.action == 'highstate' -%}
+    Any minion can forge the event, so its JID is all that is taken from it. Who asks claims the firing: a second
+    event with this JID, and one without a live attempt of this action, renders to nothing. #}
+{%- set attempt = salt['selfheal.attempt'](data['jid'], 'highstate') -%}
+{%- if attempt -%}
 {"selfheal_highstate": {"local.state.highstate": [
   {"tgt": {{ attempt.minions | tojson }}},
   {"tgt_type": "list"},

@@ -1,9 +1,9 @@
 #!jinja|json
 {# selfheal/remediate/start -> service.start on the minions that the healer's ledger names for this JID.
-    Any minion can forge the event, so its JID is all that is taken from it; a JID without a live attempt of this
-    action renders to nothing. #}
-{%- set attempt = salt['selfheal.attempt'](data['jid']) -%}
-{%- if attempt and attempt.action == 'start' -%}
+    Any minion can forge the event, so its JID is all that is taken from it. Who asks claims the firing: a second
+    event with this JID, and one without a live attempt of this action, renders to nothing. #}
+{%- set attempt = salt['selfheal.attempt'](data['jid'], 'start') -%}
+{%- if attempt -%}
 {"selfheal_start": {"local.service.start": [
   {"tgt": {{ attempt.minions | tojson }}},
   {"tgt_type": "list"},

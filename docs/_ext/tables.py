@@ -33,6 +33,9 @@ from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Mode
 
+#: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
+STAND_IN = "whsec_LY6PPA5S0jov2fVWxeme+A=="
+
 #: Settings that are read and checked, and that nothing acts on so far.
 WITHOUT_EFFECT: set[str] = set()
 
@@ -49,6 +52,16 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
         "Every node answers, but a table is not ready for reads or writes, and `settle` has passed.",
     ),
     Fault.PARTITIONED: (True, "Nodes that answer disagree about who is connected to whom."),
+    Fault.CUT_OFF: (
+        True,
+        "The node refuses the connection, and another node is connected to it; or it refuses new connections while "
+        "one that was open answers. It may serve everybody but this master.",
+    ),
+    Fault.MISTAKEN: (
+        True,
+        "Whose server answers is in doubt: two nodes lead to one server, two servers have one name, or a node answers "
+        "as another one.",
+    ),
     Fault.AUTH: (True, "The login is refused: wrong password, unknown user."),
     Fault.TLS: (True, "The TLS handshake fails: certificate, host name, protocol."),
     Fault.ALIEN: (True, "Something answers on the port that does not speak as RethinkDB does."),
@@ -94,6 +107,17 @@ GATES: dict[str, tuple[str, str]] = {
         "alone until it is quiet, or steadily faulty.",
     ),
     "confirmed": ("confirmed", "Has the fault lasted for `confirm` on every node concerned?"),
+    "identity": (
+        "identity",
+        "Is it clear whose server each node concerned is? Not where two nodes lead to one server, two servers have one name, "
+        "or a node answers as another one; and not where nothing that speaks as RethinkDB was ever seen.",
+    ),
+    "agreed": (
+        "agreed",
+        "Does more than a refused dial speak for a node's death? A node that answers says that it is not connected to it, or "
+        f"none answers. Where that is to be heard it is waited for, for {gates.WORD_WITHIN_S:.0f} s; where nobody can "
+        "say so, dead nodes go one at a time, as nodes that may serve.",
+    ),
     "decided": (
         "decided",
         "Before the first attempt on dead nodes: is every suspected node of the cluster decided, so that all "
@@ -102,8 +126,9 @@ GATES: dict[str, tuple[str, str]] = {
     "in_flight": ("in flight", "Has the cluster's previous attempt ended?"),
     "look": (
         "look",
-        "Does no job of ours that was given up still run on these minions? A late result opens it, an answer of the minion "
-        "that nothing runs, or `ack` of the incident that it was for.",
+        "Does no job of ours still run on these minions, or, while a step goes from node to node, on those that had their "
+        "turn? What opens it is a look, under a JID of its own, that finds no such job, or a new start time of the server "
+        "after a restart, or `ack` of the incident that it was for. A result alone does not.",
     ),
     "locked": ("locked", "Is no locked incident open on these nodes?"),
     "after": (
@@ -304,7 +329,7 @@ def _entry(path: str, field: FieldInfo, group: bool) -> list[str]:
 def _check_example(example: Path, fields: dict[str, FieldInfo]) -> None:
     """The example is one the engine accepts, and it sets everything that has an effect."""
     # What an sdb:// URI stands for is known to a master only; this serves for passwords and webhook secrets alike.
-    text = re.sub(r"sdb://\S+", f"whsec_{'A' * 24}", example.read_text())
+    text = re.sub(r"sdb://\S+", STAND_IN, example.read_text())
     opts = yaml.safe_load(text)
     try:
         config.load(opts)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Address
+from math import log2
 from pathlib import Path
 from typing import Annotated
 from typing import Any
@@ -38,7 +39,8 @@ from .healing.model import Mode
 from .healing.model import Policy
 from .healing.model import Step
 
-ROOT = "engines.selfheal"
+NAME = "selfheal"
+ROOT = f"engines.{NAME}"
 DRIVER_PORT = 28015
 #: No webhook's caller may have it: a caller's name stands before the ids of its requests, as this before the bus's.
 RESERVED_CALLER = "bus"
@@ -185,10 +187,28 @@ def _address(value: Any) -> Address:
         raise _wrong(allowed)
     if match["six"]:
         try:
-            IPv6Address(match["six"].split("%")[0])
+            return Address(str(IPv6Address(match["six"])), port)
         except ValueError:
             raise _wrong(allowed) from None
-    return Address(match["six"] or match["host"], port)
+    return Address(_host(match["host"]), port)
+
+
+def _host(name: str) -> str:
+    """A name that a resolver can be asked for: else each look would fail on this side."""
+    labels = name.removesuffix(".").split(".")
+    if not all(labels):
+        raise _wrong("a name without empty labels (two dots in a row, or one at the beginning)")
+    if "%" in name or not name.isprintable():
+        raise _wrong("a name without % and control characters; a zone goes with an IPv6 address")
+    try:
+        encoded = name.encode("idna")
+        if any(len(label) > 63 for label in labels) or len(encoded.removesuffix(b".")) > 253:
+            raise UnicodeError
+    except UnicodeError:
+        raise _wrong(
+            "a name that DNS can carry: labels of 1 to 63 characters, 253 in all"
+        ) from None
+    return name
 
 
 NodeAddress = Annotated[Address, BeforeValidator(_address)]
@@ -231,6 +251,8 @@ def _escalation(value: Any) -> dict[Fault, tuple[Step, ...]]:
         banned = [
             s.action.value for s in chosen[fault] if s.action in escalation.NEVER.get(fault, ())
         ]
+        if banned and fault is Fault.MISTAKEN:
+            raise _wrong(f"for {name} no action: whatever is done may hit another server")
         if banned:
             raise _wrong(f"for {name} any action but {', '.join(banned)}, which cannot cure it")
     return chosen
@@ -367,11 +389,12 @@ class WebhookSettings(Settings):
     def _usable(cls, value: SecretStr) -> SecretStr:
         secret = value.get_secret_value()
         try:
-            long_enough = len(b64decode(secret.removeprefix("whsec_"), validate=True)) >= 16
+            key = b64decode(secret.removeprefix("whsec_"), validate=True)
         except ValueError:
-            long_enough = False
-        if not secret.startswith("whsec_") or not long_enough:
+            key = b""
+        if not secret.startswith("whsec_") or len(key) < 16:
             raise _wrong("whsec_ and the base64 of at least 16 bytes, better 32")
+        _unguessable(key, "whsec_ and what `openssl rand -base64 32` prints")
         return value
 
 
@@ -390,6 +413,36 @@ class LedgerSettings(Settings):
         if value is not None and not value.startswith("/"):
             raise _wrong("an absolute path, or null")
         return value
+
+
+SECRET_BITS = 40  #: by its look, see `look_bits`; what a generator makes has far more
+
+
+def look_bits(secret: str | bytes) -> int:
+    """How many bits of chance a secret can hold at most, by its look alone.
+
+    Each sign counts the logarithm of how many different signs there are, but nothing if it goes on with a row (`aaa`,
+    `123`, `cba`) or a pair that stood there before. No dictionary is asked: words look better than they are.
+    """
+    signs = [ord(sign) for sign in secret] if isinstance(secret, str) else list(secret)
+    pairs: set[tuple[int, int]] = set()
+    counted = 0
+    for place, sign in enumerate(signs):
+        pair = (signs[place - 1], sign) if place else None
+        step = sign - signs[place - 1]
+        row = place > 1 and abs(step) <= 1 and step == signs[place - 1] - signs[place - 2]
+        counted += not row and pair not in pairs
+        if pair:
+            pairs.add(pair)
+    return int(counted * log2(max(1, len(set(signs)))))
+
+
+def _unguessable(secret: str | bytes, better: str) -> None:
+    bits = look_bits(secret)
+    if bits < SECRET_BITS:
+        raise _wrong(
+            f"a secret with at least {SECRET_BITS} bits of entropy, and this one has {bits} at most; take {better}"
+        )
 
 
 def _off_is(zero: dict[str, Any]) -> BeforeValidator:
@@ -429,6 +482,11 @@ class ClusterSettings(Settings):
     poll: PositiveDuration = Field(2.0, description="How often each node is probed.")
     timeout: PositiveDuration = Field(
         2.0, description="One deadline for name, TCP, TLS, handshake and query of a probe."
+    )
+    redial: PositiveDuration = Field(
+        30.0,
+        description="How often each node is dialled afresh, as an application would, beside the connection that is "
+        "open: both must be well. It is dialled at once, too, after each attempt and when somebody asks for a restart.",
     )
     confirm: Confirm = Field(
         default_factory=lambda: _confirm({}),
@@ -472,8 +530,6 @@ class ClusterSettings(Settings):
     def _ascii(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().isascii():
             raise _wrong("ASCII characters (the driver can send no others)")
-        if value.get_secret_value().startswith("sdb://"):
-            raise _wrong("an sdb:// URI that the master can resolve (this one it could not)")
         return value
 
     def policy(self, name: str, mode: Mode) -> Policy:
@@ -532,9 +588,12 @@ class EngineSettings(Settings):
 
     @field_validator("formula_secretkey")
     @classmethod
-    def _long(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < 8:
-            raise _wrong("a key of at least 8 characters, or null to keep the interface closed")
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _unguessable(
+                value.get_secret_value(),
+                "what `openssl rand -hex 24` prints, or null to keep the interface closed",
+            )
         return value
 
     ledger: LedgerSettings = Field(
@@ -559,23 +618,75 @@ def duration(value: Any) -> float:
     return _duration(value)
 
 
-def entry(opts: Mapping[str, Any]) -> Any:
-    """The settings as they stand in ``engines``; None if the engine is not listed.
-
-    ``engines`` is a list of names and one-key mappings, or one mapping; an engine may also be listed under
-    another name with ``engine_module: selfheal``.
-    """
+def _listed(opts: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Name and settings of each engine that Salt would start: of an entry with several names it takes the first."""
     engines = opts.get("engines") or []
-    items = list(engines.items()) if isinstance(engines, dict) else []
-    if isinstance(engines, list):
-        for one in engines:
-            items += list(one.items()) if isinstance(one, dict) else [(one, None)]
-    for name, value in items:
-        if name == "selfheal" or (
-            isinstance(value, dict) and value.get("engine_module") == "selfheal"
-        ):
-            return {} if value is None else value
-    return None
+    if isinstance(engines, dict):
+        return list(engines.items())
+    listed = engines if isinstance(engines, list) else []
+    return [
+        next(iter(one.items()), (None, None)) if isinstance(one, dict) else (one, None)
+        for one in listed
+    ]
+
+
+def entries(opts: Mapping[str, Any]) -> list[Any]:
+    """What stands in ``engines`` under the name selfheal, in Salt's order.
+
+    Salt joins the lists of several files of ``master.d``, and starts an engine for each entry.
+    """
+    return [{} if value is None else value for name, value in _listed(opts) if name == NAME]
+
+
+def aliases(opts: Mapping[str, Any]) -> list[str]:
+    """Entries that would start this engine under another name. Their settings are nobody's.
+
+    Salt takes ``engine_module`` out of the options as it starts such an engine (3006 to 3008): from then on neither the
+    engine nor the reactor could tell whose settings these are.
+    """
+    return [
+        str(name)
+        for name, value in _listed(opts)
+        if name != NAME and isinstance(value, dict) and value.get("engine_module") == NAME
+    ]
+
+
+def entry(opts: Mapping[str, Any]) -> Any:
+    """The settings as they stand in ``engines``, joined if there are several entries; None if there is none."""
+    found = entries(opts)
+    return _joined(found)[0] if found else None
+
+
+#: Settings that are names with something each: several entries may each bring their own.
+_BY_NAME = ("clusters", "webhooks")
+
+
+def _joined(raws: list[Any]) -> tuple[Any, list[Problem]]:
+    """Several entries as one, and what they contradict each other in."""
+    if len(raws) == 1 or not all(isinstance(raw, dict) for raw in raws):
+        return next((raw for raw in raws if not isinstance(raw, dict)), raws[0]), []
+    joined: dict[Any, Any] = {}
+    problems = []
+    for raw in raws:
+        for key, value in raw.items():
+            by_name = key in _BY_NAME and isinstance(value, dict)
+            if by_name and isinstance(joined.get(key, {}), dict):
+                held = joined[key] = dict(joined.get(key, {}))
+                given = {(key, name): (held, name, inner) for name, inner in value.items()}
+            else:
+                given = {(key,): (joined, key, value)}
+            for path, (place, name, inner) in given.items():
+                if name not in place:
+                    place[name] = inner
+                elif place[name] != inner:
+                    problems.append(
+                        Problem(
+                            ".".join((ROOT, *map(str, path))),
+                            "different values in several entries of `engines`",
+                            "one value; Salt joins the lists of all files of master.d",
+                        )
+                    )
+    return joined, problems
 
 
 def load(opts: Mapping[str, Any]) -> EngineSettings:
@@ -583,29 +694,59 @@ def load(opts: Mapping[str, Any]) -> EngineSettings:
 
     Raises ConfigError, with one problem for each thing that is wrong.
     """
-    raw = entry(opts)
-    if raw is None:
+    found = entries(opts)
+    if not found:
+        listed = "selfheal under another name" if aliases(opts) else "no selfheal"
         raise ConfigError(
-            [Problem("engines", "no selfheal", "an entry `- selfheal: {clusters: …}`")]
+            [Problem("engines", listed, "an entry `- selfheal: {clusters: …}`, with this name")]
         )
+    raw, problems = _joined(found)
     if not isinstance(raw, dict):
         raise ConfigError([Problem(ROOT, repr(type(raw).__name__), "a mapping with `clusters`")])
     raw = {k: v for k, v in raw.items() if k != "engine_module"}
-    problems = []
     if opts.get("job_cache", True) is False and not opts.get("ext_job_cache"):
         problems.append(
             Problem("job_cache", "false", "true: the healer reads job results from the job cache")
         )
+    unresolved = list(_unresolved(raw, ROOT))
+    problems += unresolved
     settings = None
     try:
         settings = EngineSettings.model_validate(raw)
     except ValidationError as exc:
-        problems += [_problem(error, raw) for error in exc.errors(include_url=False)]
-    if settings is not None:
+        found_wrong = [_problem(error, raw) for error in exc.errors(include_url=False)]
+        told = [f"{problem.path}." for problem in unresolved]
+        problems += [
+            one for one in found_wrong if not any(at.startswith(f"{one.path}.") for at in told)
+        ]
+    if settings is not None and not unresolved:
         problems += _across(settings)
     if problems or settings is None:
         raise ConfigError(problems)
     return settings
+
+
+#: Salt resolves what begins with exactly this. What only looks so was meant so.
+_SDB = re.compile(r"\s*sdb://", re.IGNORECASE)
+
+
+def _unresolved(value: Any, path: str) -> Iterator[Problem]:
+    """Each ``sdb://`` that is still there: Salt leaves one that it cannot resolve as it is (3006 to 3008)."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(key, str) and _SDB.match(key):
+                yield Problem(path, "an sdb:// URI as a name", "a name: Salt resolves values only")
+            else:
+                yield from _unresolved(inner, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _unresolved(inner, f"{path}.{number}")
+    elif isinstance(value, str) and _SDB.match(value):
+        yield Problem(
+            path,
+            "an sdb:// URI that is not resolved",
+            "an sdb:// URI that the master can resolve: its profile in the master's configuration, its key there",
+        )
 
 
 def _across(settings: EngineSettings) -> Iterator[Problem]:

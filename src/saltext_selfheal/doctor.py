@@ -42,6 +42,7 @@ from .doctor_doors import HOOK
 from .doctor_doors import check_hooks
 from .doctor_doors import check_peers
 from .doctor_doors import check_permissions
+from .doctor_doors import check_results
 from .doctor_doors import check_salt_api
 from .healing.model import Action
 from .healing.model import Mode
@@ -178,6 +179,12 @@ def check_engine(master: Master) -> Iterator[Finding]:
         yield fail(
             f"`engines:` does not list selfheal{also}",
             "Put what `salt-run selfheal.config` prints into a file of master.d and restart the salt-master.",
+        )
+    for name in config.aliases(master.opts):
+        yield fail(
+            f"`engines:` lists selfheal as {name!r}, too, and nobody heals what stands there",
+            "Put its clusters under an entry `- selfheal:`. Several files may have one: Salt joins the lists, and one "
+            "engine heals them all.",
         )
     path = master.ledger_path
     silent_s = None
@@ -556,6 +563,7 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "minions": check_minions,
     "permissions": check_permissions,
     "peers": check_peers,
+    "results": check_results,
     "salt-api": check_salt_api,
     "hooks": check_hooks,
     "secrets": check_secrets,

@@ -21,12 +21,14 @@ from typing import Any
 from typing import Protocol
 
 from .config import EngineSettings
+from .healing.gates import owed
 from .healing.model import Action
 from .healing.model import Announce
 from .healing.model import Answer
 from .healing.model import Attempt
 from .healing.model import Command
 from .healing.model import Commanded
+from .healing.model import Dial
 from .healing.model import Effect
 from .healing.model import Event
 from .healing.model import Fire
@@ -80,6 +82,12 @@ class Jobs(Protocol):
     def check(self) -> str | None: ...
 
 
+class Eyes(Protocol):
+    """Who looks at the nodes."""
+
+    def dial(self, cluster: str, nodes: Iterable[str]) -> None: ...
+
+
 class Healer:
     """Feeds `step()` and carries out its effects. ``deliver`` may be called from any thread, the rest from one."""
 
@@ -95,6 +103,7 @@ class Healer:
         self._ledger = ledger
         self._bus = bus
         self._jobs: Jobs | None = None
+        self._eyes: Eyes | None = None
         self._mint = mint
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._failing: dict[str, float] = {}  # what fails, and since when
@@ -113,16 +122,20 @@ class Healer:
         """Hand an event over, from any thread."""
         self._queue.put(event)
 
-    def attach(self, jobs: Jobs) -> None:
-        """Who tells what became of jobs; what was in flight when the last engine ended is watched at once."""
+    def attach(self, jobs: Jobs, eyes: Eyes | None = None) -> None:
+        """Who tells what became of jobs, and who can be asked to dial a node at once.
+
+        What was in flight when the last engine ended is watched at once.
+        """
         self._jobs = jobs
+        self._eyes = eyes
         self._watch({})
 
     # ------------------------------------------------------------ the loop
 
-    def run(self, jobs: Jobs) -> None:
+    def run(self, jobs: Jobs, eyes: Eyes | None = None) -> None:
         """Never returns, never raises."""
-        self.attach(jobs)
+        self.attach(jobs, eyes)
         self._tell("started", {"clusters": sorted(self.state.clusters)})
         next_tick = time.monotonic()
         while True:
@@ -214,7 +227,10 @@ class Healer:
         """
         more = True
         while more:
-            waiting = self._ledger.waiting(AT_ONCE)
+            # A request that waits for a fresh dial has its answer later, and keeps nobody waiting.
+            pending = {p.request.id for c in self.state.clusters.values() for p in c.pending}
+            found = self._ledger.waiting(AT_ONCE + len(pending))
+            waiting = [asked for asked in found if asked.id not in pending][:AT_ONCE]
             if self._gap and not self._start_anew():
                 return False
             if waiting and self._take([asking(asked) for asked in waiting]):
@@ -387,6 +403,8 @@ class Healer:
         for effect in effects:  # what heals comes before what tells
             if isinstance(effect, Fire):
                 self._fire(effect.attempt, jids, now)
+            elif isinstance(effect, Dial) and self._eyes is not None:
+                self._eyes.dial(effect.cluster, effect.nodes)
         self._watch(jids)
         for effect in effects:
             if isinstance(effect, Announce):
@@ -474,7 +492,7 @@ class Healer:
         in_flight = [
             a
             for c in self.state.clusters.values()
-            for a in (c.attempt, c.look, *(late.attempt for late in c.late))
+            for a in (c.attempt, c.look, *(late.attempt for late in c.late if owed(late.attempt)))
             if a
         ]
         if self._jobs is not None:

@@ -318,7 +318,8 @@ class Webhook:
 
     def ask(self, cluster: str, action: str, reason: str, request: str) -> dict[str, Any]:
         """``sent``. Raises HelpFailed, or HelpUnknown when nobody knows."""
-        body = json.dumps({"reason": reason})
+        # Cluster and action stand in what is signed: the path alone could be changed on the way.
+        body = json.dumps({"cluster": cluster, "action": action, "reason": reason})
         now = datetime.now(timezone.utc)
         headers = {
             "Accept": "application/json",

@@ -8,7 +8,6 @@ configured, the action must be one of three words.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import re
 import time
@@ -23,6 +22,11 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from .arguments import BadRequest
+from .arguments import parsed
+from .arguments import refuse_unknown
+from .arguments import salts_own
+from .arguments import shown
 from .config import ClusterSettings
 from .config import EngineSettings
 from .healing.model import PAUSED_AT_MOST_S
@@ -81,12 +85,23 @@ _FORMULA = (
     ("services", "reload"),
 )
 _FORMULA_WORDS = "states/highstate, services/restart, services/start"
+#: What a request on the bus may say.
+_ASKED = ("action", "nodes", "reason", "request")
+#: What Salt puts around what a minion sends; a master's own event has no such frame (3006 to 3008).
+_FRAME = ("id", "cmd", "tag", "pretag", "data")
+_FRAMED = "_minion_event"
+#: What Salt writes into any event, and who a sender says that it is.
+_STAMPS = ("_stamp", "__peer_id", "id")
+#: What a signed webhook may say. The first two must stand there: they say what was signed.
+_SIGNED = ("cluster", "action", "reason", "nodes")
+_SIGNED_WORDS = (
+    '{"cluster": "runbook", "action": "restart", "reason": …, "nodes": […]}: cluster and action as in the path stand '
+    "in the signed body, reason and nodes may"
+)
+#: What a call of the article's may say.
+_FORM = ("tgt", "matcher", "args", "secretkey")
 _CLUSTER = re.compile(r"[\w.-]{1,64}")
 _INCIDENT = re.compile(r"[\w.-]{1,64}-[0-9]{1,12}")
-
-
-class BadRequest(ValueError):
-    """It has not the form of a request or of a command: what was found, what is allowed."""
 
 
 def mint() -> str:
@@ -97,17 +112,6 @@ def mint() -> str:
 def _line(text: str) -> str:
     """Text from outside as one line that can be stored, logged and shown."""
     return _UNPRINTABLE.sub(" ", clean(text))
-
-
-def shown(found: Any) -> str:
-    """The beginning of what was found. To print all of a list could take long."""
-    if isinstance(found, str):
-        return repr(found[:80])[:80]
-    if isinstance(found, int) and found.bit_length() > 256:  # Python may refuse to print it
-        return "a number of more than 77 digits"
-    if found is None or isinstance(found, (bool, int, float)):
-        return repr(found)[:80]
-    return f"a {type(found).__name__}"
 
 
 def _cluster(found: Any) -> str:
@@ -243,8 +247,7 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
     Raises BadRequest.
     """
     cluster = tag.split("/", 2)[2]
-    inner = data.get("data")
-    body = inner if isinstance(inner, dict) else data
+    body = _event(data)
     claimed = data.get("id")
     # Cut before, so that the word always stands.
     asker = f"{_who(claimed)[:80]} (claimed)" if isinstance(claimed, str) else "unknown"
@@ -258,6 +261,31 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
         asker=asker,
     )
     return replace(found, id=f"{BUS_ID}{found.id}")
+
+
+def _event(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an event asks for, with or without Salt's frame around it, if all of it is known.
+
+    Raises BadRequest.
+    """
+    body, inner = data, data.get("data")
+    known: tuple[str, ...] = (*_ASKED, *_STAMPS)
+    if isinstance(inner, dict):
+        # What a release of Salt adds to its frame is no request's; what a request says must stand inside.
+        frame = [key for key in data if key in _ASKED or data.get("cmd") != _FRAMED]
+        refuse_unknown("event", frame, (*_FRAME, *_STAMPS))
+        body, known = inner, _ASKED
+    refuse_unknown(
+        "event", [key for key in body if not salts_own(key) and key not in known], _ASKED
+    )
+    _refuse_null(body)
+    return body
+
+
+def _refuse_null(body: Mapping[str, Any]) -> None:
+    """Whoever names nodes and has none, as a template with an empty variable does, means nobody. Raises BadRequest."""
+    if "nodes" in body and body["nodes"] is None:
+        raise BadRequest("nodes: found null; allowed: minion ids, at least one, or no such key")
 
 
 def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
@@ -284,7 +312,39 @@ def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
     return found, matcher
 
 
+def _refuse_twice(body: Any) -> None:
+    """Raises BadRequest if a JSON body says something twice: Salt has taken the last of it (3006 to 3008)."""
+    if isinstance(body, (str, bytes)) and len(body) > MAX_BODY:
+        raise BadRequest(f"body: found too much; allowed: up to {MAX_BODY} characters")
+    if isinstance(body, (str, bytes)) and body:
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+        try:
+            parsed(text)
+        except BadRequest:
+            raise
+        except (ValueError, RecursionError):
+            return  # a form, in which what stands twice is a list
+
+
 # ---------------------------------------------------------------- the doors on Salt's event bus
+
+
+def _signed_body(body: str) -> dict[str, Any]:
+    """What was signed. Raises BadRequest."""
+    try:
+        asked = parsed(body)
+    except BadRequest:
+        raise
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict):
+        raise BadRequest(f"body: found something else; allowed: {_SIGNED_WORDS}")
+    refuse_unknown("body", asked, _SIGNED)
+    _refuse_null(asked)
+    lacking = [f"no {word}" for word in ("cluster", "action") if word not in asked]
+    if lacking:
+        raise BadRequest(f"body: found {' and '.join(lacking)}; allowed: {_SIGNED_WORDS}")
+    return asked
 
 
 @dataclass(frozen=True)
@@ -424,15 +484,17 @@ class Doors:
             body = body.decode("utf-8", "replace")
         caller, webhook_id = self._signed(cluster, body, headers)
         self._bounded(f"the webhook of {caller.name}", HOOKS_FLOW)
+        asked = _signed_body(body)
+        signed_for = (asked["cluster"], asked["action"])
+        if signed_for != (cluster, action):
+            # Whoever holds a signed message could else send it to another path, as another request.
+            raise BadRequest(
+                f"path: found {shown(f'{cluster}/{action}')}; allowed: what was signed, "
+                f"cluster {shown(signed_for[0])} and action {shown(signed_for[1])}"
+            )
         if action not in caller.actions:
             allowed = ", ".join(caller.actions)
             raise BadRequest(f"action: found {shown(action)}; allowed to {caller.name}: {allowed}")
-        try:
-            asked = json.loads(body)
-        except (ValueError, RecursionError):
-            asked = None
-        if not isinstance(asked, dict) or set(asked) - {"reason", "nodes"}:
-            raise BadRequest('body: found something else; allowed: {"reason": …, "nodes": […]}')
         found = request(
             cluster,
             action,
@@ -489,6 +551,8 @@ class Doors:
             raise BadRequest(
                 f"path: found {shown(f'{kind}/{what}')}; no text of a caller is run; allowed: {_FORMULA_WORDS}"
             )
+        refuse_unknown("body", post, _FORM)
+        _refuse_twice(data.get("body"))
         target, matcher = _target(post.get("tgt"), post.get("matcher", "glob"))
         assert self._resolve is not None
         minions = set(self._resolve(target, matcher))

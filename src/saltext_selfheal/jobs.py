@@ -1,21 +1,31 @@
-"""Jobs: mints JIDs, reads what became of them from the job cache.
+"""Jobs: mints JIDs, reads from the job cache whether they were published and what became of them.
 
-The cache is read instead of the bus because the master checks a minion's identity before it writes there; any
-minion can forge a return event. Reading happens on a thread of its own: ``local_cache.get_jid`` loops for ever on
-a truncated file (3006 to 3008), so a read that hangs is given up together with its job.
+The cache is read instead of the bus because what is there stays there, and a return event may have been missed. It
+proves no more: any minion can store a result under another's name (``_return`` with ``resource_id``, ``_syndic_return``;
+3008.5). So what is read here is a hint, and `healing` treats it as one. Reading happens on a thread of its own, and a
+read that hangs is given up together with its job.
+
+Of Salt's own cache no more is read than is needed: any minion can add a result to any job, of any size, and replace its
+load, while ``local_cache.get_jid`` unpacks all of them, keeps the interpreter meanwhile (60 MB: 10 s), and loops for ever
+on a truncated file (3006 to 3008).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import salt.loader
 import salt.minion
+import salt.payload
 import salt.utils.jid
 
 from .healing.model import Action
@@ -30,6 +40,8 @@ log = logging.getLogger(__name__)
 
 READ_EVERY_S = 0.2
 HANGS_AFTER_S = 5.0
+MAX_RESULT_BYTES = 4 << 20  #: unpacking holds up every thread, this much for half a second at most
+LOOK_S = 2.0  #: for one question of the reactor, which does nothing else meanwhile
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,51 @@ def returner(opts: Mapping[str, Any]) -> str:
     return str(opts.get("ext_job_cache") or opts.get("master_job_cache") or "local_cache")
 
 
+def _folder(opts: Mapping[str, Any], jid: str) -> Path | None:
+    """Where Salt's own job cache keeps this job (3006 to 3008); None with another returner."""
+    if returner(opts) != "local_cache":
+        return None
+    return Path(
+        salt.utils.jid.jid_dir(jid, str(Path(opts["cachedir"]) / "jobs"), opts["hash_type"])
+    )
+
+
+def is_published(opts: Mapping[str, Any], returners: Any, jid: str) -> bool:
+    """Whether the job's load is in the job cache."""
+    folder = _folder(opts, jid)
+    if folder is not None:
+        return (folder / ".load.p").is_file()
+    return bool(returners[f"{returner(opts)}.get_load"](jid))
+
+
+def results(
+    opts: Mapping[str, Any], returners: Any, jid: str, nodes: Iterable[str]
+) -> dict[str, Mapping[str, Any]]:
+    """The entries of these minions, as far as they are there."""
+    folder = _folder(opts, jid)
+    if folder is not None:
+        entries = {node: _entry(folder / node / "return.p") for node in nodes}
+    else:
+        found = returners[f"{returner(opts)}.get_jid"](jid)
+        entries = {node: found.get(node) for node in nodes}
+    return {node: entry for node, entry in entries.items() if isinstance(entry, dict)}
+
+
+def _entry(path: Path) -> Any:
+    """One minion's result; None if there is none yet."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_RESULT_BYTES:
+            return {"return": f"a result of {size >> 20} MB, which is not read", "retcode": 1}
+        return salt.payload.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception:
+        return None  # it is being written: the next look tells
+
+
 def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     """What one minion's entry in the job cache means.
 
@@ -63,6 +120,8 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     if watched.action is Action.LOOK:
         if not isinstance(result, list):
             return Outcome.BUSY, f"no answer to what it runs: {str(result)[:200]}"
+        if watched.of_jid is None:
+            return Outcome.BUSY, "the ledger cannot tell now which job is looked for"
         running = result
         ours = [j for j in running if isinstance(j, dict) and j.get("jid") == watched.of_jid]
         return (
@@ -82,6 +141,51 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     if result is True and not retcode:
         return Outcome.DONE, ""
     return Outcome.FAILED, str(result)[:500]
+
+
+class Unreadable(Exception):
+    """The job cache gave no answer: why."""
+
+
+class CacheLook:
+    """Looks whether a job is in the job cache, for a process that must not be held up by it.
+
+    One for a process: building the loader costs 20 ms, and a look that hangs is waited for once, not at each question.
+    """
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._returners: Any = None
+        self._last: threading.Thread | None = None
+
+    def published(self, opts: Mapping[str, Any], jid: str) -> bool:
+        """Whether the load of this JID is there. Raises Unreadable if that cannot be told now."""
+        if self._pid != os.getpid():  # after a fork, neither loader nor thread is ours
+            self._pid, self._returners, self._last = os.getpid(), None, None
+        if self._last is not None and self._last.is_alive():
+            raise Unreadable("an earlier look into it still hangs")
+        found: list[Any] = []
+        self._last = threading.Thread(
+            target=self._look, args=(dict(opts), jid, found), name="selfheal-look", daemon=True
+        )
+        self._last.start()
+        self._last.join(LOOK_S)
+        if not found:
+            raise Unreadable(f"no answer within {LOOK_S:g} s")
+        if isinstance(found[0], Exception):
+            raise Unreadable(type(found[0]).__name__) from found[0]
+        return bool(found[0])
+
+    def _look(self, opts: dict[str, Any], jid: str, found: list[Any]) -> None:
+        try:
+            if self._returners is None:
+                self._returners = salt.loader.returners(opts, salt.loader.minion_mods(opts))
+            found.append(is_published(opts, self._returners, jid))
+        except Exception as exc:
+            found.append(exc)
+
+
+CACHE_LOOK = CacheLook()
 
 
 class JobReader:
@@ -146,25 +250,22 @@ class JobReader:
                         log.error("selfheal: job %s cannot be read", watched.jid, exc_info=True)
 
     def _read(self, returners: Any, watched: Watched) -> None:
-        name = returner(self._opts)
         me = threading.current_thread()
         self._reading = (time.monotonic(), watched)
         try:
             if (watched.attempt, "") not in self._delivered:
-                if not returners[f"{name}.get_load"](watched.jid):
+                if not is_published(self._opts, returners, watched.jid):
                     self._missing(watched, me)
                     return
                 self._once(watched, "", Published(watched.attempt), me)
-            results = returners[f"{name}.get_jid"](watched.jid)
+            awaited = [n for n in watched.nodes if (watched.attempt, n) not in self._delivered]
+            found = results(self._opts, returners, watched.jid, awaited)
         finally:
             if me is self._thread:
                 self._reading = None
-        for node in watched.nodes:
-            if node in results and isinstance(results[node], dict):
-                outcome, detail = judge(watched, results[node])
-                self._once(
-                    watched, node, Returned(watched.attempt, node, outcome, clean(detail)), me
-                )
+        for node, entry in found.items():
+            outcome, detail = judge(watched, entry)
+            self._once(watched, node, Returned(watched.attempt, node, outcome, clean(detail)), me)
 
     def _missing(self, watched: Watched, me: threading.Thread) -> None:
         """Told once a second while it lasts: the cache was read, and the job is not there."""

@@ -1,4 +1,5 @@
-"""What the healer remembers, as the engine writes it: one SQLite file, and nobody else writes to it, but for the inbox.
+"""What the healer remembers, as the engine writes it: one SQLite file. Others write two things into it, what they ask
+(`inbox`) and which firing they have claimed (`claims`).
 
 `Ledger` is for one thread of one process at a time. It opens what it finds, or puts it aside and begins anew; it writes
 down each transition whole or not at all; it forgets what is old. The file and its lock are in `ledger_file`, the tables in
@@ -257,7 +258,7 @@ class Ledger:
             if attempt.id in orders:
                 jid, args = orders[attempt.id]
                 self._db.execute(
-                    "INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL,NULL,NULL)",
+                    "INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,0)",
                     (attempt.id, jid, attempt.cluster, attempt.incident, attempt.action.value,
                      json.dumps(attempt.nodes), json.dumps(args), attempt.firings, attempt.decided_at,
                      boot, since_boot),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .ledger_file import LedgerRefused
 
-SCHEMA = 2
+SCHEMA = 3
 
 _TABLES = """
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
@@ -21,7 +21,7 @@ CREATE TABLE attempts (
     id TEXT PRIMARY KEY, jid TEXT UNIQUE NOT NULL, cluster TEXT NOT NULL, incident TEXT NOT NULL,
     action TEXT NOT NULL, minions TEXT NOT NULL, args TEXT NOT NULL, firings INTEGER NOT NULL,
     decided_at REAL NOT NULL, fired_boot TEXT NOT NULL, fired_boottime REAL NOT NULL,
-    ended_at REAL, outcome TEXT, why TEXT);
+    ended_at REAL, outcome TEXT, why TEXT, claimed INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX attempts_of ON attempts (incident);
 CREATE TABLE incidents (
     id TEXT PRIMARY KEY, cluster TEXT NOT NULL, fault TEXT NOT NULL, nodes TEXT NOT NULL, phase TEXT NOT NULL,
@@ -41,6 +41,8 @@ CREATE INDEX audit_by_incident ON audit (incident, seq);
 #: What brings a ledger from this schema to the next.
 _MIGRATIONS = {
     1: "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;",
+    # What the older release had fired may be published already. If it is not, the engine fires it again.
+    2: "ALTER TABLE attempts ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0; UPDATE attempts SET claimed = firings;",
 }
 
 #: Tables that stay small: the audit's pages are not walked at the start.

@@ -1,38 +1,47 @@
 """What a look at a RethinkDB node or cluster tells, and the loop that keeps looking.
 
 Everything here runs in one asyncio loop on one thread; no Salt call may enter it. A probe never raises and never
-outlasts its deadline: whatever goes wrong is a fault with its evidence. A node is judged by its own dial alone;
-what the system tables of one node say of others is the cluster's view, asked for separately and more patiently.
+outlasts its deadline: whatever goes wrong is a fault with its evidence (`verdict`), unless it went wrong on this side
+or while this side stood still (`pulse`). A node is judged by its own answers alone: by the connection that is open,
+which proves only itself, and every ``redial_s`` by a fresh one, as an application would make it. What the system
+tables of one node say of others is the cluster's view, asked for separately and more patiently.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
+import itertools
 import logging
-import os
 import random
 import socket
 import ssl
 import sys
 import threading
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import Any
 
 from rethinkdb import RethinkDB
 
+from .answer import Keep
+from .answer import leisurely
+from .answer import printable
 from .config import Address
 from .config import ClusterSettings
 from .healing.model import ClusterView
 from .healing.model import Fault
 from .healing.model import Issue
+from .healing.model import Met
 from .healing.model import Observation
 from .healing.model import Observed
 from .healing.model import Replica
@@ -41,22 +50,30 @@ from .healing.model import Table
 from .healing.model import Viewed
 from .healing.model import ViewStatus
 from .healing.model import clean
+from .names import Resolver
+from .names import told
+from .pulse import Pace
+from .pulse import Place
+from .verdict import NOT_FROM_HERE
+from .verdict import Verdict
+from .verdict import in_words
+from .verdict import is_ours
+from .verdict import judge
 from .wire import Forbidden
-from .wire import LoginRefused
 from .wire import Lost
 from .wire import Wire
 
 log = logging.getLogger(__name__)
 
-RESOLVER_THREADS = (
-    4  #: getaddrinfo cannot be cancelled: a stuck one holds a thread of this pool only
-)
 CRYPTO_THREADS = 2
 SETTLED_S = 10.0  #: after the start; all connections are open by then
-REDIAL_S = 0.05  #: at least this between two looks at one node, however often it hangs up
+AGAIN_S = 0.05  #: at least this between two looks at one node, however often it hangs up
+MEET_S = 0.25  #: at least this between two rounds of whom the nodes of a cluster have met
 SWITCH_S = 0.0005  #: how long one thread may keep the interpreter while another wants it
-#: What the operating system says when it is this process that can open nothing more.
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+LOOKS = 3  #: so often is looked again before it is said that this side stands still
+REDIAL_SHARE = 0.75  #: of ``redial_s`` at the earliest: a thousand dials are to be spread
+MAX_SERVERS = 1000  #: of one node's ``server_status``
+MAX_ISSUES = 100
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,8 @@ class Target:
     tls: ssl.SSLContext | None = None
     poll_s: float = 2.0
     timeout_s: float = 2.0
+    redial_s: float = 30.0
+    here: str = "this master"  #: how the evidence calls the side that looks
 
 
 @dataclass(frozen=True)
@@ -102,89 +121,47 @@ def targets(clusters: Mapping[str, ClusterSettings]) -> list[Target]:
                     tls=tls,
                     poll_s=cluster.poll,
                     timeout_s=cluster.timeout,
+                    redial_s=cluster.redial,
                 )
             )
     return found
 
 
-# ---------------------------------------------------------------- names
-
-
-class Resolver:
-    """Names → addresses in a bounded pool of its own; the last good ones serve while it is stuck."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="selfheal-resolve")
-        self._good: dict[Address, list[tuple[int, Any]]] = {}
-        self._asking: dict[Address, asyncio.Future[list[tuple[int, Any]]]] = {}
-
-    async def resolve(self, address: Address, patience_s: float) -> list[tuple[int, Any]]:
-        """(family, socket address) pairs. Raises socket.gaierror, or TimeoutError after ``patience_s``."""
-        literal = _literal(address)
-        if literal is not None:
-            return [literal]
-        asking = self._asking.get(address)
-        if asking is None:
-            loop = asyncio.get_running_loop()
-            asking = loop.run_in_executor(self._pool, _getaddrinfo, address)
-            asking.add_done_callback(lambda done: self._answered(address, done))
-            self._asking[address] = asking
-        good = self._good.get(address)
-        try:
-            # With something to fall back on, most of the time is kept for the dial.
-            patience_s = patience_s / 4 if good else patience_s
-            return await asyncio.wait_for(asyncio.shield(asking), patience_s)
-        except asyncio.TimeoutError:
-            if good:
-                return good
-            raise
-        except socket.gaierror as exc:
-            # A resolver that fails for the moment is as good as stuck; a name that does not exist is an answer.
-            if good and exc.errno == socket.EAI_AGAIN:
-                return good
-            raise
-
-    def _answered(self, address: Address, done: asyncio.Future[list[tuple[int, Any]]]) -> None:
-        self._asking.pop(address, None)
-        if not done.cancelled() and done.exception() is None:
-            self._good[address] = done.result()
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _getaddrinfo(address: Address) -> list[tuple[int, Any]]:
-    rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]
-
-
-def _literal(address: Address) -> tuple[int, Any] | None:
-    host, _, zone = address.host.partition("%")
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-        except OSError:
-            continue
-        if family == socket.AF_INET:
-            return (family, (host, address.port))
-        scope = socket.if_nametoindex(zone) if zone else 0
-        return (family, (host, address.port, 0, scope))
-    return None
-
-
 # ---------------------------------------------------------------- one node
 
 
-class Look:
-    """One node, looked at again and again over one connection as long as it holds."""
+class Patience:
+    """A deadline (of the loop's clock) for the node. What this side needs for itself moves it."""
 
-    def __init__(self, target: Target, resolver: Resolver, crypto: Executor) -> None:
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.moved_s = 0.0
+
+    def move(self, seconds: float) -> None:
+        self.at += seconds
+        self.moved_s += seconds
+
+
+class Look:
+    """One node, looked at again and again: over one connection as long as it holds, and by fresh dials beside it."""
+
+    def __init__(
+        self, target: Target, resolver: Resolver, crypto: Executor, pace: Pace | None = None
+    ) -> None:
         self.target = target
         self._resolver = resolver
         self._crypto = crypto
+        self._pace = pace or Pace()
         self._wire: Wire | None = None
         self._stage = "name"
+        self._heard = False
         self._idle: asyncio.Future[None] | None = None
+        self._addresses: tuple[str, ...] = ()
+        self._redial_at = 0.0
+        self._failing = False  # the last look failed: each dials until one is well
+        # Of the dials that failed in a row, one was accepted and not greeted.
+        self._greets_nobody = False
+        self.asked = False  #: somebody wants a fresh dial
         self.answers = False  #: as of the last probe
 
     @property
@@ -197,9 +174,14 @@ class Look:
             self._wire.close()
             self._wire = None
 
+    def ask_dial(self) -> None:
+        """Have the next look dial afresh, and have it now."""
+        self.asked = True
+        self._lost()
+
     async def idle(self, until: float) -> None:
         """Wait until then (of the loop's clock), or until the connection ends: that is an observation, too."""
-        if self._wire is not None and not self._wire.open:
+        if self.asked or (self._wire is not None and not self._wire.open):
             return
         loop = asyncio.get_running_loop()
         idle = self._idle = loop.create_future()
@@ -214,137 +196,228 @@ class Look:
         if self._idle is not None:
             _wake(self._idle)
 
+    # ------------------------------------------------------------ the look
+
     async def probe(self) -> Observation:
-        """Look once, within the target's timeout. Raises nothing but cancellation."""
+        """Look once; again if this side stood still meanwhile. Raises nothing but cancellation.
+
+        A look takes at most the target's timeout; with a fresh dial beside an open connection twice that.
+        """
+        loop, pulse = asyncio.get_running_loop(), self._pace.pulse
+        dial = self.asked or self._failing or loop.time() >= self._redial_at
+        self.asked = False
+        stood_still_s = 0.0
+        for _ in range(LOOKS):
+            began = loop.time()
+            seen = await self._look(began, dial)
+            still_s = pulse.stood_still_s(began)
+            if seen.fault is None:
+                # The time that this side stood still is not the node's.
+                return (
+                    replace(seen, latency_s=max(0.0, seen.latency_s - still_s)) if still_s else seen
+                )
+            # A refusal proves itself, however late it is read.
+            if still_s <= self.target.timeout_s / 10 or seen.fault is Fault.DEAD or seen.ours:
+                return seen
+            stood_still_s += still_s
+        if still_s <= self.target.timeout_s / 2:
+            return seen  # half of its time without any disturbance: that is enough of a chance
+        why = f"{self.target.here}'s probing stood still for {stood_still_s:.1f} s"
+        return replace(seen, fault=Fault.UNREACHABLE, evidence=why, ours=True)
+
+    async def _look(self, began: float, dial: bool) -> Observation:
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        info: dict[str, Any] = {}
-        fault: Fault | None = None
-        evidence, ours = "answers", False
+        wire, info, latency_s = self.wire, None, 0.0
+        if wire is not None:
+            self._stage, self._heard = "answer", True
+            try:
+                info = await wire.server_info(began + self.target.timeout_s)
+                latency_s = loop.time() - began
+            except asyncio.CancelledError:
+                self.close()
+                raise
+            except Lost:
+                pass  # an open connection that ends proves nothing yet: dial afresh
+            except Exception as exc:
+                self.close()
+                return self._faulty(exc, began, dialled=False)
+        if info is None:
+            self.close()
+        elif not dial:
+            return self._well(info, latency_s, wire, dialled=False)
+        patience = Patience((began if info is None else loop.time()) + self.target.timeout_s)
         try:
-            info = await self._look(began + self.target.timeout_s)
+            fresh, fresh_info = await self._dial(patience)
         except asyncio.CancelledError:
             self.close()
             raise
         except Exception as exc:
+            return self._faulty(exc, began, dialled=True, answers=info is not None)
+        self._failing = self._greets_nobody = False
+        self._redial_at = loop.time() + self.target.redial_s * random.uniform(REDIAL_SHARE, 1.0)
+        if info is None:
+            latency_s = loop.time() - began - patience.moved_s
+        seen = self._well(fresh_info, latency_s, fresh, dialled=True)
+        if info is not None and info.get("id") == fresh_info.get("id"):
+            fresh.close()
+        else:
+            # The first, or the address leads to another server now.
             self.close()
-            fault, evidence = self._judge(exc)
-            ours = isinstance(exc, OSError) and exc.errno in _OURS
-            _forget(exc)
-        self.answers = fault is None
-        version = self._wire.version if self._wire is not None else None
+            fresh.on_lost = self._lost
+            self._wire = fresh
+        return seen
+
+    def _well(
+        self, info: Mapping[str, Any], latency_s: float, wire: Wire | None, dialled: bool
+    ) -> Observation:
+        self.answers = True
         return Observation(
             cluster=self.target.cluster,
             node=self.target.node,
-            fault=fault,
-            evidence=clean(evidence),
-            latency_s=loop.time() - began,
+            fault=None,
+            evidence="answers",
+            latency_s=latency_s,
             server_id=_text(info.get("id")),
             server_name=_text(info.get("name")),
-            version=_text(version),
-            ours=ours,
+            version=_text(wire.version if wire is not None else None),
+            dialled=dialled,
+            addresses=self._addresses,
+            proxy=info.get("proxy") is True,
         )
 
-    def _judge(self, exc: Exception) -> tuple[Fault, str]:
-        """Which fault an exception proves. The stage tells where the time ran out."""
-        at = f"{self.target.address}"
-        within = f"within {self.target.timeout_s:g} s"
-        if isinstance(exc, asyncio.TimeoutError):
-            return {
-                "name": (Fault.UNREACHABLE, f"name of {at} does not resolve {within}"),
-                "connect": (Fault.UNREACHABLE, f"{at} does not answer to TCP {within}"),
-                "tls": (Fault.HUNG, f"{at} accepts TCP, but no TLS handshake {within}"),
-                "handshake": (Fault.HUNG, f"{at} accepts TCP, but no handshake {within}"),
-            }.get(self._stage, (Fault.HUNG, f"{at} is connected, but gives no answer {within}"))
-        if isinstance(exc, OSError) and exc.errno in _OURS:
-            return Fault.UNREACHABLE, f"this master cannot open a connection: {exc.strerror}"
-        if isinstance(exc, ConnectionRefusedError):
-            return Fault.DEAD, f"connection to {at} refused"
-        if isinstance(exc, socket.gaierror):
-            return Fault.UNREACHABLE, f"name of {at} does not resolve: {exc.strerror or exc}"
-        if isinstance(exc, ssl.SSLError):
-            return Fault.TLS, f"TLS with {at} failed: {_tls_words(exc)}"
-        if isinstance(exc, LoginRefused):
-            return Fault.AUTH, f"{at} refuses the login: {exc}"
-        if isinstance(exc, Lost):
-            return Fault.ALIEN, f"{at} closes the connection in the {self._stage}"
-        if isinstance(exc, OSError):
-            words = os.strerror(exc.errno) if exc.errno else _in_words(exc)
-            # A reset needs somebody who had accepted.
-            if self._stage in ("name", "connect") and not isinstance(exc, ConnectionError):
-                return Fault.UNREACHABLE, f"{at}: {words}"
-            return Fault.ALIEN, f"{at} breaks the connection: {words}"
-        # The driver's parts raise nearly anything on input that RethinkDB would not send.
-        words = _in_words(exc)
-        return Fault.ALIEN, f"{at} does not speak as RethinkDB does: {words}"
+    def _faulty(
+        self, exc: Exception, began: float, dialled: bool, answers: bool = False
+    ) -> Observation:
+        verdict = self._judge(exc)
+        _forget(exc)
+        self.answers = answers
+        self._failing = True
+        if answers:
+            if verdict.fault is Fault.HUNG:
+                self._greets_nobody = True
+            elif self._stage != "connect" or not isinstance(exc, asyncio.TimeoutError):
+                self._greets_nobody = False
+            elif self._greets_nobody:
+                # Its backlog is full of those that were not greeted.
+                verdict = replace(verdict, fault=Fault.HUNG)
+            verdict = replace(
+                verdict, evidence=f"{verdict.evidence}; a connection that was open before answers"
+            )
+        else:
+            # Without a connection that answers nobody knows whether its host can be reached.
+            self._greets_nobody = False
+        return Observation(
+            cluster=self.target.cluster,
+            node=self.target.node,
+            fault=verdict.fault,
+            evidence=printable(clean(verdict.evidence)),
+            latency_s=asyncio.get_running_loop().time() - began,
+            ours=verdict.ours,
+            dialled=dialled,
+            answers=answers,
+            addresses=self._addresses,
+        )
 
-    async def _look(self, deadline: float) -> dict[str, Any]:
-        wire = self.wire
-        if wire is not None:
-            self._stage = "answer"
-            try:
-                return await wire.server_info(deadline)
-            except Lost:
-                pass  # an open connection that ends proves nothing yet: dial afresh
-        self.close()
+    def _judge(self, exc: Exception) -> Verdict:
+        return judge(
+            exc,
+            at=str(self.target.address),
+            stage=self._stage,
+            timeout_s=self.target.timeout_s,
+            heard=self._heard,
+            here=self.target.here,
+        )
+
+    # ------------------------------------------------------------ the dial
+
+    async def _dial(self, patience: Patience) -> tuple[Wire, dict[str, Any]]:
+        """A fresh connection, logged in, and what its server says of itself."""
         try:
-            return await self._dial_and_ask(deadline)
+            return await self._dial_once(patience)
         except (Lost, ConnectionResetError, BrokenPipeError):
             # It may have died in the middle of the greeting: then the second dial is refused.
-            self.close()
-            return await self._dial_and_ask(deadline)
+            return await self._dial_once(patience)
 
-    async def _dial_and_ask(self, deadline: float) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        wire = await asyncio.wait_for(self._connect(deadline), deadline - loop.time())
-        wire.on_lost = self._lost
-        self._wire = wire
-        self._stage = "handshake"
-        target = self.target
-        address = target.address
-        await wire.greet(
-            address.host, address.port, target.user, target.password, deadline, self._crypto
-        )
-        self._stage = "answer"
-        return await wire.server_info(deadline)
+    async def _dial_once(self, patience: Patience) -> tuple[Wire, dict[str, Any]]:
+        self._heard = False
+        wire, place = await self._connect(patience)
+        target, address = self.target, self.target.address
+        try:
+            self._stage = "handshake"
+            busy_s = await wire.greet(
+                address.host, address.port, target.user, target.password, patience.at,
+                self._crypto, place,
+            )  # fmt: skip
+            patience.move(busy_s)
+            self._stage = "answer"
+            return wire, await wire.server_info(patience.at)
+        except BaseException:
+            self._heard = wire.heard
+            wire.close()
+            raise
+        finally:
+            place.leave()
 
-    async def _connect(self, deadline: float) -> Wire:
+    async def _connect(self, patience: Patience) -> tuple[Wire, Place]:
         """TCP, and TLS where configured. Several addresses share the one deadline."""
         loop = asyncio.get_running_loop()
-        self._stage = "name"
-        found = await self._resolver.resolve(self.target.address, deadline - loop.time())
+        self._stage, self._addresses = "name", ()
+        found, waited_s = await self._resolver.resolve(
+            self.target.address, patience.at - loop.time()
+        )
+        patience.move(waited_s)
+        self._addresses = told(found)
         failures: list[Exception] = []
         for index, (family, sockaddr) in enumerate(found):
             self._stage = "connect"
-            share_s = (deadline - loop.time()) / (len(found) - index)
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            share_s = (patience.at - loop.time()) / (len(found) - index)
+            sock = place = None
             try:
+                sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setblocking(False)
                 await asyncio.wait_for(loop.sock_connect(sock, sockaddr), share_s)
-                self._stage = "tls" if self.target.tls else "handshake"
                 if sock.getsockname() == sock.getpeername():
                     # Linux lets a dial to a free local port connect to itself: nobody listens there.
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
-                return await self._adopt(sock)
-            except (OSError, asyncio.TimeoutError) as exc:
-                sock.close()
-                failures.append(exc)
-                if isinstance(exc, ssl.SSLError) or getattr(exc, "errno", None) in _OURS:
+                self._stage = "tls" if self.target.tls else "handshake"
+                began = loop.time()
+                place = await self._pace.place(self._failing)
+                patience.move(loop.time() - began)
+                share_s = (patience.at - loop.time()) / (len(found) - index)
+                return await asyncio.wait_for(self._adopt(sock), share_s), place
+            except BaseException as exc:
+                if place is not None:
+                    place.leave()
+                if sock is not None:
+                    sock.close()
+                # An error that is all this side's own says nothing about any address.
+                not_from_here = isinstance(exc, OSError) and exc.errno in NOT_FROM_HERE
+                told_by_peer = isinstance(exc, (OSError, asyncio.TimeoutError))
+                if (
+                    not told_by_peer
+                    or isinstance(exc, ssl.SSLError)
+                    or (is_ours(exc, self._stage, False) and not not_from_here)
+                ):
                     raise
-            except BaseException:
-                sock.close()
-                raise
-        # Refused proves death only if it is all that was heard.
-        told = next((e for e in failures if not isinstance(e, ConnectionRefusedError)), failures[0])
+                assert isinstance(exc, Exception)
+                failures.append(exc)
+        # What cannot be spoken to from here says nothing, if others could be. Refused proves death only if it is all
+        # that was heard.
+        heard = [e for e in failures if getattr(e, "errno", None) not in NOT_FROM_HERE] or failures
+        verdict = next((e for e in heard if not isinstance(e, ConnectionRefusedError)), heard[0])
         failures.clear()
-        raise told
+        heard.clear()
+        raise verdict
 
     async def _adopt(self, sock: socket.socket) -> Wire:
         loop = asyncio.get_running_loop()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self.target.tls
-        host = self.target.address.host.partition("%")[0] if tls else None
-        _, wire = await loop.create_connection(Wire, sock=sock, ssl=tls, server_hostname=host)
+        # A certificate names its host without a zone, and without the dot that ends a name.
+        host = self.target.address.host.partition("%")[0].removesuffix(".") if tls else None
+        _, wire = await loop.create_connection(
+            lambda: Wire(self._pace.turn), sock=sock, ssl=tls, server_hostname=host
+        )
         return wire
 
 
@@ -365,26 +438,7 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 def _text(value: Any) -> str | None:
-    return clean(value[:200]) if isinstance(value, str) else None
-
-
-def _in_words(exc: BaseException) -> str:
-    """The exception's type and text; the driver's errors may fail to print themselves (2.4.10)."""
-    try:
-        text = str(exc)
-    except Exception:
-        text = "(no text)"
-    return f"{type(exc).__name__}: {text[:200]}"
-
-
-def _tls_words(exc: ssl.SSLError) -> str:
-    """Expired, self-signed, wrong host …, in OpenSSL's own words; or what else went wrong."""
-    words = getattr(exc, "verify_message", "")
-    if words:
-        return str(words)
-    if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return "the other side does not speak TLS"
-    return exc.reason or str(exc)[:200] or type(exc).__name__
+    return printable(value[:200]) if isinstance(value, str) else None
 
 
 # ---------------------------------------------------------------- one cluster
@@ -393,11 +447,16 @@ def _tls_words(exc: ssl.SSLError) -> str:
 class View:
     """A cluster's system tables, asked of one live node a round; and whom each live node is connected to."""
 
-    def __init__(self, cluster: str, looks: list[Look], plan: ViewPlan) -> None:
+    def __init__(
+        self, cluster: str, looks: list[Look], plan: ViewPlan, pace: Pace | None = None
+    ) -> None:
         self.cluster = cluster
         self.plan = plan
         self._looks = looks
+        self._pace = pace or Pace()
         self._turn = 0
+        self._meeting: asyncio.Task[None] | None = None
+        self._meet_again = False
         # An object of our own: the driver's global `r` shares its loop type with everybody.
         system = RethinkDB().db("rethinkdb")
         self._terms = {
@@ -414,76 +473,139 @@ class View:
                 return look
         return None
 
-    async def look(self) -> ClusterView | None:
-        """One round; None if no node answers at all. Raises nothing but cancellation."""
-        look = self._asked()
-        if look is None:
-            return None
+    async def look(self, deliver: Callable[[Met], None] | None = None) -> ClusterView | None:
+        """One round; None if no node answers at all. Raises nothing but cancellation.
+
+        ``deliver`` gets whom the nodes have met, as soon as that is known.
+        """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        stood_still_s = 0.0
+        for _ in range(LOOKS):
+            look = self._asked()
+            if look is None:
+                return None
+            began = loop.time()
+            try:
+                return await self._round(look, began, deliver)
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                status, why = self._why_not(look, exc)
+                timed_out = isinstance(exc, asyncio.TimeoutError)
+                _forget(exc)
+            still_s = self._pace.pulse.stood_still_s(began)
+            if not timed_out or still_s <= self.plan.timeout_s / 10:
+                break
+            stood_still_s += still_s
+            why = f"{look.target.here}'s probing stood still for {stood_still_s:.1f} s"
+        return ClusterView(self.cluster, look.target.node, status, clean(why))
+
+    async def _round(
+        self, look: Look, began: float, deliver: Callable[[Met], None] | None
+    ) -> ClusterView:
+        loop = asyncio.get_running_loop()
         deadline = began + self.plan.timeout_s
+        met = await self.met(deadline)
+        if deliver is not None and met.connected:
+            deliver(met)
+        silent = dict(await self._rows(look, "table_config", deadline, _silent))
+        tables = await self._rows(look, "table_status", deadline, _table)
+        issues = await self._rows(look, "current_issues", deadline, _issue)
+        return ClusterView(
+            cluster=self.cluster,
+            node=look.target.node,
+            status=ViewStatus.KNOWN,
+            why="",
+            tables=await leisurely(_tables(tables, silent), self._pace.turn),
+            issues=tuple(issues[:MAX_ISSUES]),
+            connected=met.connected,
+            started=met.started,
+            took_s=loop.time() - began,
+        )
+
+    def _why_not(self, look: Look, exc: Exception) -> tuple[ViewStatus, str]:
+        """Why the tables of that node could not be read."""
         node = look.target.node
-        try:
-            connected, started = await self._connected(deadline)
-            rows = {
-                name: await self._rows(look, name, deadline)
-                for name in ("table_config", "table_status", "current_issues")
-            }
-            return ClusterView(
-                cluster=self.cluster,
-                node=node,
-                status=ViewStatus.KNOWN,
-                why="",
-                tables=_tables(rows["table_status"], rows["table_config"]),
-                issues=_issues(rows["current_issues"]),
-                connected=connected,
-                started=started,
-                took_s=loop.time() - began,
-            )
-        except asyncio.CancelledError:
-            raise
-        except asyncio.TimeoutError:
-            status = ViewStatus.UNKNOWN
+        if isinstance(exc, asyncio.TimeoutError):
             why = f"no answer from {node} within {self.plan.timeout_s:g} s: some peer hangs"
-        except Forbidden as exc:
-            status = ViewStatus.FORBIDDEN
+        elif isinstance(exc, Forbidden):
             grant = f"r.db('rethinkdb').grant('{look.target.user}', {{read: true}})"
             why = f"{look.target.user} may not read the system tables of {node}; missing: {grant} ({exc})"
-        except (Lost, OSError):
-            status, why = ViewStatus.UNKNOWN, f"{node} ended the connection"
-        except Exception as exc:
-            status = ViewStatus.UNKNOWN
-            why = f"{node} answers oddly: {_in_words(exc)}"
-        return ClusterView(self.cluster, node, status, clean(why))
+            return ViewStatus.FORBIDDEN, why
+        elif is_ours(exc, "answer", True):
+            why = f"{look.target.here} cannot read the system tables: {in_words(exc)}"
+        elif isinstance(exc, (Lost, OSError)):
+            why = f"{node} ended the connection"
+        else:
+            why = f"{node} answers oddly: {in_words(exc)}"
+        return ViewStatus.UNKNOWN, why
 
-    async def _rows(self, look: Look, table: str, deadline: float) -> list[dict[str, Any]]:
+    async def _rows(self, look: Look, table: str, deadline: float, keep: Keep) -> list[Any]:
         wire = look.wire
         if wire is None:
             raise Lost
-        return await wire.table(self._terms[table], deadline)
+        return await wire.table(self._terms[table], deadline, keep)
 
-    async def _connected(
-        self, deadline: float
-    ) -> tuple[dict[str, frozenset[str]], dict[str, float]]:
-        """``server_status`` of every live node: unaffected by peers that hang (2.4.4)."""
+    # ------------------------------------------------------------ who has met whom
+
+    async def met(self, deadline: float) -> Met:
+        """``server_status`` of every live node: unaffected by peers that hang (2.4.4). Raises Forbidden."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         live = [look for look in self._looks if look.answers and look.wire is not None]
         answers = await asyncio.gather(
-            *(self._rows(look, "server_status", deadline) for look in live), return_exceptions=True
+            *(self._rows(look, "server_status", deadline, _server) for look in live),
+            return_exceptions=True,
         )
         connected: dict[str, frozenset[str]] = {}
+        names: dict[str, str] = {}
         started: dict[str, float] = {}
         for look, rows in zip(live, answers, strict=True):
             if isinstance(rows, (Forbidden, asyncio.CancelledError)):
                 raise rows
             if isinstance(rows, BaseException):
+                _forget(rows)
                 continue  # that node's own probe tells what is wrong with it
-            ids = [row.get("id") for row in rows]
-            connected[look.target.node] = frozenset(i for i in ids if isinstance(i, str))
-            for row in rows:
-                when = _epoch(_at(row, "process", "time_started"))
-                if isinstance(row.get("id"), str) and when is not None:
-                    started[row["id"]] = when
-        return connected, started
+            servers = rows[:MAX_SERVERS]
+            connected[look.target.node] = frozenset(server for server, _, _ in servers)
+            for server, name, when in servers:
+                if name is not None:
+                    names[server] = name
+                if when is not None:
+                    started[server] = when
+        return Met(
+            cluster=self.cluster,
+            connected=connected,
+            names=names,
+            started=started,
+            took_s=loop.time() - began,
+        )
+
+    def meet(self, deliver: Callable[[Met], None]) -> None:
+        """Ask at once whom the nodes have met. One question at a time: who comes meanwhile gets the next."""
+        if self._meeting is not None and not self._meeting.done():
+            self._meet_again = True
+        else:
+            self._meeting = asyncio.ensure_future(self._meet(deliver))
+
+    async def _meet(self, deliver: Callable[[Met], None]) -> None:
+        loop = asyncio.get_running_loop()
+        timeout_s = max(look.target.timeout_s for look in self._looks)
+        while True:
+            self._meet_again = False
+            try:
+                met = await self.met(loop.time() + timeout_s)
+                if met.connected:
+                    deliver(met)
+            except Forbidden:
+                pass  # the view says so
+            await asyncio.sleep(MEET_S)
+            if not self._meet_again:
+                return
+
+    def close(self) -> None:
+        if self._meeting is not None:
+            self._meeting.cancel()
 
 
 def _at(row: Any, *path: str) -> Any:
@@ -495,55 +617,78 @@ def _at(row: Any, *path: str) -> Any:
 def _epoch(value: Any) -> float | None:
     """RethinkDB's raw time pseudo-type as epoch seconds."""
     when = _at(value, "epoch_time")
-    return float(when) if isinstance(when, (int, float)) else None
+    return float(when) if isinstance(when, (int, float)) and abs(when) < 1e12 else None
 
 
 def _strings(value: Any) -> tuple[str, ...]:
     return tuple(clean(v) for v in value if isinstance(v, str)) if isinstance(value, list) else ()
 
 
-def _tables(status: list[dict[str, Any]], config: list[dict[str, Any]]) -> tuple[Table, ...]:
-    """``table_status``, with ``table_config`` telling which replicas vote."""
-    configured = {c.get("id"): c.get("shards") for c in config if isinstance(c.get("id"), str)}
-    return tuple(_table(row, configured.get(row.get("id"))) for row in status)
+def _server(row: dict[str, Any]) -> tuple[str, str | None, float | None] | None:
+    """Id, name and start of one of ``server_status``."""
+    server = _text(row.get("id"))
+    if server is None:
+        return None
+    return server, _text(row.get("name")), _epoch(_at(row, "process", "time_started"))
 
 
-def _table(row: dict[str, Any], configured: Any) -> Table:
-    shards = []
-    for index, shard in enumerate(row["shards"] if isinstance(row.get("shards"), list) else []):
-        plan = (
-            configured[index] if isinstance(configured, list) and index < len(configured) else None
-        )
-        silent = set(_strings(_at(plan, "nonvoting_replicas")))
-        replicas = _at(shard, "replicas")
-        shards.append(
-            Shard(
-                primaries=_strings(_at(shard, "primary_replicas")),
-                replicas=tuple(
-                    Replica(
-                        str(_at(r, "server")), str(_at(r, "state")), _at(r, "server") not in silent
-                    )
-                    for r in (replicas if isinstance(replicas, list) else [])
-                ),
-            )
-        )
-    return Table(
+def _silent(row: dict[str, Any]) -> tuple[str, tuple[frozenset[str], ...]] | None:
+    """Which replicas of each shard do not vote: id of the table and names of servers, of ``table_config``."""
+    table, shards = row.get("id"), row.get("shards")
+    if not isinstance(table, str) or not isinstance(shards, list):
+        return None
+    return table, tuple(frozenset(_strings(_at(s, "nonvoting_replicas"))) for s in shards)
+
+
+def _table(row: dict[str, Any]) -> tuple[str, Table]:
+    """One of ``table_status``, with its id. Which replicas vote is not known yet."""
+    shards = row.get("shards")
+    return str(row.get("id")), Table(
         name=clean(f"{row.get('db')}.{row.get('name')}"),
         reads=_at(row, "status", "ready_for_reads") is True,
         writes=_at(row, "status", "ready_for_writes") is True,
         all_replicas=_at(row, "status", "all_replicas_ready") is True,
-        shards=tuple(shards),
+        shards=tuple(map(_shard, shards if isinstance(shards, list) else ())),
     )
 
 
-def _issues(rows: list[dict[str, Any]]) -> tuple[Issue, ...]:
-    return tuple(
-        Issue(
-            type=clean(str(row.get("type"))[:60]),
-            description=clean(str(row.get("description"))[:300]),
-            critical=row.get("critical") is True,
-        )
-        for row in rows[:100]
+def _shard(shard: Any) -> Shard:
+    replicas = _at(shard, "replicas")
+    return Shard(
+        primaries=_strings(_at(shard, "primary_replicas")),
+        replicas=tuple(
+            Replica(clean(str(_at(r, "server"))[:200]), clean(str(_at(r, "state"))[:60]), True)
+            for r in (replicas if isinstance(replicas, list) else ())
+        ),
+    )
+
+
+def _tables(
+    status: list[tuple[str, Table]], silent: Mapping[str, tuple[frozenset[str], ...]]
+) -> Generator[None, None, tuple[Table, ...]]:
+    """``table_status``, with ``table_config`` telling which replicas vote. A step per table."""
+    tables = []
+    for of_id, table in status:
+        plans = silent.get(of_id, ())
+        if any(plans):
+            known = itertools.chain(plans, itertools.repeat(frozenset[str]()))
+            table = replace(table, shards=tuple(map(_voting, table.shards, known)))
+        tables.append(table)
+        yield
+    return tuple(tables)
+
+
+def _voting(shard: Shard, silent: frozenset[str]) -> Shard:
+    return replace(
+        shard, replicas=tuple(replace(r, voting=r.server not in silent) for r in shard.replicas)
+    )
+
+
+def _issue(row: dict[str, Any]) -> Issue:
+    return Issue(
+        type=clean(str(row.get("type"))[:60]),
+        description=clean(str(row.get("description"))[:300]),
+        critical=row.get("critical") is True,
     )
 
 
@@ -553,19 +698,21 @@ def _issues(rows: list[dict[str, Any]]) -> tuple[Issue, ...]:
 class Prober:
     """Keeps looking at every node and every cluster, in a loop on a thread of its own.
 
-    ``deliver`` is called on that thread with each Observed and Viewed and must not block. ``plans`` holds the
+    ``deliver`` is called on that thread with each Observed, Met and Viewed and must not block. ``plans`` holds the
     clusters whose system tables are looked at, too.
     """
 
     def __init__(
         self,
         nodes: Iterable[Target],
-        deliver: Callable[[Observed | Viewed], None],
+        deliver: Callable[[Observed | Met | Viewed], None],
         plans: Mapping[str, ViewPlan] | None = None,
     ) -> None:
         self._targets = list(nodes)
         self._deliver = deliver
         self._plans = dict(plans or {})
+        self._looks: dict[tuple[str, str], Look] = {}
+        self._views: dict[str, View] = {}
         self._thread = threading.Thread(target=self._run, name="selfheal-probe", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -584,6 +731,20 @@ class Prober:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    def dial(self, cluster: str, nodes: Iterable[str]) -> None:
+        """Have these nodes dialled afresh at once, from any thread. Nodes that are not watched are passed over."""
+        asked = tuple(nodes)
+
+        def ask() -> None:
+            for node in asked:
+                look = self._looks.get((cluster, node))
+                if look is not None:
+                    look.ask_dial()
+
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(ask)
+
     def _run(self) -> None:
         asyncio.run(self._watch_all())
 
@@ -592,15 +753,22 @@ class Prober:
         self._stop = asyncio.Event()
         resolver = Resolver()
         crypto = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="selfheal-crypto")
-        looks = [Look(target, resolver, crypto) for target in self._targets]
+        pace = Pace()
+        pace.pulse.start()
+        looks = [Look(target, resolver, crypto, pace) for target in self._targets]
         by_cluster: dict[str, list[Look]] = {}
         for look in looks:
             by_cluster.setdefault(look.target.cluster, []).append(look)
+            self._looks[look.target.cluster, look.target.node] = look
+        self._views = {
+            name: View(name, members, self._plans.get(name, ViewPlan()), pace)
+            for name, members in by_cluster.items()
+        }
         watchers = [asyncio.create_task(self._watch(look)) for look in looks]
         watchers += [
-            asyncio.create_task(self._watch_cluster(View(name, by_cluster[name], plan)))
-            for name, plan in self._plans.items()
-            if name in by_cluster
+            asyncio.create_task(self._watch_cluster(view))
+            for name, view in self._views.items()
+            if name in self._plans
         ]
         self._ready.set()
         settled = self._loop.call_later(SETTLED_S, _settle)
@@ -609,33 +777,44 @@ class Prober:
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
+        for view in self._views.values():
+            view.close()
         for look in looks:
             look.close()
+        pace.pulse.stop()
         resolver.close()
         crypto.shutdown(wait=False, cancel_futures=True)
+
+    def _stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
 
     async def _watch(self, look: Look) -> None:
         loop = asyncio.get_running_loop()
         poll_s = look.target.poll_s
         # Spread over the interval and then kept to it, so that a thousand nodes are no burst.
         due = loop.time() + random.uniform(0, poll_s)
-        await asyncio.sleep(due - loop.time())
-        while True:
+        await look.idle(due)
+        # Python 3.11's wait_for may swallow a cancellation.
+        while not self._stopped():
             began = loop.time()
-            self._deliver(Observed(await look.probe()))
+            seen = await look.probe()
+            self._deliver(Observed(seen))
+            if seen.fault is Fault.DEAD:
+                # It may refuse nobody but us: the others know whether it is there.
+                self._views[look.target.cluster].meet(self._deliver)
             if loop.time() >= due:
                 due += poll_s * (1 + (loop.time() - due) // poll_s)
             await look.idle(due)
-            pause_s = began + REDIAL_S - loop.time()
+            pause_s = began + AGAIN_S - loop.time()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
 
     async def _watch_cluster(self, view: View) -> None:
         await asyncio.sleep(random.uniform(0, view.plan.every_s))
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._stopped():
             due = loop.time() + view.plan.every_s
-            seen = await view.look()
+            seen = await view.look(self._deliver)
             if seen is not None:
                 self._deliver(Viewed(seen))
             await asyncio.sleep(max(0.0, due - loop.time()))
@@ -656,11 +835,13 @@ def probe_once(target: Target) -> Observation:
     seen: list[Observation] = []
 
     async def look() -> None:
-        resolver = Resolver()
+        resolver, pace = Resolver(), Pace()
+        pace.pulse.start()
         with ThreadPoolExecutor(1) as crypto:
-            one = Look(target, resolver, crypto)
+            one = Look(target, resolver, crypto, pace)
             seen.append(await one.probe())
             one.close()
+        pace.pulse.stop()
         resolver.close()
 
     # A thread of its own: the caller may be inside a running loop.

@@ -1,7 +1,7 @@
 """What stands in the ledger, for those who only read it: the runners, the doctor, the reactor's ``attempt()``.
 
 `read` opens it, the other functions ask; the engine asks what it remembers in the same way. Nothing here writes: what
-others want from the engine goes through `inbox`. No Salt here, no decision.
+others want from the engine goes through `inbox`, and a firing is claimed in `claims`. No Salt here, no decision.
 """
 
 from __future__ import annotations
@@ -56,10 +56,13 @@ def read(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def order(path: Path, jid: str) -> dict[str, Any] | None:
-    """What the job of this JID may do: fired by the engine less than a minute ago and not ended; else None."""
+    """What the job of this JID may do: fired by the engine less than a minute ago and not ended; else None.
+
+    ``firing`` says how often it was fired, ``claimed`` which of these firings somebody has claimed last; 0 = none.
+    """
     with read(path) as db:
         row = db.execute(
-            "SELECT cluster, action, minions, args, fired_boot, fired_boottime FROM attempts"
+            "SELECT cluster, action, minions, args, fired_boot, fired_boottime, firings, claimed FROM attempts"
             " WHERE jid = ? AND ended_at IS NULL",
             (jid,),
         ).fetchone()
@@ -73,6 +76,8 @@ def order(path: Path, jid: str) -> dict[str, Any] | None:
         "action": row["action"],
         "minions": json.loads(row["minions"]),
         "args": json.loads(row["args"]),
+        "firing": row["firings"],
+        "claimed": row["claimed"],
     }
 
 

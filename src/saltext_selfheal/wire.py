@@ -1,9 +1,9 @@
 """One connection to a RethinkDB server, every wait under a deadline.
 
-The official driver does the protocol (handshake, query serialiser, response reader, 2.4.10); its connections are
-not used, because they know no deadline: a stopped server holds them for ever. Here are the bytes between the two, and
-nothing that judges: what goes wrong is raised. Whatever the driver's parts raise on input that no RethinkDB sends
-goes through as it is.
+The official driver does the protocol (handshake, query serialiser, 2.4.10); its connections are not used, because they
+know no deadline: a stopped server holds them for ever. Its reader of answers is not used either: it takes any size at
+once (`answer` reads them). Here are the bytes between the two, and nothing that judges: what goes wrong is raised.
+Whatever the driver's parts raise on input that no RethinkDB sends goes through as it is.
 """
 
 from __future__ import annotations
@@ -11,39 +11,52 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import hmac
 import json
 import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
+from typing import NamedTuple
 
 from rethinkdb import net
-from rethinkdb.ast import ReQLDecoder
 from rethinkdb.errors import ReqlAuthError
-from rethinkdb.errors import ReqlPermissionError
+from rethinkdb.errors import ReqlDriverError
 from rethinkdb.handshake import HandshakeV1_0
 from rethinkdb.ql2_pb2 import Query
 from rethinkdb.ql2_pb2 import Response
 
+from .answer import AT_ONCE_BYTES
+from .answer import MAX_DOCUMENTS
+from .answer import Alien
+from .answer import Answer
+from .answer import Keep
+from .answer import at_once
+from .answer import in_pieces
+from .answer import leisurely
+from .answer import said
+from .answer import spoken
+from .pulse import Place
+
 MAX_GREETING_BYTES = 64 * 1024
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_SEQUENCE_ITEMS = 200_000
+MAX_INFO_BYTES = 64 * 1024  #: of SERVER_INFO, which takes about a hundred
+MAX_ANSWER_BYTES = 8 * 1024 * 1024  #: RethinkDB's own batches have about one megabyte
+MAX_TABLE_BYTES = 32 * 1024 * 1024  #: of all answers that make one table
+MAX_LATE = 1000  #: so many answers may a peer owe
 MAX_ITERATIONS = (
     1_000_000  #: of PBKDF2; RethinkDB asks for 4,096, a hostile server for hours of CPU
 )
-PARSE_OFF_LOOP_BYTES = (
-    128 * 1024
-)  #: a larger answer is parsed on a thread: it would hold up other probes
+PROOF_S = 60.0  #: for this side to compute what a login needs
 
 _HEADER = struct.Struct("<QL")
 # Stateless, and each is a circle of references: one for all connections.
-_DECODER = ReQLDecoder({"time_format": "raw", "binary_format": "raw"})
 _JSON = json.JSONDecoder()
+_INFO = b"[%d]" % Query.QueryType.SERVER_INFO  #: each look sends it: it is not serialised anew
 _SEQUENCES = (Response.ResponseType.SUCCESS_SEQUENCE, Response.ResponseType.SUCCESS_PARTIAL)
 
 
-class Alien(Exception):
-    """The peer does not speak as RethinkDB does."""
+class Ours(Exception):
+    """It went wrong on this side, and proves nothing about the peer."""
 
 
 class Lost(Exception):
@@ -62,19 +75,33 @@ class QueryFailed(Exception):
     """RethinkDB answered a query with an error, in its own words."""
 
 
-class Wire(asyncio.Protocol):
-    """The connection. ``on_lost`` is called once when it ends, by whichever side."""
+class _Asked(NamedTuple):
+    """A query that waits for its answer, and how large that may be."""
 
-    def __init__(self) -> None:
+    answer: asyncio.Future[bytes]
+    most: int
+
+
+class Wire(asyncio.Protocol):
+    """The connection. ``on_lost`` is called once when it ends, by whichever side.
+
+    ``turn``: of all connections of this loop, whose large answer is read now.
+    """
+
+    def __init__(self, turn: asyncio.Lock) -> None:
         self.on_lost: Callable[[], None] | None = None
         self.open = False
+        self.heard = False
         self.version: str | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._greeting = True
         self._reader: asyncio.Future[bytes] | None = None
-        self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._turn = turn
+        self._pending: dict[int, _Asked] = {}
+        self._late: set[int] = set()  # tokens that are answered when nobody waits any more
+        self._skip = 0  # bytes of such an answer that are still to come
         self._token = 0
         self._broken: Exception | None = None
 
@@ -85,42 +112,57 @@ class Wire(asyncio.Protocol):
         self.open = True
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         buffer = self._buffer
+        if self._skip:
+            dropped = min(self._skip, len(data))
+            self._skip -= dropped
+            data = data[dropped:]
         buffer += data
         if self._greeting:
             if self._reader is not None:
                 self._greet_reader()
             elif len(buffer) > MAX_GREETING_BYTES:
-                self._break(Alien("sends without being asked"))
+                self._break(Alien(f"sends without being asked: {said(buffer)}"))
             return
         while len(buffer) >= 12:
             token, size = _HEADER.unpack_from(buffer)
-            if size > MAX_ANSWER_BYTES:
+            asked = self._pending.get(token)
+            if asked is None and token not in self._late:
+                self._break(Alien(f"answers to token {token}, which nobody has asked"))
+                return
+            if size > (asked.most if asked else MAX_ANSWER_BYTES):
                 self._break(Alien(f"announces an answer of {size} bytes"))
                 return
+            if asked is None:
+                self._late.discard(token)
+                here = min(len(buffer), 12 + size)
+                del buffer[:here]
+                self._skip = 12 + size - here
+                continue
             if len(buffer) < 12 + size:
                 return
-            body = bytes(buffer[12 : 12 + size])
+            if size > AT_ONCE_BYTES:
+                with memoryview(buffer) as view:
+                    body = bytes(view[12 : 12 + size])
+            else:
+                body = bytes(buffer[12 : 12 + size])
             del buffer[: 12 + size]
-            future = self._pending.pop(token, None)
-            if future is not None:
-                if not future.done():
-                    future.set_result(body)
-            elif token > self._token:
-                self._break(Alien(f"answers to token {token}, which was never used"))
-                return
-            # Else it is late: an answer to a query that nobody waits for any more.
+            del self._pending[token]
+            if not asked.answer.done():
+                asked.answer.set_result(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._greeting and self._buffer:
-            self._break(Alien(f"sent {bytes(self._buffer[:40])!r} and hung up"))
+            self._break(Alien(f"says {said(self._buffer)} and hangs up"))
         self._break(Lost())
 
     def _break(self, why: Exception) -> None:
         """Nothing more will come: tell all who wait."""
         if self._broken is None:
             self._broken = why
-        waiting = [*self._pending.values(), *([self._reader] if self._reader else [])]
+        waiting = [asked.answer for asked in self._pending.values()]
+        waiting += [self._reader] if self._reader else []
         self._pending.clear()
         for future in waiting:
             if not future.done():
@@ -150,7 +192,7 @@ class Wire(asyncio.Protocol):
         end = self._buffer.find(b"\0", 0, MAX_GREETING_BYTES)
         if end < 0:
             if len(self._buffer) > MAX_GREETING_BYTES:
-                self._break(Alien(f"sent {len(self._buffer)} bytes without ending its greeting"))
+                self._break(Alien(f"does not end its greeting, which begins {said(self._buffer)}"))
             return
         message = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -163,7 +205,12 @@ class Wire(asyncio.Protocol):
             raise self._broken
         future = self._reader = self._loop.create_future()
         self._greet_reader()
-        return await self._wait(future, deadline)
+        try:
+            return await self._wait(future, deadline)
+        except asyncio.TimeoutError:
+            if self._buffer.strip() and not self._buffer.lstrip().startswith(b"{"):
+                raise Alien(f"says {said(self._buffer)} and waits") from None
+            raise
 
     # ------------------------------------------------------------ what is said
 
@@ -173,80 +220,133 @@ class Wire(asyncio.Protocol):
         self._transport.write(data)
 
     async def greet(
-        self, host: str, port: int, user: str, password: str, deadline: float, crypto: Executor
-    ) -> None:
-        """The V1_0 handshake, by the driver's own state machine."""
+        self,
+        host: str,
+        port: int,
+        user: str,
+        password: str,
+        deadline: float,
+        crypto: Executor,
+        place: Place,
+    ) -> float:
+        """The V1_0 handshake, by the driver's own state machine.
+
+        Returns for how long this side was busy itself: that is not the peer's time, and the deadline moves by it.
+        """
         shake = HandshakeV1_0(_JSON, json.JSONEncoder(), host, port, user, password)
         # RethinkDB's salt stays the same per user: a reconnect need not compute again what costs a millisecond,
         # nor a mass reconnect a second. (The driver, 2.4.10, looks the function up here; else nothing is gained.)
         shake._pbkdf2_hmac = salted_password
         self._send(shake.next_message(None))
         greeting = await self._greeting_message(deadline)
+        fields = spoken(greeting)
+        if fields.get("success") is False and isinstance(fields.get("error"), str):
+            raise Alien(f"refuses the handshake: {said(fields['error'])}")
         shake.next_message(greeting)
-        version = json.loads(greeting).get("server_version")
+        version = fields.get("server_version")
         self.version = version if isinstance(version, str) else None
         challenge = await self._greeting_message(deadline)
         check_iterations(challenge)
-        # PBKDF2 costs a millisecond with RethinkDB's count: a mass reconnect would add it up on the loop.
-        proof = self._loop.run_in_executor(crypto, advance, shake, challenge)
-        self._send(await self._wait(proof, deadline))
-        advance(shake, await self._greeting_message(deadline))
+        place.work()
+        began = self._loop.time()
+        proof = await self._proof(shake, challenge, crypto)
+        busy_s = self._loop.time() - began
+        place.wait_for_peer()
+        self._send(proof)
+        advance(shake, await self._greeting_message(deadline + busy_s))
         self._greeting = False
         if self._buffer:
             self.data_received(b"")
+        return busy_s
 
-    async def _ask(self, kind: int, token: int, term: Any, optargs: Any, deadline: float) -> Any:
-        query = net.Query(kind, token, term, optargs)
-        future = self._loop.create_future()
-        self._pending[token] = future
+    async def _proof(self, shake: HandshakeV1_0, challenge: bytes, crypto: Executor) -> bytes:
+        """PBKDF2 costs a millisecond with RethinkDB's count: a mass reconnect would add it up on the loop."""
         try:
-            self._send(query.serialize())
-            body = await self._wait(future, deadline)
+            computing = self._loop.run_in_executor(crypto, advance, shake, challenge)
+        except RuntimeError as exc:  # no thread can be started, or the pool was shut down
+            raise Ours(str(exc)) from None
+        try:
+            return await asyncio.wait_for(computing, PROOF_S)
+        except asyncio.TimeoutError:
+            raise Ours(f"computing a login's proof took longer than {PROOF_S:g} s") from None
+        except (Alien, LoginRefused, MemoryError):
+            raise
+        except Exception:
+            unable = why_no_login()
+            if unable:
+                raise Ours(unable) from None
+            raise
+
+    async def _ask(self, token: int, frame: bytes, deadline: float, most: int) -> bytes:
+        asked = _Asked(self._loop.create_future(), most)
+        self._pending[token] = asked
+        try:
+            self._send(frame)
+            return await self._wait(asked.answer, deadline)
         finally:
-            self._pending.pop(token, None)
-        if len(body) > PARSE_OFF_LOOP_BYTES:
-            parsing = self._loop.run_in_executor(None, net.Response, token, body, _DECODER)
-            answer = await self._wait(parsing, deadline)
-        else:
-            answer = net.Response(token, body, _DECODER)
-        return query, answer
+            if self._pending.pop(token, None) is not None:
+                self._late.add(token)
+                if len(self._late) > MAX_LATE:
+                    self._break(Lost())
 
     async def server_info(self, deadline: float) -> dict[str, Any]:
         """Id, name and proxy of the server that answers. Needs no permission, reads no table."""
         self._token += 1
-        _, answer = await self._ask(Query.QueryType.SERVER_INFO, self._token, None, None, deadline)
-        if answer.type != Response.ResponseType.SERVER_INFO:
-            raise Alien(f"answers SERVER_INFO with type {answer.type!r}")
-        info = answer.data[0]
-        if not isinstance(info, dict):
-            raise Alien("answers SERVER_INFO with something else")
+        frame = _HEADER.pack(self._token, len(_INFO)) + _INFO
+        body = await self._ask(self._token, frame, deadline, MAX_INFO_BYTES)
+        answer = at_once(body)
+        info = answer.data[0] if answer.data else None
+        if answer.kind != Response.ResponseType.SERVER_INFO or not isinstance(info, dict):
+            raise Alien(f"answers SERVER_INFO with {said(body)}")
         return info
 
-    async def table(self, term: Any, deadline: float) -> list[dict[str, Any]]:
-        """All documents of a (system) table. Raises Forbidden or QueryFailed with RethinkDB's own words.
+    async def table(self, term: Any, deadline: float, keep: Keep) -> list[Any]:
+        """What is kept of all documents of a (system) table. Raises Forbidden or QueryFailed with RethinkDB's own words.
 
         Documents are iterated: ``coerce_to('array')`` would hide a missing permission (2.4.4).
         """
         self._token += 1
         token = self._token
-        items: list[dict[str, Any]] = []
+        items: list[Any] = []
         kind, what, optargs = Query.QueryType.START, term, {}
+        count = size = rounds = 0
         while True:
-            query, answer = await self._ask(kind, token, what, optargs, deadline)
-            if answer.type not in _SEQUENCES:
-                error = answer.make_error(query)
-                words = str(getattr(error, "message", error))[:300]
-                raise (
-                    Forbidden(words)
-                    if isinstance(error, ReqlPermissionError)
-                    else QueryFailed(words)
-                )
-            items += [item for item in answer.data if isinstance(item, dict)]
-            if answer.type == Response.ResponseType.SUCCESS_SEQUENCE:
+            query = net.Query(kind, token, what, optargs)
+            body = await self._ask(token, query.serialize(), deadline, MAX_ANSWER_BYTES)
+            if len(body) <= AT_ONCE_BYTES:
+                answer = at_once(body, keep)
+            else:
+                answer = await leisurely(in_pieces(body, keep), self._turn)
+            if answer.kind not in _SEQUENCES:
+                raise _refusal(answer)
+            items += [item for item in answer.data if not isinstance(item, (str, type(None)))]
+            if answer.kind == Response.ResponseType.SUCCESS_SEQUENCE:
                 return items
-            if len(items) > MAX_SEQUENCE_ITEMS:
-                raise Alien(f"sends more than {MAX_SEQUENCE_ITEMS} documents")
+            count, size, rounds = count + len(answer.data), size + len(body), rounds + 1
+            if count > MAX_DOCUMENTS or rounds > MAX_DOCUMENTS:
+                raise Alien(f"sends more than {MAX_DOCUMENTS} documents")
+            if size > MAX_TABLE_BYTES:
+                raise Alien(f"sends a table of more than {MAX_TABLE_BYTES} bytes")
             kind, what, optargs = Query.QueryType.CONTINUE, None, None
+
+
+def _refusal(answer: Answer) -> Exception:
+    """What an answer that is no sequence says."""
+    words = said(str(answer.data[0] if answer.data else "")).strip('"')
+    forbidden = answer.error == Response.ErrorType.PERMISSION_ERROR
+    if answer.kind == Response.ResponseType.RUNTIME_ERROR and forbidden:
+        return Forbidden(words)
+    return QueryFailed(words)
+
+
+def why_no_login() -> str:
+    """Why this process cannot log in anywhere; empty if it can. Under FIPS hashes and passwords may be refused."""
+    try:
+        hashlib.pbkdf2_hmac("sha256", b"password", b"s" * 16, 1)
+        hmac.new(b"key", b"message", hashlib.sha256).digest()
+    except Exception as exc:
+        return f"{type(exc).__name__}: {exc}"
+    return ""
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -264,16 +364,18 @@ def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
     try:
         answer = shake.next_message(message)
     except ReqlAuthError as exc:
-        refused = json.loads(message)
-        if isinstance(refused, dict) and refused.get("success") is False:
-            raise LoginRefused(str(refused.get("error"))[:200]) from None
+        refused = spoken(message)
+        if refused.get("success") is False:
+            raise LoginRefused(said(str(refused.get("error"))).strip('"')) from None
         raise Alien(exc.message) from None
+    except ReqlDriverError as exc:
+        raise Alien(f"refuses the handshake: {said(str(exc.message))}") from None
     return answer if isinstance(answer, bytes) else b""
 
 
 def check_iterations(challenge: bytes) -> None:
     """The server chooses how long PBKDF2 runs: read its count before computing anything."""
-    fields = json.loads(challenge)
+    fields = spoken(challenge)
     for part in str(fields.get("authentication", "")).split(","):
         if part.startswith("i="):
             count = part[2:]

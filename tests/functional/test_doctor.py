@@ -3,6 +3,7 @@
 import getpass
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -12,9 +13,11 @@ import pytest
 import salt.auth
 import salt.config
 import salt.loader
+import salt.master
 import salt.netapi
 import salt.runner
 import salt.utils.yaml
+import salt.version
 
 from saltext_selfheal import doctor
 from saltext_selfheal import doctor_doors
@@ -22,6 +25,7 @@ from saltext_selfheal import ledger
 from saltext_selfheal import ledger_file
 from saltext_selfheal import patient
 from saltext_selfheal import permissions
+from saltext_selfheal import returns
 from saltext_selfheal import timeline
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Tell
@@ -109,9 +113,10 @@ OURS = {"engines": [{"selfheal": settings()}], "reactor": mapping()}
 
 def test_of_a_healthy_master_every_line_is_ok(opts, engine):
     found = doctor.examine(opts)
-    assert [str(f) for f in found if f.level is not doctor.Level.OK] == []
+    # Who may speak in whose name is Salt's affair, and no release of it is without fault.
+    assert {f.check for f in found if f.level is not doctor.Level.OK} <= {"results"}
     assert list(dict.fromkeys(f.check for f in found)) == list(doctor.CHECKS)
-    assert doctor.worst(found) is doctor.Level.OK
+    assert doctor.worst(found) is not doctor.Level.FAIL
 
 
 def ill(opts):
@@ -198,7 +203,7 @@ def client(opts):
 def test_the_runner_ends_well_where_nothing_fails(opts, engine, client):
     told = client.low("selfheal.doctor", {}, print_event=False, full_return=True)
     assert told["success"] is True
-    assert told["return"]["worst"] == "ok"
+    assert told["return"]["worst"] in ("ok", "warn")
     assert "retcode" not in told["return"]
     assert told["return"]["checks"][0].startswith("ok    settings: ")
 
@@ -408,7 +413,7 @@ def test_ledgers_that_were_put_aside(opts, engine, path):
 
 def test_a_ledger_of_another_release(opts, engine, path):
     engine._db.execute("PRAGMA user_version=1")
-    says(lines("ledger", opts), "warn", "has schema 1, this release writes 2")
+    says(lines("ledger", opts), "warn", "has schema 1, this release writes 3")
     engine._db.execute("PRAGMA user_version=99")
     says(lines("ledger", opts), "fail", "schema 99 is newer than this release knows")
 
@@ -605,6 +610,95 @@ def test_which_minions_are_meant(opts, option, who, level, told):
     says(found, level, f"{option}: {told}" if level == "warn" else told)
     opts[option] = {who: ["test.ping"]}
     says(lines("peers", opts), "ok", "no minion may call")
+
+
+# ---------------------------------------------------------------- in whose name results come
+
+SALT = int(salt.version.__version__.split(".")[0])
+RESOURCE, SYNDIC, OLD = (route.value for route in returns.Route)
+
+
+def test_ways_to_store_anothers_result_are_named(opts):
+    found = lines("results", opts)
+    ways = f"{RESOURCE} and {SYNDIC}" if SALT >= 3008 else SYNDIC
+    says(found, "warn", f"any minion can store a result under another's name, by {ways}")
+    assert len(found) == 1
+    left = (
+        "No setting of this Salt stops it"
+        if SALT >= 3008
+        else "minion_sign_messages: true on every"
+    )
+    assert left in found[0]
+
+
+def test_what_asks_for_signatures_is_tried_and_not_trusted(opts):
+    opts.update(returns.SIGNED)
+    found = lines("results", opts)
+    if SALT >= 3008:
+        # The signature is that of the liar, who says that it speaks for a resource of its own.
+        says(found, "warn", f"by {RESOURCE} and {SYNDIC}")
+    else:
+        says(found, "ok", "stores what a minion says under its own name only")
+    # One that need not hold is as good as none.
+    opts["drop_messages_signature_fail"] = False
+    says(lines("results", opts), "warn", SYNDIC)
+
+
+def test_signatures_that_no_master_can_check_lose_every_result(opts):
+    opts["require_minion_sign_messages"] = True
+    says(lines("results", opts), "fail", "require_minion_sign_messages without signing_algorithm")
+
+
+@pytest.mark.parametrize("least", [None, 0, 2, "x"])
+def test_protocols_that_compare_no_ids(opts, least):
+    if least is None:
+        opts.pop("minimum_auth_version", None)
+    else:
+        opts["minimum_auth_version"] = least
+    found = lines("results", opts)
+    says(found, "warn", f"by {OLD}")
+    assert any("Set minimum_auth_version: 3" in one for one in found)
+
+
+def test_results_that_do_not_pass_through_the_master(opts):
+    opts["ext_job_cache"] = "redis"
+    says(lines("results", opts), "warn", "minions write their results into redis themselves")
+
+
+@pytest.mark.parametrize("handled", ["at once", "later"])
+def test_a_salt_that_compares_names(opts, monkeypatch, handled):
+    """As it should be: stored under the name of whose key it was, whatever the request says."""
+
+    def stores(self, load):
+        self.mminion.returners["noted.returner"]({"id": load["id"]})
+
+    async def stores_later(self, load):
+        stores(self, load)
+
+    def refuses(self, load):
+        return False
+
+    for prefix in ("", "_sync"):
+        handler = stores if handled == "at once" or prefix else stores_later
+        monkeypatch.setattr(salt.master.AESFuncs, f"{prefix}_return", handler, raising=False)
+        monkeypatch.setattr(salt.master.AESFuncs, f"{prefix}_syndic_return", refuses, raising=False)
+    opts["master_async_mworker"] = handled == "later"
+    says(lines("results", opts), "ok", "under its own name only")
+
+
+def test_a_salt_that_is_not_known_is_not_called_safe(opts, monkeypatch):
+    def other(self, load):
+        raise AttributeError("nosuch")
+
+    for prefix in ("", "_sync"):
+        monkeypatch.setattr(salt.master.AESFuncs, f"{prefix}_return", other, raising=False)
+    says(lines("results", opts), "warn", "the check itself broke: AttributeError")
+
+
+def test_what_the_trial_makes_the_master_say_alarms_nobody(opts, caplog):
+    opts.update(returns.SIGNED)
+    lines("results", opts)
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
 # ---------------------------------------------------------------- salt-api and its hooks

@@ -1,13 +1,17 @@
 """Every SLS, rendered by Salt's own reactor class."""
 
 import sqlite3
+import threading
+from dataclasses import replace
 
 import pytest
 import salt.loader
 import salt.utils.reactor
 
+from saltext_selfheal import claims
 from saltext_selfheal import config
 from saltext_selfheal import jobs
+from saltext_selfheal import records
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Attempt
 from saltext_selfheal.healing.model import Finish
@@ -89,6 +93,124 @@ def test_a_live_jid_under_another_actions_tag_renders_to_nothing(opts, ledger, r
         assert react(other, {"jid": jid}) == []
 
 
+def test_a_second_event_of_one_firing_renders_to_nothing_and_the_next_firing_once(
+    opts, ledger, react
+):
+    attempt, jid = fire(ledger, opts, Action.RESTART)
+    assert [len(react(Action.RESTART, {"jid": jid})) for _ in range(3)] == [1, 0, 0]
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    assert [len(react(Action.RESTART, {"jid": jid})) for _ in range(3)] == [1, 0, 0]
+
+
+def test_an_event_under_another_actions_tag_takes_no_claim(opts, ledger, react):
+    _, jid = fire(ledger, opts, Action.LOOK)
+    for other in (Action.HIGHSTATE, Action.RESTART, Action.START):
+        assert react(other, {"jid": jid}) == []
+    assert len(react(Action.LOOK, {"jid": jid})) == 1
+
+
+def test_a_job_that_is_in_the_job_cache_is_not_published_again(opts, ledger, react):
+    attempt, jid = fire(ledger, opts, Action.RESTART)
+    returners = salt.loader.returners(opts, salt.loader.minion_mods(opts))
+    returners["local_cache.prep_jid"](passed_jid=jid)
+    returners["local_cache.save_load"](jid, {"jid": jid, "fun": "service.restart", "tgt": "db1"})
+    assert react(Action.RESTART, {"jid": jid}) == []
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    assert react(Action.RESTART, {"jid": jid}) == []
+    assert records.order(ledger.path, jid)["claimed"] == 0
+
+
+def test_the_look_into_the_job_cache_is_for_where_results_go(opts, ledger, react, monkeypatch):
+    opts["ext_job_cache"], asked = "elsewhere", []
+    monkeypatch.setattr(
+        jobs.CACHE_LOOK, "_look", lambda opts, jid, found: asked.append(jobs.returner(opts)) or found.append(True)
+    )  # fmt: skip
+    _, jid = fire(ledger, opts, Action.RESTART)
+    assert salt.loader.minion_mods(opts)["selfheal.attempt"](jid, "restart") is None
+    assert asked == ["elsewhere"]
+
+
+def breaks(opts, jid, found):
+    found.append(OSError("no such host"))
+
+
+def hangs(opts, jid, found):
+    HUNG.wait(30)
+
+
+HUNG = threading.Event()
+
+
+@pytest.mark.parametrize("look", [breaks, hangs])
+def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
+    look, opts, ledger, react, monkeypatch, caplog
+):
+    HUNG.clear()
+    monkeypatch.setattr(jobs, "LOOK_S", 0.05)
+    monkeypatch.setattr(jobs, "CACHE_LOOK", jobs.CacheLook())
+    monkeypatch.setattr(jobs.CACHE_LOOK, "_look", look)
+    attempt, jid = fire(ledger, opts, Action.RESTART)
+    assert len(react(Action.RESTART, {"jid": jid})) == 1
+    assert f"attempt {jid} was never claimed and goes on" in caplog.text
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    assert react(Action.RESTART, {"jid": jid}) == []
+    assert "was claimed before and is not published again" in caplog.text
+    assert records.order(ledger.path, jid)["claimed"] == 1
+    HUNG.set()
+
+
+def test_a_job_cache_that_hangs_is_waited_for_once(opts, monkeypatch):
+    HUNG.clear()
+    look, began = jobs.CacheLook(), []
+    monkeypatch.setattr(jobs, "LOOK_S", 0.05)
+    monkeypatch.setattr(look, "_look", lambda *a: began.append(a) or HUNG.wait(30))
+    for _ in range(3):
+        with pytest.raises(jobs.Unreadable):
+            look.published(opts, "20261231235959000000")
+    assert len(began) == 1
+    HUNG.set()
+
+
+def test_a_returner_that_does_not_load_is_a_job_cache_that_cannot_be_read(opts, ledger, react):
+    opts["ext_job_cache"] = "nosuch"
+    _, jid = fire(ledger, opts, Action.RESTART)
+    called = salt.loader.minion_mods(opts)["selfheal.attempt"]
+    assert called(jid, "restart")["minions"] == ["db1", "db2"]
+
+
+def test_a_busy_ledger_gives_no_claim_says_so_and_is_fired_again(
+    opts, ledger, react, monkeypatch, caplog
+):
+    monkeypatch.setattr(claims, "BUSY_MS", 20)
+    attempt, jid = fire(ledger, opts, Action.RESTART)
+    other = sqlite3.connect(ledger.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert react(Action.RESTART, {"jid": jid}) == []
+    other.close()
+    assert f"attempt {jid} cannot be claimed now" in caplog.text
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    assert len(react(Action.RESTART, {"jid": jid})) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}), (("20261231235959000000",), {}), (("20261231235959000000", "restart", "db1"), {}),
+        (("20261231235959000000", "restart"), {"minions": ["db1"]}), ((), {"Jid": "x", "action": "restart"}),
+        (("20261231235959000000", "restart"), {"jid": "x"}), (("20261231235959000000", ["restart"]), {}),
+    ],
+)  # fmt: skip
+def test_a_claim_of_another_form_is_none_and_raises_nothing(opts, ledger, args, kwargs):
+    assert salt.loader.minion_mods(opts)["selfheal.attempt"](*args, **kwargs) is None
+
+
+def test_a_claim_is_none_on_a_minion(opts, ledger):
+    _, jid = fire(ledger, opts, Action.RESTART)
+    on_minion = salt.loader.minion_mods({**opts, "__role": "minion"})
+    assert on_minion["selfheal.attempt"](jid, "restart") is None
+    assert records.order(ledger.path, jid)["claimed"] == 0
+
+
 def test_an_ended_attempt_renders_to_nothing(opts, ledger, react):
     attempt, jid = fire(ledger, opts, Action.RESTART)
     ledger.commit(ledger.timeline.now(), [], [Finish(attempt, Outcome.DONE, "")], {})
@@ -101,6 +223,7 @@ def test_an_attempt_on_minions_that_the_settings_do_not_allow_renders_to_nothing
 ):
     _, jid = fire(ledger, opts, Action.RESTART, nodes)
     assert react(Action.RESTART, {"jid": jid}) == []
+    assert records.order(ledger.path, jid)["claimed"] == 0
 
 
 @pytest.mark.parametrize(
@@ -115,7 +238,7 @@ def test_an_attempt_whose_minions_are_no_list_of_names_renders_to_nothing(
     with db:
         db.execute("UPDATE attempts SET minions = ?", (minions,))
     db.close()
-    assert salt.loader.minion_mods(opts)["selfheal.attempt"](jid) is None
+    assert salt.loader.minion_mods(opts)["selfheal.attempt"](jid, "restart") is None
     assert react(Action.RESTART, {"jid": jid}) == []
 
 

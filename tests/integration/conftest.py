@@ -1,6 +1,7 @@
 """One site for all tests of this folder that can share it, and what puts it right between two of them."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,41 @@ from tests.lab.site import Site
 from tests.lab.site import package_reactor
 
 MARK = "lab/mark"
+BEGUN = pytest.StashKey[float]()
+MOST_LINES = 30  #: of the site's logs, where a test has failed
+MOST_CAPTURED = 20  #: of what the test has printed
 # What a request gets that will be done: held for a second, where the newest table map is older than the last change.
 GRANTED = ("accepted", "held")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Of a failure: its cause, shortly; then the last lines of the site's logs that bear on it, and no other log."""
+    option = item.config.option
+    style = option.tbstyle
+    if style == "auto":
+        option.tbstyle = "short"
+    try:
+        report = yield
+    finally:
+        option.tbstyle = style
+    if not report.failed:
+        return report
+    begun = item.stash.setdefault(BEGUN, call.start)
+    report.sections = [
+        (name, "\n".join(text.splitlines()[-MOST_CAPTURED:]))
+        for name, text in report.sections
+        if not name.startswith("Captured log")
+    ]
+    for made in Site.alive:
+        lines = made.last_lines(since=begun, most=MOST_LINES)
+        report.sections.append((f"what the site in {made.root} said last", "\n".join(lines)))
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    item.stash[BEGUN] = time.time()
 
 
 def reactor_with_mark(folder):

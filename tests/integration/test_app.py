@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import shlex
 import sys
 import threading
 import time
@@ -53,7 +54,7 @@ class Writing:
         started = site.call(
             "app1",
             "cmd.run_bg",
-            f"{sys.executable} -m tests.lab.writing {path}",
+            shlex.join([sys.executable, "-m", "tests.lab.writing", str(path)]),
             cwd=str(CHECKOUT),
             python_shell=False,
         )

@@ -228,7 +228,7 @@ def test_forged_news_of_the_healer_mislead_nobody_who_asks_it(site):
 
 def test_hooks_forged_with_a_pretag_are_worth_as_much_as_unsigned_ones(site):
     headers = {"Remote-Addr": "127.0.0.1", "Host": "localhost", "X-Auth-Token": "x"}
-    body = '{"reason": "forged"}'
+    body = '{"cluster": "runbook", "action": "highstate", "reason": "forged"}'
     form = {"tgt": "*", "matcher": "glob", "args": "rethinkdb"}
     with site.events("selfheal/decision/*", "salt/job/*/new", "salt/netapi/*") as events:
         send(
@@ -323,7 +323,9 @@ def test_a_reason_is_cut_and_says_so(site):
 def test_a_hook_that_is_not_signed_well_gets_the_usual_answer_and_nothing_else(site):
     now = datetime.datetime.now(tz=datetime.timezone.utc)
     ten_minutes = datetime.timedelta(minutes=10)
-    secret, text = site.webhook_secret, '{"reason": "let me in"}'
+    secret = site.webhook_secret
+    asked = {"cluster": "runbook", "action": "highstate", "reason": "let me in"}
+    text = json.dumps(asked)
     good = sign(secret, text)
     tries = {
         "unsigned": {},
@@ -346,9 +348,12 @@ def test_a_hook_that_is_not_signed_well_gets_the_usual_answer_and_nothing_else(s
             answer = site.hook("selfheal/runbook/highstate", text, headers=headers)
             assert (answer.status_code, answer.json()) == (200, {"success": True}), what
         # Good signatures, for what these callers may not have.
-        site.hook("selfheal/runbook/restart", text, secret=SHOP)
-        site.hook("selfheal/runbook/start", text, secret=secret)
-        site.hook("selfheal/nosuch/highstate", text, secret=secret)
+        site.hook("selfheal/runbook/restart", {"reason": "x"}, secret=SHOP)
+        site.hook("selfheal/runbook/start", {"reason": "x"}, secret=secret)
+        site.hook("selfheal/nosuch/highstate", {"reason": "x"}, secret=secret)
+        # Signed for something else than the path that it is sent to, or for nothing.
+        site.hook("selfheal/runbook/restart", text, secret=secret)
+        site.hook("selfheal/runbook/highstate", '{"reason": "as callers of before"}', secret=secret)
         healer_has_come_here(site, events)
         assert len(decisions(events)) == 1
         assert published(events) == []
@@ -356,7 +361,7 @@ def test_a_hook_that_is_not_signed_well_gets_the_usual_answer_and_nothing_else(s
 
 
 def test_a_replayed_hook_is_one_request(site):
-    id, text = unique(), '{"reason": "once"}'
+    id, text = unique(), '{"cluster": "runbook", "action": "restart", "reason": "once"}'
     headers = sign(site.webhook_secret, text, id)
     with site.events("selfheal/decision/*") as events:
         for _ in range(5):
@@ -376,6 +381,7 @@ def test_a_replayed_hook_is_one_request(site):
 
 def test_bodies_of_any_kind_end_nothing(site):
     deep = "[" * 30_000 + "]" * 30_000
+    said = '"cluster": "runbook", "action": "highstate"'
     bodies = {
         "empty": "",
         "a list": "[]",
@@ -384,15 +390,16 @@ def test_bodies_of_any_kind_end_nothing(site):
         "nothing": "null",
         "no JSON": "{",
         "deep": deep,
-        "deep inside": f'{{"reason": {deep}}}',
+        "deep inside": f'{{{said}, "reason": {deep}}}',
         "NUL": "\0" * 100,
         "too much": json.dumps({"reason": "x" * 900_000}),
         "far too much": json.dumps({"reason": "x" * 2_000_000}),
-        "another key": '{"tgt": "*"}',
-        "half a pair": '{"reason": "\\ud800"}',
-        "nodes as a map": '{"nodes": {"db1": 1}}',
-        "nodes as numbers": '{"nodes": [1, 2]}',
-        "NaN": '{"nodes": NaN}',
+        "another key": f'{{{said}, "tgt": "*"}}',
+        "a key twice": f'{{{said}, "nodes": ["db1"], "nodes": ["db2"]}}',
+        "half a pair": f'{{{said}, "reason": "\\ud800"}}',
+        "nodes as a map": f'{{{said}, "nodes": {{"db1": 1}}}}',
+        "nodes as numbers": f'{{{said}, "nodes": [1, 2]}}',
+        "NaN": f'{{{said}, "nodes": NaN}}',
     }
     with site.events("selfheal/*", "salt/job/*/new") as events:
         for what, body in bodies.items():
@@ -413,7 +420,7 @@ def test_bodies_of_any_kind_end_nothing(site):
 
 
 def test_no_path_leads_out_of_the_hooks(site):
-    text = '{"reason": "out"}'
+    text = '{"cluster": "runbook", "action": "highstate", "reason": "out"}'
     host = urllib.parse.urlsplit(site.hooks_url).netloc
     with site.events("selfheal/*", "salt/job/*/new") as events:
         for path in (

@@ -7,9 +7,10 @@ def test_a_sound_site_has_nothing_that_fails(quiet):
     assert visit.returncode == 0, visit.stdout
     told = visit.data["checks"]
     concerns = [line for line in told if not line.startswith("ok    ")]
-    # The lab's own master file holds the password, and the factories write it for everybody to read.
-    assert len(concerns) <= 1, concerns
-    assert all(line.startswith("warn  secrets: ") for line in concerns)
+    # The lab's own master file holds the password, and the factories write it for everybody to read. And Salt takes
+    # results from one minion for another's.
+    assert len(concerns) <= 2, concerns
+    assert all(line.startswith(("warn  secrets: ", "warn  results: ")) for line in concerns)
     assert visit.data["worst"] == ("warn" if concerns else "ok")
     for expected in (
         "engine: running, last sign of life ",

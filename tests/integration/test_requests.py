@@ -135,7 +135,10 @@ def test_status_tells_an_operator_how_things_stand(quiet):
 
 
 def test_only_the_masters_side_answers_attempt(quiet):
-    assert quiet.call("db1", "selfheal.attempt", "20260101030000000000")["db1"]["ret"] is None
+    assert (
+        quiet.call("db1", "selfheal.attempt", "20260101030000000000", "restart")["db1"]["ret"]
+        is None
+    )
 
 
 def test_no_password_is_in_anything_that_was_written(quiet):

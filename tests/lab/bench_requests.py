@@ -119,7 +119,7 @@ def storm(options, tell):
                 for number in range(REQUESTS - BY_RUNNER - BY_BUS):
                     caller = f"app{number % len(CALLERS)}"
                     name = f"h{number}"
-                    body = {"reason": "no connection"}
+                    body = {"cluster": "runbook", "action": "highstate", "reason": "no connection"}
                     reply = site.hook(
                         "selfheal/runbook/highstate", body, secret=CALLERS[caller], id=name
                     )

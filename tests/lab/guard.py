@@ -60,12 +60,12 @@ class Guard:
             env={name: text for name, text in os.environ.items() if name != MARKER},
             start_new_session=True,
         )
-        line = self._watcher.stdout.readline().decode().strip()
+        line = os.fsdecode(self._watcher.stdout.readline().removesuffix(b"\n"))
         if not line:
             raise GuardError(f"the guard of the lab ended at once ({self._watcher.wait()})")
         self.root = Path(line)
         _close_in_forked_children(self._watcher.stdin)
-        if len(line) > LONGEST_ROOT:
+        if len(os.fsencode(line)) > LONGEST_ROOT:
             self.release()
             raise GuardError(
                 f"the lab's folder {line!r} has {len(line)} characters, at most {LONGEST_ROOT} leave room for "
@@ -77,7 +77,7 @@ class Guard:
         if self._watcher.stdin.closed:
             return
         self._watcher.stdin.close()
-        left = self._watcher.stdout.read().decode().strip()
+        left = self._watcher.stdout.read().decode("utf-8", "replace").strip()
         self._watcher.stdout.close()
         if self._watcher.wait() != 0:
             raise GuardError(left or "the guard of the lab failed")
@@ -145,7 +145,9 @@ def watch(marker, patience_s):
     root = tempfile.mkdtemp(prefix="sh-")
     left = []
     try:
-        print(root, flush=True)
+        # as bytes: no locale stands between the folder's name and who reads it
+        sys.stdout.buffer.write(os.fsencode(root) + b"\n")
+        sys.stdout.buffer.flush()
         sys.stdin.buffer.read()
     finally:
         # Twice, with a pause: a process may have been between fork and exec, its environment not yet readable

@@ -23,6 +23,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import requests
@@ -33,7 +34,11 @@ import salt.utils.event
 from rethinkdb.errors import ReqlError
 from standardwebhooks import Webhook
 
+from saltext_selfheal.ledger_file import lock_path
+from saltext_selfheal.patient import Master
 from tests.lab import daemons
+from tests.lab.engine import children
+from tests.lab.engine import lock_holder
 from tests.lab.guard import Guard
 from tests.lab.guard import GuardError
 from tests.lab.listening import Events
@@ -41,6 +46,8 @@ from tests.lab.node import USER
 from tests.lab.node import Node
 from tests.lab.ports import LOOPBACK
 from tests.lab.ports import free_port
+from tests.lab.reading import relevant
+from tests.lab.reading import tail as _tail
 from tests.lab.supervisor import SERVICE
 from tests.lab.supervisor import Supervisor
 
@@ -101,6 +108,9 @@ class Site:
         Called with one line of text at each stage of the start and the end.
     """
 
+    #: Those that are up, for who tells of a failure.
+    alive: ClassVar[list] = []
+
     def __init__(
         self,
         settings=None,
@@ -141,6 +151,7 @@ class Site:
         self._closing = False
         self._api_password = None
         self._api_token = None
+        self._engine_seen = {}
 
     # -- coming and going ----------------------------------------------------------------------------------------
 
@@ -153,9 +164,12 @@ class Site:
                 self._tell_logs()
             self.close()
             raise
+        Site.alive.append(self)
         return self
 
     def __exit__(self, *_):
+        with contextlib.suppress(ValueError):
+            Site.alive.remove(self)
         self.close()
 
     def start(self):
@@ -168,6 +182,7 @@ class Site:
 
         self.tell(f"salt-master and supervisord start in {self.root}")
         self._together(self.master.start, self.supervisor.start)
+        self.engine_pid()
         self._note("master", begin)
 
         self.tell(f"{len(self.minions)} minions and salt-api start")
@@ -176,6 +191,7 @@ class Site:
             self._together(*(daemon.start for daemon in later if daemon is not None))
             for minion_id in self.minions:
                 events.wait(f"salt/minion/{minion_id}/start", timeout=120)
+        self.engine_pid()
         self._note("minions", begin)
 
         self.tell(f"a highstate installs and starts the {self.server} RethinkDB nodes")
@@ -491,9 +507,12 @@ class Site:
         """
         POST to ``/hook/<path>``: the ``requests`` response, whatever its status.
 
-        ``body``: bytes, text, or what becomes JSON. With a ``secret`` it is signed as Standard Webhooks says, as
+        ``body``: bytes, text, or what becomes JSON; a dict gets the cluster and the action of the path. With a
+        ``secret`` it is signed as Standard Webhooks says, as
         message ``id`` (default: a new one) of the time ``at``; ``headers`` come on top.
         """
+        if isinstance(body, dict):
+            body = {**addressed(path), **body}
         if not isinstance(body, (bytes, str)):
             body = json.dumps(body)
         text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
@@ -509,24 +528,25 @@ class Site:
 
     def engine_pid(self):
         """
-        Pid of the healer's engine among the master's children, None if there is none.
-
-        It is the one that holds the ledger; an engine that heals nothing is known by its title, which Salt gives to
-        its first process only (3008: the one that follows a killed engine is called ``Engine``).
+        Pid of the healer's engine among the master's children: of the one that holds the ledger's lock. None if none
+        does: there is no healer, or it has not begun, or it waits for a ledger that another holds.
         """
-        for child in psutil.Process(self.master.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if any(file.path.endswith(".sqlite3.lock") for file in child.open_files()):
-                    return child.pid
-                title = " ".join(child.cmdline())
-                if "selfheal" in title.rpartition("Engine(")[2]:
-                    return child.pid
-        return None
+        lock = lock_path(Master(self.master_opts()).ledger_path)
+        pid = lock_holder(lock, children(self.master.pid))
+        if pid is not None:
+            self._engine_seen.setdefault(pid, time.monotonic())
+        return pid
 
     def wait_until_warm(self):
-        """Wait until the engine has run for so long that it may act."""
-        age_s = time.time() - psutil.Process(self.engine_pid()).create_time()
-        time.sleep(max(0.0, 19.0 - age_s))  # the process is older than its healer
+        """Wait until the engine has held the ledger for so long that it may act."""
+        give_up_at = time.monotonic() + 60
+        while (pid := self.engine_pid()) is None:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError("no engine has taken the ledger within 60 s")
+            time.sleep(0.1)
+        # Not the process's age: that of one that has waited for the ledger says nothing.
+        held_s = time.monotonic() - self._engine_seen[pid]
+        time.sleep(max(0.0, 18.0 - held_s))
 
     def wait_until_quiet(self):
         """Wait until the engine is warm, every node serves and no incident is open."""
@@ -547,15 +567,16 @@ class Site:
         paths += [*self.root.glob("init/*.err"), *self.root.glob("init/*.out")]
         return {str(path.relative_to(self.root)): path for path in sorted(paths)}
 
-    def _tell_logs(self, lines=8):
-        for name, path in self.logs().items():
-            told = [
-                line
-                for line in path.read_text(errors="replace").splitlines()
-                if "[ERROR" in line or "[CRITICAL" in line or path.suffix == ".err"
-            ]
-            for line in told[-lines:]:
-                self.tell(f"{name}: {line}")
+    def last_lines(self, since=None, most=30):
+        """
+        At most so many lines of the logs that may say why something failed, in the order of time: warnings, errors,
+        and what the healer says. ``since``: none that is older, by the wall clock.
+        """
+        return relevant({name: _tail(path) for name, path in self.logs().items()}, since, most)
+
+    def _tell_logs(self):
+        for line in self.last_lines():
+            self.tell(line)
 
 
 def package_reactor():
@@ -572,6 +593,12 @@ def package_reactor():
 def new_webhook_secret():
     """A secret as the settings want it."""
     return f"whsec_{base64.b64encode(os.urandom(24)).decode()}"
+
+
+def addressed(path):
+    """What a signed body must say of the path ``selfheal/<cluster>/<action>`` that it goes to."""
+    parts = path.split("/")
+    return {"cluster": parts[1], "action": parts[2]} if len(parts) == 3 else {}
 
 
 def sign(secret, text, id=None, at=None):

@@ -8,6 +8,8 @@ is what the lab is for. What Salt asks of it goes through ``salt/modules/service
 import contextlib
 import getpass
 import os
+import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -74,12 +76,15 @@ class Supervisor:
         text = textwrap.dedent(_CONFIG).format(
             folder=_literal(folder), socket=_literal(self.socket), user=user
         )
+        # By a link: no sign can protect a blank and a semicolon in this option's value.
+        start = folder / "start"
+        start.symlink_to(directory, target_is_directory=True)
         for minion_id, command in commands.items():
             text += textwrap.dedent(_PROGRAM).format(
                 minion_id=minion_id,
                 service=SERVICE,
-                command=_literal(" ".join(_quoted(word) for word in command)),
-                directory=_literal(directory),
+                command=_literal(_line(command)),
+                directory=_literal(start),
                 patience_s=STOP_PATIENCE_S,
                 folder=_literal(folder),
             )
@@ -139,5 +144,11 @@ def _literal(text):
     return str(text).replace("%", "%%")
 
 
-def _quoted(word):
-    return '"' + str(word).replace('"', '\\"') + '"' if " " in str(word) else str(word)
+def _line(command):
+    """
+    A command as supervisord splits it: as a shell does, and it starts none.
+
+    It first takes for a comment what follows a blank and then `;` or `#`, in quotes too. So a pair of quotes stands
+    between the two, where shlex.join has put all into quotes anyway.
+    """
+    return re.sub(r"(?<=\s)(?=[;#])", "''", shlex.join(map(str, command)))

@@ -3,7 +3,8 @@
 Breadth first over canonical states: one cluster, three nodes that are alike, short settings, all times multiples of a
 poll. Time stands still but for ``wait``, which goes to the next moment at which something can change (a deadline of the
 state, or the next poll if that would bring news), says what the job cache lacks, ticks, and polls everybody. Crash and
-restart are one event, one poll long. Between two waits at most one node changes. In a canonical state times are ages,
+restart are one event, one poll long. Between two waits at most one node changes. Where a dial is refused, the nodes that
+answer say whom they are connected to: at once, or as an event of its own (``word``). In a canonical state times are ages,
 cut off where they matter no longer; incidents and attempts are numbered by their place; what is only told is left out;
 nodes are sorted. The rules are checked on every transition.
 """
@@ -21,15 +22,20 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from typing import NamedTuple
 
+from saltext_selfheal.healing import gates
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Attempt
 from saltext_selfheal.healing.model import ClusterView
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Dial
 from saltext_selfheal.healing.model import Event
 from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Met
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Mode
 from saltext_selfheal.healing.model import Observation
@@ -54,6 +60,7 @@ from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
 from .rules import Broken
+from .rules import Truth
 from .rules import Watch
 
 NAME = "c"
@@ -67,16 +74,35 @@ PAUSE_S = 10.0
 FIRED_S = (15.0, 60.0, 300.0)
 
 
+class Sick(NamedTuple):
+    """How a server is ill."""
+
+    shows: Fault  #: to a fresh dial
+    serves: bool = False  #: its peers are connected to it, and applications are served
+    keeps: bool = False  #: … as is the connection that the healer has open
+
+
+DEAD, HUNG, AUTH = Sick(Fault.DEAD), Sick(Fault.HUNG), Sick(Fault.AUTH, serves=True)
+CUT_OFF = Sick(Fault.DEAD, serves=True)  #: it refuses the master, and nobody else
+FULL = Sick(Fault.HUNG, serves=True, keeps=True)  #: out of open files: nobody new is let in
+
+
 @dataclass(frozen=True)
 class Model:
     """Settings, and what may happen."""
 
     name: str
     policy: Policy
-    faults: tuple[Fault, ...]
+    faults: tuple[Sick, ...]
     verbs: tuple[Verb, ...]
     crash: bool = True
-    request: bool = False
+    request: str = ""  #: what an application may ask for
+    redial: bool = False  #: not each look dials
+    word: bool = False  #: what the others say comes as an event of its own, or never
+    mislead: bool = False  #: the addresses of two nodes may lead to one server, or be swapped
+    proxies: tuple[str, ...] = ()
+    forged: bool = False  #: results may come while the job runs; looks are true
+    claimed: bool = False  #: the reactor claims, events are replayed, minions forget
     views: bool = False
     frail: int = 3  #: so many nodes may fall ill
     prompt: bool = False  #: the reactor publishes at once, whatever is fired
@@ -123,12 +149,12 @@ _LONGER = replace(
 #: The longest first: they are searched side by side.
 MODELS = (
     # All three may die, in any order.
-    Model("dead", _SMALL, (Fault.DEAD,), (Verb.PAUSE, Verb.RESUME, Verb.ACK)),
+    Model("dead", _SMALL, (DEAD,), (Verb.PAUSE, Verb.RESUME, Verb.ACK)),
     # Two that may still serve, and a table with a replica on each node.
     Model(
         "serving",
         replace(_SMALL, relapse_s=20.0),
-        (Fault.AUTH, Fault.HUNG),
+        (AUTH, HUNG),
         (Verb.ACK,),
         views=True,
         frail=2,
@@ -138,26 +164,70 @@ MODELS = (
     Model(
         "requested",
         _SMALL,
-        (Fault.DEAD,),
+        (DEAD,),
         (Verb.REJECT,),
-        request=True,
+        request="highstate",
         views=True,
         frail=1,
         prompt=True,
     ),
     # A person locks a node out.
-    Model("locked", _SMALL, (Fault.AUTH,), (Verb.ACK, Verb.LOCK), frail=1, prompt=True),
+    Model("locked", _SMALL, (AUTH,), (Verb.ACK, Verb.LOCK), frail=1, prompt=True),
     # One node's whole life.
-    Model("one", _LONGER, (Fault.DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=None),
+    Model("one", _LONGER, (DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=None),
     # Nothing goes without a person.
     Model(
         "approved",
         replace(_SMALL, mode=Mode.APPROVE),
-        (Fault.AUTH,),
+        (AUTH,),
         (Verb.ACK, Verb.APPROVE, Verb.REJECT),
         frail=1,
         prompt=True,
     ),
+    # Ports that refuse the master only, beside real deaths; the others are heard early, late or never.
+    Model(
+        "cut off",
+        _SMALL,
+        (CUT_OFF, DEAD),
+        (),
+        frail=2,
+        views=True,
+        word=True,
+        crash=False,
+        prompt=True,
+        depth=12,
+    ),
+    # Nobody new is let in: only a dial sees it, now and then, or when it is asked for.
+    Model(
+        "redial",
+        replace(_SMALL, escalation={Fault.HUNG: (Step(Action.RESTART),)}),
+        (FULL,),
+        (Verb.ACK,),
+        request="restart",
+        redial=True,
+        frail=2,
+        views=True,
+        prompt=True,
+        depth=11,
+    ),
+    # Addresses that lead to one server or are swapped, while servers die; a person takes them as they are.
+    Model("mistaken", _SMALL, (DEAD,), (Verb.ACK,), mislead=True, frail=2, prompt=True, depth=11),
+    # One of the nodes is a proxy, and may be cut off as well.
+    Model(
+        "proxy",
+        _SMALL,
+        (DEAD, CUT_OFF),
+        (Verb.ACK,),
+        frail=2,
+        views=True,
+        proxies=NODES[:1],
+        prompt=True,
+        depth=11,
+    ),
+    # Results may be lies while the job runs.
+    Model("forged", _SMALL, (AUTH,), (Verb.ACK,), forged=True, frail=2, prompt=True, depth=13),
+    # Events are heard late, twice or never, and minions forget what they have run.
+    Model("claimed", _SMALL, (DEAD,), (), claimed=True, frail=1, forged=True),
 )
 
 
@@ -169,7 +239,15 @@ class World:
     state: State
     watch: Watch
     now: float
-    ill: tuple[Fault | None, ...] = (None, None, None)
+    ill: tuple[Sick | None, ...] = (None, None, None)
+    since: tuple[float, ...] = (0.0, 0.0, 0.0)
+    leads: tuple[int, ...] = (0, 1, 2)  #: whose server each node's address leads to
+    asked_for: frozenset[str] = frozenset()  #: nodes to be dialled at the next look
+    failing: frozenset[str] = frozenset()  #: nodes whose last dial was not well
+    running: frozenset[tuple[str, str]] = frozenset()  #: attempt, node
+    cached: frozenset[str] = frozenset()  #: attempts that are published
+    claims: frozenset[tuple[str, int]] = frozenset()
+    ran: frozenset[tuple[str, str]] = frozenset()  #: attempt, node: what the minions remember
     path: tuple[str, ...] = ()
     asked: int = 0
 
@@ -179,40 +257,137 @@ class World:
     def feed(self, event: Event) -> None:
         before = self.state
         self.state, effects = step(before, event, self.now)
-        self.watch.see(before, event, self.state, effects, self.now)
+        self._see(before, event, effects)
         if self.model.prompt:
             cluster = self.state.clusters[NAME]
             for attempt in (cluster.attempt, cluster.look):
                 if attempt is not None and attempt.published_at is None:
+                    self._begin(attempt)
                     self.feed(Published(attempt.id))
+
+    def _see(self, before: State, event: Event | None, effects) -> None:
+        fires = any(isinstance(e, Fire) for e in effects)
+        truth = self._truth() if fires else None
+        self.watch.see(before, event, self.state, effects, self.now, truth)
+        for effect in effects:
+            if isinstance(effect, Dial):
+                self.asked_for |= frozenset(effect.nodes)
+
+    def _truth(self) -> dict[str, Truth]:
+        return {
+            name: Truth(
+                ill is None or ill.serves,
+                self.since[at],
+                frozenset(id for id, n in self.running if n == name),
+                NODES[self.leads[at]],
+            )
+            for at, (name, ill) in enumerate(zip(NODES, self.ill, strict=True))
+        }
+
+    def _begin(self, attempt: Attempt) -> None:
+        """Its minions have it."""
+        if self.model.forged and attempt.action is not Action.LOOK:
+            self.running |= {(attempt.id, n) for n in attempt.nodes}
 
     # ------------------------------------------------------------ events
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, dialled: bool = True) -> None:
         self.now += seconds
         cluster = self.state.clusters[NAME]
         for attempt in (cluster.attempt, cluster.look):
-            if attempt is not None and attempt.published_at is None:
-                self.feed(Missing(attempt.id))
+            if attempt is None or attempt.published_at is not None or attempt.id in self.cached:
+                continue
+            self.feed(Missing(attempt.id))
         self.feed(Tick())
-        self.poll()
+        self.poll(dialled)
 
-    def poll(self) -> None:
-        for node, fault in zip(NODES, self.ill, strict=True):
-            evidence = fault.value if fault else "answers"
-            self.feed(
-                Observed(Observation(NAME, node, fault, evidence, 0.0, f"id-{node}", f"{node}_srv"))
-            )
+    def poll(self, dialled: bool = True) -> None:
+        refused = False
+        asked_for, self.asked_for = self.asked_for, frozenset()
+        for at, node in enumerate(NODES):
+            ill = self.ill[self.leads[at]]
+            dials = dialled or node in asked_for | self.failing
+            hidden = ill is None or (ill.keeps and not dials)
+            shown = None if ill is None or hidden else ill.shows
+            refused = refused or shown is Fault.DEAD
+            if dials or shown:
+                kept = self.failing - {node}
+                self.failing = kept | {node} if shown else kept
+            self.feed(Observed(self._observation(at, shown, dials or shown is not None, ill)))
+        if refused and not self.model.word:
+            self.meet()
         if self.model.views:
             self.feed(Viewed(self._view()))
 
+    def _observation(
+        self, at: int, shown: Fault | None, dialled: bool, ill: Sick | None
+    ) -> Observation:
+        server = NODES[self.leads[at]]
+        proxy = server in self.model.proxies
+        return Observation(
+            NAME,
+            NODES[at],
+            shown,
+            shown.value if shown else "answers",
+            0.0,
+            None if shown else f"id-{server}",
+            None if shown or proxy else f"{server}_srv",
+            dialled=dialled,
+            answers=bool(shown and ill and ill.keeps),
+            addresses=(server,) if self.model.mislead else (),
+            proxy=proxy and not shown,
+        )
+
+    def meet(self) -> None:
+        """Whom the nodes that answer are connected to."""
+        there = {
+            f"id-{n}"
+            for n, ill in zip(NODES, self.ill, strict=True)
+            if n not in self.model.proxies and (ill is None or ill.serves)
+        }
+        ends = ((n, self.ill[self.leads[at]]) for at, n in enumerate(NODES))
+        asked = [n for n, ill in ends if ill is None or ill.keeps]
+        if asked:
+            names = {id: f"{id}_srv" for id in there}
+            self.feed(Met(NAME, dict.fromkeys(asked, frozenset(there)), names))
+
     def _view(self) -> ClusterView:
         replicas = tuple(
-            Replica(f"{n}_srv", "disconnected" if f is Fault.HUNG else "ready", True)
-            for n, f in zip(NODES, self.ill, strict=True)
+            Replica(f"{n}_srv", "ready" if ill is None or ill.serves else "disconnected", True)
+            for n, ill in zip(NODES, self.ill, strict=True)
+            if n not in self.model.proxies
         )
-        tables = (Table("a.b", True, True, True, (Shard(("n1_srv",), replicas),)),)
+        tables = (Table("a.b", True, True, True, (Shard((replicas[0].server,), replicas),)),)
         return ClusterView(NAME, NODES[0], ViewStatus.KNOWN, "", tables)
+
+    def lead(self, leads: tuple[int, ...]) -> None:
+        self.leads = leads
+
+    def ends(self, id: str, node: str) -> None:
+        """The job ends, whatever was said of it before."""
+        self.running -= {(id, node)}
+
+    def returned(self, attempt: Attempt, node: str, outcome: Outcome) -> None:
+        if not self.model.forged:
+            self.running -= {(attempt.id, node)}
+        self.feed(Returned(attempt.id, node, outcome))
+
+    def react(self, id: str) -> None:
+        """The reactor hears the attempt's event, perhaps again: it claims the firing, once."""
+        cluster = self.state.clusters[NAME]
+        attempt = next(a for a in (cluster.attempt, cluster.look) if a is not None and a.id == id)
+        self.claims |= {(id, attempt.firings)}
+        self.watch.claimed(id, attempt.firings, self.now)
+        self.cached |= {id}
+        for node in attempt.nodes:
+            if (id, node) not in self.ran:
+                self.ran |= {(id, node)}
+                self.watch.ran(attempt, id, node, self.now)
+        self._begin(attempt)
+
+    def forgets(self) -> None:
+        """The minions start anew."""
+        self.ran = frozenset()
 
     def crash(self) -> None:
         self.now += POLL_S
@@ -220,8 +395,8 @@ class World:
         state, effects = begin(
             self.state.policies, self.state.limits, self.state.clusters, self.now
         )
-        self.state = state
-        self.watch.see(state, None, state, effects, self.now)
+        self.state, self.failing, self.asked_for = state, frozenset(), frozenset()
+        self._see(state, None, effects)
 
     def again(self, attempt: Attempt) -> None:
         """All that was told of this job, told once more, and otherwise."""
@@ -254,15 +429,29 @@ class World:
             return other
 
         yield after("wait", World.wait, self._until_something())
+        if self.model.redial:
+            yield after("wait, open connections", World.wait, self._until_something(), False)
         cluster = self.state.clusters[NAME]
-        seen = all(
-            cluster.nodes[n].fault is fault for n, fault in zip(NODES, self.ill, strict=True)
-        )
-        for index, fault in enumerate(self.ill[: self.model.frail] if seen else ()):
-            for other in self.model.faults if fault is None else (None,):
+        seen = all(self._seen(at) for at in range(len(NODES)))
+        for index, sick in enumerate(self.ill[: self.model.frail] if seen else ()):
+            # Who is cut off may die.
+            others = self.model.faults if sick is None else (None, DEAD) if sick.serves else (None,)
+            for other in others:
+                if other is not None and other not in self.model.faults:
+                    continue
                 changed = (*self.ill[:index], other, *self.ill[index + 1 :])
-                what = f"{NODES[index]} {other.value if other else 'well'}"
-                yield replace(self.copy(what), ill=changed)
+                what = f"{NODES[index]} {_called(other)}"
+                since = (*self.since[:index], self.now, *self.since[index + 1 :])
+                yield replace(self.copy(what), ill=changed, since=since)
+        for leads in ((0, 1, 2), (1, 0, 2), (0, 0, 2)) if self.model.mislead and seen else ():
+            if leads != self.leads:
+                yield after(f"addresses {leads}", World.lead, leads)
+        if self.model.word and any(n.refused_at is not None for n in cluster.nodes.values()):
+            yield after("word", World.meet)
+        for id, node in sorted(self.running):
+            yield after(f"{id} ends on {node}", World.ends, id, node)
+        if self.model.claimed:
+            yield from (after(*one) for one in self._reactions())
         for attempt in (cluster.attempt, cluster.look):
             if attempt is not None:
                 yield from (after(*one) for one in self._job_events(attempt))
@@ -273,22 +462,47 @@ class World:
         for verb in self.model.verbs:
             for incident in self._meant(verb):
                 yield after(f"{verb.value} {incident or ''}", World.order, verb, incident)
-        if self.model.request and not cluster.incidents:
-            request = Request(f"r{self.now}", NAME, "highstate", (), "", "test", "app")
+        if self.model.request and not cluster.incidents and not cluster.pending:
+            request = Request(f"r{self.now}", NAME, self.model.request, (), "", "test", "app")
             yield after("request", World.feed, Requested(request))
+
+    def _seen(self, at: int) -> bool:
+        """What is the matter with a node is what the healer shows of it."""
+        ill, known = self.ill[self.leads[at]], self.state.clusters[NAME].nodes[NODES[at]].fault
+        if ill is None:
+            return known in (None, Fault.MISTAKEN)
+        if ill.keeps and known is None:
+            return True
+        return known in (ill.shows, Fault.MISTAKEN, Fault.CUT_OFF)
+
+    def _reactions(self):
+        """Each event of what is in flight may be heard now, for the first time or again."""
+        cluster = self.state.clusters[NAME]
+        for attempt in (cluster.attempt, cluster.look):
+            if attempt is None or self.now - attempt.fired_at >= ORDER_AGE_S:
+                continue
+            if (attempt.id, attempt.firings) not in self.claims and attempt.id not in self.cached:
+                yield f"the reactor hears {attempt.id}", World.react, attempt.id
+        if self.ran:
+            yield "the minions forget", World.forgets
 
     def _job_events(self, attempt: Attempt):
         if attempt.published_at is None:
-            if self.now - attempt.fired_at < ORDER_AGE_S:
+            known = not self.model.claimed or attempt.id in self.cached
+            if known and (self.model.claimed or self.now - attempt.fired_at < ORDER_AGE_S):
                 yield "published", World.feed, Published(attempt.id)
             return
         outcomes = [Outcome.DONE, Outcome.BUSY]
         if attempt.action is not Action.LOOK:
             outcomes.append(Outcome.FAILED)
         for node in attempt.nodes:
-            if node not in attempt.results:
-                for outcome in outcomes:
-                    yield f"{node} {outcome.value}", World.feed, Returned(attempt.id, node, outcome)
+            if node in attempt.results:
+                continue
+            if self.model.forged and attempt.action is Action.LOOK:
+                runs = (attempt.of, node) in self.running
+                outcomes = [Outcome.BUSY if runs else Outcome.DONE]
+            for outcome in outcomes:
+                yield f"{node} {outcome.value}", World.returned, attempt, node, outcome
 
     def _meant(self, verb: Verb) -> Iterator[str | None]:
         cluster = self.state.clusters[NAME]
@@ -308,10 +522,12 @@ class World:
     def _until_something(self) -> float:
         """To the next deadline; to the next poll if that would bring news, or three polls are not there yet."""
         cluster = self.state.clusters[NAME]
-        for node, fault in zip(NODES, self.ill, strict=True):
+        for at, node in enumerate(NODES):
             known = cluster.nodes[node]
-            if known.since is None or known.fault is not fault or known.polls < 3:
+            if known.since is None or known.polls < 3 or not self._seen(at):
                 return POLL_S
+        if cluster.pending or self.asked_for:
+            return POLL_S
         ahead = [t - self.now for t in self._deadlines() if t > self.now]
         return min(ahead, default=POLL_S)
 
@@ -321,6 +537,8 @@ class World:
         if cluster.pause:
             yield cluster.pause.until
         for node in cluster.nodes.values():
+            if node.refused_at is not None:
+                yield node.refused_at + gates.WORD_WITHIN_S
             if node.fault and node.since is not None:
                 yield node.since + policy.confirm_s[node.fault]
             yield node.cooldown_until
@@ -357,6 +575,11 @@ class World:
                 yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
         for one in cluster.recoveries:
             yield one.at + policy.relapse_s
+        for late in cluster.late:
+            if gates.unproven(late):
+                yield late.looked_at + 30.0
+                yield late.ended_at + 3 * policy.attempt_timeout_s
+                yield late.attempt.fired_at + policy.attempt_timeout_s
 
     # ------------------------------------------------------------ what it is, whenever it is
 
@@ -381,9 +604,30 @@ class World:
             node, rests = cluster.nodes[name], book.rests.get(name, (0.0, ""))
             sighting = book.sighted.get(name)
             resting = left(node.cooldown_until)
+            its = book.known.get(name)
+            word = book.word(name)
+            heard = node.word_at is not None and node.refused_at is not None
             return (
                 str(self.ill[at]),
                 str(node.fault),
+                # Who is who matters only where it may be mixed up.
+                (at, self.leads[at]) if self.model.mislead else name in self.model.proxies,
+                (
+                    (bool(node.doubt), node.server_id, node.answers_as, node.addresses)
+                    if self.model.mislead
+                    else ()
+                ),
+                (its.own, its.answers_as, its.addresses) if self.model.mislead and its else (),
+                age(node.refused_at, gates.WORD_WITHIN_S),
+                (node.word_at >= node.refused_at, bool(node.word_by)) if heard else (),
+                word and bool(word.by),
+                node.answers,
+                (
+                    (age(node.dialled_at, 31.0), name in self.asked_for, name in self.failing)
+                    if self.model.redial
+                    else ()
+                ),
+                sum(n == name for _, n in self.running),
                 (
                     age(node.since, POLL_S)
                     if node.fault
@@ -444,6 +688,24 @@ class World:
                 tuple(sorted((place[n], o.value) for n, (o, _) in attempt.results.items())),
             )
 
+        def of_late(one) -> tuple:
+            attempt = one.attempt
+            if not gates.unproven(one):
+                return (placed(gates.owed(attempt)),)
+            mine = [(attempt.id, n) for n in attempt.nodes]
+            return (
+                numbers.get(attempt.incident, -1),
+                attempt.action.value,
+                placed(gates.owed(attempt)),
+                placed(gates.unproven(one)),
+                placed(n for id, n in mine if (id, n) in self.running),
+                placed(n for id, n in mine if (id, n) in book.sure),
+                min(one.looks, 1),
+                age(one.looked_at, 30.0),
+                age(one.ended_at, 3 * policy.attempt_timeout_s),
+                age(attempt.fired_at, policy.attempt_timeout_s),
+            )
+
         def of_incident(i) -> tuple:
             ended = book.ended_at.get(i.id)
             return (
@@ -486,7 +748,18 @@ class World:
                 tuple(of_incident(i) for i in cluster.incidents),
                 of_attempt(cluster.attempt),
                 of_attempt(cluster.look),
-                tuple(tuple(sorted(placed(c.attempt.nodes))) for c in cluster.late if c.running),
+                tuple(of_late(c) for c in cluster.late),
+                len(cluster.pending),
+                bool(cluster.twins),
+                (
+                    tuple(
+                        (a is not None and (a.id in self.cached, (a.id, a.firings) in self.claims))
+                        for a in (cluster.attempt, cluster.look)
+                    )
+                    if self.model.claimed
+                    else ()
+                ),
+                bool(self.ran),
                 age(self.state.started_at, LOOK_AFTER_START_S if under_way else WARM_UP_S),
                 left(cluster.pause.until) if cluster.pause else -1.0,
                 left(book.paused.get(NAME, 0.0)),
@@ -494,6 +767,14 @@ class World:
                 viewed is not None and (age(viewed[0], 61.0), viewed[0] > cluster.acted_at),
             )
         )
+
+
+def _called(sick: Sick | None) -> str:
+    if sick is None:
+        return "well"
+    if not sick.serves or sick.shows is Fault.AUTH:
+        return sick.shows.value
+    return "refuses the master" if sick.shows is Fault.DEAD else "lets nobody new in"
 
 
 def start(model: Model) -> World:
@@ -571,10 +852,11 @@ def _say(line: object) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="for each model, at most")
-    parser.add_argument("--depth", type=int, help="of each model; default: its own, mostly 14")
+    parser.add_argument("--depth", type=int, help="of each model; default: its own")
     parser.add_argument("--model", choices=[m.name for m in MODELS])
     options = parser.parse_args()
     models = [m for m in MODELS if options.model in (None, m.name)]
+    depths = {m.name: m.depth for m in models}
     bad = 0
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         searches = [
@@ -587,8 +869,9 @@ def main() -> int:
             for why, path in found.broken[:10]:
                 _say(f"  {why}\n    after {', '.join(path)}")
             bad += len(found.broken)
-            if not found.closed and found.depth < 14:
-                _say("  neither closed nor at depth 14: give it more minutes")
+            wanted = options.depth or depths[found.model] or 14
+            if not found.closed and found.depth < wanted:
+                _say(f"  neither closed nor at depth {wanted}: give it more minutes")
                 bad += 1
     return 1 if bad else 0
 

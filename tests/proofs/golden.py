@@ -7,6 +7,11 @@ Here stand the reader of such files, with its complaints, and the player that ru
 Time 0 is a healer that has been up for 20 s and has seen every node well (``from_start: true``: its very start).
 In each second time passes first, then nodes are probed and tables looked at when it is their turn, then happens
 what the timeline says for that second. Settings are those of master.d, with the same defaults.
+
+Each look at a node dials afresh, unless the case says ``redial``: then one does in so many seconds, and the next one
+after the healer has asked for it. The nodes that answer say whom they are connected to, with each look at the tables
+and where a dial is refused. A look that asks whether a job that has returned still runs is answered at once, that it
+does not, unless the timeline speaks of that look.
 """
 
 from __future__ import annotations
@@ -30,13 +35,17 @@ from pydantic import ValidationError
 from saltext_selfheal.config import ClusterSettings
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healing import conditions
+from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import start
 from saltext_selfheal.healing import step as core
+from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
+from saltext_selfheal.healing.model import Attempt
 from saltext_selfheal.healing.model import ClusterState
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Dial
 from saltext_selfheal.healing.model import Effect
 from saltext_selfheal.healing.model import Event
 from saltext_selfheal.healing.model import Fault
@@ -44,6 +53,7 @@ from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Issue
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Met
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
@@ -78,6 +88,7 @@ EVIDENCE = {
     Fault.AUTH: "wrong password",
     Fault.TLS: "certificate has expired",
     Fault.ALIEN: "something else answers on the port",
+    Fault.CUT_OFF: "connection refused",
 }
 
 
@@ -99,6 +110,8 @@ class Case:
     timeline: tuple[tuple[int, Mapping[str, Any]], ...]
     expect: tuple[Mapping[str, Any], ...]
     bug: str = ""
+    redial: int = 0  #: 0: each look dials
+    proxies: tuple[str, ...] = ()
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C where it is
@@ -136,11 +149,12 @@ def clock(value: float) -> str:
 
 _CASE = {
     "title", "story", "settings", "nodes", "clusters", "from_start", "timeline", "expect", "bug",
+    "redial", "proxies",
 }  # fmt: skip
 
 #: What may happen, and what may stand beside it.
 HAPPENS: dict[str, set[str]] = {
-    "break": {"fault", "evidence", "cluster"},
+    "break": {"fault", "evidence", "cluster", "answers"},
     "mend": {"cluster"},
     "published": set(),
     "returned": {"outcome", "from", "detail"},
@@ -148,6 +162,10 @@ HAPPENS: dict[str, set[str]] = {
     "command": {"id", "cluster", "incident", "nodes", "for", "reason", "by"},
     "tables": {"cluster"},
     "connected": {"cluster"},
+    "words": set(),
+    "leads": {"to", "cluster"},
+    "named": {"as", "cluster"},
+    "started": {"cluster"},
     "issues": {"cluster"},
     "system_tables": {"why", "cluster"},
     "job_cache": set(),
@@ -161,6 +179,7 @@ HAPPENS: dict[str, set[str]] = {
 #: What may be expected, and what must stand beside it; ``why`` is a part of the real sentence.
 EFFECTS: dict[str, tuple[set[str], set[str]]] = {
     "fire": ({"nodes", "attempt"}, {"firing"}),
+    "dial": (set(), {"cluster"}),
     "finish": ({"outcome"}, {"why"}),
     "said": ({"incident", "why"}, set()),
     "answer": ({"to", "why"}, {"incident", "explains"}),
@@ -243,6 +262,8 @@ def _case(name: str, raw: Any) -> Case:
         tuple(timeline),
         expect,
         _text(raw, "bug", "") if "bug" in raw else "",
+        seconds(raw.get("redial", 0), "redial"),
+        tuple(raw.get("proxies", ())),
     )
 
 
@@ -308,8 +329,22 @@ class Site(World):
         self.issues: dict[str, tuple[Issue, ...]] = {}
         self.system_tables: dict[str, tuple[ViewStatus, str]] = {}
         self.up, self.awake, self.probing, self.anew = True, True, True, False
+        self.words = True  #: nodes that answer are heard
+        self.answering: set[tuple[str, str]] = set()  #: ill nodes whose open connections answer
+        self.leads: dict[tuple[str, str], str] = {}  #: whose server a node's address leads to
+        self.titles: dict[str, str] = {}  #: names of servers, if not their node's
+        #: Start times of servers, by node: a dead one that is mended has been started.
+        self.starts = {n: START - 1000.0 for p in self.case.policies.values() for n in p.nodes}
+        self.failing: set[tuple[str, str]] = set()  #: a dial has failed: each look dials
+        self.asked: set[tuple[str, str]] = set()  #: to be dialled afresh at once
+        self.proofs_due: list[Attempt] = []
+        told = (
+            item.get(key, "") for _, item in self.case.timeline for key in ("published", "returned")
+        )
+        self.scripted = {id for id in told if id}
         self.remembered: dict[str, ClusterState] = {}
         World.__init__(self, *self.case.policies.values(), limits=self.case.limits, now=START)
+        self.truthful = False  # the player answers looks itself
         self._note(tuple(self.effects))
 
     def _note(self, effects: tuple[Effect, ...]) -> None:
@@ -319,7 +354,21 @@ class Site(World):
     def step(self, event: Event) -> tuple[Effect, ...]:
         effects = super().step(event)
         self._note(effects)
+        for effect in effects:
+            if isinstance(effect, Fire) and effect.attempt.action is Action.LOOK:
+                if self._returned(effect.attempt) and effect.attempt.id not in self.scripted:
+                    self.proofs_due.append(effect.attempt)
+            elif isinstance(effect, Dial):
+                self.asked |= {(effect.cluster, n) for n in effect.nodes}
         return effects
+
+    def _returned(self, look: Attempt) -> bool:
+        """It asks about a job of which these minions have said that it is over."""
+        return any(
+            late.attempt.id == look.of and not set(look.nodes) & set(gates.owed(late.attempt))
+            for cluster in self.state.clusters.values()
+            for late in cluster.late
+        )
 
     # one second
 
@@ -334,40 +383,109 @@ class Site(World):
                 for one in (cluster.attempt, cluster.look):
                     if one and one.published_at is None:
                         self.step(Missing(one.id))
+        due, self.proofs_due = self.proofs_due, []
+        for look in due:
+            self.step(Published(look.id))
+            for node in look.nodes:
+                self.step(Returned(look.id, node, Outcome.DONE, "the job does not run"))
         if not self.probing:
             return
         for name, policy in self.policies.items():
             if (self.now - self.zero) % policy.poll_s == 0:
                 self.poll(name)
+            elif self.case.redial:
+                for node in policy.nodes:
+                    if (name, node) in self.asked:
+                        self._probe(name, node)
         for name in self.policies:
             if (self.now - self.zero) % VIEW_EVERY_S == 0:
                 self._look(name)
 
     def poll(self, cluster: str | None = None) -> None:
-        for (name, node), fault in self.faults.items():
-            if cluster not in (None, name):
-                continue
-            slow = fault is Fault.SLOW and self.policies[name].slow_above_s > 0
-            evidence = "answers" if fault is None or slow else self.evidence[name, node]
-            self.step(
-                Observed(
-                    Observation(
-                        name,
-                        node,
-                        None if slow else fault,
-                        evidence,
-                        latency_s=60.0 if slow else 0.001,
-                        server_id=f"id-{node}",
-                        server_name=node,
-                    )
+        for name, node in tuple(self.faults):
+            if cluster in (None, name):
+                self._probe(name, node)
+        refused = (Fault.DEAD, Fault.CUT_OFF)
+        for name in self.policies:
+            if cluster in (None, name) and set(self.faults_of(name)) & set(refused):
+                self.meet(name)
+
+    def _probe(self, name: str, node: str) -> None:
+        """One look, with a fresh dial if it is due."""
+        place = (name, node)
+        server = self.leads.get(place, node)
+        fault = self.faults.get((name, server), self.faults[place])
+        slow = fault is Fault.SLOW and self.policies[name].slow_above_s > 0
+        shown = None if slow else fault
+        if fault is Fault.CUT_OFF:
+            shown = Fault.DEAD
+        answers = place in self.answering
+        redial = self.case.redial
+        dials = not redial or place in self.asked | self.failing
+        dials = dials or (self.now - self.zero) % redial == 0
+        if shown is not None and not answers:
+            dials = True
+        if not dials:
+            shown = None
+        self.asked.discard(place)
+        if dials:
+            (self.failing.add if shown else self.failing.discard)(place)
+        proxy = server in self.case.proxies
+        self.step(
+            Observed(
+                Observation(
+                    name,
+                    node,
+                    shown,
+                    "answers" if shown is None else self.evidence[name, server],
+                    latency_s=60.0 if slow else 0.001,
+                    # Nobody says who he is before he lets one in.
+                    server_id=f"id-{server}" if shown is None else None,
+                    server_name=(
+                        self.titles.get(server, server) if shown is None and not proxy else None
+                    ),
+                    dialled=dials,
+                    answers=answers and shown is not None,
+                    addresses=(f"{server}:28015",) if self.leads else (),
+                    proxy=shown is None and proxy,
                 )
             )
+        )
+
+    def meet(self, cluster: str = "runbook", **changes: Any) -> None:
+        """Whom the nodes that answer are connected to."""
+        away = (Fault.DEAD, Fault.UNREACHABLE, Fault.HUNG)
+        names = self.policies[cluster].nodes
+        told = self.connected.get(cluster, {})
+        hidden = self.system_tables.get(cluster, (None, ""))[0] is ViewStatus.FORBIDDEN
+        there = [
+            n
+            for n in names
+            if n not in self.case.proxies
+            and (self.faults[cluster, n] not in away or (cluster, n) in self.answering)
+        ]
+        asked = [
+            n
+            for n in names
+            if self.faults[cluster, n] in (None, Fault.SLOW) or (cluster, n) in self.answering
+        ]
+        if not asked or not self.words or hidden:
+            return
+        everybody = there + [n for n in self.titles if n not in names]
+        self.step(
+            Met(
+                cluster,
+                {n: frozenset(f"id-{m}" for m in told.get(n, there)) for n in asked},
+                {f"id-{n}": self.titles.get(n, n) for n in everybody},
+                {f"id-{n}": at for n, at in self.starts.items() if n in there},
+            )
+        )
 
     def _look(self, name: str) -> None:
         """The system tables, as one node that answers shows them; only where the case speaks of them."""
-        if not any(name in of for of in (self.tables, self.connected, self.issues)) and (
-            name not in self.system_tables
-        ):
+        self.meet(name)
+        told_of = (self.tables, self.connected, self.issues, self.system_tables)
+        if not any(name in of for of in told_of):
             return
         answering = [
             n for n in self.policies[name].nodes if self.faults[name, n] in (None, Fault.SLOW)
@@ -431,11 +549,16 @@ def _break(site: Site, item: Mapping[str, Any], where: str) -> None:
     fault = Fault(item.get("fault", "dead"))
     site.break_(*nodes, fault=fault, cluster=name)
     for node in nodes:
+        (site.answering.add if item.get("answers") else site.answering.discard)((name, node))
         site.evidence[name, node] = item.get("evidence") or EVIDENCE.get(fault, fault.value)
 
 
 def _mend(site: Site, item: Mapping[str, Any], where: str) -> None:
     name, nodes = site.nodes_of(item, "mend", where)
+    for node in nodes:
+        if site.faults[name, node] is Fault.DEAD:
+            site.starts[node] = site.now
+        site.answering.discard((name, node))
     site.mend(*nodes, cluster=name)
 
 
@@ -511,6 +634,27 @@ def _connected(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.connected[name] = {} if item["connected"] == "all" else item["connected"]
 
 
+def _words(site: Site, item: Mapping[str, Any], where: str) -> None:
+    """Whether anybody is heard about whom he is connected to."""
+    site.words = _one_of(item, "words", ("heard", "lost"), where)
+
+
+def _leads(site: Site, item: Mapping[str, Any], where: str) -> None:
+    """A node's address leads to another node's server; to its own again."""
+    name, (node,) = site.nodes_of(item, "leads", where)
+    site.leads[name, node] = item["to"]
+
+
+def _named(site: Site, item: Mapping[str, Any], where: str) -> None:
+    """A server, of a node or of none, has this name."""
+    site.titles[item["named"]] = item["as"]
+
+
+def _started(site: Site, item: Mapping[str, Any], where: str) -> None:
+    """A server's process is started now, as the system tables tell it."""
+    site.starts[item["started"]] = site.now
+
+
 def _issues(site: Site, item: Mapping[str, Any], where: str) -> None:
     name = site.cluster_of(item, where)
     site.issues[name] = tuple(Issue(t, d, False) for t, d in item["issues"].items())
@@ -580,6 +724,10 @@ _HAPPEN: dict[str, Callable[[Site, Mapping[str, Any], str], None]] = {
     "command": _command,
     "tables": _tables,
     "connected": _connected,
+    "words": _words,
+    "leads": _leads,
+    "named": _named,
+    "started": _started,
     "issues": _issues,
     "system_tables": _system_tables,
     "job_cache": _job_cache,
@@ -601,6 +749,9 @@ def in_words(effect: Effect) -> dict[str, Any]:
             "attempt": one.id,
         }
         return {**told, "firing": one.firings} if one.firings > 1 else told
+    if isinstance(effect, Dial):
+        told = {"dial": list(effect.nodes)}
+        return told if effect.cluster == "runbook" else {**told, "cluster": effect.cluster}
     if isinstance(effect, Finish):
         return {
             "finish": effect.attempt.id,

@@ -23,6 +23,7 @@ from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import CLUSTER_WIDE
 from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Incident
 from saltext_selfheal.healing.model import Limits
 from saltext_selfheal.healing.model import Mode
 from saltext_selfheal.healing.model import Phase
@@ -33,6 +34,7 @@ from saltext_selfheal.healing.model import Verb
 from .rules import Broken
 from .simulator import Luck
 from .simulator import Site
+from .simulator import tells
 
 #: What befalls a node, how often, and what may cure it.
 NODE_FAULTS = (
@@ -42,6 +44,16 @@ NODE_FAULTS = (
     (Fault.TLS, 1, (Action.HIGHSTATE,)),
     (Fault.ALIEN, 1, (Action.HIGHSTATE, None)),
     (Fault.UNREACHABLE, 2, (None,)),
+)
+#: What applications do not notice, or not all of them: the fault, whether open connections go on, what may cure it.
+HALF_FAULTS = (
+    # Out of open files: nobody new is let in.
+    (Fault.HUNG, (True,), (Action.RESTART, Action.RESTART, None)),
+    # Its port refuses the master, and perhaps cuts off what was open.
+    (Fault.DEAD, (True, False, False), (Action.RESTART, Action.HIGHSTATE, None, None)),
+    # A changed password, an expired certificate: open connections stay logged in.
+    (Fault.AUTH, (True,), (Action.HIGHSTATE, None)),
+    (Fault.TLS, (True,), (Action.HIGHSTATE,)),
 )
 CLUSTER_FAULTS = (
     (Fault.UNAVAILABLE, (Action.HIGHSTATE, None)),
@@ -62,6 +74,8 @@ def policy(chance: random.Random, name: str, nodes: tuple[str, ...]) -> Policy:
             for _ in range(chance.randint(1, 4))
         )
         steps = escalation.for_every_fault(rungs)
+    if chance.random() < 0.2:  # by default nothing is done for who is cut off from the master only
+        steps[Fault.CUT_OFF] = (Step(pick((Action.RESTART, Action.HIGHSTATE))),)
     return Policy(
         name=name,
         nodes=nodes,
@@ -105,6 +119,13 @@ def luck(chance: random.Random) -> Luck:
         doubled=share(0.2),
         dropped=share(0.2),
         stale=share(0.2),
+        unmet=share(0.4),
+        slow_word=share(0.4),
+        undialled=share(0.4),
+        forged=share(0.3),
+        lying=chance.choice((0.0, 0.0, share(0.3))),
+        replayed=share(0.3),
+        unpublished=share(0.1),
         crash_on_fire=share(0.2),
         crash_on_event=share(0.002),
     )
@@ -120,6 +141,7 @@ def scenario(seed: int) -> Site:
         nodes = tuple(f"{name}-{n}" for n in range(chance.choice((1, 2, 3, 3, 3, 5))))
         policies.append(policy(chance, name, nodes))
     limits = Limits(chance.choice((0, 5, 10, 30)), 900.0, chance.choice((0.0, 0.34)))
+    proxies = tuple(p.nodes[-1] for p in policies if len(p.nodes) > 1 and chance.random() < 0.15)
     site = Site(
         *policies,
         seed=seed,
@@ -128,9 +150,14 @@ def scenario(seed: int) -> Site:
         replicas=chance.random() < 0.7,
         far=chance.random() < 0.5,
         lost_ledger=chance.random() < 0.05,
+        redial_s=chance.choice((10.0, 30.0, 60.0)),
+        proxies=proxies,
+        resolved=chance.random() < 0.7,
     )
     for one in policies:
         _faults(chance, site, one)
+        _half_faults(chance, site, one)
+    _identities(chance, site, policies)
     _people(chance, site, policies)
     if chance.random() < 0.3:
         for _ in range(chance.randint(1, 4)):
@@ -191,6 +218,53 @@ def _faults(chance: random.Random, site: Site, one: Policy) -> None:
         site.at(when + chance.choice((20.0, 300.0)), site.minion, node, True)
 
 
+def _half_faults(chance: random.Random, site: Site, one: Policy) -> None:
+    for _ in range(chance.choice((0, 0, 1, 3))):
+        fault, keeps, helps = chance.choice(HALF_FAULTS)
+        cure, keep = chance.choice(helps), chance.choice(keeps)
+        for_s = chance.choice((None, 8.0, 60.0, 300.0))
+        many = chance.choice((1, 1, 2, len(one.nodes)))
+        when, spread = chance.uniform(5, SPAN_S), chance.choice((0.0, 3.0, 20.0))
+        for node in chance.sample(one.nodes, min(many, len(one.nodes))):
+            site.at(
+                when + spread * chance.random(), site.fail, node, fault,
+                cured_by=() if cure is None else cure, for_s=for_s, serves=True, keeps=keep,
+            )  # fmt: skip
+            if chance.random() < 0.3:  # it dies meanwhile
+                dies = when + spread + chance.uniform(0.0, 60.0)
+                site.at(dies, site.fail, node, Fault.DEAD, Action.RESTART)
+    if chance.random() < 0.08:
+        when = chance.uniform(0, SPAN_S)
+        site.at(when, site.forbid, one.name, True)
+        site.at(when + chance.choice((20.0, 300.0)), site.forbid, one.name, False)
+    if chance.random() < 0.1:
+        site.at(chance.uniform(0, SPAN_S), site.restart_minion, chance.choice(one.nodes))
+
+
+def _identities(chance: random.Random, site: Site, policies: list[Policy]) -> None:
+    """Addresses that lead elsewhere, names that two servers have; and servers that die meanwhile."""
+    nodes = [n for one in policies for n in one.nodes]
+    for _ in range(chance.choice((0, 0, 0, 0, 1, 2))):
+        when, for_s = chance.uniform(20, SPAN_S), chance.choice((None, 20.0, 200.0))
+        kind = chance.choice(("one", "swap", "swap", "name", "stranger"))
+        where = chance.choice(policies)
+        some = list(where.nodes if chance.random() < 0.7 else nodes)
+        if kind == "stranger":
+            site.at(when, site.stranger, where.name, f"{where.nodes[0]}_srv", for_s)
+            continue
+        if len(some) < 2:
+            continue
+        first, second = chance.sample(some, 2)
+        if kind == "name":
+            site.at(when, site.name, first, f"{second}_srv", for_s)
+        else:
+            site.at(when, site.swap if kind == "swap" else site.mislead, first, second, for_s)
+        for node in (first, second):
+            if chance.random() < 0.4:
+                dies = when + chance.uniform(-10.0, 100.0)
+                site.at(dies, site.fail, node, Fault.DEAD, Action.RESTART)
+
+
 def _people(chance: random.Random, site: Site, policies: list[Policy]) -> None:
     def on_some_incident(verb: Verb) -> None:
         ids = [i.id for c in site.state.clusters.values() for i in c.incidents]
@@ -241,7 +315,7 @@ def check_end(site: Site) -> None:
             ill = site.ill.get(node)
             if ill is None or now - ill.since < 300.0:
                 continue
-            if not any(i.fault is ill.fault and node in i.nodes for i in cluster.incidents):
+            if not any(tells(i, ill) and node in i.nodes for i in cluster.incidents):
                 raise Broken("life", now, f"{node} is {ill.fault.value}, and no incident tells")
         for incident in cluster.incidents:
             since = max(incident.changed_at, site.state.started_at)  # nobody heals while it is down
@@ -253,21 +327,32 @@ def check_end(site: Site) -> None:
                 told = len(sick) < len(incident.nodes)
                 ill = told and ailing is not None and ailing.fault is incident.fault
             else:
-                ill = any(site.ill[n].fault is incident.fault for n in sick)
+                ill = any(tells(incident, site.ill[n]) for n in sick)
+            # Who died while another address led to it cannot prove who it is: a person must.
             waiting = any(
-                o.phase is Phase.LOCKED and set(o.nodes) & set(incident.nodes)
+                (o.phase is Phase.LOCKED or o.fault is Fault.MISTAKEN)
+                and set(o.nodes) & set(incident.nodes)
                 for o in cluster.incidents
             )
-            if not ill and not sick and not waiting:
+            if incident.fault is Fault.MISTAKEN:
+                _check_identity(site, incident)
+            elif not ill and not sick and not waiting:
                 raise Broken("life", now, f"{incident.id} stays open, and nothing is wrong")
             step = incident.steps[incident.step] if incident.step < len(incident.steps) else None
             mode = min(policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index)
             waits = {"storm", "one at a time", "quorum", "confirmed", "locked", "limits", "look"}
-            waits |= {"flapping", "blind"}
+            waits |= {"flapping", "blind", "identity"}
             held = set(incident.held.split(", "))
             if mode is Mode.AUTO and step and ill and not waiting and not held & waits:
                 why = f"{incident.id} ({incident.called}) is {incident.phase.value}"
                 raise Broken("life", now, f"{why}, held by {incident.held!r}: {incident.why}")
+
+
+def _check_identity(site: Site, incident: Incident) -> None:
+    """Every address leads home by now: who answers is in doubt no longer, unless a person had taken it as it was."""
+    strange = site.figures.crashes or any(site.watch.book.acks.get(n) for n in site.home)
+    if not strange and not any(n in site.ill for n in site.home):
+        raise Broken("life", site.now, f"{incident.id} stays, and every address leads home")
 
 
 def play(seed: int) -> Site:
@@ -293,13 +378,16 @@ class Sum:
     crashes: int = 0
     collisions: int = 0
     refused: int = 0
+    forged: int = 0
+    mistaken: int = 0
+    cut_off: int = 0
     repaired: dict[str, list[float]] = field(default_factory=dict)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, site: Site) -> None:
         figures = site.figures
         self.scenarios += 1
-        for name in ("incidents", "events", "on_nodes", "needless", "locked", "crashes", "collisions", "refused"):  # fmt: skip
+        for name in ("incidents", "events", "on_nodes", "needless", "locked", "crashes", "collisions", "refused", "forged", "mistaken", "cut_off"):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(figures, name))
         self.fired += len(figures.fired)
         for fault, seconds in figures.repaired:
@@ -351,6 +439,10 @@ def report(total: Sum, seconds: float) -> Iterator[str]:
     yield (
         f"{total.fired} attempts, {total.locked} locks, {total.crashes} crashes of the healer, "
         f"{total.refused} remediation events refused, {total.collisions} jobs begun where another still ran"
+    )
+    yield (
+        f"{total.forged} results and looks were lies, {total.cut_off} incidents of nodes that were cut off, "
+        f"{total.mistaken} of servers that were mistaken"
     )
     share = total.needless / total.on_nodes if total.on_nodes else 0.0
     yield f"needless: {total.needless} of {total.on_nodes} actions on nodes ({share:.1%})"

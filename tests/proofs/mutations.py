@@ -27,6 +27,8 @@ CORE = Path("src/saltext_selfheal/healing")
 #: The quickest to fail first.
 TESTS = (
     "tests/proofs/test_golden.py",
+    "tests/unit/test_cut_off.py",
+    "tests/unit/test_identity.py",
     "tests/unit/test_quorum.py",
     "tests/unit/test_commands.py",
     "tests/unit/test_health.py",
@@ -34,7 +36,7 @@ TESTS = (
     "tests/unit/test_start.py",
     "tests/unit/test_step.py",
 )
-PATIENCE_S = 120.0  #: a mutation that makes the tests run for ever is noticed as well
+PATIENCE_S = 300.0  #: a mutation that makes the tests run for ever is noticed as well
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: serving nodes are named together",
         "conditions.py",
-        "        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]",
-        "        nodes = ready",
+        "        nodes = ready[:1]\n",
+        "        nodes = ready\n",
     ),
     Mutation(
         "I1: dead nodes are started one by one",
         "conditions.py",
-        "        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]",
-        "        nodes = ready[:1]",
+        "            nodes = tuple(n for n in ready if self._agreed(n)) or nodes",
+        "            pass",
     ),
     Mutation(
         "I1: a roll goes on before the node was seen well",
@@ -88,8 +90,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: a job that was given up while it ran is forgotten (gate look)",
         "gates.py",
-        "        owing = late.running and set(owed(late.attempt)) & set(intent.nodes)",
-        "        owing = set()",
+        "    if not late.running:\n        return ()",
+        "    if True:\n        return ()",
     ),
     Mutation(
         "I1: several nodes that may serve are let through (gate one at a time)",
@@ -137,8 +139,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a map of any age is believed (gate quorum)",
         "gates.py",
-        "    if known is None or now - known[0] > health.VIEW_AGE_S:",
-        "    if known is None:",
+        "    return None if known is None or now - known[0] > health.VIEW_AGE_S else known",
+        "    return known",
     ),
     Mutation(
         "I2: without a map, a second node is taken away (gate one at a time)",
@@ -149,7 +151,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: what needs a node that does not answer is not taken for lost (gate quorum)",
         "gates.py",
-        "            gone = node is not None and node.confirmed and node.fault is Fault.DEAD",
+        "            gone = node is not None and agreed_dead(state, cluster, name, now)",
         "            gone = False",
     ),
     Mutation(
@@ -180,8 +182,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a replica that the healer cannot reach counts as lost (gate quorum)",
         "gates.py",
-        "            gone = node is not None and node.confirmed and node.fault is Fault.DEAD",
-        "            gone = node is not None and _away(node)",
+        "            gone = node is not None and agreed_dead(state, cluster, name, now)",
+        "            gone = node is not None and _away(state, cluster, name, now)",
     ),
     Mutation(
         "I2: the map of one side of a partition is believed (gate quorum)",
@@ -259,8 +261,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a busy minion pays",
         "deeds.py",
-        "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle)",
-        "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt))",
+        "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle, looked=looked)",
+        "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), looked=looked)",
     ),
     Mutation(
         "I5: a pause of everything misses a cluster that comes back",
@@ -379,7 +381,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I6: what cannot be seen is verified for ever",
         "conditions.py",
-        "    return not all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)",
+        "    return not all(map(s.seen_after, s.incident.acting))",
         "    return False",
     ),
     Mutation(
@@ -391,8 +393,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a stranger's wish stands for everybody's",
         "orders.py",
-        "            if i.fault is not Fault.REQUESTED or (wanted <= set(i.nodes) and same(i))",
-        "            if True",
+        "            or (i.fault is Fault.REQUESTED and wanted <= set(i.nodes) and same(i))",
+        "            or i.fault is Fault.REQUESTED",
     ),
     Mutation(
         "what was asked days ago is done",
@@ -586,8 +588,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I6: a late result is recorded again and again",
         "facts.py",
+        "    if event.node not in gates.owed(attempt) or event.node in late.refuted:",
+        "    if event.node in late.refuted:",
+    ),
+    Mutation(
+        "I1: a result that a look has refuted is believed when it is read again",
+        "facts.py",
+        "    if event.node not in gates.owed(attempt) or event.node in late.refuted:",
         "    if event.node not in gates.owed(attempt):",
-        "    if False:",
     ),
     Mutation(
         "I6: a lock is not told again after a start",
@@ -661,14 +669,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I9: what was seen before the job's end is recovery",
         "conditions.py",
-        "        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
+        "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
         "        health.well(s.cluster, s.incident, n) for n in s.incident.acting",
     ),
     Mutation(
         "I9: a job's success is recovery",
         "conditions.py",
-        "        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
-        "        s.seen_since(n, since) for n in s.incident.acting",
+        "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
+        "        s.seen_after(n) for n in s.incident.acting",
     ),
     Mutation(
         "I9: a job's failure leads to the next step though the database is well",
@@ -747,8 +755,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: what is forced needs no quorum",
         "gates.py",
-        '    if _harmless(cluster, intent):\n        return Gate("quorum"',
-        '    if intent.incident.forced or _harmless(cluster, intent):\n        return Gate("quorum"',
+        '    if _harmless(state, cluster, intent, now):\n        return Gate("quorum"',
+        '    if intent.incident.forced or _harmless(state, cluster, intent, now):\n        return Gate("quorum"',
     ),
     Mutation(
         "I9: resolved on the job's word",
@@ -771,8 +779,264 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a node that died of an earlier fault's age is believed at first sight",
         "health.py",
-        "        first = dict(node.seen)",
+        "        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
         "        first = dict.fromkeys(Fault, node.seen[0][1] if node.seen else now)",
+    ),
+    # ------------------------------------------------------------ who refuses the master only
+    Mutation(
+        "I2: a node that others are connected to is dead (gate agreed)",
+        "health.py",
+        '    return f"{by} is connected to it" if by else ""',
+        '    return ""',
+    ),
+    Mutation(
+        "I2: a connection that answers is no sign of life",
+        "health.py",
+        "    if seen.answers:\n        return",
+        "    if False:\n        return",
+    ),
+    Mutation(
+        "I2: nobody is asked before a node that refuses counts as dead (gate agreed)",
+        "gates.py",
+        "    if may_ask and now < since + WORD_WITHIN_S:",
+        "    if False:",
+    ),
+    Mutation(
+        "a word that does not come is waited for for ever (gate agreed)",
+        "gates.py",
+        "    if may_ask and now < since + WORD_WITHIN_S:",
+        "    if may_ask:",
+    ),
+    Mutation(
+        "I2: what was said before the refusal counts (gate agreed)",
+        "gates.py",
+        "    if node.word_at is not None and node.word_at >= since:",
+        "    if node.word_at is not None:",
+    ),
+    Mutation(
+        "I2: who is alive and cannot be asked counts as nobody (gate agreed)",
+        "gates.py",
+        "    if not any(map(health.lives, others)):",
+        "    if not any(map(health.speaks, others)):",
+    ),
+    Mutation(
+        "I2: nodes of which nobody can say anything are started together",
+        "conditions.py",
+        "            nodes = tuple(n for n in ready if self._agreed(n)) or nodes",
+        "            nodes = ready",
+    ),
+    Mutation(
+        "I2: a node that refuses is dead to the quorum, whatever the others say",
+        "gates.py",
+        "    return dead and word(state, name, cluster, now).gone",
+        "    return dead",
+    ),
+    Mutation(
+        "I2: the silence of the others about a proxy is a word",
+        "facts.py",
+        "        if node.fault is None or node.server_id is None or node.proxy:",
+        "        if node.fault is None or node.server_id is None:",
+    ),
+    Mutation(
+        "I2: the first word that it is gone ends a node that was cut off",
+        "health.py",
+        "        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
+        "        first = dict(node.seen)",
+    ),
+    Mutation(
+        "I2: a node that is cut off is relied on (gate quorum)",
+        "gates.py",
+        "UNSURE = AWAY | {Fault.CUT_OFF}",
+        "UNSURE = AWAY",
+    ),
+    Mutation(
+        "I2: who serves open connections serves nobody (gate quorum)",
+        "gates.py",
+        "    if node.answers or (",
+        "    if (",
+    ),
+    Mutation(
+        "I2: a server of a name that nobody knows is not this node's (gate quorum)",
+        "gates.py",
+        "    nameless = any(not cluster.nodes[n].server_name for n in leaving)",
+        "    nameless = False",
+    ),
+    Mutation(
+        "a dead node waits for another one's fault where nobody can vouch for it (gate one at a time)",
+        "gates.py",
+        "    if incident.fault is Fault.DEAD:\n        return Gate(\n",
+        "    if False:\n        return Gate(\n",
+    ),
+    Mutation(
+        "a proxy among the nodes is a partition",
+        "health.py",
+        "    return node is not None and not node.proxy and not node.doubt",
+        "    return node is not None and not node.doubt",
+    ),
+    Mutation(
+        "a proxy's death keeps closed tables from being told",
+        "health.py",
+        "            if node.proxy:\n                continue",
+        "            if False:\n                continue",
+    ),
+    # ------------------------------------------------------------ whose server that is
+    Mutation(
+        "I2: acts on a node in doubt (gate identity)",
+        "gates.py",
+        "        if node.doubt:",
+        "        if False:",
+    ),
+    Mutation(
+        "I2: acts beside servers of which nobody knows which is which (gate quorum)",
+        "gates.py",
+        "    if in_doubt:",
+        "    if False:",
+    ),
+    Mutation(
+        "a wrong address gets a highstate (gate identity)",
+        "gates.py",
+        "        if intent.incident.fault is Fault.ALIEN and node.server_id is None:",
+        "        if False:",
+    ),
+    Mutation(
+        "I2: another node's id becomes a node's own",
+        "identity.py",
+        "    as_another = seen.server_id if foreign and seen.server_id != before.server_id else None",
+        "    as_another = None",
+    ),
+    Mutation(
+        "I2: one server for two nodes is no doubt",
+        "identity.py",
+        "            if server is not None and server != own and server in theirs:",
+        "            if False:",
+    ),
+    Mutation(
+        "I2: what was another node's id lately becomes a node's own",
+        "identity.py",
+        "            theirs = (other.server_id, other.answers_as, other.server_was)",
+        "            theirs = (other.server_id, other.answers_as)",
+    ),
+    Mutation(
+        "I2: one address for two nodes is no doubt",
+        "identity.py",
+        "            if not mine.isdisjoint(other.addresses):",
+        "            if False:",
+    ),
+    Mutation(
+        "I2: the other one of two nodes is not in doubt",
+        "identity.py",
+        "        if not other.doubt:",
+        "        if False:",
+    ),
+    Mutation(
+        "I2: who does not answer is in doubt no longer",
+        "identity.py",
+        "    if not answered and before.doubt:",
+        "    if False:",
+    ),
+    Mutation(
+        "I2: two servers of one name are no doubt",
+        "facts.py",
+        "        cluster = replace(cluster, twins=identity.twins(event.names))",
+        "        pass",
+    ),
+    Mutation(
+        "whose server it is, is not taken from a person",
+        "identity.py",
+        "    return replace(node, server_id=node.answers_as, answers_as=None, server_name=None)",
+        "    return node",
+    ),
+    # ------------------------------------------------------------ dials, and results that prove nothing
+    Mutation(
+        "I9: an open connection says that a node is well again",
+        "health.py",
+        "    return not node.well or (node.dialled_at is not None and node.dialled_at > then)",
+        "    return True",
+    ),
+    Mutation(
+        "I9: nobody asks for a dial after a job",
+        "deeds.py",
+        "    return cluster, incident, (*effects, Dial(cluster.name, had)) if had else effects",
+        "    return cluster, incident, effects",
+    ),
+    Mutation(
+        "I9: an open connection ends what a dial has found",
+        "health.py",
+        "    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):",
+        "    if False:",
+    ),
+    Mutation(
+        "I1: a result frees its minion (gate look)",
+        "deeds.py",
+        "        late = replace(late, running=len(proven) < len(attempt.nodes), proven=proven)",
+        "        late = replace(late, running=False, proven=proven)",
+    ),
+    Mutation(
+        "I1: a roll goes on before its last job is proved to be over (gate look)",
+        "gates.py",
+        "        if late.attempt.incident == intent.incident.id and unproven(late):",
+        "        if False:",
+    ),
+    Mutation(
+        "I1: a minion that has said something and keeps silent is free at once",
+        "facts.py",
+        "        if age_s >= times * policy.attempt_timeout_s:",
+        "        if True:",
+    ),
+    Mutation(
+        "a minion that has said something and keeps silent is never free",
+        "facts.py",
+        "        if age_s >= times * policy.attempt_timeout_s:",
+        "        if False:",
+    ),
+    Mutation(
+        "a server's new start proves nothing",
+        "gates.py",
+        "    return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at",
+        "    return False",
+    ),
+    Mutation(
+        "I1: a start of before proves that the job is over",
+        "gates.py",
+        "    return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at",
+        "    return restarts and node.restarted_at is not None",
+    ),
+    Mutation(
+        "I1: a start proves that a highstate is over",
+        "gates.py",
+        "    restarts = attempt.action in (Action.RESTART, Action.START)",
+        "    restarts = True",
+    ),
+    # ------------------------------------------------------------ requests
+    Mutation(
+        "a request joins an incident in which nothing will be done",
+        "orders.py",
+        "        if not i.by_hand and (i.phase is Phase.LOCKED or gates.has_step_to_come(policy, i))",
+        "        if not i.by_hand",
+    ),
+    Mutation(
+        "a request joins what is about other nodes",
+        "orders.py",
+        "            if (i.fault is not Fault.REQUESTED and meant <= set(i.nodes))",
+        "            if i.fault is not Fault.REQUESTED",
+    ),
+    Mutation(
+        "a request for a restart is refused on the open connection's word",
+        "orders.py",
+        "            return _wait_for_dial(state, counted, request, now)",
+        '            return refused("the probe sees nothing wrong")',
+    ),
+    Mutation(
+        "a request waits for a dial for ever",
+        "orders.py",
+        "        if not ill and not well and now - one.since < patience_s:",
+        "        if not ill and not well:",
+    ),
+    Mutation(
+        "a dial of before decides on a request",
+        "orders.py",
+        "        well = all(n.dialled_at is not None and n.dialled_at > one.since for n in nodes)",
+        "        well = all(n.dialled_at is not None for n in nodes)",
     ),
 )
 

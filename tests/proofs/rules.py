@@ -1,16 +1,20 @@
 """The rules as monitors: they see every transition and raise `Broken`.
 
 A monitor believes no gate of the code. It keeps its own book of what the probes said, what was ordered, what was
-fired and what has ended, and compares. Each rule is one function; `Watch` holds the book and calls them.
+fired and what has ended, and compares. Each rule is one function; `Watch` holds the book and calls them. Where a world
+tells its truth with a firing (who serves, what runs where), that counts as well: the rules know more than the core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from copy import copy
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import CLUSTER_WIDE
 from saltext_selfheal.healing.model import ENDED
 from saltext_selfheal.healing.model import Action
@@ -24,12 +28,16 @@ from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Met
 from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
 from saltext_selfheal.healing.model import Outcome
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Requested
+from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Started
 from saltext_selfheal.healing.model import State
 from saltext_selfheal.healing.model import Tell
@@ -38,7 +46,10 @@ from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
 
 HARMLESS = frozenset({Action.START, Action.LOOK})
-SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})  #: such a node answers nobody
+#: Such a node does not answer this master, and is not relied on.
+SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF})
+#: Such a node is a live database, whether it can be asked anything or not.
+LIVE = frozenset({None, Fault.SLOW, Fault.AUTH, Fault.TLS})
 MAP_AGE_S = 60.0
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
@@ -50,6 +61,9 @@ BUSY_S = 5.0
 LOST_S = 60.0
 STEADY_S = 120.0
 FIRINGS = 3
+WORD_S = 10.0  #: so long a refused node's peers are waited for
+#: What such a node shows to this master may be the master's own matter: another one may be served.
+REFUSES = frozenset({Fault.DEAD, Fault.CUT_OFF})
 
 
 class Broken(AssertionError):
@@ -69,6 +83,37 @@ class Sighting(NamedTuple):
     at: float
     polls: int  #: since the healer started
     decided: bool  #: a fault that was seen for as long as asked
+    answers: bool = False  #: an open connection is served all the same
+    dialled_at: float | None = None  #: last fresh dial that was well
+    refused_at: float | None = None  #: since when it refuses
+
+
+class Identity(NamedTuple):
+    """Whose server answers at a node's address, as far as that was told."""
+
+    own: str | None = None  #: its server's id: the first that nobody else had
+    answers_as: str | None = None
+    title: str | None = None
+    addresses: frozenset[str] = frozenset()
+    proxy: bool = False
+    at: float = 0.0  #: its last answer
+    taken: float = -1.0  #: when a person took it as it was
+
+
+class Word(NamedTuple):
+    """What the other nodes say of a node's server."""
+
+    at: float  #: when they were asked
+    by: str  #: one that is connected to it; empty: none is
+
+
+class Truth(NamedTuple):
+    """What a world knows of a node."""
+
+    serves: bool  #: its own server serves applications, whatever the master sees
+    since: float  #: and has done so, or not, since then
+    runs: frozenset[str]  #: attempts whose jobs run on its minion
+    leads: str  #: whose server its address leads to
 
 
 class Flight(NamedTuple):
@@ -87,6 +132,7 @@ class Seen(NamedTuple):
     after: State
     effects: tuple[Effect, ...]
     now: float
+    truth: Mapping[str, Truth] | None = None
 
 
 class Book:
@@ -97,6 +143,19 @@ class Book:
         self.started_at = now
         self.sighted: dict[str, Sighting] = {}  # by node: no two clusters share one
         self.servers: dict[tuple[str, str], str] = {}
+        self.known: dict[str, Identity] = {}  # by node
+        self.words: dict[str, Word] = {}  # by node
+        self.met: dict[str, tuple[float, Met]] = {}  # by cluster
+        self.forbidden: frozenset[str] = frozenset()  #: clusters whose system tables are hidden
+        self.start_times: dict[str, float] = {}  # by server id
+        #: By attempt and node: the start time of the node's server when it was decided.
+        self.started_then: dict[tuple[str, str], float | None] = {}
+        self.fired_at: dict[str, float] = {}  #: by attempt: its last firing
+        #: Attempt, node: it runs there no more, says a look; or it does.
+        self.sure: frozenset[tuple[str, str]] = frozenset()
+        self.runs_on: frozenset[tuple[str, str]] = frozenset()
+        self.claims: frozenset[tuple[str, int]] = frozenset()
+        self.began: frozenset[tuple[str, str]] = frozenset()  #: attempt, node: it has run there
         self.views: dict[str, tuple[float, Viewed]] = {}
         self.ours_at = -OURS_S
         self.flying: dict[str, Flight] = {}
@@ -130,8 +189,24 @@ class Book:
         if isinstance(event, Observed):
             self._sight(event, now)
         elif isinstance(event, Viewed):
+            name = event.view.cluster
             if event.view.status is ViewStatus.KNOWN:
-                self.views[event.view.cluster] = (now, event)
+                self.views[name] = (now, event)
+                self._clock(event.view.started)
+            if event.view.status is ViewStatus.FORBIDDEN:
+                self.forbidden |= {name}
+            else:
+                self.forbidden -= {name}
+        elif isinstance(event, Met):
+            self._meet(event, now)
+        elif isinstance(event, Returned):
+            flight = self.flying.get(event.attempt)
+            look = flight.attempt if flight else None
+            if look is not None and look.of:
+                mine = frozenset({(look.of, event.node)})
+                done = event.outcome is Outcome.DONE
+                self.sure = self.sure | mine if done else self.sure - mine
+                self.runs_on = self.runs_on - mine if done else self.runs_on | mine
         elif isinstance(event, Started):
             self.start(now)
 
@@ -139,6 +214,8 @@ class Book:
         self.started_at = now
         self.sighted = {n: s._replace(polls=0) for n, s in self.sighted.items()}
         self.views.clear()
+        self.words.clear()
+        self.met.clear()
         self.turns.clear()
         self.ours_at = now - OURS_S
         self.remediating = dict.fromkeys(self.remediating, now)
@@ -153,22 +230,148 @@ class Book:
             return
         if seen.server_name:
             self.servers[seen.cluster, seen.server_name] = seen.node
+        self._identify(seen, now)
         old = self.sighted.get(seen.node)
         # What was seen before a start of the healer counts no longer.
         known = old is not None and old.polls > 0
-        since = old.since if known and old.fault is seen.fault else now
+        well = seen.fault is None and not seen.dialled
+        if known and well and old.fault not in (None, Fault.SLOW):
+            # Only a dial ends what a dial has found.
+            self.sighted[seen.node] = old._replace(at=now, polls=old.polls + 1)
+            return
+        refused_at = None
+        if seen.fault is Fault.DEAD:
+            refused_at = old.refused_at if known and old.refused_at is not None else now
+        fault = seen.fault
+        if refused_at is not None and (seen.answers or self._vouched(seen.node, refused_at)):
+            fault = Fault.CUT_OFF
+        since = old.since if known and old.fault is fault else now
         first = {}
-        if seen.fault is not None:
-            first = {seen.fault: now, **(old.first if known else {})}
+        if fault is not None:
+            first = {fault: now, **(old.first if known else {})}
+        if fault is Fault.CUT_OFF:  # a death after that has to last by itself
+            first.pop(Fault.DEAD, None)
         longest_s = max(policy.confirm_s.values(), default=0.0)
-        decided = seen.fault is not None and (
-            now - since >= policy.confirm_s.get(seen.fault, 0.0)
-            or now - first[seen.fault] >= longest_s
+        decided = fault is not None and (
+            now - since >= policy.confirm_s.get(fault, 0.0) or now - first[fault] >= longest_s
         )
         polls = old.polls + 1 if old else 1
         if known and (old.fault is None) is not (seen.fault is None):
             self._turned(seen.node, old, seen.fault is None, now)
-        self.sighted[seen.node] = Sighting(seen.fault, since, first, now, polls, decided)
+        dialled_at = old.dialled_at if old else None
+        if seen.fault is None and seen.dialled:
+            dialled_at = now
+        self.sighted[seen.node] = Sighting(
+            fault, since, first, now, polls, decided, seen.answers, dialled_at, refused_at
+        )
+
+    def _identify(self, seen: Observation, now: float) -> None:
+        old = self.known.get(seen.node, Identity())
+        new = old._replace(addresses=frozenset(seen.addresses) or old.addresses)
+        if seen.server_id is not None:
+            new = new._replace(answers_as=seen.server_id, proxy=seen.proxy, at=now)
+        if seen.server_name is not None or seen.proxy:
+            new = new._replace(title=seen.server_name)
+        self.known[seen.node] = new
+        if new._replace(at=old.at) == old and seen.server_id in (None, new.own):
+            return
+        if seen.server_id is not None and not self._others(seen.node, seen.server_id):
+            self.known[seen.node] = new._replace(own=seen.server_id)
+
+    def _others(self, node: str, server: str) -> list[str]:
+        """Nodes that have this server, or answer as it."""
+        named = (n for n in self.known if n != node and self._home(n))
+        return [n for n in named if server in (self.known[n].own, self.known[n].answers_as)]
+
+    def disputes(self, node: str) -> Iterator[str]:
+        """Why it is in doubt whose server answers at a node's address."""
+        mine = self.known.get(node)
+        if mine is None:
+            return
+        here = self._home(node)
+        for other, its in self.known.items():
+            there = self._home(other)
+            if other == node or here is None or there is None:
+                continue
+            if mine.at <= mine.taken and its.at <= its.taken:
+                continue  # until one of them answers again
+            if mine.addresses & its.addresses:
+                yield f"{node} and {other} lead to one address"
+            elif mine.answers_as is not None and mine.answers_as == its.own:
+                yield f"{node} answers as {other}"
+            elif its.answers_as is not None and its.answers_as in (mine.own, mine.answers_as):
+                if mine.answers_as != mine.own or not self._outlived(node, other):
+                    yield f"{other} answers as {node}"
+            elif here == there and mine.title is not None and mine.title == its.title:
+                yield f"{node} and {other} have one name"
+        _, met = self.met.get(here or "", (0.0, None))
+        if met is not None and [*met.names.values()].count(mine.title or "") > 1:
+            yield f"{node} has the name of another server"
+
+    def _outlived(self, node: str, other: str) -> bool:
+        """A node has answered as itself when the other one, which had done so in its name, did not answer any more."""
+        silent = self.sighted.get(other)
+        if silent is None or silent.fault is None or not silent.first or silent.answers:
+            return False
+        return self.known[node].at >= min(silent.first.values()) > self.known[other].at
+
+    def settle(self, policies: Mapping[str, Policy]) -> None:
+        """The settings from now on. Of a node that they do not name nothing is known when it comes back."""
+        self.policies = dict(policies)
+        named = {n for p in policies.values() for n in p.nodes}
+        self.known = {n: its for n, its in self.known.items() if n in named}
+
+    def twins(self, cluster: str) -> bool:
+        """Two servers of it have one name."""
+        _, met = self.met.get(cluster, (0.0, None))
+        names = [*met.names.values()] if met is not None else []
+        return len(set(names)) < len(names)
+
+    def _home(self, node: str) -> str | None:
+        return next((p.name for p in self.policies.values() if node in p.nodes), None)
+
+    def _meet(self, met: Met, now: float) -> None:
+        """Who is connected to whom. A node that speaks for itself says nothing of itself."""
+        asked_at = now - met.took_s
+        self.forbidden -= {met.cluster}
+        self.met[met.cluster] = (asked_at, met)
+        self._clock(met.started)
+        policy = self.policies.get(met.cluster)
+        for node in policy.nodes if policy else ():
+            its = self.known.get(node)
+            if its is None or its.own is None or its.proxy:
+                continue  # nobody could name it
+            others = [n for n in met.connected if n != node]
+            if others:
+                by = next((n for n in others if its.own in met.connected[n]), "")
+                self.words[node] = Word(asked_at, by)
+
+    def _clock(self, started: Mapping[str, float]) -> None:
+        self.start_times = {**self.start_times, **started}
+
+    def word(self, node: str) -> Word | None:
+        """What the others have said of a node since it refuses."""
+        sighting = self.sighted.get(node)
+        if sighting is None or sighting.refused_at is None:
+            return None
+        word = self.words.get(node)
+        return word if word is not None and word.at >= sighting.refused_at else None
+
+    def _vouched(self, node: str, refused_at: float) -> bool:
+        word = self.words.get(node)
+        return word is not None and word.at >= refused_at and bool(word.by)
+
+    def answering(self, cluster: str, but: str) -> list[str]:
+        """Other nodes of a cluster that answer the master, one way or the other."""
+        nodes = self.policies[cluster].nodes if cluster in self.policies else ()
+        told = ((n, self.sighted.get(n)) for n in nodes if n != but)
+        return [n for n, s in told if s and s.polls and (s.fault in LIVE or s.answers)]
+
+    def asked(self, cluster: str, but: str) -> list[str]:
+        """Of those the ones who can be asked whom they are connected to."""
+        there = ((n, self.sighted[n]) for n in self.answering(cluster, but))
+        can = [n for n, s in there if s.fault in (None, Fault.SLOW) or s.answers]
+        return [n for n in can if not any(self.disputes(n))]
 
     def _turned(self, node: str, old: Sighting, better: bool, now: float) -> None:
         ours = any(node in f.attempt.nodes for f in self.flying.values())
@@ -184,10 +387,14 @@ class Book:
         if isinstance(effect, Fire):
             attempt = effect.attempt
             self.flying[attempt.id] = Flight(attempt, now, attempt.firings)
+            self.fired_at[attempt.id] = now
             if attempt.firings == 1:
                 self.fired |= {attempt.id}
                 if attempt.action is not Action.LOOK:
                     for node in attempt.nodes:
+                        its = self.known.get(node, Identity())
+                        then = self.start_times.get(its.own or "")
+                        self.started_then[attempt.id, node] = then
                         self.paid[node] = (*self.paid.get(node, ()), now)
                     self.all_paid = (*self.all_paid, (now, attempt.id))
         elif isinstance(effect, Finish):
@@ -259,6 +466,9 @@ class Book:
                         continue
                     for node in incident.nodes:
                         self.acks[node] = (*self.acks.get(node, ()), now)
+                        if incident.fault is Fault.MISTAKEN and node in self.known:
+                            its = self.known[node]  # a person takes it as it answers now
+                            self.known[node] = its._replace(own=its.answers_as, taken=now)
 
     def forget(self, now: float) -> None:
         """The ledger was lost: nodes rest at their maximum and have no budget."""
@@ -269,7 +479,8 @@ class Book:
         lost = (self.flying, self.approved, self.paused, self.remediating, self.ended_at)
         for book in (*lost, self.not_before, self.verifying):
             book.clear()
-        self.fired = frozenset()
+        self.fired = self.claims = self.began = frozenset()
+        self.known.clear()
 
 
 def _incident(state: State, attempt: Attempt):
@@ -335,6 +546,8 @@ def i1_decided(book: Book, attempt: Attempt, seen: Seen) -> None:
         sighting = book.sighted.get(node)
         if sighting is None or sighting.fault is None or sighting.decided or not sighting.polls:
             continue
+        if any(book.disputes(node)):
+            continue  # it is not acted on, whatever it shows
         if seen.now - incident.opened_at < patience_s - 1e-6:
             raise Broken("I1", seen.now, f"{attempt.id} did not wait for {node}")
 
@@ -345,12 +558,13 @@ def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
     What needs the node to be acted on is lost already, once it is certain that it does not answer. Another that does
     not answer this master may serve now all the same, and is not counted on afterwards.
     """
-    incident = _incident(seen.after, attempt)
-    if attempt.action in HARMLESS or (incident is not None and incident.fault is Fault.DEAD):
+    if attempt.action in HARMLESS or all(_harmed_by_nothing(book, n, seen) for n in attempt.nodes):
         return
     if len(attempt.nodes) > 1:
         raise Broken("I2", seen.now, f"{attempt.id}: several nodes that may serve")
     node = attempt.nodes[0]
+    if book.known.get(node, Identity()).proxy:
+        return  # it holds no replica
     at, viewed = book.views.get(attempt.cluster, (-MAP_AGE_S, None))
     if viewed is None or seen.now - at > MAP_AGE_S:
         return
@@ -362,7 +576,7 @@ def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
                 for r in voting
                 if r.state == "ready"
             }
-            ready = {n for n in ready if n == node or not _dead(book, n)}
+            ready = {n for n in ready if n == node or not _harmed_by_nothing(book, n, seen)}
             serves = 2 * len(ready) > len(voting)
             sure = {n for n in ready - {node} if not _silent(book, n)}
             survives = 2 * len(sure) > len(voting)
@@ -376,17 +590,33 @@ def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
 def _dead(book: Book, node: str) -> bool:
     """Nobody else is proved not to serve: whom this master cannot reach, applications may."""
     sighting = book.sighted.get(node)
-    return sighting is not None and sighting.fault is Fault.DEAD and sighting.decided
+    dead = sighting is not None and sighting.fault is Fault.DEAD and sighting.decided
+    return dead and not sighting.answers
+
+
+def _harmed_by_nothing(book: Book, node: str, seen: Seen) -> bool:
+    """It is dead, and its peers agree; or there is none who could say otherwise."""
+    if not _dead(book, node):
+        return False
+    word, cluster = book.word(node), book._home(node)
+    if word is not None:
+        return not word.by
+    return cluster is None or not book.answering(cluster, node)
 
 
 def i2_one_away(book: Book, attempt: Attempt, seen: Seen) -> None:
     """A step stops where it broke something; with no map nobody is risked while another node is away."""
     incident = _incident(seen.after, attempt)
-    if attempt.action in HARMLESS or incident is None or incident.fault in (Fault.DEAD, Fault.HUNG):
+    if attempt.action in HARMLESS or incident is None:
         return
-    (node,) = attempt.nodes
-    if _dead(book, node):
+    if all(_harmed_by_nothing(book, n, seen) for n in attempt.nodes):
         return  # it cannot be harmed
+    (node,) = attempt.nodes
+    if incident.fault is Fault.HUNG and _silent(book, node):
+        return
+    word = book.word(node)
+    if incident.fault is Fault.DEAD and _dead(book, node) and (word is None or not word.by):
+        return  # nobody can say: then it goes alone, whoever else is away
     _, before = book.ended_at.get(attempt.incident, (0.0, ()))
     broken = [n for n in before if n != node and n in incident.tried and _silent(book, n)]
     if broken and attempt.firings == 1:
@@ -397,13 +627,98 @@ def i2_one_away(book: Book, attempt: Attempt, seen: Seen) -> None:
     away = [n for n in book.policies[attempt.cluster].nodes if n != node and _silent(book, n)]
     away = [n for n in away if not (incident.forced and n in incident.nodes)]
     away = [n for n in away if n not in incident.nodes or not _shows(book, incident, n)]
+    away = [n for n in away if not book.known.get(n, Identity()).proxy]
     if away:
         raise Broken("I2", seen.now, f"{attempt.id} on {node} without a map, and {away} are away")
 
 
 def _silent(book: Book, node: str) -> bool:
     sighting = book.sighted.get(node)
-    return sighting is not None and sighting.fault in SILENT
+    return sighting is not None and sighting.fault in SILENT and not sighting.answers
+
+
+def i2_agreed(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Who refuses the master may serve everybody else: its peers are asked before it counts as dead."""
+    incident = _incident(seen.after, attempt)
+    if attempt.action in HARMLESS or incident is None or incident.fault is not Fault.DEAD:
+        return
+    for node in attempt.nodes:
+        sighting, word = book.sighted.get(node), book.word(node)
+        others = book.answering(attempt.cluster, node)
+        if sighting is None or sighting.fault is not Fault.DEAD or sighting.answers:
+            raise Broken("I2", seen.now, f"{attempt.id}: {node} is not dead")
+        if word is not None and word.by:
+            raise Broken("I2", seen.now, f"{attempt.id}: {word.by} is connected to {node}")
+        if word is not None or not others:
+            continue
+        if len(attempt.nodes) > 1:
+            told = f"{attempt.id} names several, and of {node} nobody has said anything"
+            raise Broken("I2", seen.now, told)
+        waited_s = seen.now - sighting.refused_at if sighting.refused_at is not None else 0.0
+        asked = attempt.cluster not in book.forbidden and book.asked(attempt.cluster, node)
+        its = book.known.get(node, Identity())
+        nameable = its.own is not None and not its.proxy
+        if waited_s < WORD_S - 1e-6 and asked and nameable:
+            told = f"{attempt.id}: {node} refuses for {waited_s:.1f} s, and nobody was asked"
+            raise Broken("I2", seen.now, told)
+
+
+def i2_truth(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """No two nodes at once of which one serves, whatever the master sees, as long as another could have told it."""
+    if attempt.action in HARMLESS or len(attempt.nodes) < 2 or seen.truth is None:
+        return
+    asked_at, _ = book.met.get(attempt.cluster, (0.0, None))
+    for node in attempt.nodes:
+        truth = seen.truth[node]
+        its = book.known.get(node, Identity())
+        for_long = truth.serves and asked_at > truth.since + 1e-6 and truth.leads == node
+        if for_long and book.answering(attempt.cluster, node) and not its.proxy:
+            told = f"{attempt.id} names {', '.join(attempt.nodes)}, and {node} serves"
+            raise Broken("I2", seen.now, told)
+
+
+def i2_doubt(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Whose server answers is in doubt: no action on that node, nor a harmful one in its cluster."""
+    if attempt.action is Action.LOOK:
+        return
+    for node in attempt.nodes:
+        for why in book.disputes(node):
+            raise Broken("I2", seen.now, f"{attempt.id} on {node}: {why}")
+        sighting, its = book.sighted.get(node), book.known.get(node, Identity())
+        if sighting is not None and sighting.fault is Fault.ALIEN and its.answers_as is None:
+            raise Broken("I2", seen.now, f"{attempt.id} on {node}: never seen as a database")
+    if attempt.action in HARMLESS or all(_harmed_by_nothing(book, n, seen) for n in attempt.nodes):
+        return
+    for node in book.policies[attempt.cluster].nodes:
+        for why in book.disputes(node):
+            raise Broken("I2", seen.now, f"{attempt.id} in a cluster in doubt: {why}")
+    if book.twins(attempt.cluster):
+        raise Broken("I2", seen.now, f"{attempt.id}: two servers have one name")
+
+
+def i1_runs(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Nothing is sent to a minion where a job of ours runs, unless something has said that it does not.
+
+    A look has (that may be a lie), or the server's start time, or the minion has said nothing for as long as a job may
+    take, or a person has seen to it.
+    """
+    if attempt.action is Action.LOOK or seen.truth is None:
+        return
+    timeout_s = book.policies[attempt.cluster].attempt_timeout_s
+    for node in attempt.nodes:
+        for id in seen.truth[node].runs - {attempt.id}:
+            fired_at = book.fired_at.get(id)
+            if fired_at is None or (id, node) in book.sure:
+                continue
+            its = book.known.get(node, Identity())
+            then = book.started_then.get((id, node))
+            again = then is not None and book.start_times.get(its.own or "") != then
+            if again or any(at >= fired_at for at in book.acks.get(node, ())):
+                continue
+            if seen.now - fired_at < timeout_s - 1e-6:
+                raise Broken("I1", seen.now, f"{attempt.id}: {id} still runs on {node}")
+            if (id, node) in book.runs_on:
+                raise Broken("I1", seen.now, f"{attempt.id}: {node} has said that {id} runs there")
 
 
 def i3_budget(book: Book, attempt: Attempt, seen: Seen) -> None:
@@ -555,6 +870,10 @@ FIRED = (
     i5_permitted,
     i10_forgotten,
     i2_one_away,
+    i2_agreed,
+    i2_truth,
+    i2_doubt,
+    i1_runs,
 )
 
 
@@ -634,7 +953,10 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
     ):  # the settings name it no more; or it came and went at once
         return
     if was.phase is Phase.SUSPECTED and incident.attempts == 0:
-        showing = [n for n in incident.nodes if _shows(book, incident, n)]
+        # It has turned out to be something else: that is an incident of its own.
+        also = {n for i in seen.after.clusters[incident.cluster].incidents for n in i.nodes
+                if i.fault in (*REFUSES, Fault.MISTAKEN)}  # fmt: skip
+        showing = [n for n in incident.nodes if _shows(book, incident, n) and n not in also]
         if showing:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
         return
@@ -658,6 +980,56 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
             raise Broken("I9", now, f"{incident.id}: {node} well for {for_s:.1f} of {stable_s:g} s")
     if _shows(book, incident, incident.nodes[0]):
         raise Broken("I9", now, f"{incident.id} resolved, but the cluster shows it")
+    if was.phase is Phase.VERIFYING:
+        ended_at, acted = book.ended_at.get(incident.id, (0.0, ()))
+        _dialled(book, incident.id, set(acted) & set(incident.nodes), ended_at, now)
+
+
+def i9_dialled(book: Book, seen: Seen) -> None:
+    """Well again after a job: a connection that was open before it proves nothing."""
+    for name, cluster in seen.after.clusters.items():
+        old = seen.before.clusters.get(name)
+        if old is None or old.incidents is cluster.incidents:
+            continue
+        before = {i.id: i for i in old.incidents}
+        for incident in cluster.incidents:
+            was = before.get(incident.id)
+            if incident.verified and was is not None and not was.verified:
+                ended_at, acted = book.ended_at.get(incident.id, (0.0, ()))
+                _dialled(book, incident.id, acted, ended_at, seen.now)
+
+
+def _dialled(book: Book, what: str, nodes: Iterable[str], since: float, now: float) -> None:
+    for node in nodes:
+        sighting = book.sighted.get(node)
+        if sighting is None:
+            continue
+        if sighting.dialled_at is None or sighting.dialled_at < since:
+            raise Broken("I9", now, f"{what}: {node} was not dialled since the job's end")
+
+
+def joined(book: Book, effect: Answer, seen: Seen) -> None:
+    """A request joins only what will still do something to those nodes."""
+    if not isinstance(seen.event, Requested) or effect.reply is not Reply.JOINED:
+        return
+    request = seen.event.request
+    cluster = seen.after.clusters[request.cluster]
+    host = next((i for i in cluster.incidents if i.id == effect.incident), None)
+    if host is None:
+        raise Broken(
+            "request", seen.now, f"{request.id} joins {effect.incident}, which is not there"
+        )
+    flies = any(f.attempt.incident == host.id for f in book.flying.values())
+    comes = host.phase is not Phase.LOCKED and (flies or host.step < len(host.steps))
+    if not comes and host.phase is not Phase.SUSPECTED:
+        raise Broken("request", seen.now, f"{request.id} joins {host.id}: no step is to come")
+    policy = book.policies[request.cluster]
+    if host.phase is Phase.SUSPECTED and not policy.escalation.get(
+        host.fault, escalation.DEFAULT[host.fault]
+    ):
+        raise Broken("request", seen.now, f"{request.id} joins {host.id}, which will do nothing")
+    if request.nodes and not set(request.nodes) & set(host.nodes):
+        raise Broken("request", seen.now, f"{request.id} joins {host.id}, which is about others")
 
 
 def _was(state: State, incident):
@@ -671,6 +1043,7 @@ def _shows(book: Book, incident, node: str) -> bool:
         if viewed is None:
             return False
         nodes = book.policies[incident.cluster].nodes
+        nodes = [n for n in nodes if not book.known.get(n, Identity()).proxy]
         if any(n not in book.sighted or book.sighted[n].fault for n in nodes):
             return False  # that node's fault explains it
         if incident.fault is Fault.UNAVAILABLE:
@@ -696,13 +1069,21 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
     policy = book.policies.get(told.cluster)
     if policy is None or told.node not in policy.nodes:
         return  # a probe that was under way when the settings left the node out
-    if told.ours or sighting is None or not sighting.decided:
+    if told.ours or told.fault is None or sighting is None or not sighting.decided:
         return
+    longest_s = max(policy.confirm_s.values(), default=0.0)
+    if seen.now - book.known.get(told.node, Identity()).taken <= longest_s:
+        return  # a person has just said whose server that is: what it shows begins anew
+    patience_s = longest_s + policy.poll_s + policy.timeout_s
+    if any(book.disputes(told.node)) and seen.now - sighting.since <= patience_s:
+        return  # it joins those whose server is in doubt, when that has lasted
     # It may just have left an incident whose step never came to it: the next probe opens its own.
     there = (seen.before.clusters[told.cluster], seen.after.clusters[told.cluster])
     incidents = [i for cluster in there for i in cluster.incidents]
     incidents += [e.incident for e in seen.effects if isinstance(e, Announce)]
-    if not any(i.fault is told.fault and told.node in i.nodes for i in incidents):
+    # Whose server that is may be in doubt; who refuses the master may serve others.
+    called = {told.fault, Fault.MISTAKEN} | (REFUSES if told.fault in REFUSES else frozenset())
+    if not any(i.fault in called and told.node in i.nodes for i in incidents):
         raise Broken("I6", seen.now, f"{told.node} is {told.fault.value}, and no incident tells")
 
 
@@ -718,6 +1099,19 @@ def i8_live(book: Book, attempt: Attempt | None, id: str, node: str, now: float)
         raise Broken("I8", now, f"{node} runs {id}, fired {now - flight.fired_at:.0f} s ago")
     if node not in flight.attempt.nodes or attempt.action is not flight.attempt.action:
         raise Broken("I8", now, f"{node} runs {id}, which is another's")
+    if (id, node) in book.began:
+        raise Broken("I8", now, f"{node} runs {id} a second time")
+    book.began |= {(id, node)}
+
+
+def i8_claimed(book: Book, id: str, firing: int, now: float) -> None:
+    """A firing is claimed once, and is the last one that was fired."""
+    flight = book.flying.get(id)
+    if (id, firing) in book.claims:
+        raise Broken("I8", now, f"firing {firing} of {id} is claimed a second time")
+    if flight is None or flight.firings != firing:
+        raise Broken("I8", now, f"firing {firing} of {id} is claimed, and is not in flight")
+    book.claims |= {(id, firing)}
 
 
 class Watch:
@@ -739,17 +1133,18 @@ class Watch:
         after: State,
         effects: tuple[Effect, ...],
         now: float,
+        truth: Mapping[str, Truth] | None = None,
     ) -> None:
         """One transition of `step`; ``event`` None: a start by `begin`, told first by `started`."""
         try:
-            self._judge(self.book, Seen(before, event, after, effects, now))
+            self._judge(self.book, Seen(before, event, after, effects, now, truth))
         except Broken:
             self.sound = False
             raise
 
     @staticmethod
     def _judge(book: Book, seen: Seen) -> None:
-        before, event, after, effects, now = seen
+        before, event, after, effects, now, _ = seen
         book.hear(event, now)
         for effect in effects:
             if isinstance(effect, Fire):
@@ -759,11 +1154,14 @@ class Watch:
                 i6_one_end(book, effect, seen)
             elif isinstance(effect, Announce):
                 i9_recovered(book, effect, seen)
+            elif isinstance(effect, Answer):
+                joined(book, effect, seen)
             book.keep(effect, seen)
         if effects or before is not after:
             i6_in_flight(book, seen)
             i6_told(book, seen)
             i6_in_time(book, seen)
+            i9_dialled(book, seen)
         nothing_forgotten(book, seen)
 
     def started(self, now: float, forgotten: bool = False) -> None:
@@ -775,3 +1173,11 @@ class Watch:
     def ran(self, attempt: Attempt | None, id: str, node: str, now: float) -> None:
         """A minion begins a job."""
         i8_live(self.book, attempt, id, node, now)
+
+    def claimed(self, id: str, firing: int, now: float) -> None:
+        """Somebody on the master claims a firing."""
+        i8_claimed(self.book, id, firing, now)
+
+    def settle(self, policies: Mapping[str, Policy]) -> None:
+        """The healer starts with other settings."""
+        self.book.settle(policies)

@@ -4,6 +4,10 @@
 seed: the same seed gives the same history. Times given to `at` and `run` are seconds since the start. A cluster in
 which nothing is wrong is not probed; whatever happens to it wakes its probes.
 
+A node is a minion and an address. The minion's own database server has the node's name, too; the address may lead to
+another one (`mislead`). The healer keeps a connection open to whatever answered it, and dials afresh at times. What the
+world knows and the healer need not (who serves, what runs where) is told to the rules with each firing.
+
     site = Site(policy, seed=1)
     site.at(30, site.fail, "db2", Fault.DEAD, cured_by=Action.RESTART)
     site.run(until=120)
@@ -27,12 +31,15 @@ from saltext_selfheal.healing.model import ClusterState
 from saltext_selfheal.healing.model import ClusterView
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Dial
 from saltext_selfheal.healing.model import Effect
 from saltext_selfheal.healing.model import Event
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Fire
+from saltext_selfheal.healing.model import Incident
 from saltext_selfheal.healing.model import Issue
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Met
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
@@ -56,6 +63,7 @@ from saltext_selfheal.healing.start import forgotten
 from saltext_selfheal.healing.start import remains
 from saltext_selfheal.healing.step import step
 
+from .rules import Truth
 from .rules import Watch
 
 TICK_S = 1.0
@@ -63,6 +71,8 @@ IDLE_TICK_S = 4.0  #: while nothing is in flight: every probe moves time on as w
 VIEW_S = 10.0
 GAP_S = 10.0  #: a loop held up for longer has to look anew
 REACTOR_AGE_S = 60.0
+MEET_S = 3.0  #: peers are asked once in this time, however many dials are refused
+FORGETS_S = 8.0  #: so long a server's peers believe in one that hangs
 START = 1_000_000.0
 AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 
@@ -77,6 +87,8 @@ class Ill:
     nth: int = 1  #: so many of these actions are needed
     issue: str = ""
     had: int = 0
+    serves: bool = False  #: applications are served all the same, and its peers are connected to it
+    keeps: bool = False  #: … and whoever has a connection open: only a fresh dial finds it
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,13 @@ class Luck:
     doubled: float = 0.0  #: events delivered twice
     dropped: float = 0.0  #: observations that get lost
     stale: float = 0.0  #: observations delivered late
+    unmet: float = 0.0  #: words about who is connected that get lost
+    slow_word: float = 0.0  #: … or come late
+    undialled: float = 0.0  #: wishes for a fresh dial that get lost
+    forged: float = 0.0  #: jobs of which another minion tells a result while they run
+    lying: float = 0.0  #: looks that another minion answers
+    replayed: float = 0.0  #: remediation events that somebody fires again later
+    unpublished: float = 0.0  #: claims after which the job is not published all the same
     crash_on_fire: float = 0.0  #: the healer dies between record and deed
     crash_on_event: float = 0.0  #: … or before the record
 
@@ -116,7 +135,12 @@ class Figures:
     locked: int = 0
     crashes: int = 0
     collisions: int = 0  #: jobs begun on a minion while another of ours still ran there
-    refused: int = 0  #: remediation events that nobody's attempt backed
+    refused: int = (
+        0  #: remediation events that nobody's attempt backed, or whose firing was claimed
+    )
+    forged: int = 0  #: results and looks that were lies
+    mistaken: int = 0  #: incidents of that fault, and of the next
+    cut_off: int = 0
     repaired: list[tuple[Fault, float]] = field(default_factory=list)
 
 
@@ -134,6 +158,9 @@ class Site:
         keep: Callable[[ClusterState], ClusterState] = lambda cluster: cluster,
         remembered: dict[str, ClusterState] | None = None,
         lost_ledger: bool = False,
+        redial_s: float = 30.0,
+        proxies: tuple[str, ...] = (),
+        resolved: bool = True,
     ) -> None:
         self.random = random.Random(seed)
         self.all_policies = {p.name: p for p in policies}
@@ -144,6 +171,7 @@ class Site:
         self.limits, self.luck = limits or Limits(), luck or Luck()
         self.replicas, self.far, self.keep = replicas, far, keep
         self.home = {n: p for p in policies for n in p.nodes}
+        self.redial_s, self.proxies, self.resolved = redial_s, frozenset(proxies), resolved
         self.now = START
         self.figures = Figures()
         self.effects: list[tuple[float, Effect]] = []
@@ -151,6 +179,14 @@ class Site:
         self.ill: dict[str, Ill] = {}  # by node
         self.ailing: dict[str, Ill] = {}  # by cluster
         self.up_since: dict[str, float] = dict.fromkeys(self.home, START - 1000)
+        self.started: dict[str, float] = dict.fromkeys(self.home, START - 1000)
+        self.leads: dict[str, str] = {}  #: node → whose server its address leads to, if not its own
+        self.titles: dict[str, str] = {n: f"{n}_srv" for n in self.home}
+        self.strangers: dict[str, dict[str, str]] = {}  #: by cluster: servers that are no nodes
+        self.forbidden: set[str] = set()  #: clusters whose system tables must not be read
+        self.open: dict[str, str] = {}  #: node → server at the end of the open connection
+        self.dial_at: dict[str, float] = {}
+        self.asked_at: dict[str, float] = {}  #: by cluster
         self.minions_down: set[str] = set()
         self.jobs: dict[str, list[Job]] = (
             {}
@@ -158,6 +194,7 @@ class Site:
         self.cache_readable = True
         self.cache: dict[str, dict[str, tuple[Outcome, str]]] = {}
         self.running: dict[str, set[str]] = {n: set() for n in self.home}
+        self.claimed: set[tuple[str, int]] = set()
         self.ran: set[tuple[str, str]] = set()
         self.orders: dict[str, Attempt] = {}
         self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
@@ -212,10 +249,18 @@ class Site:
         cured_by: Action | tuple[Action, ...] = (),
         nth: int = 1,
         for_s: float | None = None,
+        serves: bool = False,
+        keeps: bool = False,
     ) -> None:
         """A node falls ill; what it had before is forgotten."""
         cures = (cured_by,) if isinstance(cured_by, Action) else tuple(cured_by)
-        ill = self.ill[node] = Ill(fault, self.now, cures, nth)
+        if not self._serves(node):
+            self.up_since[node] = self.now
+        ill = self.ill[node] = Ill(
+            fault, self.now, cures, nth, serves=serves or fault not in AWAY, keeps=keeps
+        )
+        if fault is Fault.DEAD and not serves:
+            self._hang_up(node)
         if for_s is not None:
             self._later(for_s, self._mend_if, node, ill)
         self._wake(self.home[node].name)
@@ -237,9 +282,67 @@ class Site:
         self._wake(cluster)
 
     def mend(self, node: str) -> None:
-        if self.ill.pop(node, None):
+        ill = self.ill.pop(node, None)
+        if ill is not None and not ill.serves:
             self.up_since[node] = self.now
+            if ill.fault is Fault.DEAD:
+                self.started[node] = self.now
         self._wake(self.home[node].name)
+
+    def _serves(self, server: str) -> bool:
+        """Applications are served there, whatever the healer sees."""
+        ill = self.ill.get(server)
+        return ill is None or ill.serves or self._far(server)
+
+    def _hang_up(self, server: str) -> None:
+        """Its process has ended: so have the connections to it."""
+        for node in [n for n, other in self.open.items() if other == server]:
+            del self.open[node]
+
+    # ------------------------------------------------------------ whose server that is
+
+    def mislead(self, node: str, server: str, for_s: float | None = None) -> None:
+        """The node's address leads to another's server from now on."""
+        self.leads[node] = server
+        if for_s is not None:
+            self._later(for_s, self._lead_home, node, server)
+        self._wake(self.home[node].name)
+
+    def swap(self, one: str, other: str, for_s: float | None = None) -> None:
+        self.mislead(one, other, for_s)
+        self.mislead(other, one, for_s)
+
+    def _lead_home(self, node: str, server: str) -> None:
+        if self.leads.get(node) == server:
+            del self.leads[node]
+            self._wake(self.home[node].name)
+
+    def name(self, node: str, title: str | None = None, for_s: float | None = None) -> None:
+        """Its server has this name; its own again if none is given."""
+        self.titles[node] = title or f"{node}_srv"
+        if for_s is not None:
+            self._later(for_s, self.name, node)
+        self._wake(self.home[node].name)
+
+    def stranger(self, cluster: str, title: str | None, for_s: float | None = None) -> None:
+        """A server that is no node joins the cluster under this name; None: it leaves."""
+        self.strangers[cluster] = {f"id-stranger-{cluster}": title} if title else {}
+        if for_s is not None:
+            self._later(for_s, self.stranger, cluster, None)
+        self._wake(cluster)
+
+    def forbid(self, cluster: str, forbidden: bool) -> None:
+        """The system tables may (not) be read."""
+        (self.forbidden.add if forbidden else self.forbidden.discard)(cluster)
+
+    def straighten(self) -> None:
+        """Every address leads to its own server again, and every name is one server's."""
+        self.leads.clear()
+        self.strangers.clear()
+        self.titles = {n: f"{n}_srv" for n in self.home}
+        self.forbidden.clear()
+        for name in self.policies:
+            self._wake(name)
 
     def _mend_if(self, node: str, ill: Ill) -> None:
         if self.ill.get(node) is ill:
@@ -251,6 +354,10 @@ class Site:
 
     def minion(self, node: str, up: bool) -> None:
         (self.minions_down.discard if up else self.minions_down.add)(node)
+
+    def restart_minion(self, node: str) -> None:
+        """Which JIDs it has run is forgotten."""
+        self.ran = {(id, n) for id, n in self.ran if n != node}
 
     def read_cache(self, readable: bool) -> None:
         self.cache_readable = readable
@@ -285,6 +392,7 @@ class Site:
         if not self.up:
             return
         self.up = False
+        self.open.clear()
         self.figures.crashes += 1
         self._later(down_s, self._return, lost_ledger, without)
 
@@ -309,13 +417,14 @@ class Site:
             for p in self.all_policies.values()
         )
         self.policies = {p.name: p for p in kept if p.nodes}
-        self.watch.book.policies = dict(self.policies)
+        self.watch.settle(self.policies)
 
     def _return(self, lost_ledger: bool, without: tuple[str, ...] = ()) -> None:
         self._settle(without)
         kept = {**self.away, **{n: self.keep(c) for n, c in self.state.clusters.items()}}
         if lost_ledger:  # numbers begin anew, under JIDs of their own
             self.cache, self.ran, kept = {}, set(), {}
+            self.claimed = set()
         self._begin(
             forgotten(self.policies, self.now, self.limits) if lost_ledger else kept, lost_ledger
         )
@@ -347,6 +456,7 @@ class Site:
             self._awake.add(cluster)
             poll_s = self.policies[cluster].poll_s
             for node in self.policies[cluster].nodes:
+                self.dial_at[node] = self.now + self.redial_s * self.random.random()
                 if node not in self._polling:
                     self._polling.add(node)
                     self._later(poll_s * self.random.random(), self._poll, node)
@@ -366,8 +476,12 @@ class Site:
             and name not in self.ailing
             and not cluster.ailments
             and not cluster.late
+            and not getattr(cluster, "pending", ())
             and cluster.attempt is None
-            and all(n not in self.ill for n in cluster.nodes)
+            and all(n not in self.ill and n not in self.leads for n in cluster.nodes)
+            and all(self.titles[n] == f"{n}_srv" for n in cluster.nodes)
+            and not self.strangers.get(name)
+            and name not in self.forbidden
             and all(n.polls >= 3 and n.well for n in cluster.nodes.values())
             and self.now - self.state.started_at > 20.0
         )
@@ -380,65 +494,169 @@ class Site:
         if policy.name not in self._awake or not named:
             self._polling.discard(node)
             return
-        ill = self.ill.get(node)
-        fault = ill.fault if ill else None
-        evidence = "answers" if fault is None else fault.value
-        seen = Observed(
-            Observation(
-                policy.name, node, fault, evidence, 0.001, f"id-{node}", f"{node}_srv", "2.4"
-            )
-        )
+        seen = self._probe(policy.name, node)
         luck, chance = self.luck, self.random.random
         if not self._happens(luck.dropped):
             if self._happens(luck.stale):
-                self._later(3.0 * chance(), self.deliver, seen)
+                self._later(3.0 * chance(), self.deliver, Observed(seen))
             else:
-                self.deliver(seen)
-        waits_s = policy.timeout_s if fault in (Fault.HUNG, Fault.UNREACHABLE) else 0.0
+                self.deliver(Observed(seen))
+        if seen.fault is Fault.DEAD and self.now - self.asked_at.get(policy.name, 0.0) > MEET_S:
+            self.asked_at[policy.name] = self.now
+            self._later(0.05, self._meet, policy.name)
+        waits_s = policy.timeout_s if seen.fault in (Fault.HUNG, Fault.UNREACHABLE) else 0.0
         self._later(policy.poll_s * (0.9 + 0.2 * chance()) + waits_s, self._poll, node)
+
+    def _probe(self, cluster: str, node: str) -> Observation:
+        """One look: the open connection first; a fresh dial if it is due, or if nothing else answers."""
+        old = self.open.get(node)
+        ill = self.ill.get(old) if old else None
+        answers = old is not None and (ill is None or ill.keeps)
+        if answers and self.now < self.dial_at.get(node, 0.0):
+            return self._observation(cluster, node, old, None, dialled=False)
+        if old is not None and not answers:
+            del self.open[node]
+            if ill is not None and ill.fault in (Fault.HUNG, Fault.UNREACHABLE):
+                self.dial_at[node] = self.now
+                return self._observation(cluster, node, old, ill.fault, dialled=False)
+        target = self.leads.get(node, node)
+        ill = self.ill.get(target)
+        if ill is not None:
+            self.dial_at[node] = self.now  # each look dials until one is well
+            return self._observation(cluster, node, target, ill.fault, answers=answers)
+        self.dial_at[node] = self.now + self.redial_s * (0.8 + 0.4 * self.random.random())
+        self.open[node] = target  # where the address leads elsewhere now, the old one is given up
+        return self._observation(cluster, node, target, None)
+
+    def _observation(
+        self, cluster: str, node: str, server: str, fault: Fault | None, **more
+    ) -> Observation:
+        proxy = server in self.proxies
+        known = fault is None or fault in (Fault.SLOW,)
+        addresses = (f"{server}:28015",) if self.resolved else (f"{node}:28015",)
+        return Observation(
+            cluster,
+            node,
+            fault,
+            "answers" if fault is None else fault.value,
+            0.001,
+            server_id=f"id-{server}" if known else None,
+            server_name=self.titles[server] if known and not proxy else None,
+            version="2.4" if known else None,
+            addresses=addresses if more.get("dialled", True) else (),
+            proxy=known and proxy,
+            **more,
+        )
+
+    def _dial(self, node: str) -> None:
+        """It was asked for: the next look, which comes at once, dials."""
+        self.dial_at[node] = self.now
+        policy = self.home[node]
+        if self.up and policy.name in self.policies and node in self.policies[policy.name].nodes:
+            self.deliver(Observed(self._probe(policy.name, node)))
+
+    def _ends(self, cluster: str) -> list[str]:
+        """Nodes whose open connection answers: they can be asked for what the cluster's tables say."""
+        nodes = self.policies[cluster].nodes if cluster in self.policies else ()
+        ends = [(n, self.open[n]) for n in nodes if n in self.open]
+        return [n for n, s in ends if s not in self.ill or self.ill[s].keeps]
+
+    def _sees(self, server: str) -> frozenset[str]:
+        """Ids of the servers that this one is connected to, itself included."""
+        own = frozenset() if server in self.proxies else frozenset({f"id-{server}"})
+        cluster = self.home[server]
+        ailing = self.ailing.get(cluster.name)
+        if ailing is not None and ailing.fault is Fault.PARTITIONED:
+            return own
+        there = {
+            f"id-{n}"
+            for n in cluster.nodes
+            if n not in self.proxies and (self._serves(n) or self._believed(n))
+        }
+        return own | there | self.strangers.get(cluster.name, {}).keys()
+
+    def _believed(self, server: str) -> bool:
+        ill = self.ill[server]
+        return ill.fault is Fault.HUNG and self.now - ill.since < FORGETS_S
+
+    def _meet(self, name: str) -> None:
+        """Whom each node that answers is connected to."""
+        asked = self._ends(name)
+        if not asked or name in self.forbidden or self._happens(self.luck.unmet):
+            return
+        connected = {n: self._sees(self.open[n]) for n in asked}
+        ids = frozenset().union(*connected.values())
+        servers = [n for n in self.home if f"id-{n}" in ids]
+        strangers = self.strangers.get(self.home[self.open[asked[0]]].name, {})
+        met = Met(
+            name,
+            connected,
+            {**{f"id-{n}": self.titles[n] for n in servers}, **strangers},
+            {f"id-{n}": self.started[n] for n in servers},
+        )
+        if self._happens(self.luck.slow_word):
+            took_s = 8.0 * self.random.random()
+            self._later(took_s, self.deliver, replace(met, took_s=took_s))
+        else:
+            self.deliver(met)
 
     def _view(self, name: str) -> None:
         if name not in self._awake or name not in self.policies:
             self._polling.discard(name)
             return
         policy = self.policies[name]
-        answering = [n for n in policy.nodes if n not in self.ill]
-        if answering:
+        self._meet(name)
+        answering = self._ends(name)
+        if answering and name in self.forbidden:
+            why = "the user may not read the system tables"
+            hidden = ClusterView(name, answering[0], ViewStatus.FORBIDDEN, why)
+            self.deliver(Viewed(hidden))
+        elif answering:
             self.deliver(Viewed(self._tables(policy, answering)))
         self._later(VIEW_S * (0.9 + 0.2 * self.random.random()), self._view, name)
 
     def _tables(self, policy: Policy, answering: list[str]) -> ClusterView:
-        """One table with a replica everywhere, and one with three."""
-        ailing = self.ailing.get(policy.name)
-        ready = {
-            n
-            for n in policy.nodes
-            if (n not in self.ill or self.ill[n].fault not in AWAY or self._far(n))
-            and self.now - self.up_since[n] > 3.0
-        }
+        """One table with a replica everywhere, and one with three, as the first of them tells it."""
+        asked = self.open[answering[0]]
+        there = self.home[asked]
+        ailing = self.ailing.get(there.name)
+        servers = tuple(n for n in there.nodes if n not in self.proxies)
+        ready = {n for n in servers if self._serves(n) and self.now - self.up_since[n] > 3.0}
 
         def table(name: str, nodes: tuple[str, ...]) -> Table:
             replicas = tuple(
-                Replica(f"{n}_srv", "ready" if n in ready else "disconnected", True) for n in nodes
+                Replica(self.titles[n], "ready" if n in ready else "disconnected", True)
+                for n in nodes
             )
             up = 2 * sum(r.state == "ready" for r in replicas) > len(nodes)
             if ailing and ailing.fault is Fault.UNAVAILABLE:
                 up = False
-            shards = (Shard((f"{nodes[0]}_srv",), replicas),) if self.replicas else ()
+            shards = (Shard((self.titles[nodes[0]],), replicas),) if self.replicas and nodes else ()
             return Table(name, up, up, up, shards)
 
-        servers = frozenset(f"id-{n}" for n in answering)
-        apart = ailing is not None and ailing.fault is Fault.PARTITIONED
-        connected = {n: frozenset({f"id-{n}"}) if apart else servers for n in answering}
+        connected = {n: self._sees(self.open[n]) for n in answering}
+        started = {f"id-{n}": self.started[n] for n in servers if f"id-{n}" in self._sees(asked)}
         issues = (Issue(ailing.issue, "so it is", False),) if ailing and ailing.issue else ()
-        tables = (table("a.everywhere", policy.nodes), table("a.few", policy.nodes[:3]))
+        tables = (table("a.everywhere", servers), table("a.few", servers[:3]))
         return ClusterView(
-            policy.name, answering[0], ViewStatus.KNOWN, "", tables, issues, connected, {}
+            policy.name, answering[0], ViewStatus.KNOWN, "", tables, issues, connected, started
         )
 
     def _far(self, node: str) -> bool:
         """Only the healer cannot reach it."""
         return self.far and self.ill[node].fault is Fault.UNREACHABLE
+
+    def _truth(self) -> dict[str, Truth]:
+        """What the world knows, and the healer need not."""
+        return {
+            n: Truth(
+                self._serves(n),
+                max(self.up_since[n], self.ill[n].since if n in self.ill else 0.0),
+                frozenset(self.running[n]),
+                self.leads.get(n, n),
+            )
+            for n in self.home
+        }
 
     # ------------------------------------------------------------ the healer's loop
 
@@ -466,9 +684,9 @@ class Site:
         self.figures.events += 1
         after, effects = step(before, event, self.now)
         self.state = after
-        self.watch.see(before, event, after, effects, self.now)
+        fires = any(isinstance(e, Fire) for e in effects)
+        self.watch.see(before, event, after, effects, self.now, self._truth() if fires else None)
         if effects:
-            fires = any(isinstance(e, Fire) for e in effects)
             if fires and self._happens(luck.crash_on_fire):
                 self._note(effects)
                 self.crash(1.0 + 60.0 * self.random.random())
@@ -485,6 +703,9 @@ class Site:
             elif isinstance(effect, Announce):
                 self.figures.incidents += effect.said == "open" and not effect.incident.attempts
                 self.figures.locked += effect.said == "locked"
+                if effect.said == "open" and not effect.incident.attempts:
+                    self.figures.mistaken += effect.incident.fault is Fault.MISTAKEN
+                    self.figures.cut_off += effect.incident.fault is Fault.CUT_OFF
             elif isinstance(effect, Answer):
                 self.answers.append(effect)
 
@@ -514,6 +735,13 @@ class Site:
                     else 0.0
                 )
                 self._later(0.05 + late_s, self._react, effect.attempt.id)
+                if self._happens(self.luck.replayed):
+                    when = self.random.choice((0.06, 3.0, 20.0, 50.0, 70.0))
+                    self._later(when, self._react, effect.attempt.id)
+            elif isinstance(effect, Dial):
+                for node in effect.nodes:
+                    if node in self.home and not self._happens(self.luck.undialled):
+                        self._later(0.02, self._dial, node)
 
     def _tick(self) -> None:
         if not self._awake:
@@ -536,15 +764,24 @@ class Site:
         return None
 
     def _react(self, id: str) -> None:
-        """The reactor believes no event: it asks what is in flight under this name."""
+        """The reactor believes no event: it claims what is in flight under this name, each firing once."""
         attempt = self._in_flight(id)
-        if attempt is None or self.now - attempt.fired_at >= REACTOR_AGE_S:
+        if (
+            attempt is None
+            or self.now - attempt.fired_at >= REACTOR_AGE_S
+            or (id, attempt.firings) in self.claimed
+            or id in self.cache
+        ):
             self.figures.refused += 1
+            return
+        self.claimed.add((id, attempt.firings))
+        self.watch.claimed(id, attempt.firings, self.now)
+        if self._happens(self.luck.unpublished):
             return
         self.cache.setdefault(id, {})
         for node in attempt.nodes:
             if node not in self.minions_down and (id, node) not in self.ran:
-                self.ran.add((id, node))  # a minion runs a JID once
+                self.ran.add((id, node))  # a minion runs a JID once, as long as it remembers it
                 self.watch.ran(attempt, id, node, self.now)
                 self._start_job(attempt, node)
 
@@ -554,9 +791,18 @@ class Site:
             runs = attempt.of in self.running[node]
             said = "the job still runs" if runs else "the job does not run"
             outcome = Outcome.BUSY if runs else Outcome.DONE
+            if self._happens(self.luck.lying):
+                self.figures.forged += 1
+                lie = self.random.choice((Outcome.BUSY, Outcome.DONE))
+                self._later(0.1, self._store, id, node, lie, "so somebody says")
             self._later(0.2, self._store, id, node, outcome, said)
             return
         job = self._job(attempt, node)
+        if self._happens(self.luck.forged):
+            self.figures.forged += 1
+            lie = self.random.choice((Outcome.FAILED, Outcome.BUSY, Outcome.DONE))
+            when = self.random.choice((0.1, 2.0, 9.0))
+            self._later(when, self._store, id, node, lie, "so somebody says")
         if self.running[node]:
             self.figures.collisions += 1
             if attempt.action is Action.HIGHSTATE:
@@ -593,12 +839,17 @@ class Site:
     def _cure(self, attempt: Attempt, node: str) -> None:
         action = attempt.action
         ill = self.ill.get(node)
+        if action is Action.RESTART:
+            self._hang_up(node)
+            self.started[node] = self.now
         if ill is not None:
             if cures(ill, action):
                 ill.had += 1
                 if ill.had >= ill.nth:
                     self.figures.repaired.append((ill.fault, self.now - ill.since))
                     self.mend(node)
+            elif action is Action.RESTART and ill.serves:  # it comes back as ill as it was
+                self.up_since[node] = self.now
         elif action is Action.RESTART:  # it served
             self.fail(node, Fault.DEAD, for_s=2.0)
         name = attempt.cluster
@@ -614,7 +865,7 @@ class Site:
         self.running[node].clear()
 
     def _store(self, id: str, node: str, outcome: Outcome, detail: str) -> None:
-        self.cache.setdefault(id, {})[node] = (outcome, detail)
+        self.cache.setdefault(id, {}).setdefault(node, (outcome, detail))  # a second is dropped
 
     def _read_jobs(self) -> None:
         for cluster in tuple(self.state.clusters.values()):
@@ -640,6 +891,7 @@ class Site:
     def calm_down(self, within_s: float = 5000.0) -> Site:
         """Nothing goes wrong any more: what can be healed must be healed, or locked and announced."""
         self.luck = Luck()
+        self.straighten()
         self.minions_down.clear()
         self.cache_readable = True
         for node in self.running:
@@ -655,12 +907,22 @@ class Site:
 
     def _settled(self, cluster: ClusterState) -> bool:
         """Well, or given up, and said so."""
-        told = {(n, i.fault) for i in cluster.incidents for n in i.nodes}
         waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
         return all(
             i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
             for i in cluster.incidents
-        ) and all((n, self.ill[n].fault) in told for n in cluster.nodes if n in self.ill)
+        ) and all(
+            any(n in i.nodes and tells(i, self.ill[n]) for i in cluster.incidents)
+            for n in cluster.nodes
+            if n in self.ill
+        )
+
+
+def tells(incident: Incident, ill: Ill) -> bool:
+    """The incident is about this illness: one that refuses the master only has two names."""
+    if ill.fault is Fault.DEAD and incident.fault is Fault.CUT_OFF:
+        return True
+    return incident.fault in (ill.fault, Fault.MISTAKEN)
 
 
 def cures(ill: Ill, action: Action) -> bool:

@@ -86,7 +86,7 @@ timeline:
         (GOOD + "  - {at: 0s, mend: db2}\n", "timeline 2.at: found 0s, which is before"),
         (GOOD + "settings: {cofirm: 3s}\n", "settings.cofirm"),
         (GOOD + "settings: {confirm: soon}\n", "settings.confirm: found 'soon'"),
-        (GOOD + "expect: [{at: 1s}]\n", "expect 1: allowed: exactly one of fire, finish"),
+        (GOOD + "expect: [{at: 1s}]\n", "expect 1: allowed: exactly one of fire, dial, finish"),
         (GOOD + "expect: [{at: 1s, said: open, why: x}]\n", "expect 1: incident is missing"),
         (GOOD + "expect: [{at: 1s, fire: restart, attempt: a, nodes: [], to: r}]\n", "unknown to"),
     ],
@@ -107,6 +107,8 @@ def test_a_file_that_is_no_case_is_refused_in_words(tmp_path, text, why):
         ("break: db2, fault: bored", "timeline 1: break: ValueError"),
         ("returned: runbook-1.1, outcome: done", "runbook-1.1 is not in flight"),
         ("job_cache: gone", "timeline 1.job_cache: found 'gone'; allowed: readable or unreadable"),
+        ("words: whispered", "timeline 1.words: found 'whispered'; allowed: heard or lost"),
+        ("leads: db9, to: db1", "timeline 1.leads: no node 'db9' in runbook"),
     ],
 )
 def test_what_cannot_happen_is_refused_in_words(tmp_path, happens, why):

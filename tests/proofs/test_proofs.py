@@ -18,14 +18,14 @@ POLICY = Policy("c", ("n1", "n2", "n3"), "n*", confirm_s=dict.fromkeys(Fault, 3.
 
 @pytest.mark.parametrize("model", exhaustive.MODELS, ids=lambda m: m.name)
 def test_every_interleaving_of_the_first_events(model):
-    found = exhaustive.search(model, seconds=6.0, depth=12)
+    found = exhaustive.search(model, seconds=3.0, depth=12)
     assert not found.broken
     assert found.states > 500
 
 
 def test_random_incidents_break_no_rule():
     total = incidents.Sum()
-    for seed in range(30):
+    for seed in range(20):
         total.merge(incidents.batch(seed, 1))
     assert total.broken == []
     assert total.incidents > 100

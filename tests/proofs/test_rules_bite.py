@@ -17,6 +17,7 @@ from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Incident
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Met
 from saltext_selfheal.healing.model import Mode
 from saltext_selfheal.healing.model import NodeState
 from saltext_selfheal.healing.model import Observation
@@ -26,6 +27,9 @@ from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Policy
 from saltext_selfheal.healing.model import Replica
 from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Request
+from saltext_selfheal.healing.model import Requested
+from saltext_selfheal.healing.model import Returned
 from saltext_selfheal.healing.model import Shard
 from saltext_selfheal.healing.model import State
 from saltext_selfheal.healing.model import Step
@@ -36,6 +40,7 @@ from saltext_selfheal.healing.model import Viewed
 from saltext_selfheal.healing.model import ViewStatus
 
 from .rules import Broken
+from .rules import Truth
 from .rules import Watch
 
 NODES = ("n1", "n2", "n3")
@@ -65,16 +70,32 @@ class Hand:
             self.now += 1.0
             self.probe()
 
-    def see(self, *effects, event=None, **changes) -> None:
+    def see(self, *effects, event=None, truth=None, **changes) -> None:
         """One transition: these effects, and the cluster changed so."""
         cluster = replace(self.state.clusters["c"], **changes)
         after = replace(self.state, clusters={"c": cluster})
         before, self.state = self.state, after
-        self.watch.see(before, event or Tick(), after, effects, self.now)
+        self.watch.see(before, event or Tick(), after, effects, self.now, truth)
 
-    def probe(self, *nodes: str, fault: Fault | None = None) -> None:
+    def probe(self, *nodes: str, fault: Fault | None = None, **more) -> None:
+        """A node answers with its own name as id and as name, if not told otherwise."""
         for node in nodes or NODES:
-            self.see(event=Observed(Observation("c", node, fault, "", 0.0, node, node)))
+            told = {"server_id": node, "server_name": node, **more}
+            self.see(event=Observed(Observation("c", node, fault, "", 0.0, **told)))
+
+    def meet(self, *there: str, by: str = "n3", **more) -> None:
+        """One node says whom it is connected to."""
+        self.see(event=Met("c", {by: frozenset(there)}, **more))
+
+    def die(self, *nodes: str, for_s: float = 4.0) -> None:
+        """These nodes refuse for so long."""
+        self.see(incidents=(self.incident(fault=Fault.DEAD, nodes=NODES),))
+        for pause_s in (for_s, 0.0):
+            self.probe(*nodes, fault=Fault.DEAD, server_id=None, server_name=None)
+            self.now += pause_s
+
+    def truth(self, **nodes) -> dict[str, Truth]:
+        return {n: nodes.get(n, Truth(True, 0.0, frozenset(), n)) for n in NODES}
 
     def incident(self, **changes) -> Incident:
         return replace(self.state.clusters["c"].incidents[0], **changes)
@@ -92,8 +113,8 @@ class Hand:
         }
         return Attempt(**{**values, **changes})
 
-    def fire(self, attempt: Attempt) -> None:
-        self.see(Fire(attempt), attempt=attempt)
+    def fire(self, attempt: Attempt, truth=None) -> None:
+        self.see(Fire(attempt), attempt=attempt, truth=truth)
 
     def finish(self, attempt: Attempt, outcome: Outcome = Outcome.DONE) -> None:
         self.see(Finish(attempt, outcome, ""), attempt=None)
@@ -471,3 +492,255 @@ def test_i10_it_acts_without_its_memory(hand):
         hand.probe()
     with breaks("I10"):
         hand.fire(hand.attempt())
+
+
+# ---------------------------------------------------------------- who refuses the master, and whose server that is
+
+
+def test_i2_its_peers_are_asked_before_a_refused_node_counts_as_dead(hand):
+    hand.die("n1")
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i2_a_peer_is_connected_to_it(hand):
+    hand.die("n1", for_s=60.0)
+    hand.meet("n1", "n2", "n3")
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i2_a_peer_says_that_it_is_gone(hand):
+    hand.die("n1", for_s=1.0)
+    hand.meet("n2", "n3")
+    hand.die("n1")
+    hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i2_what_was_asked_before_the_refusal_is_no_word(hand):
+    hand.meet("n2", "n3")
+    hand.now += 1.0
+    hand.die("n1")
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i2_nobody_can_say_and_then_only_one_at_a_time(hand):
+    hand.die("n1", "n2", for_s=30.0)
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART, nodes=("n1", "n2")))
+    hand.watch.book.flying.clear()
+    hand.see(attempt=None)
+    hand.fire(hand.attempt(7, action=Action.RESTART))
+
+
+def test_i2_nobody_is_left_who_could_say(hand):
+    hand.die(*NODES)
+    hand.fire(hand.attempt(action=Action.RESTART, nodes=NODES))
+
+
+def test_i2_who_refuses_the_login_is_alive(hand):
+    hand.see(incidents=(hand.incident(nodes=NODES),))
+    hand.probe("n3", fault=Fault.AUTH)
+    hand.now += 4.0
+    hand.probe("n3", fault=Fault.AUTH)
+    hand.die("n1", "n2")
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART, nodes=("n1", "n2")))
+
+
+def test_i2_an_open_connection_answers(hand):
+    hand.probe("n1", fault=Fault.DEAD, answers=True)
+    hand.now += 60.0
+    hand.see(incidents=(hand.incident(fault=Fault.DEAD),))
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i2_nobody_speaks_of_a_proxy(hand):
+    for node in ("n1", "n2"):
+        hand.probe(node, server_name=None, proxy=True)
+    hand.die("n1", "n2", for_s=30.0)
+    hand.meet("n3")
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART, nodes=("n1", "n2")))
+
+
+def test_i2_the_world_knows_better(hand):
+    hand.meet("n3")
+    hand.die("n1", "n2", for_s=1.0)
+    hand.meet("n3")
+    hand.die("n1", "n2")
+    serves = Truth(True, hand.now - 60.0, frozenset(), "n1")
+    with breaks("I2"):
+        both = hand.attempt(action=Action.RESTART, nodes=("n1", "n2"))
+        hand.fire(both, hand.truth(n1=serves))
+
+
+def test_i2_one_that_lets_nobody_new_in_serves_a_majority(hand):
+    hand.see(event=_view("n1", "n2"))
+    hand.see(incidents=(hand.incident(fault=Fault.HUNG),))
+    for _ in range(2):
+        hand.probe("n1", fault=Fault.HUNG, answers=True)
+        hand.now += 5.0
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"addresses": ("10.0.0.1:28015",)}, {"addresses": ("10.0.0.1:28015",)}),
+        ({"server_id": "n1"}, {"server_id": "n1"}),
+        ({"server_id": "n2"}, {"server_id": "n1"}),
+        ({}, {"server_name": "n1"}),
+    ],
+    ids=["one address", "one server", "swapped", "one name"],
+)
+@pytest.mark.parametrize("node", ["n1", "n2", "n3"])
+def test_i2_whose_server_that_is(hand, first, second, node):
+    for _ in range(2):
+        hand.probe("n1", **first)
+        hand.probe("n2", **second)
+    with breaks("I2"):
+        hand.fire(hand.attempt(nodes=(node,)))
+
+
+def test_i2_swapped_addresses_and_a_server_dies(hand):
+    hand.probe("n1", server_id="n2", addresses=("b",))
+    hand.probe("n2", server_id="n1", addresses=("a",))
+    hand.die("n2")
+    hand.meet("n3")
+    hand.die("n2")
+    with breaks("I2"):
+        hand.fire(hand.attempt(action=Action.RESTART, nodes=("n2",)))
+
+
+def test_i2_it_ends_when_each_answers_as_itself(hand):
+    for one, other in (("n2", "n1"), ("n1", "n2")):
+        hand.probe("n1", server_id=one)
+        hand.probe("n2", server_id=other)
+    hand.fire(hand.attempt())
+
+
+def test_i2_a_server_that_is_no_node_has_the_name_of_one(hand):
+    hand.meet("n1", "n2", "n3", names={"n2": "n2", "x": "n2"})
+    with breaks("I2"):
+        hand.fire(hand.attempt())
+
+
+def test_i2_what_was_never_a_database():
+    hand = Hand()
+    hand.watch.book.known.clear()
+    hand.see(incidents=(hand.incident(fault=Fault.ALIEN),))
+    for _ in range(60):
+        hand.now += 1.0
+        hand.probe("n1", fault=Fault.ALIEN, server_id=None, server_name=None)
+    with breaks("I2"):
+        hand.fire(hand.attempt())
+
+
+# ---------------------------------------------------------------- results that prove nothing, dials that do
+
+
+def _look(hand, number=2, **more):
+    return hand.attempt(number, action=Action.LOOK, of="c-1.1", **more)
+
+
+def _runs(hand):
+    return hand.truth(n1=Truth(True, 0.0, frozenset({"c-1.1"}), "n1"))
+
+
+def test_i1_a_result_frees_no_minion_where_the_job_runs(hand):
+    hand.fire(hand.attempt())
+    hand.finish(hand.attempt(), Outcome.FAILED)
+    with breaks("I1"):
+        hand.fire(hand.attempt(2), _runs(hand))
+
+
+@pytest.mark.parametrize(("said", "goes"), [(Outcome.DONE, True), (Outcome.BUSY, False)])
+def test_i1_a_look_frees_it_even_by_a_lie(hand, said, goes):
+    hand.fire(hand.attempt())
+    look = _look(hand)
+    hand.see(Fire(look), look=look)
+    hand.see(event=Returned(look.id, "n1", said))
+    hand.see(Finish(look, Outcome.DONE, ""), look=None)
+    hand.now += 400.0
+    hand.finish(hand.attempt(), Outcome.FAILED)
+    hand.probe()
+    if goes:
+        hand.fire(hand.attempt(3), _runs(hand))
+    else:
+        with breaks("I1"):
+            hand.fire(hand.attempt(3), _runs(hand))
+
+
+def test_i1_who_says_nothing_for_as_long_as_a_job_may_take_is_free(hand):
+    hand.fire(hand.attempt())
+    hand.finish(hand.attempt(), Outcome.FAILED)
+    hand.now += 300.0
+    hand.probe()
+    hand.fire(hand.attempt(2), _runs(hand))
+
+
+def test_i1_a_server_that_was_started_anew_has_had_its_restart(hand):
+    hand.meet("n1", "n2", "n3", started={"n1": 5.0})
+    hand.fire(hand.attempt(action=Action.RESTART))
+    hand.finish(hand.attempt(), Outcome.DONE)
+    hand.meet("n1", "n2", "n3", started={"n1": 6.0})
+    hand.fire(hand.attempt(2), _runs(hand))
+
+
+def test_i9_the_open_connection_does_not_say_that_it_is_well_again(hand):
+    hand.fire(hand.attempt())
+    hand.now += 1.0
+    hand.see(Finish(hand.attempt(), Outcome.DONE, ""), attempt=None)
+    hand.now += 1.0
+    hand.probe(dialled=False)
+    with breaks("I9"):
+        hand.see(incidents=(hand.incident(verified=True),))
+    hand.probe()
+    hand.see(incidents=(hand.incident(verified=True),))
+
+
+def test_i8_a_firing_is_claimed_once(hand):
+    attempt = hand.attempt()
+    hand.fire(attempt)
+    with breaks("I8"):
+        hand.watch.claimed(attempt.id, 2, hand.now)
+    hand.watch.claimed(attempt.id, 1, hand.now)
+    hand.watch.ran(attempt, attempt.id, "n1", hand.now)
+    with breaks("I8"):
+        hand.watch.claimed(attempt.id, 1, hand.now)
+    with breaks("I8"):
+        hand.watch.ran(attempt, attempt.id, "n1", hand.now)
+
+
+# ---------------------------------------------------------------- requests
+
+
+def _asks(hand, nodes=(), incident="c-1"):
+    request = Request("r", "c", "highstate", nodes)
+    hand.see(Answer(request, Reply.JOINED, "", incident), event=Requested(request))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"steps": ()},
+        {"step": 1},
+        {"phase": Phase.SUSPECTED, "fault": Fault.UNREACHABLE, "steps": ()},
+        {"nodes": ("n2",)},
+    ],
+    ids=["no steps", "none is left", "none will come", "others"],
+)
+def test_a_request_joins_what_does_nothing_for_its_nodes(hand, host):
+    hand.see(incidents=(hand.incident(**host),))
+    with breaks("request"):
+        _asks(hand, ("n1",))
+
+
+def test_a_request_joins_what_is_about_to_heal_its_nodes(hand):
+    _asks(hand, ("n1",))
+    with breaks("request"):
+        _asks(hand, ("n1",), "c-9")

@@ -94,9 +94,11 @@ class Healing(RuleBasedStateMachine):
         storm=st.sampled_from([0.0, 0.34]),
         replicas=st.booleans(),
         lost=st.booleans(),
+        proxy=st.booleans(),
+        redial_s=st.sampled_from([10.0, 30.0]),
         seed=st.integers(0, 3),
     )
-    def begin(self, made, attempts, storm, replicas, lost, seed):
+    def begin(self, made, attempts, storm, replicas, lost, proxy, redial_s, seed):
         self.site = Site(
             *made,
             seed=seed,
@@ -104,6 +106,8 @@ class Healing(RuleBasedStateMachine):
             replicas=replicas,
             keep=lambda cluster: _STORED.validate_json(_STORED.dump_json(cluster)),
             lost_ledger=lost and seed == 3,
+            redial_s=redial_s,
+            proxies=tuple(p.nodes[-1] for p in made if proxy and len(p.nodes) > 1),
         )
         self.nodes = sorted(self.site.home)
 
@@ -128,6 +132,51 @@ class Healing(RuleBasedStateMachine):
     def fail(self, node, many, fault, cures, nth):
         for number in range(many if many > 2 else 1):
             self.site.fail(self._node(node + number), fault, cures, nth)
+
+    @rule(
+        node=st.integers(0, 14),
+        many=st.integers(1, 4),
+        fault=st.sampled_from([Fault.DEAD, Fault.DEAD, Fault.HUNG, Fault.AUTH]),
+        keeps=st.booleans(),
+        cures=_CURES,
+    )
+    def fail_for_some(self, node, many, fault, keeps, cures):
+        """It refuses the master only, or lets nobody new in."""
+        keeps = keeps or fault is not Fault.DEAD
+        for number in range(many if many > 2 else 1):
+            at = self._node(node + number)
+            self.site.fail(at, fault, cures, 1, serves=True, keeps=keeps)
+
+    @rule(
+        one=st.integers(0, 14),
+        other=st.integers(0, 14),
+        how=st.sampled_from(["one place", "swapped", "one name", "home"]),
+    )
+    def mix_up(self, one, other, how):
+        first, second = self._node(one), self._node(other)
+        if how == "home":
+            self.site.straighten()
+        elif first == second:
+            self.site.stranger(self.site.home[first].name, f"{first}_srv")
+        elif how == "one name":
+            self.site.name(first, f"{second}_srv")
+        else:
+            (self.site.swap if how == "swapped" else self.site.mislead)(first, second)
+
+    @rule(cluster=st.integers(0, 2), forbidden=st.booleans())
+    def system_tables(self, cluster, forbidden):
+        self.site.forbid(self._cluster(cluster), forbidden)
+
+    @rule(
+        what=st.sampled_from(["unmet", "slow_word", "undialled", "forged", "lying", "replayed"]),
+        share=st.sampled_from([0.0, 1.0]),
+    )
+    def lies_and_losses(self, what, share):
+        self.site.luck = replace(self.site.luck, **{what: share})
+
+    @rule(node=st.integers(0, 14))
+    def restart_minion(self, node):
+        self.site.restart_minion(self._node(node))
 
     @rule(node=st.integers(0, 14))
     def mend(self, node):

@@ -1,5 +1,7 @@
 """The settings: what is understood, and how each mistake is told."""
 
+import base64
+import random
 from copy import deepcopy
 
 import pytest
@@ -44,7 +46,7 @@ FULL = {
     "limits": {"attempts": 10, "per": "1h", "storm": "34%"},
     "webhooks": {
         "runbook-web": {
-            "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==",
+            "secret": "whsec_LY6PPA5S0jov2fVWxeme+A==",
             "clusters": ["runbook"],
             "actions": ["highstate"],
         }
@@ -152,11 +154,58 @@ def test_one_list_for_all_faults_spares_those_that_a_restart_cannot_cure_or_noth
         ("db1.example.com:29015", "db1.example.com", 29015),
         ("::1", "::1", 28015),
         ("[::1]:29015", "::1", 29015),
+        ("[2001:DB8:0::13]", "2001:db8::13", 28015),
+        ("fe80::1%1", "fe80::1%1", 28015),
+        ("[fe80::1%eth0]:28016", "fe80::1%eth0", 28016),
+        ("db1.example.com.", "db1.example.com.", 28015),
+        ("datenbank-münchen.example", "datenbank-münchen.example", 28015),
+        ("x" * 63 + ".example", "x" * 63 + ".example", 28015),
+        ("db_1", "db_1", 28015),
     ],
 )
 def test_addresses(text, host, port):
     nodes = load(changed(MINIMAL, "clusters.runbook.nodes.db1", text)).clusters["runbook"].nodes
     assert nodes["db1"] == config.Address(host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "db1..example.com",
+        ".example.com",
+        "db1.example.com..",
+        ".",
+        "..:28015",
+        "x" * 64,
+        "x" * 64 + ".example.com:28015",
+        ".".join(["x" * 63] * 4),
+        "ü" * 60,
+        "xn--" + "a" * 60,
+        "db1\x00.example",
+        "db1\x07",
+        "db1\u200e",
+        "10.0.0.11%eth0",
+        "db1%1",
+        "[fe80::1%]",
+        "[fe80::xyz]",
+        "a\ud800b",
+    ],
+)
+def test_a_name_that_no_resolver_can_be_asked_for_is_refused(text):
+    found = problems(changed(MINIMAL, "clusters.runbook.nodes.db3", text))
+    assert len(found) == 1, found
+    assert "engines.selfheal.clusters.runbook.nodes.db3: found" in found[0]
+
+
+def test_how_often_a_node_is_dialled_afresh():
+    assert load(MINIMAL).clusters["runbook"].redial == 30.0
+    assert (
+        load(changed(MINIMAL, "clusters.runbook.redial", "1m")).clusters["runbook"].redial == 60.0
+    )
+    for wrong in (0, "off", False, "-1s", "often", None):
+        (found,) = problems(changed(MINIMAL, "clusters.runbook.redial", wrong))
+        assert "runbook.redial: found" in found
+        assert "allowed: a duration such as 500ms" in found
 
 
 @pytest.mark.parametrize(
@@ -182,8 +231,8 @@ def test_addresses(text, host, port):
         ("clusters.runbook.service", "a; rm -rf /", "runbook.service: found 'a; rm -rf /'"),
         ("limits", {"storm": "200%"}, "limits.storm: found '200%'; allowed: a share such as 34%"),
         ("webhooks", {"x": {"clusters": ["runbook"]}}, "webhooks.x.secret: found a value that is not shown"),
-        ("webhooks", {"x": {"secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "clusters": ["other"]}}, "webhooks.x.clusters: found 'other'; allowed: runbook"),
-        ("webhooks", {"bus": {"secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "clusters": ["runbook"]}}, "webhooks.bus: found 'bus'; allowed: any other name: the ids of requests from the bus begin with bus:"),
+        ("webhooks", {"x": {"secret": "whsec_LY6PPA5S0jov2fVWxeme+A==", "clusters": ["other"]}}, "webhooks.x.clusters: found 'other'; allowed: runbook"),
+        ("webhooks", {"bus": {"secret": "whsec_LY6PPA5S0jov2fVWxeme+A==", "clusters": ["runbook"]}}, "webhooks.bus: found 'bus'; allowed: any other name: the ids of requests from the bus begin with bus:"),
         ("ledger", {"path": "relative"}, "ledger.path: found 'relative'; allowed: an absolute path"),
     ],
 )  # fmt: skip
@@ -209,7 +258,7 @@ def test_a_node_belongs_to_one_cluster():
     ]
 
 
-@pytest.mark.parametrize("value", [5, "pässword", "sdb://vault/unresolved"])
+@pytest.mark.parametrize("value", [5, "pässword"])
 def test_a_password_is_never_shown(value):
     (told,) = problems(changed(MINIMAL, "clusters.runbook.password", value))
     assert "found a value that is not shown" in told
@@ -253,9 +302,162 @@ def test_an_engine_without_settings_is_told(engines, told):
     assert told in str(caught.value)
 
 
-def test_the_engine_may_be_listed_in_a_mapping_or_under_another_name():
+def test_the_engine_may_be_listed_in_a_mapping():
     assert config.load({"engines": {"selfheal": MINIMAL}}).clusters
-    assert config.load({"engines": [{"healer": {"engine_module": "selfheal", **MINIMAL}}]}).clusters
+
+
+# ---------------------------------------------------------------- what is resolved, and what cannot be guessed
+
+SDB = "sdb://vault/nowhere"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "at"),
+    [
+        ("formula_secretkey", SDB, "formula_secretkey"),
+        ("clusters.runbook.user", SDB, "clusters.runbook.user"),
+        ("clusters.runbook.password", SDB, "clusters.runbook.password"),
+        ("clusters.runbook.service", SDB, "clusters.runbook.service"),
+        ("clusters.runbook.minions", SDB, "clusters.runbook.minions"),
+        ("clusters.runbook.nodes.db1", SDB, "clusters.runbook.nodes.db1"),
+        ("clusters.runbook.tables", ["runbook", SDB], "clusters.runbook.tables.1"),
+        ("clusters.runbook.tls", {"ca_certs": SDB}, "clusters.runbook.tls.ca_certs"),
+        ("clusters.runbook.poll", SDB, "clusters.runbook.poll"),
+        ("clusters.runbook.escalation", {"dead": [{"restart": {"after": SDB}}]}, "clusters.runbook.escalation.dead.0.restart.after"),
+        ("webhooks", {"x": {"secret": SDB, "clusters": ["runbook"]}}, "webhooks.x.secret"),
+        ("ledger", {"path": SDB}, "ledger.path"),
+        ("mode", SDB, "mode"),
+        ("clusters.runbook.user", " sdb://vault/key", "clusters.runbook.user"),
+        ("clusters.runbook.user", "SDB://vault/key", "clusters.runbook.user"),
+        ("clusters.runbook.password", "\tSdb://vault/key", "clusters.runbook.password"),
+    ],
+)  # fmt: skip
+def test_an_sdb_uri_that_is_still_there_is_a_mistake_in_every_setting(path, value, at):
+    found = problems(changed(MINIMAL, path, value))
+    told = f"engines.selfheal.{at}: found an sdb:// URI that is not resolved; allowed: an sdb:// URI that the master"
+    assert [one for one in found if one.startswith(told)], found
+    assert not [one for one in found if "vault" in one]
+
+
+def test_an_sdb_uri_is_no_name():
+    nodes = {"sdb://vault/db1": "10.0.0.1", "db2": "10.0.0.2"}
+    told = "engines.selfheal.clusters.runbook.nodes: found an sdb:// URI as a name"
+    assert problems(changed(MINIMAL, "clusters.runbook.nodes", nodes))[0].startswith(told)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "        ", "aaaaaaaa", "password", "12345678", "Password123!", "passwordpassword", "hunter2hunter2hunter2",
+        "ab" * 50, "abcdefghijklmnopqrstuvwxyz", "\u00a0" * 40, "x", "", "0" * 4000, "9876543210" * 3,
+    ],
+)  # fmt: skip
+def test_a_key_that_could_be_guessed_is_refused_and_the_error_says_how_much_it_lacks(key):
+    (told,) = problems(changed(MINIMAL, "formula_secretkey", key))
+    assert "at least 40 bits of entropy, and this one has" in told
+    assert "openssl rand -hex 24" in told
+    assert not key.strip() or f"'{key}'" not in told
+
+
+@pytest.mark.parametrize(
+    "key", [b"\0" * 16, b"\xff" * 64, b"0123456789abcdef", b"secretsecretsecret", bytes(range(256))]
+)
+def test_a_webhooks_secret_that_could_be_guessed_is_refused(key):
+    secret = f"whsec_{base64.b64encode(key).decode()}"
+    hook = {"x": {"secret": secret, "clusters": ["runbook"]}}
+    (told,) = problems(changed(MINIMAL, "webhooks", hook))
+    assert told.startswith("engines.selfheal.webhooks.x.secret: found a value that is not shown")
+    assert "at least 40 bits of entropy, and this one has" in told
+    assert secret not in told
+
+
+def test_what_a_generator_makes_is_strong_enough():
+    chance = random.Random(14)
+    for _ in range(1000):
+        assert config.look_bits(chance.randbytes(16)) > config.SECRET_BITS
+        assert config.look_bits(chance.randbytes(24).hex()) > config.SECRET_BITS
+
+
+def test_the_databases_password_is_not_ours_to_judge():
+    for password in ("", "password", " " * 8):
+        assert load(changed(MINIMAL, "clusters.runbook.password", password)).clusters
+
+
+# ---------------------------------------------------------------- several drop-ins
+
+OTHER = {"minions": "x*", "nodes": {"x1": "10.0.1.1"}}
+
+
+def test_entries_of_several_files_are_joined():
+    engines = [{"selfheal": MINIMAL}, {"reactor": {}}, {"selfheal": {"clusters": {"other": OTHER}}}]
+    assert set(config.load({"engines": engines}).clusters) == {"runbook", "other"}
+
+
+def test_what_stands_alike_in_several_entries_is_no_conflict():
+    one = {**MINIMAL, "mode": "shadow", "limits": {"attempts": 5}}
+    other = {"clusters": {"other": OTHER, **MINIMAL["clusters"]}, "mode": "shadow"}
+    made = config.load({"engines": [{"selfheal": one}, {"selfheal": other}, "selfheal"]})
+    assert (set(made.clusters), made.mode) == ({"runbook", "other"}, Mode.SHADOW)
+    assert made.limits.attempts == 5
+
+
+def test_webhooks_are_joined_too():
+    hook = FULL["webhooks"]["runbook-web"]
+    engines = [
+        {"selfheal": {**MINIMAL, "webhooks": {"one": hook}}},
+        {"selfheal": {"clusters": {"other": OTHER}, "webhooks": {"two": {**hook, "clusters": ["other"]}}}},
+    ]  # fmt: skip
+    assert set(config.load({"engines": engines}).webhooks) == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("more", "at"),
+    [
+        ({"clusters": {"runbook": OTHER}}, "clusters.runbook"),
+        ({"clusters": {"other": OTHER}, "mode": "off"}, "mode"),
+        ({"clusters": {"other": OTHER}, "ledger": {"path": "/other"}}, "ledger"),
+        ({"clusters": {"other": OTHER}, "limits": "off"}, "limits"),
+        ({"webhooks": {"runbook-web": {"secret": "x", "clusters": ["runbook"]}}}, "webhooks.runbook-web"),
+        ({"clusters": None}, "clusters"),
+    ],
+)  # fmt: skip
+def test_what_entries_contradict_each_other_in_is_named(more, at):
+    with pytest.raises(config.ConfigError) as caught:
+        config.load({"engines": [{"selfheal": FULL}, {"selfheal": more}]})
+    told = f"engines.selfheal.{at}: found different values in several entries of `engines`"
+    assert [p for p in map(str, caught.value.problems) if p.startswith(told)]
+    assert "whsec_" not in str(caught.value)
+
+
+def test_a_node_in_two_entries_is_in_two_clusters():
+    more = {"clusters": {"other": {"minions": "*", "nodes": {"db1": "10.0.0.99"}}}}
+    with pytest.raises(config.ConfigError, match="found a node of cluster 'runbook' as well"):
+        config.load({"engines": [{"selfheal": MINIMAL}, {"selfheal": more}]})
+
+
+def test_joining_changes_no_options():
+    engines = [{"selfheal": deepcopy(MINIMAL)}, {"selfheal": {"clusters": {"other": OTHER}}}]
+    before = deepcopy(engines)
+    config.load({"engines": engines})
+    assert engines == before
+
+
+def test_of_an_entry_with_several_names_the_first_counts_as_for_salt():
+    assert config.entries({"engines": [{"reactor": {}, "selfheal": MINIMAL}]}) == []
+    assert config.entries({"engines": [{"selfheal": MINIMAL, "reactor": {}}]}) == [MINIMAL]
+
+
+def test_an_engine_under_another_name_is_nobodys():
+    """Salt takes engine_module away from the options; who reads them then could not tell whose they are."""
+    engines = [{"healer": {"engine_module": "selfheal", **MINIMAL}}]
+    with pytest.raises(config.ConfigError, match="found selfheal under another name"):
+        config.load({"engines": engines})
+    both = [
+        {"selfheal": MINIMAL},
+        {"b": {"engine_module": "selfheal", "clusters": {"other": OTHER}}},
+    ]
+    assert set(config.load({"engines": both}).clusters) == {"runbook"}
+    assert config.aliases({"engines": both}) == ["b"]
 
 
 def test_without_a_job_cache_there_are_no_results_to_read():

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from saltext_selfheal import claims
 from saltext_selfheal import records
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
@@ -79,7 +80,9 @@ class Outside:
     def react(self):
         for tag, jid in self.events:
             order = records.order(self.path, jid)
-            if order and order["action"] == tag.rpartition("/")[2] and jid not in self.jobs:
+            if not order or order["action"] != tag.rpartition("/")[2] or jid in self.jobs:
+                continue
+            if claims.take(self.path, jid, order["firing"], order["claimed"]):
                 self.jobs[jid] = (order["action"], self.now + TOOK_S)
                 self.ran.append((order["action"], tuple(order["minions"])))
         self.events.clear()
@@ -186,17 +189,21 @@ def tell(path, points, with_master):
 def end_of(path, outside):
     """What must be the same however often the healer died."""
     with records.read(path) as db:
-        attempts = [tuple(r) for r in db.execute("SELECT id, action, outcome FROM attempts")]
+        rows = [tuple(r) for r in db.execute("SELECT id, action, outcome FROM attempts")]
         incidents = [tuple(r) for r in db.execute("SELECT id, phase FROM incidents")]
         finished = [
             json.loads(r["body"])["attempt"]
             for r in db.execute("SELECT body FROM audit WHERE kind = 'finish' ORDER BY seq")
         ]
         state = records.states(db)["runbook"]
+    # Whether the restart has really ended is asked, once, or again where the answer was lost with the healer.
+    looks = [id for id, action, _ in rows if action == "look"]
+    assert looks and sorted(set(finished)) == sorted(finished)
+    assert all(outcome for _, _, outcome in rows)
     return {
-        "ran": outside.ran,
-        "attempts": sorted(attempts),
-        "finished": finished,
+        "ran": [one for one in outside.ran if one[0] != "look"],
+        "attempts": sorted(row for row in rows if row[0] not in looks),
+        "finished": [id for id in finished if id not in looks],
         "incidents": incidents,
         "spent": len(state.nodes["db2"].spent),
         "left": (state.incidents, state.attempt, state.look, state.late),

@@ -13,8 +13,8 @@ from standardwebhooks import Webhook
 from saltext_selfheal import intake
 from saltext_selfheal.config import EngineSettings
 
-SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
-OTHERS = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4"
+SECRET = "whsec_Nn6KgpUl5pvuy8k8hnKht4W4TFKMVAUj"
+OTHERS = "whsec_PqwOKoxow87gMDm6XDD5Y4rnb/iQgjQ+"
 KEY = "the-articles-key"
 SETTINGS = EngineSettings.model_validate(
     {
@@ -51,8 +51,13 @@ def doors(clock):
     return made
 
 
-def signed(body='{"reason": "down"}', secret=SECRET, id="msg-1", age_s=0, **headers):
-    """An event as salt-api fires it for a signed POST."""
+ASKED = {"cluster": "runbook", "action": "restart"}
+
+
+def signed(body=None, secret=SECRET, id="msg-1", age_s=0, **headers):
+    """An event as salt-api fires it for a signed POST. A dict says what it asks for, unless it says something else."""
+    body = {"reason": "down"} if body is None else body
+    body = {**ASKED, **body} if isinstance(body, dict) else body
     when = datetime.datetime.now(tz=datetime.timezone.utc) - datetime.timedelta(seconds=age_s)
     text = body if isinstance(body, str) else json.dumps(body)
     given = {
@@ -87,7 +92,13 @@ def test_a_signed_hook_is_a_request_of_its_caller(doors):
         signed(body=""), signed(body="[]"), signed(body='"x"'), signed(body="null"), signed(body="{"),
         signed(body="[" * 50_000), signed(body={"reason": "x", "tgt": "*"}), signed(body={"nodes": {"db1": 1}}),
         signed(body={"reason": "x", "forced": True}), signed(body={"reason": [[["x"]]]}),
-        signed(body=json.dumps({"reason": "x" * 2_000_000})), signed(body='{"nodes": "' + "a," * 2000 + '"}'),
+        signed(body={"reason": "x" * 2_000_000}), signed(body={"nodes": "a," * 2000}),
+        # Signed for something else than the path, by a caller of before, or said twice.
+        signed({"action": "highstate"}), signed({"cluster": "other"}), signed({"cluster": "Runbook"}),
+        signed({"action": "restart "}), signed({"action": ["restart"]}), signed({"cluster": None}),
+        signed('{"reason": "down"}'), signed('{"cluster": "runbook"}'), signed('{"action": "restart"}'),
+        signed('{"cluster": "runbook", "action": "highstate", "action": "restart"}'),
+        signed({"nodes": None}), signed({"node": ["db1"]}), signed({"Nodes": ["db1"]}), signed({"nodes ": ["db1"]}),
     ],
 )  # fmt: skip
 def test_what_is_not_signed_or_has_not_the_form_becomes_nothing(doors, data, caplog):
@@ -105,6 +116,18 @@ def test_what_is_not_signed_or_has_not_the_form_becomes_nothing(doors, data, cap
 )  # fmt: skip
 def test_a_caller_reaches_its_own_clusters_and_actions_only(doors, path):
     assert doors.take(f"salt/netapi/hook/selfheal/{path}", signed()) == []
+
+
+def test_a_caller_of_before_is_told_what_to_sign(doors, caplog):
+    assert doors.take(HOOK, signed('{"reason": "down"}')) == []
+    assert "cluster and action as in the path stand in the signed body" in caplog.text
+
+
+def test_a_message_that_was_signed_for_one_path_is_nothing_on_another(doors, caplog):
+    event = signed({"reason": "down"})
+    assert doors.take(HOOK.replace("restart", "highstate"), event) == []
+    assert "allowed: what was signed" in caplog.text
+    assert len(doors.take(HOOK, event)) == 1
 
 
 @pytest.mark.parametrize("nodes", [[], "", ","])
@@ -146,7 +169,7 @@ def test_what_a_signed_caller_sends_is_bounded_and_comes_back_with_time(doors, c
     monkeypatch.setattr(intake, "HOOKS_FLOW", intake.Flow(3, 0.5))
     assert sum(len(doors.take(HOOK, signed(id=f"m{n}"))) for n in range(10)) == 3
     shops = "salt/netapi/hook/selfheal/other/highstate"
-    assert doors.take(shops, signed(secret=OTHERS))
+    assert doors.take(shops, signed({"cluster": "other", "action": "highstate"}, secret=OTHERS))
     clock.now += 2
     assert sum(len(doors.take(HOOK, signed(id=f"n{n}"))) for n in range(10)) == 1
 

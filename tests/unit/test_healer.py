@@ -10,6 +10,7 @@ from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing.model import Command
 from saltext_selfheal.healing.model import Commanded
+from saltext_selfheal.healing.model import Dial
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
@@ -71,8 +72,12 @@ class Engine:
             bus=self.bus,
             mint=lambda: f"{int(clock[0]):014d}{next(numbers):06d}",
         )
-        self.healer.attach(self.jobs)
+        self.dialled = []
+        self.healer.attach(self.jobs, self)
         self.clock = clock
+
+    def dial(self, cluster, nodes):
+        self.dialled.append((cluster, nodes))
 
     def see(self, node, fault=None):
         self.healer.handle(Observed(Observation("runbook", node, fault, "as told")))
@@ -257,10 +262,30 @@ def test_a_look_at_the_start_has_a_jid_of_its_own(engine, path, clock):
 
 def test_a_request_given_while_the_engine_was_down_is_answered_at_its_start(engine, path, clock):
     engine.die()
-    inbox.ask(path, Request("r1", "runbook", "restart", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "destroy", door="runner"))
     again = Engine(path, clock)
     assert again.ledger.answered("r1")
     assert "selfheal/decision/r1" in again.bus.tags()
+
+
+def test_a_request_that_waits_for_a_fresh_dial_keeps_no_other_waiting(engine, path, clock):
+    inbox.ask(path, Request("r1", "runbook", "restart", door="runner"))
+    inbox.ask(path, Request("r2", "runbook", "destroy", door="runner"))
+    engine.healer.tick()
+    assert not engine.ledger.answered("r1")
+    assert engine.ledger.answered("r2")
+    engine.pass_time(2)
+    assert engine.ledger.answered("r1")
+
+
+def test_a_request_that_waits_is_decided_by_the_next_engine(engine, path, clock):
+    inbox.ask(path, Request("r1", "runbook", "restart", door="runner"))
+    engine.healer.tick()
+    engine.die()
+    again = Engine(path, clock)
+    assert not again.ledger.answered("r1")
+    again.pass_time(2)
+    assert again.ledger.answered("r1")
 
 
 def test_after_a_gap_everything_is_looked_at_anew(engine, clock):
@@ -536,3 +561,13 @@ def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock
     with records.read(path) as db:
         (row,) = [r for r in records.history(db, None, 0.0, 10) if r.get("said") == "ledger_lost"]
     assert "the old file is kept as" in row["why"]
+
+
+def test_who_is_to_be_dialled_is_dialled_by_whoever_looks(engine):
+    """And without anybody who could, nothing happens: the next `redial` does it."""
+    dial = Dial("runbook", ("db1", "db2"))
+    engine.healer._carry_out([dial], {}, engine.clock[0])
+    assert engine.dialled == [("runbook", ("db1", "db2"))]
+    engine.healer.attach(engine.jobs)
+    engine.healer._carry_out([dial], {}, engine.clock[0])
+    assert len(engine.dialled) == 1

@@ -32,8 +32,25 @@ def test_however_long_the_claimed_name_is_it_is_called_claimed(name):
 @pytest.mark.parametrize("inner", [True, False])
 def test_nobody_forces_by_the_bus(inner):
     body = {"action": "restart", "forced": True, "door": "force", "asker": "root"}
-    request = intake.from_bus("selfheal/request/runbook", {"data": body} if inner else body)
+    with pytest.raises(
+        intake.BadRequest, match="found 'forced', 'door', 'asker', which is not known here"
+    ):
+        intake.from_bus("selfheal/request/runbook", {"data": body} if inner else body)
+    request = intake.from_bus("selfheal/request/runbook", {"action": "restart"})
     assert (request.forced, request.door, request.asker) == (False, "bus", "unknown")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"node": ["db2"]}, {"Action": "start"}, {"actions": "start"}, {"nodes ": ["db2"]}, {"n\u043edes": ["db2"]},
+        {"kwarg": {"nodes": ["db2"]}}, {"arg": ["db2"]}, {1: "db2"}, {"": "db2"}, {"data": {"node": "db2"}},
+        {"data": {"action": "start"}, "nodes": ["db2"]}, {"data": {"data": {"nodes": ["db2"]}}}, {"cluster": "other"},
+    ],
+)  # fmt: skip
+def test_what_an_event_says_and_nobody_knows_widens_nothing(body):
+    with pytest.raises(intake.BadRequest, match="which is not known here; allowed: "):
+        intake.from_bus("selfheal/request/runbook", body)
 
 
 def test_a_request_on_the_bus_may_leave_out_everything_but_the_cluster():

@@ -89,6 +89,7 @@ def test_an_order_is_given_while_the_attempt_is_fresh_and_alive(book, path):
     one = fired(book)
     assert records.order(path, JID) == {
         "jid": JID, "cluster": "runbook", "action": "restart", "minions": ["db2"], "args": ["rethinkdb"],
+        "firing": 1, "claimed": 0,
     }  # fmt: skip
     assert records.order(path, "20200101000000000000") is None
     book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from saltext_selfheal import ledger
 from saltext_selfheal import ledger_file
 from saltext_selfheal import ledger_tables
 from saltext_selfheal import records
+from saltext_selfheal.healing.model import Action
 from saltext_selfheal.healing.model import Announce
+from saltext_selfheal.healing.model import Attempt
 from saltext_selfheal.healing.model import ClusterState
 from saltext_selfheal.healing.model import Fault
+from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Incident
 from saltext_selfheal.healing.model import Phase
 from saltext_selfheal.healing.model import Request
@@ -576,18 +580,22 @@ def test_an_older_release_s_empty_lock_beside_a_trace_of_a_ledger_means_that_the
 # ---------------------------------------------------------------- schemas
 
 
-def old(path):
-    """A ledger as schema 1 had it, with the data of today's."""
+V2 = "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;"
+
+
+def old(path, version=1):
+    """A ledger as schema 1 or 2 had it, with the data of today's."""
     filled(path)
     new, made = path.with_name("new"), path.with_name("old")
     path.rename(new)
     db = sqlite3.connect(made)
-    db.executescript(V1)
+    db.executescript(V1 + (V2 if version > 1 else ""))
     db.execute("ATTACH ? AS new", (str(new),))
     for table in ("clock", "meta", "state", "attempts", "incidents", "inbox", "audit"):
-        db.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
+        columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+        db.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
     db.commit()
-    db.execute("PRAGMA user_version = 1")
+    db.execute(f"PRAGMA user_version = {version}")
     db.execute("DETACH new")
     db.execute("PRAGMA journal_mode = WAL")
     db.close()
@@ -604,8 +612,9 @@ def indexes(path):
     return names, version
 
 
-def test_an_older_schema_is_brought_up_with_all_its_data(path, tmp_path):
-    book = ledger.Ledger(old(path))
+@pytest.mark.parametrize("version", range(1, ledger_tables.SCHEMA))
+def test_an_older_schema_is_brought_up_with_all_its_data(path, tmp_path, version):
+    book = ledger.Ledger(old(path, version))
     assert book.lost is None
     assert book.clusters()["runbook"].serial == 7
     assert [r.id for r in book.waiting()] == ["r1"]
@@ -616,6 +625,40 @@ def test_an_older_schema_is_brought_up_with_all_its_data(path, tmp_path):
     fresh = tmp_path / "fresh.sqlite3"
     ledger.Ledger(fresh).close()
     assert indexes(path) == indexes(fresh)
+    assert columns(path, "attempts") == columns(fresh, "attempts")
+
+
+def columns(path, table):
+    db = sqlite3.connect(path)
+    found = [row[1:] for row in db.execute(f"PRAGMA table_info({table})")]
+    db.close()
+    return found
+
+
+def test_what_an_older_release_had_fired_counts_as_claimed_until_it_is_fired_again(path):
+    jid = "20261123030000000000"
+    book = ledger.Ledger(old(path, 2))
+    fire = Fire(
+        Attempt("runbook-9.1", "runbook", "runbook-9", Action.RESTART, ("db1",), 0, 1.0, 1.0)
+    )
+    book.commit(1.0, [], [fire], {"runbook-9.1": (jid, [])})
+    assert records.order(path, jid)["claimed"] == 0
+    book.close()
+    db = sqlite3.connect(path)
+    db.execute("ALTER TABLE attempts DROP COLUMN claimed")
+    db.execute("PRAGMA user_version = 2")
+    db.close()
+    book = ledger.Ledger(path)
+    assert (records.order(path, jid)["firing"], records.order(path, jid)["claimed"]) == (1, 1)
+    book.commit(2.0, [], [Fire(replace(fire.attempt, firings=2))], {})
+    assert (records.order(path, jid)["firing"], records.order(path, jid)["claimed"]) == (2, 1)
+    book.close()
+
+
+@pytest.mark.parametrize("version", range(1, ledger_tables.SCHEMA))
+def test_an_older_schema_gives_no_order_and_says_so(path, version):
+    with pytest.raises(LedgerError, match="no such column: claimed"):
+        records.order(old(path, version), "20261123030000000000")
 
 
 def test_an_older_schema_is_read_before_the_engine_brought_it_up(path):
@@ -626,13 +669,13 @@ def test_an_older_schema_is_read_before_the_engine_brought_it_up(path):
 
 def test_an_older_ledger_that_cannot_be_brought_up_is_lost_and_kept_as_it_was(path):
     sql(old(path), "DROP INDEX audit_by_cluster")
-    assert "schema 1 could not be brought to 2: no such index" in found_lost(path)
+    assert "schema 1 could not be brought to 3: no such index" in found_lost(path)
 
 
 def test_a_schema_that_nobody_can_bring_up_is_lost(path, monkeypatch):
     monkeypatch.setattr(ledger_tables, "_MIGRATIONS", {})
     old(path)
-    assert "schema 1 could not be brought to 2" in found_lost(path)
+    assert "schema 1 could not be brought to 3" in found_lost(path)
 
 
 def test_a_newer_schema_is_left_untouched_and_readers_say_so(path):

@@ -510,7 +510,7 @@ def test_a_job_cache_that_cannot_be_read_does_not_make_attempts_free():
     world.cache_readable = False
     world.break_("db2")
     world.pass_time(4000)
-    assert len(world.fired) == 3  # the budget
+    assert len([one for one in world.fired if one[0] != "look"]) == 3  # the budget
     assert {o for _, o in world.finished} == {Outcome.TIMED_OUT}
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.gates import owed
 from saltext_selfheal.healing.model import Announce
 from saltext_selfheal.healing.model import Answer
 from saltext_selfheal.healing.model import ClusterView
@@ -12,6 +13,7 @@ from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.healing.model import Finish
 from saltext_selfheal.healing.model import Fire
 from saltext_selfheal.healing.model import Limits
+from saltext_selfheal.healing.model import Met
 from saltext_selfheal.healing.model import Missing
 from saltext_selfheal.healing.model import Observation
 from saltext_selfheal.healing.model import Observed
@@ -73,13 +75,35 @@ class World:
         self.effects = []
         self.commands = 0
         self.cache_readable = True
+        self.truthful = (
+            True  # minions that are asked whether a job that has returned still runs say no
+        )
+        self.proofs = set()  # ids of such looks
+        self.forbidden = False  # the probe's user may not read the system tables
+        self.cut_off = set()  # nodes that refuse the healer and serve everybody else
         self.state, effects = begin(self.policies, limits or Limits(), remembered or {}, now)
         self.effects += effects
 
     def step(self, event):
         self.state, effects = step(self.state, event, self.now)
         self.effects += effects
+        for effect in effects:
+            if isinstance(effect, Fire) and self.truthful:
+                self.prove(effect.attempt)
         return effects
+
+    def prove(self, look):
+        """The minions' answer to a look that asks whether a job runs on although its results say that it does not."""
+        returned = [
+            late
+            for c in self.state.clusters.values()
+            for late in c.late
+            if late.attempt.id == look.of and not set(look.nodes) & set(owed(late.attempt))
+        ]
+        if returned:
+            self.proofs.add(look.id)
+            for node in look.nodes:
+                self.step(Returned(look.id, node, Outcome.DONE, "the job does not run"))
 
     # what happens
 
@@ -94,6 +118,24 @@ class World:
                         )
                     )
                 )
+
+        for name in self.policies:
+            if cluster in (None, name) and Fault.DEAD in self.faults_of(name):
+                self.meet(name)
+
+    def faults_of(self, cluster):
+        return [self.faults[cluster, n] for n in self.policies[cluster].nodes]
+
+    def meet(self, cluster="runbook", **changes):
+        """Whom the nodes that answer are connected to, as the probe asks at once where a dial is refused."""
+        away = (Fault.DEAD, Fault.UNREACHABLE, Fault.HUNG)
+        names = self.policies[cluster].nodes
+        there = [n for n in names if self.faults[cluster, n] not in away or n in self.cut_off]
+        ids = frozenset(f"id-{n}" for n in there)
+        asked = [n for n in names if self.faults[cluster, n] in (None, Fault.SLOW)]
+        if asked and not self.forbidden:
+            met = {"connected": dict.fromkeys(asked, ids), **changes}
+            self.step(Met(cluster, **met))
 
     def look(self, cluster="runbook", **changes):
         """A round over the cluster's system tables: all well but for the changes."""
@@ -145,10 +187,16 @@ class World:
             self.step(Returned(attempt.id, node, outcome, detail))
 
     def ask(self, action="highstate", nodes=(), cluster="runbook", id="r1"):
-        effects = self.step(
-            Requested(Request(id, cluster, action, tuple(nodes), "", "test", "app"))
-        )
-        return next(e for e in effects if isinstance(e, Answer))
+        self.step(Requested(Request(id, cluster, action, tuple(nodes), "", "test", "app")))
+        return self.answer(id)
+
+    def answer(self, id):
+        """What somebody was told. A restart that the probe does not agree to waits for a fresh dial."""
+        told = [e for e in self.effects if isinstance(e, Answer) and e.request.id == id]
+        if not told:
+            self.pass_time(1)
+            told = [e for e in self.effects if isinstance(e, Answer) and e.request.id == id]
+        return told[-1]
 
     def order(self, verb, cluster=None, incident=None, by="ann", id=None, **fields):
         """An operator's command; returns its answer."""
@@ -172,16 +220,18 @@ class World:
         return [
             (e.attempt.action.value, e.attempt.nodes)
             for e in self.effects
-            if isinstance(e, Fire) and e.attempt.firings == 1
+            if isinstance(e, Fire) and e.attempt.firings == 1 and e.attempt.id not in self.proofs
         ]
 
     @property
     def firings(self):
-        return [e.attempt.id for e in self.effects if isinstance(e, Fire)]
+        fired = [e.attempt.id for e in self.effects if isinstance(e, Fire)]
+        return [id for id in fired if id not in self.proofs]
 
     @property
     def finished(self):
-        return [(e.attempt.id, e.outcome) for e in self.effects if isinstance(e, Finish)]
+        ended = [(e.attempt.id, e.outcome) for e in self.effects if isinstance(e, Finish)]
+        return [one for one in ended if one[0] not in self.proofs]
 
     @property
     def said(self):

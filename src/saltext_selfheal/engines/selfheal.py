@@ -21,6 +21,9 @@ The engine probes the nodes of the configured clusters and, when a fault is conf
                     db1: 10.0.0.11
                     db2: 10.0.0.12
                     db3: 10.0.0.13
+
+    Several files may each have such an entry, with clusters of its own: Salt joins the lists, and one engine heals them
+    all. The other engines that Salt starts then wait, in case that this one ends.
 """
 
 import logging
@@ -59,6 +62,7 @@ def start(**kwargs):
     from saltext_selfheal import probe
     from saltext_selfheal.healing.model import Requested
     from saltext_selfheal.ledger import Ledger
+    from saltext_selfheal.ledger_file import LedgerBusy
     from saltext_selfheal.ledger_file import LedgerRefused
 
     out = bus.Bus(__opts__)
@@ -94,12 +98,27 @@ def start(**kwargs):
         told = why
         time.sleep(1)
 
+    # Salt starts an engine for each entry of `engines`, and each has the settings of all: one of them heals.
+    several = len(config.entries(__opts__)) > 1
+
+    def stand_by():
+        nonlocal told
+        why = (
+            "another engine of this master heals what all entries of `engines` say; this one waits"
+        )
+        if why != told:
+            log.info("selfheal: %s", why)
+        told = why
+        time.sleep(1)
+
     ledger = None
     while ledger is None:
         try:
             ledger = Ledger(path)
         except LedgerRefused as exc:
             do_nothing("the ledger cannot be used", [str(exc)])
+        except LedgerBusy as exc:
+            stand_by() if several else wait_for_ledger(str(exc))
         except Exception as exc:
             # An engine that was just ended may hold it for a moment; a full disk may become free.
             wait_for_ledger(str(exc))
@@ -131,7 +150,7 @@ def start(**kwargs):
             heal.deliver(Requested(request))
 
     bus.Listener(__opts__, doors.tags, deliver).start()
-    heal.run(reader)
+    heal.run(reader, prober)
 
 
 def _minions(opts, target, kind):

@@ -67,6 +67,10 @@ class Sight:
     def seen_since(self, name: str, then: Seconds) -> bool:
         return health.seen_since(self.cluster, self.incident, name, then)
 
+    def seen_after(self, name: str) -> bool:
+        """Looked at since the incident came to its present phase; well only by a fresh dial."""
+        return health.seen_after(self.cluster, self.incident, name, self.incident.changed_at)
+
     @cached_property
     def afflicted(self) -> tuple[str, ...]:
         """Nodes that the present step is for: those confirmed, or those a request names and no job has visited."""
@@ -97,8 +101,14 @@ class Sight:
         # A node that may not be acted on for a reason of its own need not hold up the others.
         if len(ready) > 1:
             ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready
-        nodes = ready if self.incident.fault is Fault.DEAD else ready[:1]
+        nodes = ready[:1]
+        if self.incident.fault is Fault.DEAD:
+            # Together only those that are dead by more than the healer's own dial.
+            nodes = tuple(n for n in ready if self._agreed(n)) or nodes
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
+
+    def _agreed(self, name: str) -> bool:
+        return gates.agreed_dead(self.state, self.cluster, name, self.now)
 
     def _passing(self, some: Sequence[gates.Asks]) -> tuple[str, ...]:
         """Those whom the present step has not visited and whom none of these gates stops."""
@@ -203,6 +213,24 @@ def budget_spent(s: Sight) -> bool:
     )
 
 
+def endless(s: Sight) -> Attempt | None:
+    """The job that the next step waits for although it was said to have ended: a look finds it running, for too long."""
+    if s.requested or s.intent is None:
+        return None
+    patience_s = GIVE_UP_AFTER * s.policy.attempt_timeout_s + LOOK_PAUSE_S
+    for late in s.cluster.late:
+        if late.attempt.incident != s.incident.id:
+            continue  # that one was told; when its job ends this one goes on
+        runs = set(late.refuted) & set(gates.unproven(late)) & set(s.intent.nodes)
+        if runs and s.now - late.attempt.fired_at >= patience_s:
+            return late.attempt
+    return None
+
+
+def job_does_not_end(s: Sight) -> bool:
+    return endless(s) is not None
+
+
 def waits_for_approval(s: Sight) -> bool:
     """Also while nobody knows yet on which of its nodes: then the word is good for all of them."""
     if s.step is None:
@@ -214,6 +242,10 @@ def waits_for_approval(s: Sight) -> bool:
 
 def has_step(s: Sight) -> bool:
     return s.step is not None
+
+
+def mistaken(s: Sight) -> bool:
+    return s.incident.fault is Fault.MISTAKEN
 
 
 def always(s: Sight) -> bool:
@@ -228,6 +260,9 @@ def held_no_more(s: Sight) -> bool:
 def held_anew(s: Sight) -> bool:
     if s.intent is None or not s.intent.nodes:
         return False
+    asked = gates.not_cleared(s.state, s.intent, s.now).open
+    if asked and {g.name for g in s.shut} == {"look"}:
+        return False  # the minion is being asked: that takes a moment, and is told if it lasts
     return s.incident.held != ", ".join(g.name for g in s.shut)
 
 
@@ -384,9 +419,8 @@ def still_running(s: Sight) -> bool:
 
 def recovered(s: Sight) -> bool:
     """Seen after the job's end: the nodes it was for are well, whatever the job said of itself."""
-    since = s.incident.changed_at
     return not s.incident.verified and all(
-        s.seen_since(n, since) and health.well(s.cluster, s.incident, n) for n in s.incident.acting
+        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting
     )
 
 
@@ -404,7 +438,7 @@ def seen_faulty(s: Sight) -> bool:
 def not_in_time(s: Sight) -> bool:
     if s.incident.verified:
         return False
-    seen = all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
+    seen = all(map(s.seen_after, s.incident.acting))
     return seen and s.now - s.incident.changed_at >= s.policy.verify_s
 
 
@@ -413,7 +447,7 @@ def cannot_be_verified(s: Sight) -> bool:
     patience_s = max(UNSEEN_S, s.policy.verify_s)
     if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < patience_s:
         return False
-    return not all(s.seen_since(n, s.incident.changed_at) for n in s.incident.acting)
+    return not all(map(s.seen_after, s.incident.acting))
 
 
 def did_not_hold(s: Sight) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from . import escalation
 from . import gates
+from . import identity
 from .conditions import LOOK_PAUSE_S
 from .conditions import Sight
 from .conditions import verdict
@@ -17,7 +18,9 @@ from .model import CLUSTER_WIDE
 from .model import Action
 from .model import Attempt
 from .model import ClusterState
+from .model import Dial
 from .model import Effect
+from .model import Fault
 from .model import Finish
 from .model import Fire
 from .model import Incident
@@ -30,6 +33,9 @@ BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
 LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doubled each time …
 LOST_PAUSE_MAX_S = 3600.0  #: … up to this
 
+
+#: A server that shows one of these may have been started by somebody else when it is seen again.
+_NOT_THERE = (Fault.DEAD, Fault.UNREACHABLE, Fault.ALIEN, Fault.MISTAKEN)
 
 Change = tuple[ClusterState, Incident, tuple[Effect, ...]]
 
@@ -131,6 +137,7 @@ def act(s: Sight) -> Change:
         step=s.incident.step,
         decided_at=s.now,
         fired_at=s.now,
+        there=_there(s),
     )
     nodes = s.cluster.nodes
     charged = {
@@ -150,6 +157,15 @@ def act(s: Sight) -> Change:
         not_before=0.0,
     )
     return cluster, incident, (Fire(attempt),)
+
+
+def _there(s: Sight) -> tuple[str, ...]:
+    """Those whose server is known to run, and since when: a start that is seen later is not an earlier job's."""
+    assert s.intent is not None
+    told_at, _ = s.state.maps.get(s.cluster.name, (0.0, ()))
+    if told_at <= s.cluster.acted_at:
+        return ()
+    return tuple(n for n in s.intent.nodes if s.cluster.nodes[n].fault not in _NOT_THERE)
 
 
 def fire_again(s: Sight) -> Change:
@@ -223,10 +239,12 @@ def _finish(
     why: str,
     idle: frozenset[str] = frozenset(),
     running: bool = False,
+    looked: bool = True,
 ) -> Change:
     """The attempt's one terminal record; cooldown counts from here.
 
-    On ``idle`` nodes nothing was done. ``running``: as far as is known the job runs on.
+    On ``idle`` nodes nothing was done. ``running``: as far as is known the job runs on. Without ``looked`` nobody has
+    asked the minions that owe a result.
     """
     acted = outcome is not Outcome.LOST and (
         s.attempt is None or not set(s.attempt.nodes) <= set(idle)
@@ -256,9 +274,19 @@ def _finish(
         cluster = replace(cluster, acted_at=s.now)
     else:
         cluster = replace(cluster, acts=tuple(t for t in cluster.acts if t != attempt.decided_at))
-    # What was never seen may still be on its way: the reactor had asked before the attempt ended.
-    if outcome in (Outcome.TIMED_OUT, Outcome.LOST):
-        cluster = replace(cluster, late=(*cluster.late, Late(attempt, s.now, running)))
+    # What was never seen may still be on its way: the reactor had asked before the attempt ended. And what was
+    # returned proves nothing: it stays here until a look, or the database, says that the job has ended.
+    late = Late(attempt, s.now, running)
+    if outcome is not Outcome.LOST and not running:
+        owed = gates.owed(attempt)
+        proven = tuple(
+            n
+            for n in attempt.nodes
+            if (looked and n in owed) or gates.restarted(n, nodes[n], attempt)
+        )
+        late = replace(late, running=len(proven) < len(attempt.nodes), proven=proven)
+    if late.running or gates.owed(attempt):
+        cluster = replace(cluster, late=(*cluster.late, late))
     return cluster, s.incident, ended
 
 
@@ -266,13 +294,13 @@ def _busy_nodes(attempt: Attempt) -> frozenset[str]:
     return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome is Outcome.BUSY)
 
 
-def verify(s: Sight) -> Change:
+def verify(s: Sight, looked: bool = True) -> Change:
     """The job is over. Nodes that were busy meanwhile have not had the step yet, the others have."""
     attempt = s.attempt
     assert attempt is not None
     outcome, idle = verdict(s), _busy_nodes(attempt)
     assert outcome is not None
-    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle)
+    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle, looked=looked)
     if (
         outcome is Outcome.BUSY
     ):  # for too long: nothing was done or is paid, but the step has had its turn
@@ -289,17 +317,18 @@ def verify(s: Sight) -> Change:
         lost=0,
         gone_since=None,  # what was seen while the job ran proves nothing
     )
-    return cluster, incident, effects
+    # An open connection has not seen whether new ones are taken.
+    return cluster, incident, (*effects, Dial(cluster.name, had)) if had else effects
 
 
 def assume_it_ran(s: Sight) -> Change:
-    """What may have run is paid for."""
+    """What may have run is paid for, and may run on: before anything else comes a look."""
     attempt = s.attempt
     assert attempt is not None
     unknown = (Outcome.TIMED_OUT, "the job cache could not be read: the job may have run")
     attempt = replace(attempt, results={**dict.fromkeys(attempt.nodes, unknown), **attempt.results})
     cluster = replace(s.cluster, attempt=attempt)
-    return verify(Sight(s.state, cluster, s.incident, s.now))
+    return verify(Sight(s.state, cluster, s.incident, s.now), looked=False)
 
 
 def leave_it(s: Sight) -> Change:
@@ -367,6 +396,10 @@ def acknowledge(s: Sight) -> Change:
                 freed[name] = replace(node, spent=spent)
         cluster = cluster.with_nodes(freed)
     return cluster, incident, ()
+
+
+def take_identities(s: Sight) -> Change:
+    return identity.accept(s.cluster, s.incident), s.incident, ()
 
 
 def note_recovery(s: Sight) -> Change:

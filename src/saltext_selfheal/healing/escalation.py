@@ -5,6 +5,7 @@ The default escalations stand here and nowhere else; the settings may replace th
 
 from __future__ import annotations
 
+from .model import REMEDIES
 from .model import Action
 from .model import Fault
 from .model import Policy
@@ -20,6 +21,8 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
     Fault.UNREACHABLE: (),
     Fault.UNAVAILABLE: (Step(Action.HIGHSTATE),),
     Fault.PARTITIONED: (),
+    Fault.CUT_OFF: (),
+    Fault.MISTAKEN: (),
     Fault.AUTH: (Step(Action.HIGHSTATE),),
     Fault.TLS: (Step(Action.HIGHSTATE),),
     Fault.ALIEN: (Step(Action.HIGHSTATE),),
@@ -34,6 +37,8 @@ NEVER: dict[Fault, frozenset[Action]] = {
     Fault.AUTH: frozenset({Action.RESTART}),
     Fault.TLS: frozenset({Action.RESTART}),
     Fault.PARTITIONED: frozenset({Action.RESTART}),
+    # Whose server that is nobody knows: whatever is done may hit another one, which serves.
+    Fault.MISTAKEN: frozenset(REMEDIES),
 }
 
 

@@ -6,10 +6,14 @@ Nothing here orders anything but a look (read-only) at a job that was given up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 from . import gates
 from . import health
+from . import identity
+from .conditions import GIVE_UP_AFTER
 from .conditions import LOOK_PAUSE_S
 from .conditions import LOOK_WITHIN_S
 from .deeds import tell_look
@@ -24,6 +28,7 @@ from .model import Finish
 from .model import Fire
 from .model import Incident
 from .model import Late
+from .model import Met
 from .model import Missing
 from .model import NodeState
 from .model import Observed
@@ -76,6 +81,8 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
     effects: list[Effect] = []
     if seen.ours:
         return _eyes(replace(state, ours=(now, seen.evidence)), now)
+    state = identity.judge(state, seen)
+    cluster = state.clusters[seen.cluster]
     before = cluster.nodes[seen.node]
     node = health.observe(
         before, seen, state.policies[seen.cluster], now, _acted_on(cluster, seen.node)
@@ -132,13 +139,7 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
             effects.append(Tell("view", cluster.name, seen.node, told))
         cluster = replace(cluster, view=told)
     if seen.status is ViewStatus.KNOWN:
-        by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
-        changed = {
-            by_id[server]: _started(cluster.nodes[by_id[server]], started, now)
-            for server, started in seen.started.items()
-            if server in by_id and cluster.nodes[by_id[server]].started_at != started
-        }
-        cluster = cluster.with_nodes(changed)
+        cluster = _take_starts(cluster, seen.started, now)
         ailments = health.view(cluster, seen, state.policies[seen.cluster], now)
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
@@ -152,6 +153,59 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
                 effects += more
         cluster = _watch_gone(cluster, now)
     return state.with_cluster(cluster), effects
+
+
+def take_met(state: State, event: Met, now: Seconds) -> State:
+    """Whom the nodes that answer are connected to: what speaks for a node that refuses the healer, or against it."""
+    cluster = state.clusters.get(event.cluster)
+    if cluster is None:
+        return state
+    asked_at = now - event.took_s
+    heard = {}
+    for name, node in cluster.nodes.items():
+        # A word counts only of a node that the healer does not reach. A proxy stands in nobody's list.
+        if node.fault is None or node.server_id is None or node.proxy:
+            continue
+        others = [
+            other
+            for other in event.connected
+            if other != name
+            and other in cluster.nodes
+            and not cluster.nodes[other].doubt
+            and cluster.nodes[other].server_id != node.server_id
+        ]
+        if others:
+            by = (one for one in sorted(others) if node.server_id in event.connected[one])
+            heard[name] = replace(node, word_at=asked_at, word_by=next(by, ""))
+    cluster = _take_starts(cluster.with_nodes(heard), event.started, now)
+    if event.names:
+        cluster = replace(cluster, twins=identity.twins(event.names))
+    return state.with_cluster(cluster)
+
+
+def _take_starts(cluster: ClusterState, starts: Mapping[str, float], now: Seconds) -> ClusterState:
+    """When the servers' processes were started. A new start proves that a job that restarts has done its work."""
+    by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
+    changed = {
+        by_id[server]: _started(cluster.nodes[by_id[server]], started, now)
+        for server, started in starts.items()
+        if server in by_id and cluster.nodes[by_id[server]].started_at != started
+    }
+    if not changed:
+        return cluster
+    cluster = cluster.with_nodes(changed)
+    late = tuple(
+        _proven(one, [n for n in changed if gates.restarted(n, cluster.nodes[n], one.attempt)])
+        for one in cluster.late
+    )
+    return replace(cluster, late=tuple(one for one in late if gates.unsettled(one)))
+
+
+def _proven(late: Late, nodes: Sequence[str]) -> Late:
+    """On these nodes the job does not run any more."""
+    proven = (*late.proven, *(n for n in gates.unproven(late) if n in nodes))
+    over = all(n in proven for n in late.attempt.nodes)
+    return replace(late, proven=proven, running=late.running and not over)
 
 
 def _started(node: NodeState, started_at: float, now: Seconds) -> NodeState:
@@ -230,7 +284,11 @@ def take_job_news(
     for name, cluster in state.clusters.items():
         attempt, look = _heard(cluster.attempt, event, now), _heard(cluster.look, event, now)
         if attempt is not cluster.attempt or look is not cluster.look:
-            state = state.with_cluster(replace(cluster, attempt=attempt, look=look))
+            cluster = replace(cluster, attempt=attempt, look=look)
+            if look is not None and attempt is None:
+                cluster, more = _look_after(cluster, state.policies[name], state.started_at, now)
+                effects += more
+            state = state.with_cluster(cluster)
         for late in cluster.late:
             if late.attempt.id == event.attempt and not isinstance(event, Missing):
                 state, more = _heard_late(state, name, late, event, now)
@@ -295,14 +353,15 @@ def _came_after_all(
 def _late_result(
     state: State, cluster: ClusterState, late: Late, event: Returned, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """A result that nobody waits for any more is recorded, and proves that its job has ended."""
+    """A result that nobody waits for any more is recorded. As long as its job counts as running, a look is to prove it."""
     attempt = late.attempt
-    if event.node not in gates.owed(attempt):
+    if event.node not in gates.owed(attempt) or event.node in late.refuted:
         return state, []
     results = {**attempt.results, event.node: (event.outcome, event.detail)}
     attempt = replace(attempt, results=results)
     others = tuple(one for one in cluster.late if one is not late)
-    kept = (replace(late, attempt=attempt),) if gates.owed(attempt) else ()
+    late = replace(late, attempt=attempt)
+    kept = (late,) if gates.unsettled(late) else ()
     after = f"{attempt.action.value} of {attempt.id}, {now - late.ended_at:.0f} s after its end"
     detail = f" ({event.detail})" if event.detail else ""
     told = Tell(
@@ -348,15 +407,46 @@ def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
         if len(late) != len(cluster.late):
             cluster = replace(cluster, late=late)
         if cluster.attempt is None and (cluster.look or cluster.late):
-            cluster, more = _look_after(cluster, state.started_at, now)
+            cluster, more = _look_after(cluster, state.policies[name], state.started_at, now)
             effects += more
         if cluster is not state.clusters[name]:
             state = state.with_cluster(cluster)
     return state, effects
 
 
+def _waits(incident: Incident) -> bool:
+    """It wants its next step, or its next node, or will in a moment."""
+    if incident.phase in (Phase.SUSPECTED, Phase.OPEN):
+        return True
+    rolls = set(incident.nodes) - set(incident.tried)
+    goes_on = incident.job_failed and incident.step + 1 < len(incident.steps)
+    return incident.phase is Phase.VERIFYING and bool(rolls or goes_on)
+
+
+def _looked_at(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
+    """After a look: where the job does not run, that is proven; where it does, what was returned was not true.
+
+    A minion that gives no answer is waited for as long as the job itself would be, if it had returned a result; thrice as
+    long, if its result could not be read; and for ever, if it was known to run.
+    """
+    results = late.attempt.results
+    runs = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.BUSY]
+    over = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.DONE]
+    age_s = now - late.attempt.fired_at
+    for name in look.nodes:
+        if name in look.results or name not in results:
+            continue
+        times = GIVE_UP_AFTER if results[name][0] is Outcome.TIMED_OUT else 1
+        if age_s >= times * policy.attempt_timeout_s:
+            over.append(name)
+    kept = {n: r for n, r in results.items() if n not in runs}
+    refuted = tuple(dict.fromkeys((*late.refuted, *runs)))
+    late = replace(late, attempt=replace(late.attempt, results=kept), refuted=refuted)
+    return _proven(late, over)
+
+
 def _look_after(
-    cluster: ClusterState, started_at: Seconds, now: Seconds
+    cluster: ClusterState, policy: Policy, started_at: Seconds, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
     """Where a job that was given up stands in the way of an incident: does it still run?"""
     look = cluster.look
@@ -365,20 +455,17 @@ def _look_after(
         if len(look.results) < len(look.nodes) and not silent:
             return cluster, []
         outcome, why = tell_look(look)
-        over = outcome is Outcome.DONE and all(o is Outcome.DONE for o, _ in look.results.values())
-        late = tuple(
-            (
-                replace(one, running=one.running and not over)
-                if one.attempt.id == look.of and set(look.nodes) & set(one.attempt.nodes)
-                else one
-            )
+        looked = (
+            _looked_at(one, look, policy, now) if one.attempt.id == look.of else one
             for one in cluster.late
         )
+        late = tuple(one for one in looked if gates.unsettled(one))
         return replace(cluster, look=None, late=late), [Finish(look, outcome, why)]
-    waiting = {n for i in cluster.incidents if i.phase is Phase.OPEN for n in i.nodes}
+    waiting = [i for i in cluster.incidents if _waits(i)]
     for one in cluster.late:
-        nodes = gates.owed(one.attempt)
-        if not one.running or not waiting & set(nodes) or now - one.looked_at < LOOK_PAUSE_S:
+        nodes = gates.unproven(one)
+        wanted = any(i.id == one.attempt.incident or set(i.nodes) & set(nodes) for i in waiting)
+        if not nodes or not wanted or now - one.looked_at < LOOK_PAUSE_S:
             continue
         look = Attempt(
             id=f"{one.attempt.id}-look-{nodes[0]}-{one.looks + 1}",
@@ -397,7 +484,7 @@ def _look_after(
     return cluster, []
 
 
-def forget_health(state: State) -> State:
+def forget_health(state: State, now: Seconds) -> State:
     """After a start, every verdict about health is old: look anew before believing anything."""
     clusters = {}
     for name, cluster in state.clusters.items():
@@ -410,6 +497,11 @@ def forget_health(state: State) -> State:
                 confirmed=False,
                 at=None,
                 polls=0,
+                refused_at=None,
+                word_at=None,
+                word_by="",
+                dialled_at=None,
+                answers=False,
                 evidence="not probed yet",
             )
             for n, s in cluster.nodes.items()
@@ -422,5 +514,6 @@ def forget_health(state: State) -> State:
             view="not asked yet",
             viewed_at=None,
             incidents=incidents,
+            pending=tuple(replace(one, since=now) for one in cluster.pending),
         )
     return replace(state, clusters=clusters, maps={}, blind="", ours=None)

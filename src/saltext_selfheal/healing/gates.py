@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from . import escalation
 from . import health
+from . import identity as identities
 from .model import CLUSTER_WIDE
 from .model import Action
 from .model import Attempt
 from .model import ClusterState
 from .model import Fault
 from .model import Incident
+from .model import Late
 from .model import Mode
 from .model import NodeState
 from .model import Outcome
@@ -30,13 +33,19 @@ from .model import Seconds
 from .model import State
 from .model import Step
 from .model import Table
+from .model import ViewStatus
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
+WORD_WITHIN_S = (
+    10.0  #: so long others are waited for who can say whether a node that refuses is gone
+)
 APPROVED_FOR_S = 900.0  #: an approval that no attempt followed within this has expired
 
 #: A node with one of these does not answer: nobody is served by it.
 AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
+#: What the tables say of it may hold for others; the healer does not rely on it.
+UNSURE = AWAY | {Fault.CUT_OFF}
 
 
 @dataclass(frozen=True)
@@ -142,13 +151,115 @@ def confirmed(state: State, intent: Intent, now: Seconds) -> Gate:
         if intent.incident.forced:
             return Gate("confirmed", True, "forced by an operator")
         ill = [n for n in intent.nodes if not cluster.nodes[n].well]
-        # A request is not about anybody's fault.
-        why = f"has an incident of its own: {', '.join(ill)}" if ill else "requested"
-        return Gate("confirmed", not ill, why)
+        treated = [n for n in ill if _treated(state, cluster, n)]
+        if treated:
+            why = f"has an incident of its own: {', '.join(treated)}"
+            return Gate("confirmed", False, why)
+        for name in ill:
+            fault = cluster.nodes[name].fault
+            if fault and intent.step.action in escalation.NEVER.get(fault, ()):
+                why = f"{intent.step.action.value} does not help against {fault.value} on {name}"
+                return Gate("confirmed", False, why)
+        return Gate("confirmed", True, "requested")
     doubtful = [n for n in intent.nodes if not health.confirmed(cluster, intent.incident, n)]
     where = f"not confirmed on {', '.join(doubtful)}" if doubtful else "confirmed"
     why = f"{intent.incident.called} {where}"
     return Gate("confirmed", not doubtful, why)
+
+
+def _treated(state: State, cluster: ClusterState, name: str) -> bool:
+    """An incident of the node's own fault has a step to come for it."""
+    fault = cluster.nodes[name].fault
+    return any(
+        i.fault is fault and name in i.nodes and has_step_to_come(state.policies[cluster.name], i)
+        for i in cluster.incidents
+    )
+
+
+def has_step_to_come(policy: Policy, incident: Incident) -> bool:
+    """Something is still to be done in this incident, or is being done."""
+    if incident.phase in (Phase.REMEDIATING, Phase.VERIFYING):
+        return True
+    steps = incident.steps
+    if incident.phase is Phase.SUSPECTED:
+        steps = policy.escalation.get(incident.fault, escalation.DEFAULT[incident.fault])
+    return incident.phase is not Phase.LOCKED and incident.step < len(steps)
+
+
+def identity(state: State, intent: Intent, now: Seconds) -> Gate:
+    """The server that was probed is the one that the minion's service runs."""
+    _, cluster = _of(state, intent)
+    for name in intent.nodes:
+        node = cluster.nodes[name]
+        if node.doubt:
+            return Gate("identity", False, f"whose server {name} is, is in doubt: {node.doubt}")
+        if intent.incident.fault is Fault.ALIEN and node.server_id is None:
+            why = f"{name} has never answered as RethinkDB: is its address right?"
+            return Gate("identity", False, why)
+    return Gate("identity", True, "no node is in doubt")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What is known, beside the healer's own dial, of a node that refuses it."""
+
+    gone: bool  #: others say so, or nobody else answers
+    contradicted: bool  #: somebody is connected to it
+    awaited: bool  #: others are being asked
+    why: str
+
+
+def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
+    """Whether anything but the refused dial speaks for the node's death, or against it."""
+    node = cluster.nodes[name]
+    by = health.vouched(node)
+    if by:
+        why = f"{by} is connected to {name}: it may serve everybody but this master"
+        return Word(False, True, False, why)
+    since = node.refused_at
+    if since is None:
+        return Word(True, False, False, "supposed")
+    if node.word_at is not None and node.word_at >= since:
+        return Word(True, False, False, f"no other node is connected to {name}")
+    others = [other for n, other in cluster.nodes.items() if n != name]
+    if not any(map(health.lives, others)):
+        return Word(True, False, False, f"no node beside {name} answers")
+    may_ask = (
+        node.server_id is not None
+        and not node.proxy  # it stands in nobody's list
+        and any(map(health.speaks, others))
+        and not cluster.view.startswith(ViewStatus.FORBIDDEN.value)
+    )
+    if may_ask and now < since + WORD_WITHIN_S:
+        return Word(False, False, True, f"others are asked whether they are connected to {name}")
+    return Word(False, False, False, f"nobody can say whether {name} is gone")
+
+
+def agreed(state: State, intent: Intent, now: Seconds) -> Gate:
+    """A node that refuses the dial is dead only if no other node that answers is connected to it.
+
+    Where nobody can say so, it is treated as a node that may serve: one at a time, and the quorum is asked.
+    """
+    _, cluster = _of(state, intent)
+    if intent.incident.fault is not Fault.DEAD:
+        return Gate("agreed", True, "not about a dead node")
+    words = [word(state, n, cluster, now) for n in intent.nodes]
+    for one in words:
+        if one.contradicted or one.awaited:
+            opens = [cluster.nodes[n].refused_at or now for n in intent.nodes]
+            opens_at = max(opens) + WORD_WITHIN_S if one.awaited else None
+            return Gate("agreed", False, one.why, opens_at)
+    unsure = [one for one in words if not one.gone]
+    if unsure and len(intent.nodes) > 1:
+        return Gate("agreed", False, f"{unsure[0].why}: one at a time")
+    return Gate("agreed", True, words[0].why if words else "no node is meant")
+
+
+def agreed_dead(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
+    """Dead beyond the healer's own dial: nobody is served by it."""
+    node = cluster.nodes[name]
+    dead = node.confirmed and node.fault is Fault.DEAD
+    return dead and word(state, name, cluster, now).gone
 
 
 def blind(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -206,23 +317,65 @@ def in_flight(state: State, intent: Intent, now: Seconds) -> Gate:
 
 
 def look(state: State, intent: Intent, now: Seconds) -> Gate:
-    """No job of ours that was given up may still run on these minions."""
+    """No job of ours may still run on these minions, whatever was said of it; in a roll on none that had its turn."""
     _, cluster = _of(state, intent)
     if cluster.look is not None:
         return Gate("look", False, f"asking what {', '.join(cluster.look.nodes)} runs")
-    return runs_on(state, intent, now)
+    own = runs_on(state, intent, now)
+    if not own.open or _harmless(state, cluster, intent, now):
+        return own
+    for late in cluster.late:
+        if late.attempt.incident == intent.incident.id and unproven(late):
+            return _may_run(late, unproven(late))
+    return own
 
 
 def runs_on(state: State, intent: Intent, now: Seconds) -> Gate:
-    """The part of ``look`` that is about these nodes alone."""
+    """The part of `look` that is about these nodes alone."""
     _, cluster = _of(state, intent)
     for late in cluster.late:
-        owing = late.running and set(owed(late.attempt)) & set(intent.nodes)
-        if owing:
-            what = f"{late.attempt.action.value} of {late.attempt.id}"
-            why = f"{what} may still run on {', '.join(sorted(owing))}"
-            return Gate("look", False, why)
-    return Gate("look", True, "no job of ours that was given up runs on")
+        there = [n for n in unproven(late) if n in intent.nodes]
+        if there:
+            return _may_run(late, there)
+    return Gate("look", True, "no job of ours runs on")
+
+
+def not_cleared(state: State, intent: Intent, now: Seconds) -> Gate:
+    """As `runs_on`, but a look that is on its way, or the first one, is worth waiting for together."""
+    _, cluster = _of(state, intent)
+    for late in cluster.late:
+        asked = late.looks == 0 or (cluster.look is not None and cluster.look.of == late.attempt.id)
+        there = [n for n in unproven(late) if n in intent.nodes]
+        if there and (not asked or set(there) & set(owed(late.attempt))):
+            return _may_run(late, there)
+    return Gate("look", True, "no job of ours runs on, as far as was looked")
+
+
+def _may_run(late: Late, nodes: Sequence[str]) -> Gate:
+    what = f"{late.attempt.action.value} of {late.attempt.id}"
+    return Gate("look", False, f"{what} may still run on {', '.join(sorted(nodes))}")
+
+
+def unproven(late: Late) -> tuple[str, ...]:
+    """Nodes on which the job may still run. What was returned is no proof: any minion can return it (3008)."""
+    if not late.running:
+        return ()
+    return tuple(n for n in late.attempt.nodes if n not in late.proven)
+
+
+def restarted(name: str, node: NodeState, attempt: Attempt) -> bool:
+    """The database itself tells that it was started anew since this was decided: what restarts it has done its work.
+
+    Of a server that did not run then it proves nothing: it may have been started by its own service manager.
+    """
+    restarts = attempt.action in (Action.RESTART, Action.START) and name in attempt.there
+    return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at
+
+
+def unsettled(late: Late) -> tuple[str, ...]:
+    """Nodes of which something is still to come: a result, or the proof that the job has ended."""
+    waits = {*owed(late.attempt), *unproven(late)}
+    return tuple(n for n in late.attempt.nodes if n in waits)
 
 
 def owed(attempt: Attempt) -> tuple[str, ...]:
@@ -345,13 +498,11 @@ def storm(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)
 
 
-def _harmless(cluster: ClusterState, intent: Intent) -> bool:
+def _harmless(state: State, cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
     """The action takes no serving node away: it only starts, or none of the nodes serves."""
     if intent.step.action in (Action.START, Action.LOOK):
         return True
-    return all(
-        cluster.nodes[n].fault is Fault.DEAD and cluster.nodes[n].confirmed for n in intent.nodes
-    )
+    return all(agreed_dead(state, cluster, n, now) for n in intent.nodes)
 
 
 def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -362,13 +513,18 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     """
     _, cluster = _of(state, intent)
     incident = intent.incident
-    if _harmless(cluster, intent):
+    if _harmless(state, cluster, intent, now):
         return Gate("one at a time", True, "takes no serving node away")
     if len(intent.nodes) > 1:
         return Gate("one at a time", False, "several nodes that may serve are named")
-    if incident.fault is Fault.HUNG:
+    if incident.fault is Fault.HUNG and all(_away(state, cluster, n, now) for n in intent.nodes):
         return Gate("one at a time", True, "the node does not answer")
-    tried = {n: cluster.nodes[n] for n in incident.tried if n in cluster.nodes}
+    if incident.fault is Fault.DEAD:
+        return Gate(
+            "one at a time", True, "it refuses the dial, and nobody can say whether it is gone"
+        )
+    had = [n for n in incident.tried if n in cluster.nodes and n not in intent.nodes]
+    tried = {n: cluster.nodes[n] for n in had}
     served = incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE
     broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]
     if broken:
@@ -376,7 +532,9 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     if table_map(state, intent, now) is not None:
         return Gate("one at a time", True, "the tables' replicas are known")
     others = [
-        n for n, node in cluster.nodes.items() if not node.well and not _about(incident, n, node)
+        n
+        for n, node in cluster.nodes.items()
+        if not node.well and not node.proxy and not _about(incident, n, node)
     ]
     if others:
         return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")
@@ -392,19 +550,21 @@ def _about(incident: Incident, name: str, node: NodeState) -> bool:
 def table_map(
     state: State, intent: Intent, now: Seconds
 ) -> tuple[Seconds, tuple[Table, ...]] | None:
-    """When the tables were looked at last, and what they were; None if that is too long ago.
-
-    Without the names of the intent's servers the map cannot be read: that is none, too.
-    """
-    _, cluster = _of(state, intent)
+    """When the tables were looked at last, and what they were; None if that is too long ago."""
     known = state.maps.get(intent.cluster)
-    if known is None or now - known[0] > health.VIEW_AGE_S:
-        return None
-    return known if all(cluster.nodes[n].server_name for n in intent.nodes) else None
+    return None if known is None or now - known[0] > health.VIEW_AGE_S else known
 
 
-def _away(node: NodeState) -> bool:
-    """It does not answer, and one late probe is not all that says so."""
+def _away(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
+    """It serves nobody: it does not answer, one late probe is not all that says so, and nobody says otherwise.
+
+    One whose open connections answer serves those who have them. One that only this master cannot reach may serve all.
+    """
+    node = cluster.nodes[name]
+    if node.fault is Fault.DEAD:
+        return agreed_dead(state, cluster, name, now)
+    if node.answers or (node.fault is Fault.UNREACHABLE and health.vouched(node)):
+        return False
     return node.confirmed and node.fault in AWAY
 
 
@@ -416,11 +576,17 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     replica, and one whose node is not known, counts as serving now and as missing afterwards. A dead one serves nobody.
     """
     _, cluster = _of(state, intent)
-    if _harmless(cluster, intent):
+    if _harmless(state, cluster, intent, now):
         return Gate("quorum", True, "takes no serving node away")
-    serving = [n for n in intent.nodes if not _away(cluster.nodes[n])]
+    in_doubt = identities.uncertain(cluster)
+    if in_doubt:
+        return Gate("quorum", False, f"which server is which is in doubt: {in_doubt}")
+    serving = [
+        n for n in intent.nodes if not cluster.nodes[n].proxy and not _away(state, cluster, n, now)
+    ]
     if not serving:
-        return Gate("quorum", True, f"{', '.join(intent.nodes)} does not answer: serves nobody")
+        why = "serves nobody, or holds no replica"
+        return Gate("quorum", True, f"{', '.join(intent.nodes)} {why}")
     if health.named(Fault.PARTITIONED) in cluster.ailments:
         # Also when nobody can look any more: who knows less must not do more.
         why = "the nodes disagree about who is connected: the table map is one side's"
@@ -433,16 +599,22 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     if taken <= changed:
         opens_at = taken + health.VIEW_AGE_S
         return Gate("quorum", False, "the table map is older than the last change", opens_at)
-    lost = [told for table in tables for told in _lost(cluster, table, serving)]
+    lost = [told for table in tables for told in _lost(state, cluster, table, serving, now)]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         return Gate("quorum", False, f"without {', '.join(serving)} {lost[0]}{more}")
     return Gate("quorum", True, f"no shard of {len(tables)} tables loses its majority")
 
 
-def _lost(cluster: ClusterState, table: Table, leaving: list[str]) -> Iterator[str]:
-    """The shards of this table that serve now and would not without those nodes, in words."""
+def _lost(
+    state: State, cluster: ClusterState, table: Table, leaving: list[str], now: Seconds
+) -> Iterator[str]:
+    """The shards of this table that serve now and would not without those nodes, in words.
+
+    A server that is no node's may be the one of a node that leaves and has never told its name.
+    """
     by_server = {n.server_name: (name, n) for name, n in cluster.nodes.items() if n.server_name}
+    nameless = any(not cluster.nodes[n].server_name for n in leaving)
     for number, shard in enumerate(table.shards, 1):
         voters = [r for r in shard.replicas if r.voting]
         now_ready = then_ready = 0
@@ -450,8 +622,9 @@ def _lost(cluster: ClusterState, table: Table, leaving: list[str]) -> Iterator[s
             if replica.state != "ready":
                 continue
             name, node = by_server.get(replica.server, ("", None))
-            sure = node is None or (node.since is not None and node.fault not in AWAY)
-            gone = node is not None and node.confirmed and node.fault is Fault.DEAD
+            sure = not nameless if node is None else node.since is not None
+            sure = sure and (node is None or node.fault not in UNSURE)
+            gone = node is not None and agreed_dead(state, cluster, name, now)
             now_ready += not gone
             then_ready += sure and name not in leaving
         if 2 * now_ready > len(voters) >= 2 * then_ready:
@@ -469,6 +642,8 @@ GATES: tuple[Asks, ...] = (
     blind,
     fresh,
     confirmed,
+    identity,
+    agreed,
     flapping,
     decided,
     in_flight,
@@ -486,7 +661,7 @@ GATES: tuple[Asks, ...] = (
 
 
 #: About one node by itself: whom these stop, they stop whatever becomes of the others.
-OWN: tuple[Asks, ...] = (flapping, runs_on, locked, cooldown, budget)
+OWN: tuple[Asks, ...] = (identity, agreed, flapping, not_cleared, locked, cooldown, budget)
 
 #: Shut in the ordinary course of an attempt, and open again by themselves within moments.
 ORDINARY = frozenset({"after", "in flight", "look", "fresh"})

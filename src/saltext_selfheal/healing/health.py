@@ -34,7 +34,22 @@ def observe(
     node: NodeState, seen: Observation, policy: Policy, now: Seconds, acted_on: bool
 ) -> NodeState:
     """The node after one more observation. ``acted_on``: its changes at present are the healer's own work."""
+    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
+        # Only a fresh dial ends what a dial has found.
+        return replace(node, at=now, polls=node.polls + 1)
+    own = (
+        seen.server_id is not None and not node.answers_as
+    )  #: what it tells of itself is of this node's server
     fault, evidence, late = seen.fault, seen.evidence, node.late
+    refused_at = None
+    if fault is Fault.DEAD:
+        refused_at = now if node.refused_at is None else node.refused_at
+        cut_off = _cut_off(replace(node, refused_at=refused_at), seen)
+        if cut_off:
+            fault, evidence = Fault.CUT_OFF, f"{evidence}, but {cut_off}"
+    if node.doubt:
+        evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
+        fault = Fault.MISTAKEN
     if policy.slow_above_s and fault is None:
         late = (*late, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
         if sum(late) >= policy.slow_count:
@@ -54,7 +69,8 @@ def observe(
     seen_as: tuple[tuple[Fault, Seconds], ...] = ()
     lasted = False
     if fault is not None:
-        first = dict(node.seen)
+        # What others contradict has not lasted: a death after it must last for its own time.
+        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}
         first.setdefault(fault, now)
         seen_as = tuple(first.items())
         # A node may go from one fault to another and back: the longest patience bounds that, too.
@@ -71,8 +87,13 @@ def observe(
         polls=node.polls + 1,
         late=late,
         changes=changes,
-        server_id=seen.server_id or node.server_id,
-        server_name=seen.server_name or node.server_name,
+        refused_at=refused_at,
+        dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
+        answers=seen.fault is not None and seen.answers,
+        proxy=seen.proxy if own else node.proxy,
+        server_id=seen.server_id if own else node.server_id,
+        server_was=node.server_id if own and seen.server_id != node.server_id else node.server_was,
+        server_name=(seen.server_name if own else None) or node.server_name,
         version=seen.version or node.version,
     )
     flapping = _flapping(node, policy, now, confirm_s)
@@ -80,6 +101,33 @@ def observe(
         return node
     # What has been told once is over with: the next time needs changes of its own.
     return replace(node, flapping=flapping, changes=node.changes if flapping else ())
+
+
+def _cut_off(node: NodeState, seen: Observation) -> str:
+    """Why a refused dial is not the death of the server: it may serve everybody but the healer. Empty: nothing says so."""
+    if seen.answers:
+        return "a connection that was open answers"
+    by = vouched(node)
+    return f"{by} is connected to it" if by else ""
+
+
+def vouched(node: NodeState) -> str:
+    """Who said, asked since the healer does not reach the node, that it is connected to its server; empty: nobody."""
+    since = node.refused_at if node.refused_at is not None else node.since
+    asked = node.word_at is not None and since is not None and node.word_at >= since
+    return node.word_by if asked else ""
+
+
+def speaks(node: NodeState) -> bool:
+    """The node answers, so that it can be asked whom it is connected to."""
+    answers = node.answers or (node.since is not None and node.fault in (None, Fault.SLOW))
+    return answers and not node.doubt
+
+
+def lives(node: NodeState) -> bool:
+    """A database answers there, be it only to refuse the login."""
+    silent = (Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.ALIEN)
+    return node.answers or (node.since is not None and node.fault not in silent)
 
 
 def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds) -> bool:
@@ -143,11 +191,19 @@ def _apart(cluster: ClusterState, seen: ClusterView) -> str:
     """Nodes that answer and disagree about who is connected; empty if they agree."""
     told = []
     for one, ids in sorted(seen.connected.items()):
+        if not _member(cluster, one):
+            continue
         for other in sorted(seen.connected):
-            server = cluster.nodes[other].server_id if other in cluster.nodes else None
+            server = cluster.nodes[other].server_id if _member(cluster, other) else None
             if other != one and server and server not in ids:
                 told.append(f"{one} is not connected to {other}")
     return _few(told)
+
+
+def _member(cluster: ClusterState, name: str) -> bool:
+    """It is one of the servers that the others must be connected to: no proxy, and not in doubt."""
+    node = cluster.nodes.get(name)
+    return node is not None and not node.proxy and not node.doubt
 
 
 def _few(told: list[str]) -> str:
@@ -176,6 +232,8 @@ def _unavailable(
         if apart:
             return ""  # that explains it
         for node in cluster.nodes.values():
+            if node.proxy:
+                continue  # it holds no replica
             if node.fault is not None or node.since is None:
                 return ""  # that node's fault explains it
             if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:
@@ -223,6 +281,14 @@ def seen_since(cluster: ClusterState, incident: Incident, name: str, then: Secon
     return fresh
 
 
+def seen_after(cluster: ClusterState, incident: Incident, name: str, then: Seconds) -> bool:
+    """It has been looked at after that moment; well it is only by a fresh dial, and not by a connection of before."""
+    if not seen_since(cluster, incident, name, then):
+        return False
+    node = cluster.nodes[name]
+    return not node.well or (node.dialled_at is not None and node.dialled_at > then)
+
+
 def well(cluster: ClusterState, incident: Incident, name: str) -> bool:
     """The node is well, and its cluster does not show the incident's fault."""
     if not cluster.nodes[name].well:
@@ -245,8 +311,8 @@ def fresh(
 
 def unseen(cluster: ClusterState, incident: Incident) -> str:
     """Which of the nodes that were acted on nobody has seen since, in words."""
-    late = [n for n in incident.acting if not seen_since(cluster, incident, n, incident.changed_at)]
-    return f"no probe of {', '.join(late)}"
+    late = [n for n in incident.acting if not seen_after(cluster, incident, n, incident.changed_at)]
+    return f"no fresh dial of {', '.join(late)}"
 
 
 def evidence(cluster: ClusterState, incident: Incident) -> str:

@@ -32,6 +32,8 @@ class Fault(str, Enum):
     UNREACHABLE = "unreachable"
     UNAVAILABLE = "unavailable"
     PARTITIONED = "partitioned"
+    CUT_OFF = "cut_off"
+    MISTAKEN = "mistaken"
     AUTH = "auth"
     TLS = "tls"
     ALIEN = "alien"
@@ -185,6 +187,15 @@ class Observation:
     server_name: str | None = None
     version: str | None = None
     ours: bool = False  #: it went wrong on the healer's side and proves nothing about the node
+    dialled: bool = True  #: a fresh dial was part of this look; what it found is what is told
+    answers: bool = (
+        False  #: with a fault: the connection that was open already answers all the same
+    )
+    #: Where the name led at the last dial, as resolved: ``10.0.0.11:28015``. Empty: it was not resolved.
+    addresses: tuple[str, ...] = ()
+    proxy: bool = (
+        False  #: ``rethinkdb proxy``: it stands in nobody's ``server_status`` and holds no replica
+    )
 
 
 @dataclass(frozen=True)
@@ -286,6 +297,23 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Met:
+    """Whom each node that answers is connected to: its ``server_status``, which no hung peer delays (2.4.4).
+
+    Asked in every round over the system tables, and at once when a dial is refused.
+    """
+
+    cluster: str
+    #: node that was asked → ids of the servers that it is connected to, itself included
+    connected: Mapping[str, frozenset[str]]
+    #: server id → its name
+    names: Mapping[str, str] = field(default_factory=dict)
+    #: server id → when that server's process started, epoch seconds of its own clock
+    started: Mapping[str, float] = field(default_factory=dict)
+    took_s: Seconds = 0.0  #: from the question to the last answer
+
+
+@dataclass(frozen=True)
 class Observed:
     observation: Observation
 
@@ -339,7 +367,18 @@ class Tick:
     """Time has passed."""
 
 
-Event = Observed | Viewed | Missing | Published | Returned | Requested | Commanded | Started | Tick
+Event = (
+    Observed
+    | Met
+    | Viewed
+    | Missing
+    | Published
+    | Returned
+    | Requested
+    | Commanded
+    | Started
+    | Tick
+)
 
 
 def asking(asked: Request | Command) -> Requested | Commanded:
@@ -364,8 +403,24 @@ class NodeState:
     at: Seconds | None = field(default=None, compare=False)  #: last observation
     polls: int = field(default=0, compare=False)  #: observations since the healer started
     server_id: str | None = None
+    server_was: str | None = None  #: the id before that one
     server_name: str | None = None
     version: str | None = None
+    proxy: bool = False
+    #: Why it is in doubt whose server answers there; empty: it is not. It ends with an answer that nobody disputes.
+    doubt: str = ""
+    answers_as: str | None = (
+        None  #: the id of the server that answers there, where another node has it, too
+    )
+    addresses: tuple[str, ...] = field(default=(), compare=False)
+    refused_at: Seconds | None = None  #: since when every dial is refused
+    #: What other nodes said last of this one's server: when they were asked, and who is connected to it, if anybody.
+    word_at: Seconds | None = field(default=None, compare=False)
+    word_by: str = ""
+    dialled_at: Seconds | None = field(
+        default=None, compare=False
+    )  #: last fresh dial that was well
+    answers: bool = False  #: it shows a fault, and a connection that was open answers all the same
     started_at: float | None = None  #: of the server's process, by its own clock
     restarted_at: Seconds | None = None  #: when another start than the one known was seen
     changes: tuple[Seconds, ...] = ()  #: from well to faulty and back, made by nobody
@@ -410,18 +465,29 @@ class Attempt:
     published_at: Seconds | None = None
     missing_at: Seconds | None = field(default=None, compare=False)  #: last seen to be unpublished
     results: Mapping[str, tuple[Outcome, str]] = field(default_factory=dict)
+    there: tuple[
+        str, ...
+    ] = ()  #: nodes whose server ran when it was decided: a new start is its work
     of: str | None = None  #: for a look: the attempt it asks about
 
 
 @dataclass(frozen=True)
 class Late:
-    """An attempt that ended without all of its results: they are recorded when they come, and change nothing."""
+    """An attempt that ended without all of its results, or without a proof that its job has.
+
+    Results that come late are recorded, and change nothing.
+    """
 
     attempt: Attempt
     ended_at: Seconds
-    running: bool  #: as far as is known its job still runs: nothing else is sent to its minions
+    running: bool  #: as far as is known its job may still run: nothing else is sent to its minions
     looks: int = 0  #: how often its minions were asked since then
     looked_at: Seconds = 0.0
+    #: Nodes on which it does not run any more: a look has said so, or the database. A result is no proof.
+    proven: tuple[str, ...] = ()
+    refuted: tuple[
+        str, ...
+    ] = ()  #: nodes on which a look has found it running: no result of theirs counts
 
 
 @dataclass(frozen=True)
@@ -502,6 +568,14 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Pending:
+    """A request for a restart that waits until its nodes were dialled afresh: only the probe's agreement grants it."""
+
+    request: Request
+    since: Seconds
+
+
+@dataclass(frozen=True)
 class ClusterState:
     """One cluster as the healer knows it: all that must survive a restart."""
 
@@ -523,6 +597,10 @@ class ClusterState:
     pause: Pause | None = None
     asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened
     refused: tuple[tuple[Seconds, str], ...] = ()  #: when, whose: refusals that were told lately
+    pending: tuple[Pending, ...] = ()
+    twins: tuple[
+        str, ...
+    ] = ()  #: names that two servers have: what the system tables say is not clear
     serial: int = 0  #: number of the last incident
     away: bool = False  #: the settings did not name it when this was written
     forgotten_at: Seconds | None = None  #: when the ledger was lost: attempts of then are supposed
@@ -563,6 +641,14 @@ class Fire:
     """Fire this attempt's remediation event; again under the same JID when ``firings`` > 1."""
 
     attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Dial:
+    """Have these nodes dialled afresh at once. If it is lost, the next ``redial`` does it."""
+
+    cluster: str
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -607,4 +693,4 @@ class Answer:
     repeated: bool = False  #: this source has asked about this incident before
 
 
-Effect = Fire | Finish | Announce | Answer | Tell
+Effect = Fire | Dial | Finish | Announce | Answer | Tell

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from . import gates
 from .conditions import REQUEST_AGE_S
 from .facts import open_incident
 from .model import PAUSED_AT_MOST_S
@@ -18,11 +19,13 @@ from .model import Announce
 from .model import Answer
 from .model import ClusterState
 from .model import Command
+from .model import Dial
 from .model import Effect
 from .model import Fault
 from .model import Incident
 from .model import Mode
 from .model import Pause
+from .model import Pending
 from .model import Phase
 from .model import Policy
 from .model import Reply
@@ -35,6 +38,8 @@ from .model import Tell
 REFUSED_TOLD = 10  #: refusals of one source that are told …
 REFUSED_WITHIN_S = 60.0  #: … in this time
 NAMED = 5  #: unknown names that an answer repeats
+PENDING = 20  #: requests of a cluster that wait for a fresh dial at most
+DIALLED_WITHIN_S = 1.0  #: on top of what a dial may take
 ASKERS = 100  #: sources of requests that are remembered per incident
 
 
@@ -42,8 +47,13 @@ def tell_by(command: Command) -> str:
     return f"{command.by}: {command.reason}" if command.reason else command.by
 
 
-def take_request(state: State, request: Request, now: Seconds) -> tuple[State, list[Effect]]:
-    """Refuse, join, or open. What becomes of an opened one is answered after its gates have spoken."""
+def take_request(
+    state: State, request: Request, now: Seconds, waited: bool = False
+) -> tuple[State, list[Effect]]:
+    """Refuse, join, or open. What becomes of an opened one is answered after its gates have spoken.
+
+    ``waited``: it has waited for a fresh dial, and was counted when it came.
+    """
 
     cluster = state.clusters.get(request.cluster)
     if cluster is None:
@@ -73,7 +83,9 @@ def take_request(state: State, request: Request, now: Seconds) -> tuple[State, l
     if age_s >= REQUEST_AGE_S:
         return refused(f"asked {age_s:.0f} s ago, when no engine ran to decide it: ask again")
 
-    host = _host(cluster, request)
+    if not waited and any(one.request.id == request.id for one in cluster.pending):
+        return state, []  # it has its answer when its dial has come
+    host = _host(policy, cluster, request)
     if host is not None:
         repeated = request.source in host.askers
         joined = replace(
@@ -83,23 +95,30 @@ def take_request(state: State, request: Request, now: Seconds) -> tuple[State, l
             asked=host.asked + 1,
         )
         why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
-        answer = Answer(request, Reply.JOINED, why, host.id, repeated=repeated)
+        # Of a locked one nothing comes before a person has seen to it.
+        reply = Reply.HELD if host.phase is Phase.LOCKED else Reply.JOINED
+        answer = Answer(request, reply, why, host.id, repeated=repeated)
         return state.with_cluster(cluster.with_incident(joined)), [answer]
     if request.forced and not request.nodes:
         return refused("force needs the nodes to be named")
-    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:
-        return refused("the probe sees nothing wrong, and a restart needs its agreement")
     asked = tuple((t, who) for t, who in cluster.asked if t > now - policy.request_per_s)
-    too_many = _too_many(policy, request, asked, now)
+    too_many = "" if waited else _too_many(policy, request, asked, now)
     if too_many:
         return refused(too_many)
 
     nodes = request.nodes or policy.nodes
+    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:
+        # Where the probe agrees, and nowhere else.
+        nodes = tuple(n for n in nodes if cluster.nodes[n].fault is not None)
+        if not nodes:
+            counted = replace(cluster, asked=(*asked, (now, request.source)))
+            return _wait_for_dial(state, counted, request, now)
     told = (
         f"{action.value} {'forced' if request.forced else 'asked'} by {request.asker or 'somebody'}"
     )
     why = f"{told}: {request.reason}" if request.reason else told
-    cluster = replace(cluster, asked=(*asked, (now, request.source)))
+    if not waited:
+        cluster = replace(cluster, asked=(*asked, (now, request.source)))
     cluster, effects = open_incident(cluster, Fault.REQUESTED, nodes, now, why, (Step(action),))
     opened = replace(
         cluster.incidents[-1],
@@ -109,6 +128,47 @@ def take_request(state: State, request: Request, now: Seconds) -> tuple[State, l
         forced=request.forced,
     )
     return state.with_cluster(cluster.with_incident(opened)), effects
+
+
+def _wait_for_dial(
+    state: State, cluster: ClusterState, request: Request, now: Seconds
+) -> tuple[State, list[Effect]]:
+    """The probe sees nothing wrong, and the asker does: the nodes are dialled afresh, as the asker would have to."""
+    mine = sum(one.request.source == request.source for one in cluster.pending)
+    if len(cluster.pending) >= PENDING or 2 * mine >= PENDING:
+        why = f"the probe sees nothing wrong, and {len(cluster.pending)} requests wait for it to dial afresh"
+        return _refuse(state, cluster, request, why, now)
+    pending = (*cluster.pending, Pending(request, now))
+    state = state.with_cluster(replace(cluster, pending=pending))
+    return state, [Dial(cluster.name, request.nodes or tuple(cluster.nodes))]
+
+
+def decide_pending(
+    state: State, name: str, now: Seconds
+) -> tuple[State, list[Effect], list[Request]]:
+    """Requests that waited for a fresh dial, as far as it has come; and those of them that have opened an incident."""
+    effects: list[Effect] = []
+    opened = []
+    for one in state.clusters[name].pending:
+        cluster, policy, request = state.clusters[name], state.policies[name], one.request
+        nodes = [cluster.nodes[n] for n in request.nodes or policy.nodes if n in cluster.nodes]
+        ill = any(n.fault is not None and n.at is not None and n.at > one.since for n in nodes)
+        well = all(n.dialled_at is not None and n.dialled_at > one.since for n in nodes)
+        patience_s = 2 * policy.timeout_s + policy.poll_s + DIALLED_WITHIN_S
+        if not ill and not well and now - one.since < patience_s:
+            continue
+        left = tuple(other for other in cluster.pending if other is not one)
+        state = state.with_cluster(replace(cluster, pending=left))
+        if ill:
+            state, more = take_request(state, request, now, waited=True)
+            if not any(isinstance(e, Answer) for e in more):
+                opened.append(request)
+        else:
+            dialled = "also by a fresh dial" if well else "and a fresh dial has not ended in time"
+            why = f"the probe sees nothing wrong, {dialled}: a restart needs its agreement"
+            state, more = _refuse(state, state.clusters[name], request, why, now)
+        effects += more
+    return state, effects, opened
 
 
 def _refuse(
@@ -132,29 +192,36 @@ def name_foreign(cluster: ClusterState, nodes: Sequence[str]) -> str:
     return f"no node {', '.join(found[:NAMED])}{more} in {cluster.name}; nodes: {', '.join(cluster.nodes)}"
 
 
-def _host(cluster: ClusterState, request: Request) -> Incident | None:
-    """The incident that a request joins: one that can still do something is worth more than the newest one.
+def _host(policy: Policy, cluster: ClusterState, request: Request) -> Incident | None:
+    """The incident that a request joins: only one that has a step to come for the nodes that are meant.
 
-    A fault's is about to heal the cluster, whatever was asked. What somebody asked for is joined by the same wish
-    only: else a stranger's would stand for everybody's. What is forced joins nothing but the same thing, forced.
+    A fault's is about to heal them, whatever was asked; who names no nodes means whichever have the fault. What
+    somebody asked for is joined by the same wish only: else a stranger's would stand for everybody's. What is forced
+    joins nothing but the same thing, forced. Where the healer has given up, the request is counted there, and held.
     """
     wanted = set(request.nodes or cluster.nodes)
+    meant = set(request.nodes)
 
     def same(incident: Incident) -> bool:
         step = incident.steps[0] if incident.steps else None
         return step is not None and step.action.value == request.action
 
-    live = [i for i in cluster.incidents if not i.by_hand]
+    live = [
+        i
+        for i in cluster.incidents
+        if not i.by_hand and (i.phase is Phase.LOCKED or gates.has_step_to_come(policy, i))
+    ]
     if request.forced:
         live = [i for i in live if i.forced and set(i.nodes) == wanted and same(i)]
     else:
         live = [
             i
             for i in live
-            if i.fault is not Fault.REQUESTED or (wanted <= set(i.nodes) and same(i))
+            if (i.fault is not Fault.REQUESTED and meant <= set(i.nodes))
+            or (i.fault is Fault.REQUESTED and wanted <= set(i.nodes) and same(i))
         ]
     live.sort(key=lambda i: i.opened_at, reverse=True)
-    able = (i for i in live if i.phase is not Phase.LOCKED and i.step < len(i.steps))
+    able = (i for i in live if i.phase is not Phase.LOCKED)
     return next(able, live[0] if live else None)
 
 
@@ -181,7 +248,14 @@ def _too_many(
 
 def answer_opened(state: State, request: Request, effects: list[Effect]) -> list[Effect]:
     """The answer to a request that opened an incident: accepted, or held by which gates."""
-    said = next((e for e in reversed(effects) if isinstance(e, Announce)), None)
+    said = next(
+        (
+            e
+            for e in reversed(effects)
+            if isinstance(e, Announce) and request.id in e.incident.requests
+        ),
+        None,
+    )
     if said is None:
         return [Answer(request, Reply.REFUSED, "nothing came of it")]
     reply = Reply.HELD if said.said == "held" else Reply.ACCEPTED

@@ -26,6 +26,7 @@ from .explain import explain
 from .facts import forget_health
 from .facts import run_out
 from .facts import take_job_news
+from .facts import take_met
 from .facts import take_observation
 from .facts import take_view
 from .model import CLUSTER_WIDE
@@ -33,10 +34,12 @@ from .model import Announce
 from .model import Answer
 from .model import Command
 from .model import Commanded
+from .model import Dial
 from .model import Effect
 from .model import Event
 from .model import Fire
 from .model import Incident
+from .model import Met
 from .model import Missing
 from .model import Observed
 from .model import Phase
@@ -51,6 +54,7 @@ from .model import Tick
 from .model import Verb
 from .model import Viewed
 from .orders import answer_opened
+from .orders import decide_pending
 from .orders import lock_nodes
 from .orders import name_foreign
 from .orders import pause_clusters
@@ -97,6 +101,12 @@ TRANSITIONS: tuple[Row, ...] = (
     ),
     Row(Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}", do.act),
     Row(Phase.OPEN, when.budget_spent, Phase.LOCKED, "{shut}"),
+    Row(
+        Phase.OPEN,
+        when.job_does_not_end,
+        Phase.LOCKED,
+        "{endless} does not end, whatever was returned: see what runs there (saltutil.running), and end it",
+    ),
     Row(Phase.OPEN, when.held_anew, Phase.OPEN, "{shut}", do.hold, said="held"),
     Row(
         Phase.OPEN,
@@ -114,6 +124,14 @@ TRANSITIONS: tuple[Row, ...] = (
         do.approve,
         said=QUIET,
         verb=Verb.APPROVE,
+    ),
+    Row(
+        Phase.OPEN,
+        when.mistaken,
+        Phase.ACKNOWLEDGED,
+        "the servers are taken for what they answer as, by {by}",
+        do.take_identities,
+        verb=Verb.ACK,
     ),
     Row(Phase.OPEN, when.asked, Phase.RESOLVED, "{action} rejected by {by}", verb=Verb.REJECT),
     Row(Phase.OPEN, when.has_step, Phase.LOCKED, "{action} rejected by {by}", verb=Verb.REJECT),
@@ -296,6 +314,9 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     ),
     "looked": lambda s: do.tell_look(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,
+    "endless": lambda s: (
+        f"{one.action.value} on {', '.join(one.nodes)}" if (one := when.endless(s)) else ""
+    ),
     "by": lambda s: tell_by(s.command) if s.command else "",
     "told": lambda s: do.tell_results(s.attempt) if s.attempt else "",
     "stable": lambda s: f"{s.policy.stable_s:g} s",
@@ -407,13 +428,23 @@ def _granted(state: State, command: Command, incident: Incident, now: Seconds) -
     return [Answer(command, Reply.ACCEPTED, why, incident.id)]
 
 
+def _waits(state: State, event: Requested) -> bool:
+    """It waits for a fresh dial already."""
+    cluster = state.clusters.get(event.request.cluster)
+    return cluster is not None and any(p.request.id == event.request.id for p in cluster.pending)
+
+
 def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect, ...]]:
     """What the healer believes and orders after this event. Total: what it cannot place changes nothing."""
     effects: list[Effect] = []
     only: str | None = None  #: the one cluster that the event concerns
+    opened = [event.request] if isinstance(event, Requested) else []
     if isinstance(event, Observed):
         state, effects = take_observation(state, event, now)
         only = event.observation.cluster
+    elif isinstance(event, Met):
+        state = take_met(state, event, now)
+        only = event.cluster
     elif isinstance(event, Viewed):
         state, effects = take_view(state, event, now)
         only = event.view.cluster
@@ -421,13 +452,14 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
         state, effects = take_job_news(state, event, now)
     elif isinstance(event, Requested):
         state, effects = take_request(state, event.request, now)
-        if any(isinstance(e, Answer) for e in effects):
+        settled = any(isinstance(e, (Answer, Dial)) for e in effects)
+        if settled or _waits(state, event):
             return state, tuple(effects)  # it opened nothing: a storm of these is not to cost much
         only = event.request.cluster
     elif isinstance(event, Commanded):
         state, effects = _command(state, event.command, now)
     elif isinstance(event, Started):
-        state = replace(forget_health(state), started_at=now)
+        state = replace(forget_health(state, now), started_at=now)
         # Whoever should have heard of a lock may have been away as well.
         effects = [
             Announce(i, i.phase.value, i.why)
@@ -441,9 +473,13 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
         return state, ()
 
     for name in state.clusters if only is None else {only} & state.clusters.keys():
+        if state.clusters[name].pending:
+            state, more, asked = decide_pending(state, name, now)
+            effects += more
+            opened += asked
         for incident in state.clusters[name].incidents:
             state, more = _walk(state, name, incident.id, now)
             effects += more
-    if isinstance(event, Requested):
-        effects += answer_opened(state, event.request, effects)
+    for request in opened:
+        effects += answer_opened(state, request, effects)
     return state, tuple(effects)

@@ -26,6 +26,46 @@ def __virtual__():
     return __virtualname__
 
 
+def _strict(refuse):
+    """
+    A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer.
+
+    It stands in each loader module, not beside what it calls: Salt puts ``__user__`` and the like into the globals of
+    the function that it finds here (3006 to 3008).
+    """
+
+    def decorate(function):
+        from saltext_selfheal import arguments
+
+        def strict(*args, **kwargs):
+            try:
+                given = arguments.bound(function, args, kwargs)
+            except arguments.BadRequest as exc:
+                return refuse(exc)
+            return function(*given.args, **given.kwargs)
+
+        return arguments.as_taken(function, strict)
+
+    return decorate
+
+
+def _not_sent(why, request=None):
+    """A request that did not leave this minion."""
+    __context__["retcode"] = 1
+    return {"request": request, "sent": False, "error": str(why)}
+
+
+def _invalid(why):
+    from salt.exceptions import SaltInvocationError
+
+    raise SaltInvocationError(str(why))
+
+
+def _no_claim(why):
+    log.error("selfheal: nothing is claimed by a call of this form: %s", why)
+
+
+@_strict(_not_sent)
 def trigger(cluster, action="highstate", reason=None, nodes=None):
     """
     Ask the master to heal a cluster.
@@ -60,16 +100,17 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
             cluster, action, nodes, reason, door="minion", asker=__opts__["id"]
         )
     except intake.BadRequest as exc:
-        return {"request": None, "sent": False, "error": str(exc)}
+        return _not_sent(exc)
     data = {"request": request.id, "action": request.action, "reason": request.reason}
     if request.nodes:
         data["nodes"] = list(request.nodes)
     sent = __salt__["event.send"](f"selfheal/request/{request.cluster}", data)
     if not sent:
-        return {"request": request.id, "sent": False, "error": "the master did not take the event"}
+        return _not_sent("the master did not take the event", request.id)
     return {"request": request.id, "sent": True}
 
 
+@_strict(_not_sent)
 def highstate(cluster, reason=None):
     """
     Ask the master for a highstate of a cluster: `trigger` with ``action='highstate'``.
@@ -85,6 +126,7 @@ def highstate(cluster, reason=None):
     return trigger(cluster, "highstate", reason)
 
 
+@_strict(_not_sent)
 def restart(cluster, reason=None):
     """
     Ask the master to restart the database of a cluster: `trigger` with ``action='restart'``.
@@ -102,6 +144,7 @@ def restart(cluster, reason=None):
     return trigger(cluster, "restart", reason)
 
 
+@_strict(_invalid)
 def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     """
     Look at a RethinkDB node from this minion's place.
@@ -112,7 +155,7 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
         ``host`` or ``host:port`` of the driver port (default 28015).
 
     user, password
-        Who logs in; any ``sdb://`` URI works for the password.
+        Who logs in; any ``sdb://`` URI works.
 
     timeout
         Seconds for the whole look.
@@ -120,8 +163,9 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     ca_certs
         Path of the CA certificates, for a node that talks TLS.
 
-    Returns ``{"well": bool, "fault": name or None, "evidence": sentence, "latency_ms": number, "server_id": …,
-    "server_name": …, "version": …}``.
+    Returns ``{"well": bool, "fault": name or None, "ours": bool, "evidence": sentence, "latency_ms": number,
+    "server_id": …, "server_name": …, "version": …, "proxy": bool, "addresses": [where the name led]}``. ``ours``: it
+    went wrong on this minion and says nothing about the node.
 
     CLI Example:
 
@@ -138,41 +182,57 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     try:
         where = TypeAdapter(NodeAddress).validate_python(address)
     except ValidationError as exc:
-        raise _invalid(f"address: found {address!r}; allowed: {exc.errors()[0]['msg']}") from None
+        _invalid(f"address: found {address!r}; allowed: {exc.errors()[0]['msg']}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
-        raise _invalid(f"timeout: found {timeout!r}; allowed: seconds, more than 0 and at most 60")
-    password = str(password)
-    if password.startswith("sdb://"):
-        password = __salt__["sdb.get"](password)
+        _invalid(f"timeout: found {timeout!r}; allowed: seconds, more than 0 and at most 60")
+    user, password = (_resolved(*one) for one in (("user", user), ("password", password)))
     try:
         tls = eyes.tls_context(ca_certs) if ca_certs else None
     except OSError as exc:  # ssl.SSLError is one
-        raise _invalid(
-            f"ca_certs: found {ca_certs!r}; allowed: a file of PEM certificates ({exc})"
-        ) from None
+        _invalid(f"ca_certs: found {ca_certs!r}; allowed: a file of PEM certificates ({exc})")
     seen = eyes.probe_once(
-        eyes.Target("", "", where, user=str(user), password=password, tls=tls, timeout_s=timeout)
+        eyes.Target(
+            "",
+            "",
+            where,
+            user=user,
+            password=password,
+            tls=tls,
+            timeout_s=timeout,
+            here="this minion",
+        )
     )
     return {
         "well": seen.fault is None,
         "fault": seen.fault.value if seen.fault else None,
+        "ours": seen.ours,
         "evidence": seen.evidence,
         "latency_ms": round(seen.latency_s * 1000, 1),
         "server_id": seen.server_id,
         "server_name": seen.server_name,
         "version": seen.version,
+        "proxy": seen.proxy,
+        "addresses": list(seen.addresses),
     }
 
 
-def _invalid(text):
-    from salt.exceptions import SaltInvocationError
+def _resolved(what, value):
+    """Text, or what an ``sdb://`` URI stands for. Salt gives the URI back where it cannot tell (3006 to 3008)."""
+    text = str(value)
+    if text.startswith("sdb://"):
+        found = __salt__["sdb.get"](text)
+        if not isinstance(found, str) or found == text:
+            _invalid(
+                f"{what}: found an sdb:// URI that is not resolved; allowed: one that this minion can resolve"
+            )
+        return found
+    return text
 
-    return SaltInvocationError(text)
 
-
-def attempt(jid):
+@_strict(_no_claim)
+def attempt(jid, action):
     """
-    For the reactor files, on the master: what the job of this JID may do.
+    For the reactor files, on the master: claim what the engine has fired under this JID, and get what the job may do.
 
     .. versionadded:: 0.1.0
 
@@ -180,41 +240,85 @@ def attempt(jid):
         The JID that a remediation event carries. Nothing else of such an event is used, because any minion can
         forge one.
 
+    action
+        What the reactor file does. A JID of another action is not claimed.
+
     Returns the ledger's own record ``{"jid", "cluster", "action", "minions", "args"}`` if the engine fired this
-    attempt less than a minute ago and it has not ended; otherwise None. Answers nothing on a minion, creates
-    nothing, never raises.
+    attempt less than a minute ago, it has not ended, its job is not in the job cache, and nobody has claimed this
+    firing before; otherwise None. Each firing is claimed once: **whoever calls this by hand takes the claim**, and
+    its job is not published, until the engine fires the attempt again a quarter of a minute later. Answers nothing
+    on a minion, creates nothing, never raises.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call selfheal.attempt 20260101030000000000
+        salt-run salt.cmd selfheal.attempt 20260101030000000000 restart
     """
     if __opts__.get("__role") != "master":
         return None
     try:
         if not isinstance(jid, str) or not _JID.fullmatch(jid):
             return None
-        from fnmatch import fnmatchcase
-
+        from saltext_selfheal import claims
         from saltext_selfheal import config
         from saltext_selfheal import records
 
         settings = config.load(__opts__)
-        order = records.order(settings.ledger_path(__opts__), jid)
-        if order is None:
+        path = settings.ledger_path(__opts__)
+        order = records.order(path, jid)
+        if order is None or order["action"] != action or order["claimed"] >= order["firing"]:
             return None
-        cluster = settings.clusters.get(order["cluster"])
-        minions = order["minions"]
-        if not cluster or not minions or not isinstance(minions, list):
-            return None
-        if not all(
-            isinstance(m, str) and m in cluster.nodes and fnmatchcase(m, cluster.minions)
-            for m in minions
-        ):
+        if not _allowed(settings, order):
             log.error("selfheal: attempt %s names minions that the settings do not allow", jid)
             return None
-        return order
+        if not _unpublished(order):
+            return None
+        # Last, so that nothing is claimed that would not be published.
+        if not claims.take(path, jid, order["firing"], order["claimed"]):
+            return None  # somebody else was quicker, or the attempt ended meanwhile
+        return {key: order[key] for key in ("jid", "cluster", "action", "minions", "args")}
     except Exception as exc:
-        log.error("selfheal: attempt %s cannot be looked up: %s", jid, exc)
+        log.error("selfheal: attempt %s cannot be claimed now: %s", jid, exc)
         return None
+
+
+def _allowed(settings, order):
+    """Whether the settings in force let an order go to its minions."""
+    from fnmatch import fnmatchcase
+
+    cluster = settings.clusters.get(order["cluster"])
+    minions = order["minions"]
+    if not cluster or not minions or not isinstance(minions, list):
+        return False
+    return all(
+        isinstance(one, str) and one in cluster.nodes and fnmatchcase(one, cluster.minions)
+        for one in minions
+    )
+
+
+def _unpublished(order):
+    """
+    Whether the job of this order has not been published yet, as far as it matters.
+
+    A job cache that cannot be read does not keep the first claim from being taken: its JID is this attempt's own, and
+    publishing it takes a claim, so nobody has published it. After an earlier claim only the cache knows whether its job
+    was published, and what is not known is never a yes.
+    """
+    from saltext_selfheal import jobs
+
+    try:
+        published = jobs.CACHE_LOOK.published(__opts__, order["jid"])
+    except jobs.Unreadable as exc:
+        first = order["claimed"] == 0
+        log.log(
+            logging.WARNING if first else logging.ERROR,
+            "selfheal: the job cache cannot be read (%s); attempt %s was %s",
+            exc,
+            order["jid"],
+            "never claimed and goes on" if first else "claimed before and is not published again",
+        )
+        return first
+    if published:
+        log.info("selfheal: attempt %s is published already", order["jid"])
+    return not published

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from salt.exceptions import SaltInvocationError
 
+from saltext_selfheal import arguments
 from saltext_selfheal import config as settings_of
 from saltext_selfheal import inbox
 from saltext_selfheal import intake
@@ -49,6 +50,27 @@ _ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
 
 def __virtual__():
     return __virtualname__
+
+
+def _strict(refuse):
+    """
+    A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer.
+
+    It stands in each loader module, not beside what it calls: Salt puts ``__user__`` and the like into the globals of
+    the function that it finds here (3006 to 3008).
+    """
+
+    def decorate(function):
+        def strict(*args, **kwargs):
+            try:
+                given = arguments.bound(function, args, kwargs)
+            except arguments.BadRequest as exc:
+                return refuse(exc)
+            return function(*given.args, **given.kwargs)
+
+        return arguments.as_taken(function, strict)
+
+    return decorate
 
 
 def _settings():
@@ -217,6 +239,7 @@ def _command(verb, incident=None, cluster=None, **given):
     return {**told, "told": answer["told"]} if "told" in answer else told
 
 
+@_strict(_not_asked)
 def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
     """
     Ask for healing, and wait up to five seconds for the decision.
@@ -267,6 +290,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
     return _told(asked, answer)
 
 
+@_strict(_not_asked)
 def force(cluster, action, nodes, reason):
     """
     Have something done although the probe sees nothing wrong, or something else. For operators.
@@ -312,6 +336,7 @@ def force(cluster, action, nodes, reason):
     return _told(asked, answer)
 
 
+@_strict(_refused)
 def pause(cluster=None, duration=None, reason=None):
     """
     Let the healer watch, but do nothing, for a while.
@@ -360,6 +385,7 @@ def pause(cluster=None, duration=None, reason=None):
     return _command(Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
 
 
+@_strict(_refused)
 def resume(cluster=None):
     """
     End a pause.
@@ -381,6 +407,7 @@ def resume(cluster=None):
     return _command(Verb.RESUME, cluster=cluster)
 
 
+@_strict(_refused)
 def lock(cluster, nodes=None, reason=None):
     """
     Keep the healer from acting on a cluster or on some of its nodes until a person lifts the lock.
@@ -408,6 +435,7 @@ def lock(cluster, nodes=None, reason=None):
     return _command(Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason)
 
 
+@_strict(_refused)
 def ack(incident, comment=None):
     """
     Lift an incident's lock and end the incident: a person has seen to it.
@@ -431,6 +459,7 @@ def ack(incident, comment=None):
     return _command(Verb.ACK, str(incident), reason=comment)
 
 
+@_strict(_refused)
 def approve(incident):
     """
     Let the healer take the step that an incident waits with, in mode ``approve``.
@@ -455,6 +484,7 @@ def approve(incident):
     return _command(Verb.APPROVE, str(incident))
 
 
+@_strict(_refused)
 def reject(incident, comment=None):
     """
     Forbid the step that an incident waits with: the incident is locked until `ack`. A request is over with that.
@@ -478,6 +508,7 @@ def reject(incident, comment=None):
     return _command(Verb.REJECT, str(incident), reason=comment)
 
 
+@_strict(_refused)
 def explain(cluster, node=None):
     """
     Why something is being done or not: every gate, open or shut, with its numbers, and when it opens.
@@ -542,6 +573,7 @@ def _until(gate):
     return f"; opens {_clock(gate['opens_at'])}" if gate["opens_at"] else ""
 
 
+@_strict(_refused)
 def status(cluster=None):
     """
     How the engine, its clusters and their incidents stand.
@@ -636,6 +668,7 @@ def _next(incident):
     return None
 
 
+@_strict(_refused)
 def history(cluster=None, since=None, limit=50):
     """
     What was seen, asked and done, newest first.
@@ -679,6 +712,7 @@ def _timed(rows):
     return [{"time": _clock(row.pop("at")), **row} for row in rows]
 
 
+@_strict(_refused)
 def incident(id):
     """
     One incident whole: where it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
@@ -735,6 +769,7 @@ def _whole(found):
     return {**found, "audit": _timed(found["audit"])}
 
 
+@_strict(_refused)
 def audit():
     """
     Prove the chain of the ledger's audit, from its oldest entry to its newest.
@@ -765,6 +800,7 @@ def audit():
     return told
 
 
+@_strict(_refused)
 def doctor(api_config=None):
     """
     Look for what keeps the healer from healing, or lets others misuse it, and say what to do about it.
@@ -775,8 +811,8 @@ def doctor(api_config=None):
         The master configuration file of a salt-api that has a configuration of its own, such as one that serves
         only webhooks: it is looked at, too.
 
-    Looks at settings, engine, reactor files, ledger, job cache, minions' keys, permissions, salt-api, secrets and
-    versions, and changes nothing. Returns ``{"checks", "worst"}``. Each line of ``checks`` begins with ``ok``,
+    Looks at settings, engine, reactor files, ledger, job cache, minions' keys, permissions, in whose name Salt takes
+    results, salt-api, secrets and versions, and changes nothing. Returns ``{"checks", "worst"}``. Each line of ``checks`` begins with ``ok``,
     ``warn`` or ``fail``; where something is to be done, what to do follows after an arrow. ``worst`` is the worst of
     these; ``fail`` comes with ``retcode`` 1, which is then the exit code of ``salt-run``.
 
@@ -834,6 +870,7 @@ def _reactor_glob():
     return Path(*("extras-3.*" if p.startswith("extras-3.") else p for p in parts))
 
 
+@_strict(_refused)
 def config(cluster="runbook", minions="db*", nodes=None):
     """
     Print a complete drop-in for ``master.d`` with the real paths of this installation.

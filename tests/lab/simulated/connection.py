@@ -157,12 +157,17 @@ class DriverConnection(asyncio.Protocol):
             self._is_handed_over = True
             await loop.connect_accepted_socket(lambda: self, self._sock)
             await self._misbehave()
+            await self._be_ignored()
             await self._gate("version")
         else:
+            await self._be_ignored()
             await self._gate("version")
             self._is_handed_over = True
             await loop.connect_accepted_socket(lambda: self, self._sock, ssl=node.tls)
         await self._misbehave()
+
+    async def _be_ignored(self) -> None:
+        await self._node.wait_while(lambda: self._node.fault("ignore_new") is not None)
 
     async def _gate(self, step: str) -> None:
         """Stands still while a fault wants this step silent."""
@@ -344,6 +349,11 @@ class DriverConnection(asyncio.Protocol):
             try:
                 await self._misbehave()
                 await self._gate("query")
+                huge = self._node.fault("huge_answer")
+                if huge and huge["to"] == self._asked_for(body):
+                    data = huge_answer(huge["shape"], huge["bytes"], huge["to"])
+                    await self._say(struct.pack("<QI", token, len(data)) + data, "query")
+                    return
                 answer = await self._result(token, body, earlier)
             except QueryError as error:
                 answer = error.answer
@@ -365,6 +375,13 @@ class DriverConnection(asyncio.Protocol):
                 self._transport.close()
         except OSError:
             pass  # the client left
+
+    @staticmethod
+    def _asked_for(body: bytes) -> str:
+        if body == b"[5]":
+            return "server_info"
+        # Whom each node is connected to stays as it is: else nobody would ask for the tables.
+        return "system_tables" if b'"rethinkdb"' in body and b"server_" not in body else ""
 
     async def _answer(self, token: int, answer: dict[str, Any]) -> None:
         data = _json(answer)
@@ -399,9 +416,7 @@ class DriverConnection(asyncio.Protocol):
                 self._batches[token] = most
             return self._framed(token, *result)
         if kind == SERVER_INFO:
-            server = self._node.server
-            info: dict[str, Any] = {"id": server.id, "name": server.name, "proxy": False}
-            return {"t": SERVER_INFO_ANSWER, "r": [self._padded(info)]}
+            return {"t": SERVER_INFO_ANSWER, "r": [self._padded(self._info())]}
         if kind == NOREPLY_WAIT:
             await asyncio.gather(*earlier, return_exceptions=True)
             return {"t": WAIT_COMPLETE, "r": []}
@@ -421,6 +436,17 @@ class DriverConnection(asyncio.Protocol):
             QUERY_LOGIC,
             f"Server could not parse query: Unrecognized query type {kind}.",
         )
+
+    def _info(self) -> dict[str, Any]:
+        server = self._node.server
+        if self._node.fault("proxy"):
+            return {"id": f"proxy-{server.id}", "proxy": True}
+        other = self._node.fault("identity") or {}
+        return {
+            "id": other.get("server_id") or server.id,
+            "name": other.get("server_name") or server.name,
+            "proxy": False,
+        }
 
     def _framed(self, token: int, kind: int, values: list[Any]) -> dict[str, Any]:
         if kind == ATOM:
@@ -528,6 +554,29 @@ class DriverConnection(asyncio.Protocol):
                 f'Cannot perform {deed}: primary replica for shard ["", +inf) not available',
             )
         return table
+
+
+def huge_answer(shape: str, size: int, to: str) -> bytes:
+    """So many bytes that are hard to read, as the answer to that kind of query."""
+    kind = SERVER_INFO_ANSWER if to == "server_info" else SEQUENCE
+    piece = {
+        "documents": b'{"id":"x","shards":[{"replicas":[{}]}]},',
+        "lists": b"[],",
+        "text": b"x",
+        "deep": b"[",
+        "number": b"1",
+        "blank": b" ",
+    }[shape]
+    filling = piece * (size // len(piece))
+    inner = {
+        "documents": filling + b"{}",
+        "lists": b'{"id":[' + filling + b"[]]}",
+        "text": b'{"id":"' + filling + b'"}',
+        "deep": filling,
+        "number": filling,
+        "blank": filling,
+    }[shape]
+    return b'{"t":%d,"r":[%b]}' % (kind, inner)
 
 
 def _json(value: Any) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 STEPS = ("version", "auth_first", "auth_final", "query")
+SHAPES = ("documents", "lists", "text", "deep", "number", "blank")
 READINESS = ("unavailable", "outdated_reads", "reads", "writes", "finished")
 
 
@@ -27,6 +28,9 @@ FAULTS: dict[str, FaultKind] = {
         FaultKind("silent", "accepts, and never says a word", {"cluster_too": True}),
         FaultKind(
             "stall", "says nothing from this step on, until cleared", {"stall_at": "version"}
+        ),
+        FaultKind(
+            "ignore_new", "accepts new connections and never greets them; those that are open go on"
         ),
         FaultKind("wrong_password", "every login is refused with error 12"),
         FaultKind("unknown_user", "every login is refused with error 17"),
@@ -71,6 +75,17 @@ FAULTS: dict[str, FaultKind] = {
             "answers carry this many bytes more",
             {"bytes": 1_000_000, "at": "query"},
         ),
+        FaultKind(
+            "huge_answer",
+            "one kind of query is answered by so many bytes of JSON that no RethinkDB would send",
+            {"to": "system_tables", "shape": "documents", "bytes": 60_000_000},
+        ),
+        FaultKind("proxy", "it is a `rethinkdb proxy`: no name, in nobody's server_status"),
+        FaultKind(
+            "identity",
+            "SERVER_INFO tells another id or name (empty: its own)",
+            {"server_id": "", "server_name": ""},
+        ),
     )
 }
 
@@ -78,6 +93,8 @@ _CHOICES: dict[str, Sequence[str]] = {
     "stall_at": STEPS,
     "at": STEPS,
     "readiness": READINESS,
+    "to": ("server_info", "system_tables"),
+    "shape": SHAPES,
 }
 
 ISSUE_TYPES = ("log_write_error", "outdated_index", "memory_error", "table_availability")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 from tests.lab.simulated.cluster import CLUSTER_LOOK_TTL_S
 from tests.lab.simulated.cluster import Cluster
 from tests.lab.simulated.cluster import Server
+from tests.lab.simulated.cluster import View
 from tests.lab.simulated.connection import DriverConnection
 from tests.lab.simulated.documents import Documents
 from tests.lab.simulated.faults import READINESS
@@ -232,13 +234,17 @@ class Node:
             limits.update(dict.fromkeys(fault["tables"] or self.settings.tables, limit))
         issue = self.fault("issue")
         return Documents(
-            view=await self.cluster.view(),
+            view=await self._seen(),
             tables=self.settings.tables,
             limits=limits,
             issues=tuple(issue["types"]) if issue else (),
             issue_message=issue["message"] if issue else "",
             by_uuid=by_uuid,
         )
+
+    async def _seen(self) -> View:
+        view = await self.cluster.view()
+        return dataclasses.replace(view, servers=view.servers[1:]) if self.fault("proxy") else view
 
     async def _driver(self, sock: socket.socket) -> None:
         connection = DriverConnection(self, sock)
@@ -259,7 +265,7 @@ class Node:
         if not await asyncio.wait_for(read_line(sock, bytearray()), 1.0):
             return
         refuse, silent = self.fault("refuse"), self.fault("silent")
-        if self.fault("partitioned") or (refuse and refuse["cluster_too"]):
+        if self.fault("partitioned") or self.fault("proxy") or (refuse and refuse["cluster_too"]):
             return
         if silent and silent["cluster_too"]:
             with contextlib.suppress(asyncio.TimeoutError):

@@ -195,6 +195,11 @@ class SimulatedNode:
         status: dict[str, Any] = self._call(self._node.command, command)
         return status
 
+    def renew_certificate(self, cert: Path, key: Path) -> None:
+        """Who connects from now on sees this one."""
+        assert self._node.tls is not None
+        self._call(self._node.tls.load_cert_chain, cert, key)
+
     def drop_connections(self) -> None:
         self._call(self._node.drop_connections)
 

@@ -1,0 +1,39 @@
+"""The lab's service manager starts servers from a checkout at any path."""
+
+import os
+import sys
+
+import psutil
+import pytest
+
+from tests.lab.supervisor import SERVICE
+from tests.lab.supervisor import Supervisor
+
+ODD = "a ;b #c 'd' \"e\" $HOME 100%(x)s ü日本 [f]*? \\g"
+SERVER = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / ODD
+    folder.mkdir()
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (folder / "server.py").write_text(SERVER)
+    return folder
+
+
+def test_a_server_starts_from_an_odd_path(tmp_path, checkout):
+    command = [checkout / "python", "-S", str(checkout / "server.py"), "# ; end"]
+    made = Supervisor(tmp_path / "init", {"db1": command}, dict(os.environ), checkout)
+    made.start(timeout_s=60)
+    try:
+        made.call("startProcess", f"db1:{SERVICE}", False)
+        process = psutil.Process(made.pid("db1"))
+        assert checkout.samefile(process.cwd())
+        # The shell in between replaces itself.
+        assert process.cmdline()[-1] == "# ; end"
+    finally:
+        made.stop(timeout_s=30)
+        made.reap()
