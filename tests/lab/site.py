@@ -132,7 +132,7 @@ class Site:
         self.tell = tell or (lambda line: None)
         self.password = os.urandom(9).hex()
         self.webhook_secret = new_webhook_secret()
-        self.formula_key = os.urandom(9).hex()
+        self.formula_key = os.urandom(16).hex()
         self.nodes = {}
         self.minions = {}
         self.root = None

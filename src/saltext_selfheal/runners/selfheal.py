@@ -169,6 +169,11 @@ def _ask(path, asked, down=_LATER):
     return {"reply": "stored", "why": why, "incident": None, "jid": None}
 
 
+def _invalid(why):
+    """For what prints a file: a refusal must not become its content."""
+    raise SaltInvocationError(str(why))
+
+
 def _refused(why):
     """A command that came to nothing. With its exit code, ``pause … && upgrade`` stops here."""
     __context__["retcode"] = 1
@@ -870,7 +875,7 @@ def _reactor_glob():
     return Path(*("extras-3.*" if p.startswith("extras-3.") else p for p in parts))
 
 
-@_strict(_refused)
+@_strict(_invalid)
 def config(cluster="runbook", minions="db*", nodes=None):
     """
     Print a complete drop-in for ``master.d`` with the real paths of this installation.
