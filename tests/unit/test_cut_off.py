@@ -470,3 +470,22 @@ def test_a_job_that_does_not_end_whatever_was_returned_is_left_to_a_person():
             answer_look(world, Outcome.BUSY)
     assert world.last_said().said == "locked"
     assert "does not end, whatever was returned" in world.last_said().why
+
+
+def test_a_restart_that_names_well_nodes_as_well_joins_the_incident_of_the_dead_one():
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(1)
+    first = world.ask("restart", ["db1", "db2", "db3"], id="r1")
+    assert (first.reply, first.incident) == (Reply.JOINED, "runbook-1")  # suspected as yet
+    world.pass_time(10)
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_the_same_restart_asked_again_joins_the_one_that_was_opened():
+    world = World().warm()
+    world.break_("db2", fault=Fault.UNREACHABLE)
+    world.pass_time(6)
+    answers = [world.ask("restart", ["db1", "db2"], id=f"r{n}") for n in range(3)]
+    assert {a.incident for a in answers} == {"runbook-2"}
+    assert [a.reply for a in answers][1:] == [Reply.JOINED, Reply.JOINED]

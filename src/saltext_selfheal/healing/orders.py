@@ -85,7 +85,10 @@ def take_request(
 
     if not waited and any(one.request.id == request.id for one in cluster.pending):
         return state, []  # it has its answer when its dial has come
-    host = _host(policy, cluster, request)
+    agreed = action is not Action.RESTART or not policy.restart_needs_probe or request.forced
+    # A restart goes where the probe agrees, and nowhere else.
+    ill = () if agreed else _ill(cluster, request.nodes or policy.nodes)
+    host = _host(policy, cluster, request, ill)
     if host is not None:
         repeated = request.source in host.askers
         joined = replace(
@@ -107,9 +110,8 @@ def take_request(
         return refused(too_many)
 
     nodes = request.nodes or policy.nodes
-    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:
-        # Where the probe agrees, and nowhere else.
-        nodes = tuple(n for n in nodes if cluster.nodes[n].fault is not None)
+    if not agreed:
+        nodes = ill
         if not nodes:
             counted = replace(cluster, asked=(*asked, (now, request.source)))
             return _wait_for_dial(state, counted, request, now)
@@ -192,15 +194,21 @@ def name_foreign(cluster: ClusterState, nodes: Sequence[str]) -> str:
     return f"no node {', '.join(found[:NAMED])}{more} in {cluster.name}; nodes: {', '.join(cluster.nodes)}"
 
 
-def _host(policy: Policy, cluster: ClusterState, request: Request) -> Incident | None:
+def _ill(cluster: ClusterState, nodes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(n for n in nodes if cluster.nodes[n].fault is not None)
+
+
+def _host(
+    policy: Policy, cluster: ClusterState, request: Request, ill: tuple[str, ...]
+) -> Incident | None:
     """The incident that a request joins: only one that has a step to come for the nodes that are meant.
 
     A fault's is about to heal them, whatever was asked; who names no nodes means whichever have the fault. What
     somebody asked for is joined by the same wish only: else a stranger's would stand for everybody's. What is forced
     joins nothing but the same thing, forced. Where the healer has given up, the request is counted there, and held.
     """
-    wanted = set(request.nodes or cluster.nodes)
-    meant = set(request.nodes)
+    wanted = set(ill or request.nodes or cluster.nodes)
+    meant = set(ill or request.nodes) if request.nodes else set()
 
     def same(incident: Incident) -> bool:
         step = incident.steps[0] if incident.steps else None
