@@ -29,14 +29,15 @@ def pytest_runtest_makereport(item, call):
         report = yield
     finally:
         option.tbstyle = style
-    if not report.failed:
-        return report
-    begun = item.stash.setdefault(BEGUN, call.start)
+    # Also where it has passed: with a test's failure pytest shows what was captured at its end.
     report.sections = [
         (name, "\n".join(text.splitlines()[-MOST_CAPTURED:]))
         for name, text in report.sections
         if not name.startswith("Captured log")
     ]
+    if not report.failed:
+        return report
+    begun = item.stash.setdefault(BEGUN, call.start)
     for made in Site.alive:
         lines = made.last_lines(since=begun, most=MOST_LINES)
         report.sections.append((f"what the site in {made.root} said last", "\n".join(lines)))

@@ -66,7 +66,8 @@ def test_what_a_restart_does_not_hold_a_highstate_repairs(quiet):
         quiet.nodes["db1"].kill()
         events.wait("selfheal/incident/runbook/resolved", timeout=90)
         actions = [e.data["action"] for e in events.matching("selfheal/remediate/*")]
-    assert actions == ["restart", "highstate"]
+    # A look may come between: a result alone does not prove that the restart has ended.
+    assert [action for action in actions if action != "look"] == ["restart", "highstate"]
     assert quiet.nodes["db1"].config_is_right()
     assert quiet.nodes["db1"].serving()
 

@@ -18,6 +18,8 @@ MOST_BYTES = 3000
 MOST_TEMPORARY = 38
 #: distutils replaces these in paths (setuptools, `subst_vars`), and fails where it knows none of that name.
 VARIABLE = re.compile(r"[{}]|\$[A-Za-z_]\w*", re.ASCII)
+#: Salt looks for the folders of `file_roots` and for reactor files by glob.
+PATTERN = re.compile(r"[][*?]")
 #: What the parts of a site are known to take in a path of theirs.
 PLAIN = re.compile(r"[A-Za-z0-9/._+@=-]+")
 
@@ -31,6 +33,8 @@ def wrong_checkout(path):
         return f"{told}there is a control character in the path; move it"
     if found := VARIABLE.search(path):
         return f"{told}setuptools takes {found[0]!r} in a path for a variable; move it"
+    if found := PATTERN.search(path):
+        return f"{told}Salt takes {found[0]!r} in a path for a pattern; move it"
     try:
         length = len(path.encode())
     except UnicodeEncodeError:

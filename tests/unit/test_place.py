@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ODD = ("a blank", "ü", "日本", "it's", 'a "quote"', "5$", "semi ;colon #", "100%(x)s", "x" * 200)
 
 
-@pytest.mark.parametrize("name", [*ODD, "selfheal", "[a]*?", "back\\slash", "(Engine(selfheal)"])
+@pytest.mark.parametrize("name", [*ODD, "selfheal", "~^=,@!|<>", "back\\slash", "(Engine(selfheal)"])
 def test_what_works_is_not_refused(name):
     assert place.wrong_checkout(f"/home/{name}/saltext_selfheal") is None
 
@@ -27,6 +27,9 @@ def test_what_works_is_not_refused(name):
         ("a:b", "a colon"),
         ("$HOME", "takes '$HOME' in a path for a variable"),
         ("a$_b", "for a variable"),
+        ("clone [2]", "Salt takes '[' in a path for a pattern"),
+        ("a*", "for a pattern"),
+        ("a?", "for a pattern"),
         ("{a}", "for a variable"),
         ("a\nb", "control character"),
         ("a\x1bb", "control character"),
