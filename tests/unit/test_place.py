@@ -16,7 +16,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ODD = ("a blank", "ü", "日本", "it's", 'a "quote"', "5$", "semi ;colon #", "100%(x)s", "x" * 200)
 
 
-@pytest.mark.parametrize("name", [*ODD, "selfheal", "~^=,@!|<>", "back\\slash", "(Engine(selfheal)"])
+@pytest.mark.parametrize(
+    "name", [*ODD, "selfheal", "~^=,@!|<>", "back\\slash", "(Engine(selfheal)"]
+)
 def test_what_works_is_not_refused(name):
     assert place.wrong_checkout(f"/home/{name}/saltext_selfheal") is None
 
