@@ -134,11 +134,25 @@ def secrets_told(site, events, jobs=True):
     return [name for name, text in told.items() if any(s.encode() in text for s in secrets)]
 
 
+def orders(events):
+    """The orders among these events that change something; a look may follow an earlier incident at any time."""
+    return [e for e in events.matching("selfheal/remediate/*") if _changes(e.data)]
+
+
+def wait_order(events, timeout=30):
+    """Wait for the first such order: what it says."""
+    return events.wait("selfheal/remediate/*", _changes, timeout=timeout).data
+
+
+def _changes(order):
+    return order.get("action") != "look"
+
+
 def wait_healed(events):
     """Wait for the first order among these events, and for the end of its incident: its id.
 
     Not for any end: what a death brings with it for a moment may be suspected, and over, meanwhile.
     """
-    incident = events.wait("selfheal/remediate/*", timeout=30).data["incident"]
+    incident = wait_order(events)["incident"]
     events.wait("selfheal/incident/*/resolved", lambda d: d["incident"] == incident, timeout=60)
     return incident

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.integration.conftest import orders
+from tests.integration.conftest import wait_order
 from tests.integration.test_healing import returned
 
 
@@ -21,7 +23,7 @@ def test_a_paused_cluster_is_left_alone_and_explained_and_healed_after_resume(qu
         (entry,) = [e for e in told["entries"] if e["incident"] == held["incident"]]
         assert entry["shut"] == ["paused"]
         assert entry["on"] == ["db3"]
-        assert events.matching("selfheal/remediate/*") == []
+        assert orders(events) == []
         assert run("selfheal.resume", "runbook")["reply"] == "accepted"
         resolved = events.wait("selfheal/incident/runbook/resolved", timeout=60).data
         assert resolved["incident"] == held["incident"]
@@ -62,7 +64,7 @@ def test_a_master_that_dies_whole_goes_on_where_it_was(site):
     site.wait_until_quiet()
     with site.events("selfheal/*", "salt/job/*") as events:
         site.nodes["db1"].kill()
-        order = events.wait("selfheal/remediate/*", timeout=30).data
+        order = wait_order(events)
         wait_begun(site, events, "db1", order["jid"])
         master = psutil.Process(site.master.pid)
         family = [*master.children(recursive=True), master]

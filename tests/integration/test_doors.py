@@ -14,6 +14,7 @@ import requests
 from tests.integration.conftest import GRANTED
 from tests.integration.conftest import secrets_told
 from tests.integration.conftest import wait_healed
+from tests.integration.conftest import wait_order
 from tests.integration.test_healing import returned
 from tests.integration.test_healing import started_jobs
 from tests.lab.demo import TIMES
@@ -133,7 +134,7 @@ def test_the_docs_call_of_the_runner_gets_the_decision(site):
         )
         (told,) = json.loads(done.stdout)["return"]
         assert told["reply"] in GRANTED
-        order = events.wait("selfheal/remediate/*", timeout=30).data
+        order = wait_order(events)
         assert (order["incident"], order["action"]) == (told["incident"], "highstate")
     assert entry(site, told["request"])["asker"] == "runbook-web"
 

@@ -4,6 +4,7 @@ import pytest
 
 from saltext_selfheal import jobs
 from tests.integration.conftest import MARK
+from tests.integration.conftest import wait_order
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_an_order_of_one_action_is_none_for_another(quiet):
     """A live JID replayed under another action's tag renders to nothing."""
     with quiet.events("selfheal/*", "salt/job/*") as events:
         quiet.nodes["db2"].kill()
-        order = events.wait("selfheal/remediate/*", timeout=30).data
+        order = wait_order(events)
         other = "highstate" if order["action"] == "restart" else "restart"
         forge(quiet, f"selfheal/remediate/{other}", {"jid": order["jid"]}, "list")
         forge(quiet, f"selfheal/remediate/{order['action']}", {"jid": order["jid"]}, "list")
