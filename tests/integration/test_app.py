@@ -89,7 +89,7 @@ class Writing:
 def no_healer(site):
     """The engine is killed, and what Salt starts in its place finds the ledger taken: it may do nothing."""
     ledger = site.run_runner("selfheal.status")["ledger"]
-    engine = psutil.Process(site.engine_pid())
+    engine = site.engine()
     with lock_path(Path(ledger)).open("r+b") as lock:
         taken = threading.Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_EX), daemon=True)
         taken.start()

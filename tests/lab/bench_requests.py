@@ -18,8 +18,6 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
-
 from saltext_selfheal import inbox
 from saltext_selfheal import intake
 from saltext_selfheal.healing import escalation
@@ -106,7 +104,7 @@ def storm(options, tell):
             path = Path(site.run_runner("selfheal.status")["ledger"])
             with site.events("selfheal/incident/runbook/*") as events:
                 events.wait("*/remediating", timeout=90)
-            engine = psutil.Process(site.engine_pid())
+            engine = site.engine()
             rss, size = engine.memory_info().rss, _bytes(path)
             with _database(path) as db:
                 before = db.execute("SELECT count(*) FROM inbox").fetchone()[0]

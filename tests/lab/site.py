@@ -537,6 +537,13 @@ class Site:
             self._engine_seen.setdefault(pid, time.monotonic())
         return pid
 
+    def engine(self):
+        """The engine's process. SiteError if there is none: psutil takes None for the caller's own process."""
+        pid = self.engine_pid()
+        if pid is None:
+            raise SiteError("no engine holds the ledger")
+        return psutil.Process(pid)
+
     def wait_until_warm(self):
         """Wait until the engine has held the ledger for so long that it may act."""
         give_up_at = time.monotonic() + 60
