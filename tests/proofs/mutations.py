@@ -743,8 +743,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a restart is done without the probe's agreement",
         "orders.py",
-        "    if action is Action.RESTART and policy.restart_needs_probe and not request.forced:",
-        "    if False:",
+        "    agreed = action is not Action.RESTART or not policy.restart_needs_probe or request.forced",
+        "    agreed = True",
     ),
     Mutation(
         "I5: a source may ask as often as it likes",
