@@ -376,10 +376,11 @@ class Look:
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setblocking(False)
                 await asyncio.wait_for(loop.sock_connect(sock, sockaddr), share_s)
+                # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
+                self._stage = "tls" if self.target.tls else "handshake"
                 if sock.getsockname() == sock.getpeername():
                     # Linux lets a dial to a free local port connect to itself: nobody listens there.
                     raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
-                self._stage = "tls" if self.target.tls else "handshake"
                 began = loop.time()
                 place = await self._pace.place(self._failing)
                 patience.move(loop.time() - began)

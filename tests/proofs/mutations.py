@@ -741,6 +741,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    return False",
     ),
     Mutation(
+        "what peers say before they can have noticed a death calls it cut off",
+        "health.py",
+        '    return f"{by} is connected to it" if node.word_at - node.refused_at >= NOTICED_S else ""',
+        '    return f"{by} is connected to it"',
+    ),
+    Mutation(
         "a restart is done without the probe's agreement",
         "orders.py",
         "    agreed = action is not Action.RESTART or not policy.restart_needs_probe or request.forced",
@@ -786,8 +792,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a node that others are connected to is dead (gate agreed)",
         "health.py",
-        '    return f"{by} is connected to it" if by else ""',
-        '    return ""',
+        "    if not by or node.word_at is None or node.refused_at is None:",
+        "    if True:",
     ),
     Mutation(
         "I2: a connection that answers is no sign of life",

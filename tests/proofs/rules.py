@@ -63,6 +63,7 @@ STEADY_S = 120.0
 FIRINGS = 3
 WORD_S = 10.0  #: so long a refused node's peers are waited for
 #: What such a node shows to this master may be the master's own matter: another one may be served.
+NOTICED_S = 1.0  #: so long after the first refusal others may still be connected to a dead server
 REFUSES = frozenset({Fault.DEAD, Fault.CUT_OFF})
 
 
@@ -359,7 +360,8 @@ class Book:
 
     def _vouched(self, node: str, refused_at: float) -> bool:
         word = self.words.get(node)
-        return word is not None and word.at >= refused_at and bool(word.by)
+        # In the first moment the others may not have noticed: nothing is done then, and nothing is called cut off.
+        return word is not None and word.at >= refused_at + NOTICED_S and bool(word.by)
 
     def answering(self, cluster: str, but: str) -> list[str]:
         """Other nodes of a cluster that answer the master, one way or the other."""

@@ -489,3 +489,15 @@ def test_the_same_restart_asked_again_joins_the_one_that_was_opened():
     answers = [world.ask("restart", ["db1", "db2"], id=f"r{n}") for n in range(3)]
     assert {a.incident for a in answers} == {"runbook-2"}
     assert [a.reply for a in answers][1:] == [Reply.JOINED, Reply.JOINED]
+
+
+def test_peers_that_have_not_noticed_yet_delay_nothing_and_open_no_second_incident():
+    world = World().warm()
+    world.break_("db2")
+    world.cut_off.add("db2")
+    world.poll()  # refused, and in the same moment the others are still connected to it
+    world.cut_off.clear()
+    world.pass_time(4)
+    assert world.fired == [("restart", ("db2",))]
+    assert world.said[0] == ("runbook-1", "suspected")
+    assert {incident for incident, _ in world.said} == {"runbook-1"}

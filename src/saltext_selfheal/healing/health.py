@@ -25,6 +25,7 @@ from .model import ViewStatus
 
 VIEW_AGE_S = 60.0  #: a look into the system tables that is older counts as none
 OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long
+NOTICED_S = 1.0  #: after the first refused dial; a server that was killed is gone for its peers in milliseconds (2.4.4)
 STEADY_S = 120.0  #: on top of ``confirm``: faulty for so long is no flapping any more
 
 # ---------------------------------------------------------------- nodes
@@ -104,11 +105,17 @@ def observe(
 
 
 def _cut_off(node: NodeState, seen: Observation) -> str:
-    """Why a refused dial is not the death of the server: it may serve everybody but the healer. Empty: nothing says so."""
+    """Why a refused dial is not the death of the server: it may serve everybody but the healer. Empty: nothing says so.
+
+    In the first moment others may not have noticed a death: what they say then keeps the healer from acting (gate
+    ``agreed``), and is asked again.
+    """
     if seen.answers:
         return "a connection that was open answers"
     by = vouched(node)
-    return f"{by} is connected to it" if by else ""
+    if not by or node.word_at is None or node.refused_at is None:
+        return ""
+    return f"{by} is connected to it" if node.word_at - node.refused_at >= NOTICED_S else ""
 
 
 def vouched(node: NodeState) -> str:
