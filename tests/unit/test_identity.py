@@ -283,3 +283,22 @@ def test_an_id_that_another_node_had_before_is_disputed_too():
     see(world, "db1", server_id="id-db2", server_name="db2")
     see(world, "db2", server_id="id-db1", server_name="db1")
     assert set(doubts(world)) == {"db1", "db2"}
+
+
+def test_an_ack_that_came_too_early_leaves_nobody_with_anothers_id():
+    world = World().warm()
+    gone = {"fault": Fault.DEAD, "server_id": None, "server_name": None}
+
+    def look(seconds, **db1):
+        for _ in range(seconds):
+            world.pass_time(1, poll=False)
+            see(world, "db1", **db1)
+            see(world, "db2")
+            see(world, "db3")
+
+    look(6, server_id="id-db2", server_name="db2")
+    world.order("ack", incident=world.cluster.incidents[0].id)  # db1 still leads to db2's server
+    look(3, **gone)
+    assert doubts(world) == {}
+    assert world.cluster.nodes["db1"].server_id is None
+    assert world.cluster.nodes["db2"].server_id == "id-db2"

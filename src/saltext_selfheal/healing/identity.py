@@ -122,7 +122,12 @@ def uncertain(cluster: ClusterState) -> str:
 def accept(cluster: ClusterState, incident: Incident) -> ClusterState:
     """A person has looked: the servers are what they answer as now. What is still disputed is in doubt again soon."""
     taken = {n: _as_it_answers(cluster.nodes[n]) for n in incident.nodes}
-    return cluster.with_nodes(taken)
+    cluster = cluster.with_nodes(taken)
+    # An id that two nodes would have is nobody's until the next look: one of them may be silent, and never had it.
+    times = Counter(node.server_id for node in cluster.nodes.values())
+    twice = {n: node for n, node in taken.items() if times[node.server_id] > 1}
+    forgotten = {n: replace(one, server_id=None, server_name=None) for n, one in twice.items()}
+    return cluster.with_nodes(forgotten)
 
 
 def _as_it_answers(node: NodeState) -> NodeState:
