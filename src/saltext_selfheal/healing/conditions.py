@@ -260,8 +260,8 @@ def held_no_more(s: Sight) -> bool:
 def held_anew(s: Sight) -> bool:
     if s.intent is None or not s.intent.nodes:
         return False
-    asked = gates.not_cleared(s.state, s.intent, s.now).open
-    if asked and {g.name for g in s.shut} == {"look"}:
+    only_look = {g.name for g in s.shut} == {"look"}
+    if only_look and gates.not_cleared(s.state, s.intent, s.now).open:
         return False  # the minion is being asked: that takes a moment, and is told if it lasts
     return s.incident.held != ", ".join(g.name for g in s.shut)
 
