@@ -12,10 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
-from typing import Literal
-from typing import get_args
-from typing import get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import SecretStr
@@ -25,13 +22,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
-from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing import gates
-from saltext_selfheal.healing import step
-from saltext_selfheal.healing.model import ENDED
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing import escalation, gates, step
+from saltext_selfheal.healing.model import ENDED, Action, Fault, Mode
 
 #: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
 STAND_IN = "whsec_LY6PPA5S0jov2fVWxeme+A=="

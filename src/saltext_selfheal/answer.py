@@ -11,11 +11,8 @@ import asyncio
 import codecs
 import json
 import re
-from collections.abc import Callable
-from collections.abc import Generator
-from typing import Any
-from typing import NamedTuple
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar
 
 AT_ONCE_BYTES = 64 * 1024  #: what is parsed in one call: about a millisecond at worst
 MAX_DOCUMENT_CHARS = 256 * 1024  #: RethinkDB's largest: 64 shards with 50 replicas each make 200 KB

@@ -23,34 +23,17 @@ import ssl as tls
 import sys
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rethinkdb.errors import ReqlAuthError
-from rethinkdb.errors import ReqlDriverError
-from rethinkdb.errors import ReqlOpIndeterminateError
+from rethinkdb.errors import ReqlAuthError, ReqlDriverError, ReqlOpIndeterminateError
 from rethinkdb.ql2_pb2 import Term
 
 from . import dial as _dial
-from .dial import DRIVER_PORT
-from .dial import Address
-from .dial import Failure
-from .dial import Login
-from .dial import Stage
-from .dial import classify
-from .dial import discard
-from .dial import known_dead
-from .help import BadSettings
-from .help import Help
-from .help import Helped
-from .help import SaltAPI
-from .help import Webhook
-from .help import shown
+from .dial import DRIVER_PORT, Address, Failure, Login, Stage, classify, discard, known_dead
+from .help import BadSettings, Help, Helped, SaltAPI, Webhook, shown
 
 __all__ = [
     "Attempt",

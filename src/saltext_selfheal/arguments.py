@@ -11,9 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 #: What Salt itself puts beside a caller's keywords (3006 to 3008): `__pub_…` for an execution module and the scheduler,

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from .ledger_file import Count
-from .ledger_file import Head
+from .ledger_file import Count, Head
 from .ledger_tables import damaged
 
 LINKS_AT_START = 1000  #: of the audit's chain; `records.audit` proves all of it

@@ -9,35 +9,28 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Address
 from math import log2
 from pathlib import Path
-from typing import Annotated
-from typing import Any
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
-from pydantic import BeforeValidator
-from pydantic import ConfigDict
-from pydantic import Field
-from pydantic import SecretStr
-from pydantic import ValidationError
-from pydantic import field_validator
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from .healing import escalation
-from .healing.model import REMEDIES
-from .healing.model import Action
-from .healing.model import Fault
-from .healing.model import Limits
-from .healing.model import Mode
-from .healing.model import Policy
-from .healing.model import Step
+from .healing.model import REMEDIES, Action, Fault, Limits, Mode, Policy, Step
 
 NAME = "selfheal"
 ROOT = f"engines.{NAME}"

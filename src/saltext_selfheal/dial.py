@@ -20,34 +20,36 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Unresolved
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from rethinkdb import net
 from rethinkdb.asyncio_net import net_asyncio
-from rethinkdb.errors import ReqlAuthError
-from rethinkdb.errors import ReqlCompileError
-from rethinkdb.errors import ReqlDriverError
-from rethinkdb.errors import ReqlError
-from rethinkdb.errors import ReqlOpFailedError
-from rethinkdb.errors import ReqlOpIndeterminateError
-from rethinkdb.errors import ReqlPermissionError
-from rethinkdb.errors import ReqlTimeoutError
+from rethinkdb.errors import (
+    ReqlAuthError,
+    ReqlCompileError,
+    ReqlDriverError,
+    ReqlError,
+    ReqlOpFailedError,
+    ReqlOpIndeterminateError,
+    ReqlPermissionError,
+    ReqlTimeoutError,
+)
 from rethinkdb.handshake import HandshakeV1_0
 
-from .wire import MAX_GREETING_BYTES
-from .wire import Alien
-from .wire import LoginRefused
-from .wire import Lost
-from .wire import advance
-from .wire import check_iterations
-from .wire import salted_password
+from .wire import (
+    MAX_GREETING_BYTES,
+    Alien,
+    LoginRefused,
+    Lost,
+    advance,
+    check_iterations,
+    salted_password,
+)
 
 DRIVER_PORT = 28015
 CHUNK_BYTES = 256 * 1024  #: read at once; memory is taken for as much before it is there

@@ -19,9 +19,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,28 +29,18 @@ import salt.utils.job
 import salt.utils.user
 import salt.version
 
-from . import audit_chain
-from . import config
-from . import jobs
-from . import ledger_file
-from . import ledger_tables
-from . import records
-from . import timeline
-from .doctor_doors import HOOK
-from .doctor_doors import check_hooks
-from .doctor_doors import check_peers
-from .doctor_doors import check_permissions
-from .doctor_doors import check_results
-from .doctor_doors import check_salt_api
-from .healing.model import Action
-from .healing.model import Mode
+from . import audit_chain, config, jobs, ledger_file, ledger_tables, records, timeline
+from .doctor_doors import (
+    HOOK,
+    check_hooks,
+    check_peers,
+    check_permissions,
+    check_results,
+    check_salt_api,
+)
+from .healing.model import Action, Mode
 from .ledger_file import LedgerError
-from .patient import Finding
-from .patient import Level
-from .patient import Master
-from .patient import fail
-from .patient import ok
-from .patient import warn
+from .patient import Finding, Level, Master, fail, ok, warn
 
 TESTED_SALT = (3006, 3008)
 SILENT_AFTER_S = 90.0  #: an engine that runs writes every 30 s

@@ -8,21 +8,12 @@ from __future__ import annotations
 import fnmatch
 import grp
 import stat
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import permissions
-from . import returns
-from .patient import CLIENTS
-from .patient import Api
-from .patient import Finding
-from .patient import Master
-from .patient import fail
-from .patient import may_read
-from .patient import ok
-from .patient import warn
+from . import permissions, returns
+from .patient import CLIENTS, Api, Finding, Master, fail, may_read, ok, warn
 
 HOOK = "salt/netapi/hook/"
 #: Where a caller of the formula's routes puts its key.

@@ -12,44 +12,39 @@ import queue
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-from typing import Protocol
+from typing import Any, Protocol
 
 from .config import EngineSettings
 from .healing.gates import owed
-from .healing.model import Action
-from .healing.model import Announce
-from .healing.model import Answer
-from .healing.model import Attempt
-from .healing.model import Command
-from .healing.model import Commanded
-from .healing.model import Dial
-from .healing.model import Effect
-from .healing.model import Event
-from .healing.model import Fire
-from .healing.model import Phase
-from .healing.model import Published
-from .healing.model import Reply
-from .healing.model import Request
-from .healing.model import Requested
-from .healing.model import Returned
-from .healing.model import Started
-from .healing.model import State
-from .healing.model import Tell
-from .healing.model import Tick
-from .healing.model import asking
-from .healing.start import begin
-from .healing.start import forgotten
-from .healing.start import remains
+from .healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    Command,
+    Commanded,
+    Dial,
+    Effect,
+    Event,
+    Fire,
+    Phase,
+    Published,
+    Reply,
+    Request,
+    Requested,
+    Returned,
+    Started,
+    State,
+    Tell,
+    Tick,
+    asking,
+)
+from .healing.start import begin, forgotten, remains
 from .healing.step import step
 from .jobs import Watched
-from .ledger import PRUNED_AT_ONCE
-from .ledger import Ledger
+from .ledger import PRUNED_AT_ONCE, Ledger
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from . import timeline
-from .healing.model import Command
-from .healing.model import Request
-from .healing.model import Verb
+from .healing.model import Command, Request, Verb
 from .ledger_file import LedgerError
-from .ledger_tables import connect
-from .ledger_tables import refuse_newer
+from .ledger_tables import connect, refuse_newer
 
 BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
 END_OF_TIME = 253402300800.0  #: the year 10000: no date can be told from there on

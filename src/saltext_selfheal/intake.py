@@ -12,28 +12,15 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from standardwebhooks import Webhook
 
-from .arguments import BadRequest
-from .arguments import parsed
-from .arguments import refuse_unknown
-from .arguments import salts_own
-from .arguments import shown
-from .config import ClusterSettings
-from .config import EngineSettings
-from .healing.model import PAUSED_AT_MOST_S
-from .healing.model import Command
-from .healing.model import Request
-from .healing.model import Verb
-from .healing.model import clean
+from .arguments import BadRequest, parsed, refuse_unknown, salts_own, shown
+from .config import ClusterSettings, EngineSettings
+from .healing.model import PAUSED_AT_MOST_S, Command, Request, Verb, clean
 
 log = logging.getLogger(__name__)
 

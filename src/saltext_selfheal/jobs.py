@@ -16,9 +16,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,7 @@ import salt.minion
 import salt.payload
 import salt.utils.jid
 
-from .healing.model import Action
-from .healing.model import Event
-from .healing.model import Missing
-from .healing.model import Outcome
-from .healing.model import Published
-from .healing.model import Returned
-from .healing.model import clean
+from .healing.model import Action, Event, Missing, Outcome, Published, Returned, clean
 
 log = logging.getLogger(__name__)
 

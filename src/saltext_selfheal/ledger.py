@@ -11,41 +11,28 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import ExitStack
-from contextlib import closing
-from contextlib import contextmanager
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import audit_chain
-from . import inbox
-from . import ledger_tables
-from . import records
-from . import timeline
-from .healing.model import Announce
-from .healing.model import Answer
-from .healing.model import ClusterState
-from .healing.model import Command
-from .healing.model import Effect
-from .healing.model import Finish
-from .healing.model import Fire
-from .healing.model import Request
-from .healing.model import Tell
-from .healing.model import Verb
-from .ledger_file import Head
-from .ledger_file import LedgerError
-from .ledger_file import LedgerFile
-from .ledger_file import Mark
-from .ledger_tables import connect
-from .ledger_tables import damaged
-from .ledger_tables import refuse_newer
-from .timeline import Anchor
-from .timeline import Timeline
+from . import audit_chain, inbox, ledger_tables, records, timeline
+from .healing.model import (
+    Announce,
+    Answer,
+    ClusterState,
+    Command,
+    Effect,
+    Finish,
+    Fire,
+    Request,
+    Tell,
+    Verb,
+)
+from .ledger_file import Head, LedgerError, LedgerFile, Mark
+from .ledger_tables import connect, damaged, refuse_newer
+from .timeline import Anchor, Timeline
 
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
 QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer

@@ -14,14 +14,12 @@ import re
 import stat
 import time
 import zlib
-from contextlib import ExitStack
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 LOOK_S = 0.5  #: `engine_alive` holds the lock far shorter than this
 MOST_SAID = 500  #: characters of why a ledger was lost

@@ -11,8 +11,7 @@ import itertools
 import os
 import pwd
 import stat
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property

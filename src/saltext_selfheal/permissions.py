@@ -6,8 +6,7 @@ Read as Salt reads them (3006 to 3008). Nothing here allows or refuses anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 

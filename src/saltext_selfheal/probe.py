@@ -20,48 +20,33 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable
-from collections.abc import Generator
-from collections.abc import Iterable
-from collections.abc import Mapping
-from concurrent.futures import Executor
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rethinkdb import RethinkDB
 
-from .answer import Keep
-from .answer import leisurely
-from .answer import printable
-from .config import Address
-from .config import ClusterSettings
-from .healing.model import ClusterView
-from .healing.model import Fault
-from .healing.model import Issue
-from .healing.model import Met
-from .healing.model import Observation
-from .healing.model import Observed
-from .healing.model import Replica
-from .healing.model import Shard
-from .healing.model import Table
-from .healing.model import Viewed
-from .healing.model import ViewStatus
-from .healing.model import clean
-from .names import Resolver
-from .names import told
-from .pulse import Pace
-from .pulse import Place
-from .verdict import NOT_FROM_HERE
-from .verdict import Verdict
-from .verdict import in_words
-from .verdict import is_ours
-from .verdict import judge
-from .wire import Forbidden
-from .wire import Lost
-from .wire import Wire
+from .answer import Keep, leisurely, printable
+from .config import Address, ClusterSettings
+from .healing.model import (
+    ClusterView,
+    Fault,
+    Issue,
+    Met,
+    Observation,
+    Observed,
+    Replica,
+    Shard,
+    Table,
+    Viewed,
+    ViewStatus,
+    clean,
+)
+from .names import Resolver, told
+from .pulse import Pace, Place
+from .verdict import NOT_FROM_HERE, Verdict, in_words, is_ours, judge
+from .wire import Forbidden, Lost, Wire
 
 log = logging.getLogger(__name__)
 

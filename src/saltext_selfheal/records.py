@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from . import inbox
-from . import timeline
-from .audit_chain import Chain
-from .audit_chain import prove
+from . import inbox, timeline
+from .audit_chain import Chain, prove
 from .healing.model import ClusterState
 from .ledger_file import LedgerError
-from .ledger_tables import connect
-from .ledger_tables import damaged
-from .ledger_tables import refuse_newer
-from .ledger_tables import schema
+from .ledger_tables import connect, damaged, refuse_newer, schema
 
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
 

@@ -12,15 +12,12 @@ import inspect
 import logging
 import tempfile
 import threading
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import salt.crypt
 import salt.master

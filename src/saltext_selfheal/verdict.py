@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 from .answer import Alien
 from .healing.model import Fault
-from .wire import LoginRefused
-from .wire import Lost
-from .wire import Ours
+from .wire import LoginRefused, Lost, Ours
 
 #: What the network, or the peer's own kernel, says of the peer. Any other error of a socket is about this machine: no
 #: file descriptor, port, memory or address left, an own firewall (EPERM), a route that forbids or swallows (EINVAL).

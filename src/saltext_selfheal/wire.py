@@ -16,26 +16,25 @@ import json
 import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rethinkdb import net
-from rethinkdb.errors import ReqlAuthError
-from rethinkdb.errors import ReqlDriverError
+from rethinkdb.errors import ReqlAuthError, ReqlDriverError
 from rethinkdb.handshake import HandshakeV1_0
-from rethinkdb.ql2_pb2 import Query
-from rethinkdb.ql2_pb2 import Response
+from rethinkdb.ql2_pb2 import Query, Response
 
-from .answer import AT_ONCE_BYTES
-from .answer import MAX_DOCUMENTS
-from .answer import Alien
-from .answer import Answer
-from .answer import Keep
-from .answer import at_once
-from .answer import in_pieces
-from .answer import leisurely
-from .answer import said
-from .answer import spoken
+from .answer import (
+    AT_ONCE_BYTES,
+    MAX_DOCUMENTS,
+    Alien,
+    Answer,
+    Keep,
+    at_once,
+    in_pieces,
+    leisurely,
+    said,
+    spoken,
+)
 from .pulse import Place
 
 MAX_GREETING_BYTES = 64 * 1024

@@ -13,25 +13,24 @@ import salt.runner
 import salt.utils.args
 from salt.exceptions import SaltInvocationError
 
-from saltext_selfheal import config
-from saltext_selfheal import inbox
-from saltext_selfheal import ledger
-from saltext_selfheal import records
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Pause
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Verb
+from saltext_selfheal import config, inbox, ledger, records
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    Fault,
+    Finish,
+    Fire,
+    Incident,
+    Outcome,
+    Pause,
+    Phase,
+    Reply,
+    Request,
+    Verb,
+)
 from tests.functional.conftest import SETTINGS
 
 

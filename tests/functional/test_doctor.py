@@ -19,18 +19,18 @@ import salt.runner
 import salt.utils.yaml
 import salt.version
 
-from saltext_selfheal import doctor
-from saltext_selfheal import doctor_doors
-from saltext_selfheal import ledger
-from saltext_selfheal import ledger_file
-from saltext_selfheal import patient
-from saltext_selfheal import permissions
-from saltext_selfheal import returns
-from saltext_selfheal import timeline
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Tell
-from tests.functional.conftest import REACTOR
-from tests.functional.conftest import SETTINGS
+from saltext_selfheal import (
+    doctor,
+    doctor_doors,
+    ledger,
+    ledger_file,
+    patient,
+    permissions,
+    returns,
+    timeline,
+)
+from saltext_selfheal.healing.model import Action, Tell
+from tests.functional.conftest import REACTOR, SETTINGS
 
 SECRETS = {
     "password": "hunter-two",

@@ -16,8 +16,7 @@ from saltext_selfheal import config
 from saltext_selfheal.healing.model import Reply
 from saltext_selfheal.ledger import Ledger
 from saltext_selfheal.ledger_file import engine_alive
-from tests.functional.conftest import REACTOR
-from tests.functional.conftest import SETTINGS
+from tests.functional.conftest import REACTOR, SETTINGS
 
 
 @pytest.fixture

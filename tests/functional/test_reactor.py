@@ -8,15 +8,8 @@ import pytest
 import salt.loader
 import salt.utils.reactor
 
-from saltext_selfheal import claims
-from saltext_selfheal import config
-from saltext_selfheal import jobs
-from saltext_selfheal import records
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal import claims, config, jobs, records
+from saltext_selfheal.healing.model import Action, Attempt, Finish, Fire, Outcome
 from saltext_selfheal.ledger import Ledger
 from tests.functional.conftest import REACTOR
 

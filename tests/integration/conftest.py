@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.demo import TIMES
-from tests.lab.site import Site
-from tests.lab.site import package_reactor
+from tests.lab.site import Site, package_reactor
 
 MARK = "lab/mark"
 BEGUN = pytest.StashKey[float]()

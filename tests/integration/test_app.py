@@ -15,9 +15,7 @@ import psutil
 from saltext_selfheal.ledger_file import lock_path
 from tests.lab import daemons
 from tests.lab.node import USER
-from tests.lab.site import CHECKOUT
-from tests.lab.site import CLUSTER
-from tests.lab.site import TABLE
+from tests.lab.site import CHECKOUT, CLUSTER, TABLE
 
 OUTAGES = 3
 DECIDED = ("accepted", "joined", "held", "refused")

@@ -15,19 +15,16 @@ import pytest
 import requests
 from salt.exceptions import SaltInvocationError
 
-from saltext_selfheal import intake
-from saltext_selfheal import jobs
-from saltext_selfheal import records
-from tests.integration.conftest import MARK
-from tests.integration.conftest import reactor_with_mark
-from tests.integration.conftest import secrets_told
-from tests.integration.conftest import wait_healed
-from tests.integration.conftest import wait_order
+from saltext_selfheal import intake, jobs, records
+from tests.integration.conftest import (
+    MARK,
+    reactor_with_mark,
+    secrets_told,
+    wait_healed,
+    wait_order,
+)
 from tests.lab.demo import TIMES
-from tests.lab.site import CLUSTER
-from tests.lab.site import Site
-from tests.lab.site import new_webhook_secret
-from tests.lab.site import sign
+from tests.lab.site import CLUSTER, Site, new_webhook_secret, sign
 
 MADE_UP = "20261231235959000000"
 SHOP = new_webhook_secret()

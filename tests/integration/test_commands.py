@@ -5,8 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.integration.conftest import orders
-from tests.integration.conftest import wait_order
+from tests.integration.conftest import orders, wait_order
 from tests.integration.test_healing import returned
 
 

@@ -11,15 +11,10 @@ import uuid
 import pytest
 import requests
 
-from tests.integration.conftest import GRANTED
-from tests.integration.conftest import secrets_told
-from tests.integration.conftest import wait_healed
-from tests.integration.conftest import wait_order
-from tests.integration.test_healing import returned
-from tests.integration.test_healing import started_jobs
+from tests.integration.conftest import GRANTED, secrets_told, wait_healed, wait_order
+from tests.integration.test_healing import returned, started_jobs
 from tests.lab.demo import TIMES
-from tests.lab.site import CHECKOUT
-from tests.lab.site import Site
+from tests.lab.site import CHECKOUT, Site
 
 ARTICLE = "its key's owner"
 

@@ -9,14 +9,9 @@ import time
 import pytest
 
 from tests.lab.demo import TIMES
-from tests.lab.ports import LOOPBACK
-from tests.lab.ports import free_port
+from tests.lab.ports import LOOPBACK, free_port
 from tests.lab.relay import Relay
-from tests.lab.site import CLUSTER
-from tests.lab.site import REAL
-from tests.lab.site import TABLE
-from tests.lab.site import Site
-from tests.lab.site import server_command
+from tests.lab.site import CLUSTER, REAL, TABLE, Site, server_command
 
 pytestmark = pytest.mark.skipif(
     server_command(None)[0] != REAL, reason="needs a real rethinkdb on PATH or in RETHINKDB"

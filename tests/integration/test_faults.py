@@ -13,13 +13,9 @@ from rethinkdb import RethinkDB
 
 from saltext_selfheal import probe
 from saltext_selfheal.config import Address
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.model import Fault, Observed, Viewed, ViewStatus
 from tests.lab.ports import free_port
-from tests.lab.site import REAL
-from tests.lab.site import server_command
+from tests.lab.site import REAL, server_command
 
 LOOPBACK = "127.0.0.1"
 PASSWORD = "secret"

@@ -3,8 +3,7 @@
 import pytest
 
 from saltext_selfheal import jobs
-from tests.integration.conftest import MARK
-from tests.integration.conftest import wait_order
+from tests.integration.conftest import MARK, wait_order
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import os
 import signal
 
-from tests.integration.conftest import orders
-from tests.integration.conftest import wait_order
+from tests.integration.conftest import orders, wait_order
 
 
 def started_jobs(events, function):

@@ -15,13 +15,8 @@ import salt.version
 from saltext_selfheal import returns
 from tests.lab.daemons import STATES
 from tests.lab.demo import TIMES
-from tests.lab.liar import BY_RESOURCE
-from tests.lab.liar import BY_SYNDIC
-from tests.lab.liar import BY_SYNDIC_RESOURCE
-from tests.lab.liar import ROUTES
-from tests.lab.liar import Liar
-from tests.lab.site import Site
-from tests.lab.site import SiteError
+from tests.lab.liar import BY_RESOURCE, BY_SYNDIC, BY_SYNDIC_RESOURCE, ROUTES, Liar
+from tests.lab.site import Site, SiteError
 
 #: Every setting of Salt's that asks who sent a result. Without the last 3008 drops every signed one.
 SIGNED = {

@@ -13,13 +13,9 @@ import pytest
 
 from saltext_selfheal import probe
 from saltext_selfheal.config import Address
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Observed
-from tests.integration.test_faults import LOOPBACK
-from tests.integration.test_faults import PASSWORD
-from tests.integration.test_faults import Server
-from tests.integration.test_faults import real
+from saltext_selfheal.healing.model import Fault, Observed
 from tests.integration.test_faults import servers  # noqa: F401
+from tests.integration.test_faults import LOOPBACK, PASSWORD, Server, real
 from tests.integration.test_healing import started_jobs
 from tests.lab.ports import free_port
 from tests.lab.simulated import SimulatedNode

@@ -2,8 +2,7 @@
 
 import requests
 
-from tests.integration.conftest import GRANTED
-from tests.integration.conftest import written_by
+from tests.integration.conftest import GRANTED, written_by
 from tests.integration.test_healing import started_jobs
 
 

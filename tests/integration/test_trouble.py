@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.lab.site import Site
-from tests.lab.site import package_reactor
+from tests.lab.site import Site, package_reactor
 
 
 def cluster(site, node, address=None, **more):

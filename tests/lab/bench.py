@@ -12,14 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab import bench_app
-from tests.lab import bench_decide
-from tests.lab import bench_probe
-from tests.lab import bench_requests
-from tests.lab.site import CHECKOUT
-from tests.lab.site import REAL
-from tests.lab.site import SIMULATED
-from tests.lab.site import Site
+from tests.lab import bench_app, bench_decide, bench_probe, bench_requests
+from tests.lab.site import CHECKOUT, REAL, SIMULATED, Site
 
 ROUNDS = 12
 

@@ -13,9 +13,7 @@ from rethinkdb import RethinkDB
 
 from saltext_selfheal import app
 from tests.lab import article
-from tests.lab.simulated import SimulatedProcess
-from tests.lab.simulated import free_port
-from tests.lab.simulated import write_config
+from tests.lab.simulated import SimulatedProcess, free_port, write_config
 
 CONNECTS = 300
 OUTAGES = 200

@@ -19,15 +19,17 @@ from pydantic import TypeAdapter
 from saltext_selfheal import records
 from saltext_selfheal.audit_chain import link_hash
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import NodeState
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import (
+    Announce,
+    ClusterState,
+    Fault,
+    Limits,
+    NodeState,
+    Observation,
+    Observed,
+    Policy,
+    Tick,
+)
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import Ledger

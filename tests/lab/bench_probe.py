@@ -20,16 +20,12 @@ from rethinkdb import net
 from rethinkdb.ql2_pb2 import Query
 
 from saltext_selfheal import probe
-from saltext_selfheal.config import Address
-from saltext_selfheal.config import EngineSettings
+from saltext_selfheal.config import Address, EngineSettings
 from saltext_selfheal.healer import Healer
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Observed
+from saltext_selfheal.healing.model import Fault, Observed
 from saltext_selfheal.ledger import Ledger
 from tests.lab.crowd import Crowd
-from tests.lab.simulated import SimulatedProcess
-from tests.lab.simulated import free_port
-from tests.lab.simulated import write_config
+from tests.lab.simulated import SimulatedProcess, free_port, write_config
 
 LOOPBACK = "127.0.0.1"
 KILLS = 200

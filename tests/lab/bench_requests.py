@@ -18,23 +18,22 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from saltext_selfheal import inbox
-from saltext_selfheal import intake
+from saltext_selfheal import inbox, intake
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Tick
+from saltext_selfheal.healing.model import (
+    Fault,
+    Limits,
+    Observation,
+    Observed,
+    Policy,
+    Requested,
+    Tick,
+)
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import Ledger
 from tests.lab.simulated import free_port
-from tests.lab.site import Site
-from tests.lab.site import new_webhook_secret
-from tests.lab.site import package_reactor
+from tests.lab.site import Site, new_webhook_secret, package_reactor
 
 REQUESTS = 3000
 BY_RUNNER = 100

@@ -13,8 +13,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from tests.lab.simulated import Node
-from tests.lab.simulated import Settings
+from tests.lab.simulated import Node, Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -18,8 +18,7 @@ from saltfactories.daemons.minion import SaltMinion
 from saltfactories.manager import FactoriesManager
 from saltfactories.plugins.event_listener import EventListener
 
-from tests.lab.ports import LOOPBACK
-from tests.lab.ports import free_port
+from tests.lab.ports import LOOPBACK, free_port
 
 LAB = Path(__file__).resolve().parent
 STATES = LAB / "salt" / "states"

@@ -15,10 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.lab.site import CHECKOUT
-from tests.lab.site import REAL
-from tests.lab.site import SIMULATED
-from tests.lab.site import Site
+from tests.lab.site import CHECKOUT, REAL, SIMULATED, Site
 
 #: Short times, so that three incidents fit into a minute. A production cluster takes the defaults.
 TIMES = {

@@ -9,8 +9,7 @@ import fnmatch
 import threading
 import time
 import uuid
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import salt.utils.event
 

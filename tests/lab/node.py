@@ -8,8 +8,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil

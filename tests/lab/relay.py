@@ -9,8 +9,7 @@ import contextlib
 import socket
 import threading
 
-from tests.lab.ports import LOOPBACK
-from tests.lab.ports import free_port
+from tests.lab.ports import LOOPBACK, free_port
 
 
 class Relay:

@@ -37,19 +37,14 @@ from standardwebhooks import Webhook
 from saltext_selfheal.ledger_file import lock_path
 from saltext_selfheal.patient import Master
 from tests.lab import daemons
-from tests.lab.engine import children
-from tests.lab.engine import lock_holder
-from tests.lab.guard import Guard
-from tests.lab.guard import GuardError
+from tests.lab.engine import children, lock_holder
+from tests.lab.guard import Guard, GuardError
 from tests.lab.listening import Events
-from tests.lab.node import USER
-from tests.lab.node import Node
-from tests.lab.ports import LOOPBACK
-from tests.lab.ports import free_port
+from tests.lab.node import USER, Node
+from tests.lab.ports import LOOPBACK, free_port
 from tests.lab.reading import relevant
 from tests.lab.reading import tail as _tail
-from tests.lab.supervisor import SERVICE
-from tests.lab.supervisor import Supervisor
+from tests.lab.supervisor import SERVICE, Supervisor
 
 DATABASES = ("db1", "db2", "db3")
 CLUSTER = "runbook"

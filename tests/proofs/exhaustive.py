@@ -17,51 +17,48 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import as_completed
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterView
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Dial
-from saltext_selfheal.healing.model import Event
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Missing
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Replica
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Shard
-from saltext_selfheal.healing.model import State
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.model import Table
-from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.model import (
+    Action,
+    Attempt,
+    ClusterView,
+    Command,
+    Commanded,
+    Dial,
+    Event,
+    Fault,
+    Fire,
+    Limits,
+    Met,
+    Missing,
+    Mode,
+    Observation,
+    Observed,
+    Outcome,
+    Phase,
+    Policy,
+    Published,
+    Replica,
+    Request,
+    Requested,
+    Returned,
+    Shard,
+    State,
+    Step,
+    Table,
+    Tick,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
-from .rules import Broken
-from .rules import Truth
-from .rules import Watch
+from .rules import Broken, Truth, Watch
 
 NAME = "c"
 NODES = ("n1", "n2", "n3")

@@ -19,12 +19,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,47 +28,45 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from saltext_selfheal.config import ClusterSettings
-from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healing import conditions
-from saltext_selfheal.healing import gates
-from saltext_selfheal.healing import start
+from saltext_selfheal.config import ClusterSettings, EngineSettings
+from saltext_selfheal.healing import conditions, gates, start
 from saltext_selfheal.healing import step as core
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Dial
-from saltext_selfheal.healing.model import Effect
-from saltext_selfheal.healing.model import Event
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Issue
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Missing
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Replica
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Shard
-from saltext_selfheal.healing.model import Started
-from saltext_selfheal.healing.model import Table
-from saltext_selfheal.healing.model import Tell
-from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import ViewStatus
-from tests.unit.world import NODES
-from tests.unit.world import World
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    Command,
+    Commanded,
+    Dial,
+    Effect,
+    Event,
+    Fault,
+    Finish,
+    Fire,
+    Issue,
+    Limits,
+    Met,
+    Missing,
+    Observation,
+    Observed,
+    Outcome,
+    Policy,
+    Published,
+    Replica,
+    Request,
+    Requested,
+    Returned,
+    Shard,
+    Started,
+    Table,
+    Tell,
+    Tick,
+    Verb,
+    ViewStatus,
+)
+from tests.unit.world import NODES, World
 
 CASES = Path(__file__).with_name("golden")
 START = 1_000_000.0

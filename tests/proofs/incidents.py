@@ -13,28 +13,26 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import as_completed
-from dataclasses import dataclass
-from dataclasses import field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from statistics import quantiles
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import CLUSTER_WIDE
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import (
+    CLUSTER_WIDE,
+    Action,
+    Fault,
+    Incident,
+    Limits,
+    Mode,
+    Phase,
+    Policy,
+    Step,
+    Verb,
+)
 
 from .rules import Broken
-from .simulator import Luck
-from .simulator import Site
-from .simulator import tells
+from .simulator import Luck, Site, tells
 
 #: What befalls a node, how often, and what may cure it.
 NODE_FAULTS = (

@@ -7,43 +7,43 @@ tells its truth with a firing (who serves, what runs where), that counts as well
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import CLUSTER_WIDE
-from saltext_selfheal.healing.model import ENDED
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Effect
-from saltext_selfheal.healing.model import Event
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Started
-from saltext_selfheal.healing.model import State
-from saltext_selfheal.healing.model import Tell
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.model import (
+    CLUSTER_WIDE,
+    ENDED,
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    Commanded,
+    Effect,
+    Event,
+    Fault,
+    Finish,
+    Fire,
+    Limits,
+    Met,
+    Mode,
+    Observation,
+    Observed,
+    Outcome,
+    Phase,
+    Policy,
+    Reply,
+    Requested,
+    Returned,
+    Started,
+    State,
+    Tell,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
 
 HARMLESS = frozenset({Action.START, Action.LOOK})
 #: Such a node does not answer this master, and is not relied on.

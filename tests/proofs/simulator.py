@@ -17,54 +17,50 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from heapq import heappop
-from heapq import heappush
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import ClusterView
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Dial
-from saltext_selfheal.healing.model import Effect
-from saltext_selfheal.healing.model import Event
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Issue
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Missing
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Replica
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Shard
-from saltext_selfheal.healing.model import Started
-from saltext_selfheal.healing.model import Table
-from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
-from saltext_selfheal.healing.start import begin
-from saltext_selfheal.healing.start import forgotten
-from saltext_selfheal.healing.start import remains
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    ClusterView,
+    Command,
+    Commanded,
+    Dial,
+    Effect,
+    Event,
+    Fault,
+    Fire,
+    Incident,
+    Issue,
+    Limits,
+    Met,
+    Missing,
+    Observation,
+    Observed,
+    Outcome,
+    Phase,
+    Policy,
+    Published,
+    Replica,
+    Request,
+    Requested,
+    Returned,
+    Shard,
+    Started,
+    Table,
+    Tick,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
+from saltext_selfheal.healing.start import begin, forgotten, remains
 from saltext_selfheal.healing.step import step
 
-from .rules import Truth
-from .rules import Watch
+from .rules import Truth, Watch
 
 TICK_S = 1.0
 IDLE_TICK_S = 4.0  #: while nothing is in flight: every probe moves time on as well

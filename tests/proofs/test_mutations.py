@@ -3,9 +3,7 @@
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.model import Action, Fault, Step
 from tests.proofs import mutations
 from tests.unit.world import World
 

@@ -2,16 +2,10 @@
 
 import pytest
 
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Policy
+from saltext_selfheal.healing.model import Action, Fault, Outcome, Policy
 
-from . import exhaustive
-from . import incidents
-from .simulator import Job
-from .simulator import Luck
-from .simulator import Site
+from . import exhaustive, incidents
+from .simulator import Job, Luck, Site
 
 POLICY = Policy("c", ("n1", "n2", "n3"), "n*", confirm_s=dict.fromkeys(Fault, 3.0))
 

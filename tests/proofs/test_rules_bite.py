@@ -4,44 +4,44 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import ClusterView
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import NodeState
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Replica
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Shard
-from saltext_selfheal.healing.model import State
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.model import Table
-from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    ClusterView,
+    Command,
+    Commanded,
+    Fault,
+    Finish,
+    Fire,
+    Incident,
+    Limits,
+    Met,
+    Mode,
+    NodeState,
+    Observation,
+    Observed,
+    Outcome,
+    Phase,
+    Policy,
+    Replica,
+    Reply,
+    Request,
+    Requested,
+    Returned,
+    Shard,
+    State,
+    Step,
+    Table,
+    Tick,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
 
-from .rules import Broken
-from .rules import Truth
-from .rules import Watch
+from .rules import Broken, Truth, Watch
 
 NODES = ("n1", "n2", "n3")
 POLICY = Policy(

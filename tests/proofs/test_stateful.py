@@ -6,28 +6,26 @@
 import os
 from dataclasses import replace
 
-from hypothesis import HealthCheck
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine
-from hypothesis.stateful import initialize
-from hypothesis.stateful import rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from pydantic import TypeAdapter
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import REMEDIES
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import (
+    REMEDIES,
+    ClusterState,
+    Fault,
+    Limits,
+    Mode,
+    Outcome,
+    Policy,
+    Step,
+    Verb,
+)
 
 from .incidents import check_end
-from .simulator import Job
-from .simulator import Site
+from .simulator import Job, Site
 
 _MANY = int(os.environ.get("SELFHEAL_EXAMPLES", "0"))
 _WAITS_S = [1, 3, 7, 16, 31, 61] + ([130, 310, 910] if _MANY else [])

@@ -22,16 +22,17 @@ from unittest import mock
 import pytest
 import trustme
 from rethinkdb import RethinkDB
-from rethinkdb.errors import ReqlDriverError
-from rethinkdb.errors import ReqlOpFailedError
-from rethinkdb.errors import ReqlOpIndeterminateError
-from rethinkdb.errors import ReqlPermissionError
-from rethinkdb.errors import ReqlQueryLogicError
-from rethinkdb.errors import ReqlTimeoutError
+from rethinkdb.errors import (
+    ReqlDriverError,
+    ReqlOpFailedError,
+    ReqlOpIndeterminateError,
+    ReqlPermissionError,
+    ReqlQueryLogicError,
+    ReqlTimeoutError,
+)
 from standardwebhooks import Webhook as Verifier
 
-from saltext_selfheal import app
-from saltext_selfheal import dial
+from saltext_selfheal import app, dial
 from saltext_selfheal import help as calling
 from saltext_selfheal.app import Failure
 from tests.lab import article

@@ -7,14 +7,8 @@ import time
 
 import pytest
 
-from saltext_selfheal import claims
-from saltext_selfheal import ledger
-from saltext_selfheal import records
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Outcome
+from saltext_selfheal import claims, ledger, records
+from saltext_selfheal.healing.model import Action, Attempt, Finish, Fire, Outcome
 from saltext_selfheal.ledger_file import LedgerError
 
 JID = "20261123030000000000"

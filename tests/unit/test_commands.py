@@ -2,27 +2,27 @@
 
 import pytest
 
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.model import Tell
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.start import begin
-from saltext_selfheal.healing.start import remains
-from tests.unit.world import World
-from tests.unit.world import policy
+from saltext_selfheal.healing.model import (
+    Action,
+    Answer,
+    Command,
+    Commanded,
+    Fault,
+    Limits,
+    Mode,
+    Outcome,
+    Phase,
+    Published,
+    Reply,
+    Request,
+    Requested,
+    Returned,
+    Step,
+    Tell,
+    Verb,
+)
+from saltext_selfheal.healing.start import begin, remains
+from tests.unit.world import World, policy
 
 
 def told(world, what):

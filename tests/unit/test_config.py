@@ -6,13 +6,9 @@ from copy import deepcopy
 
 import pytest
 
-from saltext_selfheal import config
-from saltext_selfheal import intake
+from saltext_selfheal import config, intake
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Step
+from saltext_selfheal.healing.model import Action, Fault, Mode, Step
 
 MINIMAL = {
     "clusters": {"runbook": {"minions": "db*", "nodes": {"db1": "10.0.0.11", "db2": "10.0.0.12"}}}

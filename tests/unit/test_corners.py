@@ -5,23 +5,22 @@ from itertools import pairwise
 import pytest
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Issue
-from saltext_selfheal.healing.model import NodeState
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Step
-from tests.unit.world import NODES
-from tests.unit.world import World
-from tests.unit.world import policy
-from tests.unit.world import table
+from saltext_selfheal.healing.model import (
+    Action,
+    ClusterState,
+    Fault,
+    Issue,
+    NodeState,
+    Observation,
+    Observed,
+    Outcome,
+    Phase,
+    Published,
+    Reply,
+    Returned,
+    Step,
+)
+from tests.unit.world import NODES, World, policy, table
 
 OPEN_TABLE = {"tables": (table(),)}
 CLOSED_TABLE = {"tables": (table(writes=False),)}

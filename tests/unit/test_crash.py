@@ -9,23 +9,22 @@ import itertools
 import json
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import claims
-from saltext_selfheal import records
+from saltext_selfheal import claims, records
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Missing
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import (
+    Fault,
+    Missing,
+    Observation,
+    Observed,
+    Outcome,
+    Published,
+    Returned,
+)
 from saltext_selfheal.ledger import Ledger
 
 SETTINGS = EngineSettings.model_validate(

@@ -3,23 +3,23 @@
 import pytest
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Dial
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Issue
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.model import ViewStatus
-from tests.unit.world import World
-from tests.unit.world import policy
-from tests.unit.world import table
+from saltext_selfheal.healing.model import (
+    Action,
+    Dial,
+    Fault,
+    Issue,
+    Met,
+    Observation,
+    Observed,
+    Outcome,
+    Reply,
+    Request,
+    Requested,
+    Returned,
+    Step,
+    ViewStatus,
+)
+from tests.unit.world import World, policy, table
 
 EVERYWHERE = {"db1": True, "db2": True, "db3": True}
 

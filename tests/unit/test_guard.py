@@ -13,9 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.lab.guard import MARKER
-from tests.lab.guard import Guard
-from tests.lab.guard import members
+from tests.lab.guard import MARKER, Guard, members
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

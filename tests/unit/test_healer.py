@@ -4,23 +4,24 @@ import sqlite3
 
 import pytest
 
-from saltext_selfheal import inbox
-from saltext_selfheal import records
+from saltext_selfheal import inbox, records
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healer import Healer
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Dial
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Missing
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.model import (
+    Command,
+    Commanded,
+    Dial,
+    Fault,
+    Missing,
+    Observation,
+    Observed,
+    Outcome,
+    Published,
+    Request,
+    Requested,
+    Returned,
+    Verb,
+)
 from saltext_selfheal.ledger import Ledger
 
 CLUSTER = {

@@ -3,16 +3,16 @@
 import pytest
 
 from saltext_selfheal.healing import health
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Issue
-from saltext_selfheal.healing.model import NodeState
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Tell
-from saltext_selfheal.healing.model import ViewStatus
-from tests.unit.world import World
-from tests.unit.world import policy
-from tests.unit.world import table
+from saltext_selfheal.healing.model import (
+    Fault,
+    Issue,
+    NodeState,
+    Observation,
+    Observed,
+    Tell,
+    ViewStatus,
+)
+from tests.unit.world import World, policy, table
 
 CLOSED = (table(writes=False),)
 

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Step
-from tests.unit.world import World
-from tests.unit.world import policy
+from saltext_selfheal.healing import escalation, gates
+from saltext_selfheal.healing.model import (
+    Action,
+    Fault,
+    Incident,
+    Observation,
+    Observed,
+    Phase,
+    Step,
+)
+from tests.unit.world import World, policy
 
 
 def see(world, node, cluster="runbook", fault=None, **what):

@@ -8,10 +8,7 @@ import salt.config
 import salt.loader
 
 from saltext_selfheal import jobs
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Returned
+from saltext_selfheal.healing.model import Action, Outcome, Published, Returned
 
 GOOD = {"result": True, "comment": "fine"}
 BAD = {"result": False, "comment": "no space left"}

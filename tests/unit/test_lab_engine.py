@@ -8,8 +8,7 @@ import sys
 import psutil
 import pytest
 
-from tests.lab.engine import children
-from tests.lab.engine import lock_holder
+from tests.lab.engine import children, lock_holder
 
 HOLD = """
 import fcntl, os, subprocess, sys

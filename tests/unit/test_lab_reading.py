@@ -3,9 +3,7 @@
 import datetime
 import time
 
-from tests.lab.reading import LONGEST
-from tests.lab.reading import relevant
-from tests.lab.reading import tail
+from tests.lab.reading import LONGEST, relevant, tail
 
 HEALER = "saltext_selfheal.healer"
 

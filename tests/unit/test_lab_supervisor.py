@@ -7,8 +7,7 @@ import time
 import psutil
 import pytest
 
-from tests.lab.supervisor import SERVICE
-from tests.lab.supervisor import Supervisor
+from tests.lab.supervisor import SERVICE, Supervisor
 
 ODD = "a ;b #c 'd' \"e\" $HOME 100%(x)s ü日本 [f]*? \\g"
 SERVER = "import time; time.sleep(60)"

@@ -10,37 +10,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import audit_chain
-from saltext_selfheal import inbox
-from saltext_selfheal import ledger
-from saltext_selfheal import ledger_file
-from saltext_selfheal import records
-from saltext_selfheal import timeline
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Late
-from saltext_selfheal.healing.model import NodeState
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Tell
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.ledger_file import LedgerError
-from saltext_selfheal.ledger_file import LedgerRefused
+from saltext_selfheal import audit_chain, inbox, ledger, ledger_file, records, timeline
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    Command,
+    Fault,
+    Finish,
+    Fire,
+    Incident,
+    Late,
+    NodeState,
+    Outcome,
+    Phase,
+    Reply,
+    Request,
+    Tell,
+    Verb,
+)
+from saltext_selfheal.ledger_file import LedgerError, LedgerRefused
 from tests.unit.world import World
 
 JID = "20261123030000000000"

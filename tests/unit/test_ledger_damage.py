@@ -9,25 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from saltext_selfheal import audit_chain
-from saltext_selfheal import inbox
-from saltext_selfheal import ledger
-from saltext_selfheal import ledger_file
-from saltext_selfheal import ledger_tables
-from saltext_selfheal import records
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Attempt
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Tell
-from saltext_selfheal.ledger_file import LedgerError
-from saltext_selfheal.ledger_file import LedgerFile
-from saltext_selfheal.ledger_file import LedgerRefused
+from saltext_selfheal import audit_chain, inbox, ledger, ledger_file, ledger_tables, records
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Attempt,
+    ClusterState,
+    Fault,
+    Fire,
+    Incident,
+    Phase,
+    Request,
+    Tell,
+)
+from saltext_selfheal.ledger_file import LedgerError, LedgerFile, LedgerRefused
 
 NOBODY = 65534
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import guard
-from tests.lab import place
+from tests.lab import guard, place
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ODD = ("a blank", "ü", "日本", "it's", 'a "quote"', "5$", "semi ;colon #", "100%(x)s", "x" * 200)

@@ -14,24 +14,13 @@ import uuid
 
 import pytest
 import trustme
-from hypothesis import HealthCheck
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import answer
-from saltext_selfheal import names
-from saltext_selfheal import probe
-from saltext_selfheal import pulse
-from saltext_selfheal import wire
+from saltext_selfheal import answer, names, probe, pulse, wire
 from saltext_selfheal.config import Address
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
-from tests.lab.simulated import SimulatedNode
-from tests.lab.simulated import acquaint
+from saltext_selfheal.healing.model import Fault, Met, Observed, Viewed, ViewStatus
+from tests.lab.simulated import SimulatedNode, acquaint
 
 TIMEOUT_S = 0.5
 SLACK_S = (

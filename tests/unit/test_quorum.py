@@ -3,16 +3,8 @@
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Step
-from tests.unit.world import World
-from tests.unit.world import policy
-from tests.unit.world import table
+from saltext_selfheal.healing.model import Action, Answer, Fault, Reply, Request, Requested, Step
+from tests.unit.world import World, policy, table
 
 THREE = {"db1": True, "db2": True, "db3": True}
 STEPS = {

@@ -24,21 +24,25 @@ import warnings
 
 import pytest
 from rethinkdb import RethinkDB
-from rethinkdb.errors import ReqlAuthError
-from rethinkdb.errors import ReqlDriverError
-from rethinkdb.errors import ReqlOpFailedError
-from rethinkdb.errors import ReqlPermissionError
-from rethinkdb.errors import ReqlServerCompileError
-from rethinkdb.errors import ReqlTimeoutError
+from rethinkdb.errors import (
+    ReqlAuthError,
+    ReqlDriverError,
+    ReqlOpFailedError,
+    ReqlPermissionError,
+    ReqlServerCompileError,
+    ReqlTimeoutError,
+)
 
 from tests.lab import simulated
-from tests.lab.simulated import FAULTS
-from tests.lab.simulated import SimulatedNode
-from tests.lab.simulated import SimulatedProcess
-from tests.lab.simulated import UnknownFault
-from tests.lab.simulated import acquaint
-from tests.lab.simulated import free_port
-from tests.lab.simulated import write_config
+from tests.lab.simulated import (
+    FAULTS,
+    SimulatedNode,
+    SimulatedProcess,
+    UnknownFault,
+    acquaint,
+    free_port,
+    write_config,
+)
 
 r = RethinkDB()
 

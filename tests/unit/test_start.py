@@ -5,20 +5,20 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import ClusterState
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Incident
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.start import forgotten
-from saltext_selfheal.healing.start import remains
-from tests.unit.world import World
-from tests.unit.world import policy
+from saltext_selfheal.healing.model import (
+    Action,
+    ClusterState,
+    Fault,
+    Fire,
+    Incident,
+    Limits,
+    Outcome,
+    Phase,
+    Returned,
+    Step,
+)
+from saltext_selfheal.healing.start import forgotten, remains
+from tests.unit.world import World, policy
 
 NOW = 1_000_000.0
 ONE, TWO = policy(name="one", nodes=("db1",)), policy(name="two", nodes=("db2",))

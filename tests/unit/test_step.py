@@ -3,25 +3,24 @@
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Mode
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Step
-from saltext_selfheal.healing.start import begin
-from saltext_selfheal.healing.start import forgotten
+from saltext_selfheal.healing.model import (
+    Action,
+    Fault,
+    Finish,
+    Limits,
+    Mode,
+    Observation,
+    Observed,
+    Outcome,
+    Phase,
+    Published,
+    Reply,
+    Returned,
+    Step,
+)
+from saltext_selfheal.healing.start import begin, forgotten
 from saltext_selfheal.healing.step import TRANSITIONS
-from tests.unit.world import World
-from tests.unit.world import policy
-from tests.unit.world import table
+from tests.unit.world import World, policy, table
 
 
 def test_a_dead_node_is_restarted_verified_and_resolved():

@@ -4,32 +4,34 @@ from dataclasses import replace
 
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.gates import owed
-from saltext_selfheal.healing.model import Announce
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import ClusterView
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Commanded
-from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.healing.model import Finish
-from saltext_selfheal.healing.model import Fire
-from saltext_selfheal.healing.model import Limits
-from saltext_selfheal.healing.model import Met
-from saltext_selfheal.healing.model import Missing
-from saltext_selfheal.healing.model import Observation
-from saltext_selfheal.healing.model import Observed
-from saltext_selfheal.healing.model import Outcome
-from saltext_selfheal.healing.model import Policy
-from saltext_selfheal.healing.model import Published
-from saltext_selfheal.healing.model import Replica
-from saltext_selfheal.healing.model import Request
-from saltext_selfheal.healing.model import Requested
-from saltext_selfheal.healing.model import Returned
-from saltext_selfheal.healing.model import Shard
-from saltext_selfheal.healing.model import Table
-from saltext_selfheal.healing.model import Tick
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import Viewed
-from saltext_selfheal.healing.model import ViewStatus
+from saltext_selfheal.healing.model import (
+    Announce,
+    Answer,
+    ClusterView,
+    Command,
+    Commanded,
+    Fault,
+    Finish,
+    Fire,
+    Limits,
+    Met,
+    Missing,
+    Observation,
+    Observed,
+    Outcome,
+    Policy,
+    Published,
+    Replica,
+    Request,
+    Requested,
+    Returned,
+    Shard,
+    Table,
+    Tick,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 

@@ -54,16 +54,10 @@ def start(**kwargs):
     # Here and not above: whoever only lists this module should not pay for it.
     import sqlite3
 
-    from saltext_selfheal import bus
-    from saltext_selfheal import config
-    from saltext_selfheal import healer
-    from saltext_selfheal import intake
-    from saltext_selfheal import jobs
-    from saltext_selfheal import probe
+    from saltext_selfheal import bus, config, healer, intake, jobs, probe
     from saltext_selfheal.healing.model import Requested
     from saltext_selfheal.ledger import Ledger
-    from saltext_selfheal.ledger_file import LedgerBusy
-    from saltext_selfheal.ledger_file import LedgerRefused
+    from saltext_selfheal.ledger_file import LedgerBusy, LedgerRefused
 
     out = bus.Bus(__opts__)
 

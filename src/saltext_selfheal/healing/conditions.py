@@ -7,23 +7,23 @@ no. All timing of an incident's life lies in them. Nothing here changes anything
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from . import gates
-from . import health
-from .model import Attempt
-from .model import ClusterState
-from .model import Command
-from .model import Fault
-from .model import Incident
-from .model import Outcome
-from .model import Phase
-from .model import Policy
-from .model import Seconds
-from .model import State
-from .model import Step
+from . import gates, health
+from .model import (
+    Attempt,
+    ClusterState,
+    Command,
+    Fault,
+    Incident,
+    Outcome,
+    Phase,
+    Policy,
+    Seconds,
+    State,
+    Step,
+)
 
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
 FIRINGS = 3

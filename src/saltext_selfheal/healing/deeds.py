@@ -8,26 +8,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import escalation
-from . import gates
-from . import identity
-from .conditions import LOOK_PAUSE_S
-from .conditions import Sight
-from .conditions import verdict
-from .model import CLUSTER_WIDE
-from .model import Action
-from .model import Attempt
-from .model import ClusterState
-from .model import Dial
-from .model import Effect
-from .model import Fault
-from .model import Finish
-from .model import Fire
-from .model import Incident
-from .model import Late
-from .model import Outcome
-from .model import Recovery
-from .model import Seconds
+from . import escalation, gates, identity
+from .conditions import LOOK_PAUSE_S, Sight, verdict
+from .model import (
+    CLUSTER_WIDE,
+    Action,
+    Attempt,
+    ClusterState,
+    Dial,
+    Effect,
+    Fault,
+    Finish,
+    Fire,
+    Incident,
+    Late,
+    Outcome,
+    Recovery,
+    Seconds,
+)
 
 BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
 LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doubled each time …

@@ -5,12 +5,7 @@ The default escalations stand here and nowhere else; the settings may replace th
 
 from __future__ import annotations
 
-from .model import REMEDIES
-from .model import Action
-from .model import Fault
-from .model import Policy
-from .model import Seconds
-from .model import Step
+from .model import REMEDIES, Action, Fault, Policy, Seconds, Step
 
 #: What helps by default. A fault without steps is announced and left to people.
 DEFAULT: dict[Fault, tuple[Step, ...]] = {

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import escalation
-from . import gates
+from . import escalation, gates
 from .conditions import Sight
-from .model import Fault
-from .model import Incident
-from .model import Phase
-from .model import Seconds
-from .model import State
+from .model import Fault, Incident, Phase, Seconds, State
 
 
 def explain(

@@ -6,43 +6,40 @@ Nothing here orders anything but a look (read-only) at a job that was given up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from . import gates
-from . import health
-from . import identity
-from .conditions import GIVE_UP_AFTER
-from .conditions import LOOK_PAUSE_S
-from .conditions import LOOK_WITHIN_S
+from . import gates, health, identity
+from .conditions import GIVE_UP_AFTER, LOOK_PAUSE_S, LOOK_WITHIN_S
 from .deeds import tell_look
-from .model import CLUSTER_WIDE
-from .model import Action
-from .model import Announce
-from .model import Attempt
-from .model import ClusterState
-from .model import Effect
-from .model import Fault
-from .model import Finish
-from .model import Fire
-from .model import Incident
-from .model import Late
-from .model import Met
-from .model import Missing
-from .model import NodeState
-from .model import Observed
-from .model import Outcome
-from .model import Phase
-from .model import Policy
-from .model import Published
-from .model import Returned
-from .model import Seconds
-from .model import State
-from .model import Step
-from .model import Tell
-from .model import Viewed
-from .model import ViewStatus
+from .model import (
+    CLUSTER_WIDE,
+    Action,
+    Announce,
+    Attempt,
+    ClusterState,
+    Effect,
+    Fault,
+    Finish,
+    Fire,
+    Incident,
+    Late,
+    Met,
+    Missing,
+    NodeState,
+    Observed,
+    Outcome,
+    Phase,
+    Policy,
+    Published,
+    Returned,
+    Seconds,
+    State,
+    Step,
+    Tell,
+    Viewed,
+    ViewStatus,
+)
 
 LATE_S = 3600.0  #: so long a result may come late and is still recorded
 RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long

@@ -7,33 +7,31 @@ incident is made of these answers and of nothing else, so that telling and doing
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from . import escalation
-from . import health
+from . import escalation, health
 from . import identity as identities
-from .model import CLUSTER_WIDE
-from .model import Action
-from .model import Attempt
-from .model import ClusterState
-from .model import Fault
-from .model import Incident
-from .model import Late
-from .model import Mode
-from .model import NodeState
-from .model import Outcome
-from .model import Phase
-from .model import Policy
-from .model import Seconds
-from .model import State
-from .model import Step
-from .model import Table
-from .model import ViewStatus
+from .model import (
+    CLUSTER_WIDE,
+    Action,
+    Attempt,
+    ClusterState,
+    Fault,
+    Incident,
+    Late,
+    Mode,
+    NodeState,
+    Outcome,
+    Phase,
+    Policy,
+    Seconds,
+    State,
+    Step,
+    Table,
+    ViewStatus,
+)
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3

@@ -7,21 +7,22 @@ orders anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .model import CLUSTER_WIDE
-from .model import Ailment
-from .model import ClusterState
-from .model import ClusterView
-from .model import Fault
-from .model import Incident
-from .model import NodeState
-from .model import Observation
-from .model import Policy
-from .model import Seconds
-from .model import ViewStatus
+from .model import (
+    CLUSTER_WIDE,
+    Ailment,
+    ClusterState,
+    ClusterView,
+    Fault,
+    Incident,
+    NodeState,
+    Observation,
+    Policy,
+    Seconds,
+    ViewStatus,
+)
 
 VIEW_AGE_S = 60.0  #: a look into the system tables that is older counts as none
 OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long

@@ -10,15 +10,10 @@ is done to either, until it answers with an identity that nobody disputes, or a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .model import ClusterState
-from .model import Incident
-from .model import NodeState
-from .model import Observation
-from .model import State
+from .model import ClusterState, Incident, NodeState, Observation, State
 
 Place = tuple[str, str]  #: cluster and node
 

@@ -12,28 +12,30 @@ from dataclasses import replace
 from . import gates
 from .conditions import REQUEST_AGE_S
 from .facts import open_incident
-from .model import PAUSED_AT_MOST_S
-from .model import REMEDIES
-from .model import Action
-from .model import Announce
-from .model import Answer
-from .model import ClusterState
-from .model import Command
-from .model import Dial
-from .model import Effect
-from .model import Fault
-from .model import Incident
-from .model import Mode
-from .model import Pause
-from .model import Pending
-from .model import Phase
-from .model import Policy
-from .model import Reply
-from .model import Request
-from .model import Seconds
-from .model import State
-from .model import Step
-from .model import Tell
+from .model import (
+    PAUSED_AT_MOST_S,
+    REMEDIES,
+    Action,
+    Announce,
+    Answer,
+    ClusterState,
+    Command,
+    Dial,
+    Effect,
+    Fault,
+    Incident,
+    Mode,
+    Pause,
+    Pending,
+    Phase,
+    Policy,
+    Reply,
+    Request,
+    Seconds,
+    State,
+    Step,
+    Tell,
+)
 
 REFUSED_TOLD = 10  #: refusals of one source that are told …
 REFUSED_WITHIN_S = 60.0  #: … in this time

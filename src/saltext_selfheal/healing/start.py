@@ -6,30 +6,28 @@ And what is kept of clusters that the settings do not name any more, and what mu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from . import escalation
-from . import gates
+from . import escalation, gates
 from .facts import RUNS_AT_MOST_S
-from .model import Announce
-from .model import Attempt
-from .model import ClusterState
-from .model import Effect
-from .model import Finish
-from .model import Incident
-from .model import Late
-from .model import Limits
-from .model import NodeState
-from .model import Outcome
-from .model import Phase
-from .model import Policy
-from .model import Seconds
-from .model import Started
-from .model import State
+from .model import (
+    Announce,
+    Attempt,
+    ClusterState,
+    Effect,
+    Finish,
+    Incident,
+    Late,
+    Limits,
+    NodeState,
+    Outcome,
+    Phase,
+    Policy,
+    Seconds,
+    Started,
+    State,
+)
 from .step import step
 
 

@@ -13,54 +13,51 @@ in the conditions: a `Tick` changes no fact, it lets time-bound conditions come 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from . import conditions as when
 from . import deeds as do
-from . import gates
-from . import health
+from . import gates, health
 from .conditions import Sight
 from .deeds import Change
 from .explain import explain
-from .facts import forget_health
-from .facts import run_out
-from .facts import take_job_news
-from .facts import take_met
-from .facts import take_observation
-from .facts import take_view
-from .model import CLUSTER_WIDE
-from .model import Announce
-from .model import Answer
-from .model import Command
-from .model import Commanded
-from .model import Dial
-from .model import Effect
-from .model import Event
-from .model import Fire
-from .model import Incident
-from .model import Met
-from .model import Missing
-from .model import Observed
-from .model import Phase
-from .model import Published
-from .model import Reply
-from .model import Requested
-from .model import Returned
-from .model import Seconds
-from .model import Started
-from .model import State
-from .model import Tick
-from .model import Verb
-from .model import Viewed
-from .orders import answer_opened
-from .orders import decide_pending
-from .orders import lock_nodes
-from .orders import name_foreign
-from .orders import pause_clusters
-from .orders import resume_clusters
-from .orders import take_request
-from .orders import tell_by
+from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
+from .model import (
+    CLUSTER_WIDE,
+    Announce,
+    Answer,
+    Command,
+    Commanded,
+    Dial,
+    Effect,
+    Event,
+    Fire,
+    Incident,
+    Met,
+    Missing,
+    Observed,
+    Phase,
+    Published,
+    Reply,
+    Requested,
+    Returned,
+    Seconds,
+    Started,
+    State,
+    Tick,
+    Verb,
+    Viewed,
+)
+from .orders import (
+    answer_opened,
+    decide_pending,
+    lock_nodes,
+    name_foreign,
+    pause_clusters,
+    resume_clusters,
+    take_request,
+    tell_by,
+)
 
 QUIET = "quiet"  #: not announced: it would be said again and again
 

@@ -173,8 +173,7 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
 
         salt-call selfheal.probe 10.0.0.11
     """
-    from pydantic import TypeAdapter
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
     from saltext_selfheal import probe as eyes
     from saltext_selfheal.config import NodeAddress
@@ -260,9 +259,7 @@ def attempt(jid, action):
     try:
         if not isinstance(jid, str) or not _JID.fullmatch(jid):
             return None
-        from saltext_selfheal import claims
-        from saltext_selfheal import config
-        from saltext_selfheal import records
+        from saltext_selfheal import claims, config, records
 
         settings = config.load(__opts__)
         path = settings.ledger_path(__opts__)

@@ -19,19 +19,17 @@ from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import arguments
 from saltext_selfheal import config as settings_of
-from saltext_selfheal import inbox
-from saltext_selfheal import intake
-from saltext_selfheal import ledger_file
-from saltext_selfheal import records
-from saltext_selfheal import timeline
+from saltext_selfheal import inbox, intake, ledger_file, records, timeline
 from saltext_selfheal.healing.explain import explain as explained
-from saltext_selfheal.healing.model import PAUSED_AT_MOST_S
-from saltext_selfheal.healing.model import Answer
-from saltext_selfheal.healing.model import Command
-from saltext_selfheal.healing.model import Phase
-from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.healing.model import Verb
-from saltext_selfheal.healing.model import asking
+from saltext_selfheal.healing.model import (
+    PAUSED_AT_MOST_S,
+    Answer,
+    Command,
+    Phase,
+    Reply,
+    Verb,
+    asking,
+)
 from saltext_selfheal.healing.orders import take_request
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step

@@ -50,19 +50,12 @@ there; under TLS a stalled connection notices that its peer left only when the s
 """
 
 from tests.lab.simulated.child import SimulatedProcess
-from tests.lab.simulated.faults import FAULTS
-from tests.lab.simulated.faults import ISSUE_TYPES
-from tests.lab.simulated.faults import STEPS
-from tests.lab.simulated.faults import UnknownFault
+from tests.lab.simulated.faults import FAULTS, ISSUE_TYPES, STEPS, UnknownFault
 from tests.lab.simulated.listening import free_port
 from tests.lab.simulated.node import Node
 from tests.lab.simulated.process import main
-from tests.lab.simulated.settings import Settings
-from tests.lab.simulated.settings import StartError
-from tests.lab.simulated.settings import read_config
-from tests.lab.simulated.settings import write_config
-from tests.lab.simulated.thread import SimulatedNode
-from tests.lab.simulated.thread import acquaint
+from tests.lab.simulated.settings import Settings, StartError, read_config, write_config
+from tests.lab.simulated.thread import SimulatedNode, acquaint
 
 __all__ = [
     "FAULTS",

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.lab.simulated.settings import Settings
-from tests.lab.simulated.settings import read_config
+from tests.lab.simulated.settings import Settings, read_config
 
 
 def control(path: Path, command: Mapping[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:

@@ -9,9 +9,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tests.lab.simulated.faults import READINESS

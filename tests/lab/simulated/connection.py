@@ -10,16 +10,11 @@ import struct
 import traceback
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.lab.simulated.documents import NEVER_HANG
-from tests.lab.simulated.documents import SERVER_VERSION
-from tests.lab.simulated.documents import SYSTEM_TABLES
+from tests.lab.simulated.documents import NEVER_HANG, SERVER_VERSION, SYSTEM_TABLES
 from tests.lab.simulated.faults import READINESS
-from tests.lab.simulated.login import Credential
-from tests.lab.simulated.login import Refusal
-from tests.lab.simulated.login import Scram
+from tests.lab.simulated.login import Credential, Refusal, Scram
 
 if TYPE_CHECKING:
     from tests.lab.simulated.node import Node

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.lab.simulated.cluster import NAMESPACE
-from tests.lab.simulated.cluster import Member
-from tests.lab.simulated.cluster import Server
-from tests.lab.simulated.cluster import View
+from tests.lab.simulated.cluster import NAMESPACE, Member, Server, View
 from tests.lab.simulated.faults import READINESS
 
 SERVER_VERSION = "2.4.4"

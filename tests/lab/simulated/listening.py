@@ -8,13 +8,10 @@ import os
 import random
 import socket
 import traceback
-from collections.abc import Awaitable
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from tests.lab.simulated.settings import LOOPBACK
-from tests.lab.simulated.settings import StartError
+from tests.lab.simulated.settings import LOOPBACK, StartError
 
 UNIX_PATH_MAX_BYTES = 107
 BACKLOG = 1024

@@ -10,28 +10,17 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.lab.simulated.cluster import CLUSTER_LOOK_TTL_S
-from tests.lab.simulated.cluster import Cluster
-from tests.lab.simulated.cluster import Server
-from tests.lab.simulated.cluster import View
+from tests.lab.simulated.cluster import CLUSTER_LOOK_TTL_S, Cluster, Server, View
 from tests.lab.simulated.connection import DriverConnection
 from tests.lab.simulated.documents import Documents
-from tests.lab.simulated.faults import READINESS
-from tests.lab.simulated.faults import UnknownFault
-from tests.lab.simulated.faults import checked_fault
-from tests.lab.simulated.faults import split_fault
-from tests.lab.simulated.listening import Listener
-from tests.lab.simulated.listening import read_line
+from tests.lab.simulated.faults import READINESS, UnknownFault, checked_fault, split_fault
+from tests.lab.simulated.listening import Listener, read_line
 from tests.lab.simulated.login import Credential
-from tests.lab.simulated.settings import Address
-from tests.lab.simulated.settings import Settings
-from tests.lab.simulated.settings import StartError
+from tests.lab.simulated.settings import Address, Settings, StartError
 
 
 class Node:

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.simulated.node import Node
-from tests.lab.simulated.settings import Settings
-from tests.lab.simulated.settings import StartError
-from tests.lab.simulated.settings import read_config
+from tests.lab.simulated.settings import Settings, StartError, read_config
 
 
 def _locked_directory(directory: Path) -> int:

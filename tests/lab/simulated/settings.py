@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.lab.simulated.faults import checked_fault
-from tests.lab.simulated.faults import split_fault
+from tests.lab.simulated.faults import checked_fault, split_fault
 
 LOOPBACK = "127.0.0.1"
 

@@ -7,16 +7,12 @@ import contextlib
 import dataclasses
 import threading
 import uuid
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.lab.simulated.node import Node
-from tests.lab.simulated.settings import LOOPBACK
-from tests.lab.simulated.settings import Settings
+from tests.lab.simulated.settings import LOOPBACK, Settings
 
 
 class SimulatedNode:

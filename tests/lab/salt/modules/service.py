@@ -16,8 +16,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 try:
-    from supervisor.xmlrpc import Faults
-    from supervisor.xmlrpc import SupervisorTransport
+    from supervisor.xmlrpc import Faults, SupervisorTransport
 
     HAS_SUPERVISOR = True
 except ImportError:
