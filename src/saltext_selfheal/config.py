@@ -29,12 +29,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from .driver.address import DRIVER_PORT, Address
 from .healing import escalation
 from .healing.model import REMEDIES, Action, Fault, Limits, Mode, Policy, Step
 
 NAME = "selfheal"
 ROOT = f"engines.{NAME}"
-DRIVER_PORT = 28015
 #: No webhook's caller may have it: a caller's name stands before the ids of its requests, as this before the bus's.
 RESERVED_CALLER = "bus"
 #: Faults that settings may speak of; `requested` is no fault of a database.
@@ -150,17 +150,6 @@ PositiveCount = Annotated[int, BeforeValidator(_positive_count)]
 Share = Annotated[float, BeforeValidator(_share)]
 ModeSetting = Annotated[Mode, BeforeValidator(_mode)]
 Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a node's driver port is. IPv6 addresses are held without brackets."""
-
-    host: str
-    port: int = DRIVER_PORT
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def _address(value: Any) -> Address:

@@ -13,7 +13,7 @@ import salt.runner
 import salt.utils.args
 from salt.exceptions import SaltInvocationError
 
-from saltext_selfheal import config, inbox, ledger, records
+from saltext_selfheal import config
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -31,6 +31,8 @@ from saltext_selfheal.healing.model import (
     Request,
     Verb,
 )
+from saltext_selfheal.ledger import inbox, records
+from saltext_selfheal.ledger import writer as ledger
 from tests.functional.conftest import SETTINGS
 
 

@@ -19,17 +19,14 @@ import salt.runner
 import salt.utils.yaml
 import salt.version
 
-from saltext_selfheal import (
-    doctor,
-    doctor_doors,
-    ledger,
-    ledger_file,
-    patient,
-    permissions,
-    returns,
-    timeline,
-)
+from saltext_selfheal.doctor import checks as doctor
+from saltext_selfheal.doctor import doors as doctor_doors
+from saltext_selfheal.doctor import master as patient
+from saltext_selfheal.doctor import permissions, returns
 from saltext_selfheal.healing.model import Action, Tell
+from saltext_selfheal.ledger import file as ledger_file
+from saltext_selfheal.ledger import timeline
+from saltext_selfheal.ledger import writer as ledger
 from tests.functional.conftest import REACTOR, SETTINGS
 
 SECRETS = {

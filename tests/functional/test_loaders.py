@@ -14,8 +14,8 @@ from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config
 from saltext_selfheal.healing.model import Reply
-from saltext_selfheal.ledger import Ledger
-from saltext_selfheal.ledger_file import engine_alive
+from saltext_selfheal.ledger.file import engine_alive
+from saltext_selfheal.ledger.writer import Ledger
 from tests.functional.conftest import REACTOR, SETTINGS
 
 

@@ -8,9 +8,11 @@ import pytest
 import salt.loader
 import salt.utils.reactor
 
-from saltext_selfheal import claims, config, jobs, records
+from saltext_selfheal import config
 from saltext_selfheal.healing.model import Action, Attempt, Finish, Fire, Outcome
-from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger import claims, records
+from saltext_selfheal.ledger.writer import Ledger
+from saltext_selfheal.loop import jobs
 from tests.functional.conftest import REACTOR
 
 DOES = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from saltext_selfheal.ledger_file import lock_path
+from saltext_selfheal.ledger.file import lock_path
 from tests.lab import daemons
 from tests.lab.node import USER
 from tests.lab.site import CHECKOUT, CLUSTER, TABLE

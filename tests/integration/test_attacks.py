@@ -15,7 +15,9 @@ import pytest
 import requests
 from salt.exceptions import SaltInvocationError
 
-from saltext_selfheal import intake, jobs, records
+from saltext_selfheal.doors import forms as intake
+from saltext_selfheal.ledger import records
+from saltext_selfheal.loop import jobs
 from tests.integration.conftest import (
     MARK,
     reactor_with_mark,

@@ -11,9 +11,11 @@ import uuid
 import pytest
 from rethinkdb import RethinkDB
 
-from saltext_selfheal import probe
-from saltext_selfheal.config import Address
+from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing.model import Fault, Observed, Viewed, ViewStatus
+from saltext_selfheal.probe.loop import Prober
+from saltext_selfheal.probe.node import Target, probe_once
+from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.ports import free_port
 from tests.lab.site import REAL, server_command
 
@@ -71,10 +73,10 @@ class Server:
             "cluster": "runbook", "node": self.name, "address": Address(self.bind, self.driver_port),
             "password": PASSWORD, "poll_s": 0.2, "timeout_s": 2.0,
         }  # fmt: skip
-        return probe.Target(**{**values, **changes})
+        return Target(**{**values, **changes})
 
     def look(self, **changes):
-        return probe.probe_once(self.target(**changes))
+        return probe_once(self.target(**changes))
 
     def wait(self, fault=None, timeout_s=40.0):
         deadline = time.monotonic() + timeout_s
@@ -110,8 +112,8 @@ class Views:
     def __init__(self, servers, timeout_s=20.0):
         self.view, self.faults = None, {}
         self._changed = threading.Condition()
-        plans = {"runbook": probe.ViewPlan(every_s=0.2, timeout_s=timeout_s)}
-        self._prober = probe.Prober([s.target() for s in servers], self._take, plans)
+        plans = {"runbook": ViewPlan(every_s=0.2, timeout_s=timeout_s)}
+        self._prober = Prober([s.target() for s in servers], self._take, plans)
 
     def _take(self, event):
         with self._changed:
@@ -335,11 +337,12 @@ def test_a_partition_in_network_namespaces_is_disagreement(tmp_path, servers, is
     def connected(server, name):
         code = (
             "import asyncio,sys;from concurrent.futures import ThreadPoolExecutor as T;"
-            "from saltext_selfheal import probe as p;from saltext_selfheal.config import Address as A\n"
+            "from saltext_selfheal.probe.node import Look, Target;from saltext_selfheal.probe.names import Resolver;"
+            "from saltext_selfheal.probe.tables import View, ViewPlan;from saltext_selfheal.driver.address import Address as A\n"
             "async def go():\n"
-            f" l=p.Look(p.Target('c','{server.name}',A('127.0.0.1',{server.driver_port}),password='{PASSWORD}'),p.Resolver(),T(1))\n"
+            f" l=Look(Target('c','{server.name}',A('127.0.0.1',{server.driver_port}),password='{PASSWORD}'),Resolver(),T(1))\n"
             " s=await l.probe()\n"
-            " v=await p.View('c',[l],p.ViewPlan(1,5)).look() if s.fault is None else None\n"
+            " v=await View('c',[l],ViewPlan(1,5)).look() if s.fault is None else None\n"
             f" print(s.server_id, *sorted(v.connected.get('{server.name}', ()) if v else ()));l.close()\n"
             "asyncio.run(go())"
         )

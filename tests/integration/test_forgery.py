@@ -2,7 +2,7 @@
 
 import pytest
 
-from saltext_selfheal import jobs
+from saltext_selfheal.loop import jobs
 from tests.integration.conftest import MARK, wait_order
 
 

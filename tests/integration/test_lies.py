@@ -12,7 +12,7 @@ import time
 import pytest
 import salt.version
 
-from saltext_selfheal import returns
+from saltext_selfheal.doctor import returns
 from tests.lab.daemons import STATES
 from tests.lab.demo import TIMES
 from tests.lab.liar import BY_RESOURCE, BY_SYNDIC, BY_SYNDIC_RESOURCE, ROUTES, Liar

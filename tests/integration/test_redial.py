@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from saltext_selfheal import probe
-from saltext_selfheal.config import Address
+from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing.model import Fault, Observed
+from saltext_selfheal.probe.loop import Prober
+from saltext_selfheal.probe.node import Target, probe_once
+from saltext_selfheal.probe.tables import ViewPlan
 from tests.integration.test_faults import servers  # noqa: F401
 from tests.integration.test_faults import LOOPBACK, PASSWORD, Server, real
 from tests.integration.test_healing import started_jobs
@@ -46,7 +48,7 @@ class Seen:
     def __init__(self, targets):
         self.latest, self.all = {}, []
         self._changed = threading.Condition()
-        self._prober = probe.Prober(targets, self._take, {})
+        self._prober = Prober(targets, self._take, {})
 
     def _take(self, event):
         if isinstance(event, Observed):
@@ -104,7 +106,7 @@ def test_a_password_that_was_changed_is_seen_although_the_open_connection_answer
 
 
 def test_the_cluster_port_and_a_proxy_say_what_they_are(server, tmp_path):
-    told = probe.probe_once(probe.Target("c", "n", Address(LOOPBACK, server.cluster_port)))
+    told = probe_once(Target("c", "n", Address(LOOPBACK, server.cluster_port)))
     assert told.fault is Fault.ALIEN
     assert "that is its cluster port" in told.evidence
     assert not server.look().proxy
@@ -119,9 +121,9 @@ def test_the_cluster_port_and_a_proxy_say_what_they_are(server, tmp_path):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        target = probe.Target("c", "n", Address(LOOPBACK, port), password=PASSWORD)
+        target = Target("c", "n", Address(LOOPBACK, port), password=PASSWORD)
         deadline = time.monotonic() + 30
-        while (told := probe.probe_once(target)).fault is not None:
+        while (told := probe_once(target)).fault is not None:
             assert time.monotonic() < deadline, told
             time.sleep(0.1)
         assert (told.proxy, told.server_name) == (True, None)
@@ -147,8 +149,8 @@ def test_a_huge_answer_holds_up_no_look_at_another_node(server, shape):
         hostile.set_fault("huge_answer", shape=shape, bytes=8_000_000)
         bad = server.target(node="db2", cluster="bad", address=Address(hostile.host, hostile.port))
         seen = Seen([server.target(poll_s=0.1), bad])
-        seen._prober = probe.Prober(
-            [server.target(poll_s=0.1), bad], seen._take, {"bad": probe.ViewPlan(0.1, 10.0)}
+        seen._prober = Prober(
+            [server.target(poll_s=0.1), bad], seen._take, {"bad": ViewPlan(0.1, 10.0)}
         )
         with seen:
             seen.wait("db1", None)

@@ -11,7 +11,8 @@ import sys
 from unittest import mock
 
 from saltext_selfheal import app
-from saltext_selfheal import help as calling
+from saltext_selfheal.app import connecting
+from saltext_selfheal.app import help as calling
 
 HOUR_S = 3600.0
 APPLICATIONS = 10
@@ -51,7 +52,9 @@ class Virtual:
 
     def timing(self):
         """For `connect` and `healing`."""
-        return app.Timing(clock=lambda: self.now, pause=self.pause, uniform=self.chance.uniform)
+        return connecting.Timing(
+            clock=lambda: self.now, pause=self.pause, uniform=self.chance.uniform
+        )
 
     def help(self, via, **options):
         """A Help of a process of its own, whose calls take no time."""
@@ -84,7 +87,7 @@ def ours(outage_s=HOUR_S, seed=0):
             raise ConnectionRefusedError
         return "connection"
 
-    with mock.patch("saltext_selfheal.dial.dial", dial):
+    with mock.patch("saltext_selfheal.app.dial.dial", dial):
         app.connect(["db1"], help=clock.help(door), timing=clock.timing())
     return tried, door.calls, clock.now
 

@@ -86,7 +86,7 @@ def beside_a_hung_host(outage_s, seed):
             raise ConnectionRefusedError
         return "connection"
 
-    with mock.patch("saltext_selfheal.dial.dial", dial):
+    with mock.patch("saltext_selfheal.app.dial.dial", dial):
         app.connect(["back", "hung"], timing=clock.timing())
     return clock.now - outage_s
 

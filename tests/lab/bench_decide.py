@@ -16,8 +16,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from saltext_selfheal import records
-from saltext_selfheal.audit_chain import link_hash
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import (
     Announce,
@@ -32,7 +30,9 @@ from saltext_selfheal.healing.model import (
 )
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
-from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger import records
+from saltext_selfheal.ledger.chain import link_hash
+from saltext_selfheal.ledger.writer import Ledger
 
 CLUSTERS = 100
 NODES = 3

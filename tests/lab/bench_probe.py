@@ -19,11 +19,15 @@ import psutil
 from rethinkdb import net
 from rethinkdb.ql2_pb2 import Query
 
-from saltext_selfheal import probe
-from saltext_selfheal.config import Address, EngineSettings
-from saltext_selfheal.healer import Healer
+from saltext_selfheal.config import EngineSettings
+from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing.model import Fault, Observed
-from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger.writer import Ledger
+from saltext_selfheal.loop.healer import Healer
+from saltext_selfheal.probe.loop import Prober, targets
+from saltext_selfheal.probe.names import Resolver
+from saltext_selfheal.probe.node import Look, Target
+from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.crowd import Crowd
 from tests.lab.simulated import SimulatedProcess, free_port, write_config
 
@@ -54,7 +58,7 @@ def _target(port, number=0, **changes):
         "timeout_s": 1.0,
         "poll_s": 1.0,
     }
-    return probe.Target(**{**values, **changes})
+    return Target(**{**values, **changes})
 
 
 def _share(values, percent):
@@ -98,7 +102,7 @@ def death(tell):
             targets.append(_target(port, number, poll_s=2.0))
         for process in processes.values():
             process.wait_ready()
-        prober = probe.Prober(targets, deliver)
+        prober = Prober(targets, deliver)
         prober.start()
         try:
             for _ in range(KILLS // KILLED_NODES):
@@ -148,8 +152,8 @@ class _Engine:
         self._settings, self._folder = settings, Path(folder)
         self.healer = None
         self.starts = {}
-        plans = {name: probe.ViewPlan(5.0, 20.0) for name in clusters} if views else {}
-        self.prober = probe.Prober(probe.targets(settings.clusters), self._take, plans)
+        plans = {name: ViewPlan(5.0, 20.0) for name in clusters} if views else {}
+        self.prober = Prober(targets(settings.clusters), self._take, plans)
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -281,13 +285,13 @@ def cost(tell):
 
     async def go():
         loop = asyncio.get_running_loop()
-        resolver = probe.Resolver()
+        resolver = Resolver()
         with Crowd(1) as server, ThreadPoolExecutor(1) as crypto:
-            look = probe.Look(_target(server.ports[0]), resolver, crypto)
+            look = Look(_target(server.ports[0]), resolver, crypto)
             await look.probe()
             frame = net.Query(Query.QueryType.SERVER_INFO, 1, None, None).serialize()
             # The bare connection borrows the handshake of a Look, then talks by itself.
-            other = probe.Look(_target(server.ports[0]), resolver, crypto)
+            other = Look(_target(server.ports[0]), resolver, crypto)
             await other.probe()
             transport = other.wire._transport
             bare = _Bare()
@@ -330,9 +334,9 @@ def leak(tell):
     """Ten thousand timeouts, ten thousand refusals: file descriptors, threads, tasks, memory."""
 
     async def many(target, count, expected, marks):
-        resolver = probe.Resolver()
+        resolver = Resolver()
         with ThreadPoolExecutor(1) as crypto:
-            looks = [probe.Look(target, resolver, crypto) for _ in range(50)]
+            looks = [Look(target, resolver, crypto) for _ in range(50)]
 
             async def work(look, rounds):
                 for _ in range(rounds):

@@ -18,7 +18,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from saltext_selfheal import inbox, intake
+from saltext_selfheal.doors import forms as intake
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import (
     Fault,
@@ -31,7 +31,8 @@ from saltext_selfheal.healing.model import (
 )
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
-from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger import inbox
+from saltext_selfheal.ledger.writer import Ledger
 from tests.lab.simulated import free_port
 from tests.lab.site import Site, new_webhook_secret, package_reactor
 
@@ -264,7 +265,7 @@ def _ask_straight(state, now, marks):
 def _decided():
     """From a row that is read out of the inbox to its committed answer, in a storm of a thousand."""
     from saltext_selfheal.config import EngineSettings
-    from saltext_selfheal.healer import Healer
+    from saltext_selfheal.loop.healer import Healer
 
     class _NoBus:
         def fire(self, tag, data):

@@ -9,7 +9,7 @@ import os
 import re
 
 # As Salt writes its logs, and as supervisord does:
-# [2026-11-26 16:05:18,123][saltext_selfheal.healer  :210 ][WARNING ][Engine(…)][4711] text
+# [2026-11-26 16:05:18,123][saltext_selfheal.loop.healer:210 ][WARNING ][Engine(…)][4711] text
 # 2026-11-26 16:05:18,123 WARN exited: rethinkdb (exit status 1; not expected)
 _AT = r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})"
 _SALT = re.compile(

@@ -34,8 +34,8 @@ import salt.utils.event
 from rethinkdb.errors import ReqlError
 from standardwebhooks import Webhook
 
-from saltext_selfheal.ledger_file import lock_path
-from saltext_selfheal.patient import Master
+from saltext_selfheal.doctor.master import Master
+from saltext_selfheal.ledger.file import lock_path
 from tests.lab import daemons
 from tests.lab.engine import children, lock_holder
 from tests.lab.guard import Guard, GuardError

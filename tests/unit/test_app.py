@@ -32,9 +32,10 @@ from rethinkdb.errors import (
 )
 from standardwebhooks import Webhook as Verifier
 
-from saltext_selfheal import app, dial
-from saltext_selfheal import help as calling
-from saltext_selfheal.app import Failure
+from saltext_selfheal import app
+from saltext_selfheal.app import Failure, connecting, dial
+from saltext_selfheal.app import help as calling
+from saltext_selfheal.app import queries
 from tests.lab import article
 from tests.lab.simulated import SimulatedNode
 
@@ -218,7 +219,7 @@ def test_the_hosts_are_tried_in_any_order_and_a_failed_one_rests():
                 raise ConnectionRefusedError
             return address.host
 
-        with mock.patch("saltext_selfheal.dial.dial", dial_it):
+        with mock.patch("saltext_selfheal.app.dial.dial", dial_it):
             app.connect(["a", "b", "c"], timing=clock.timing())
         assert set(tried[:3]) == {"a", "b", "c"}
         first.add(tried[0])
@@ -247,7 +248,7 @@ def outage(clock, hosts, outage_s, timeout_s=5.0):
         clock.now += patience_s
         raise TimeoutError
 
-    with mock.patch("saltext_selfheal.dial.dial", dial_it):
+    with mock.patch("saltext_selfheal.app.dial.dial", dial_it):
         app.connect(hosts, timeout=timeout_s, timing=clock.timing())
     return dials
 
@@ -266,7 +267,7 @@ def test_a_host_that_hangs_has_its_timeout_at_first_and_after_a_minute():
         (at, limit) for host, limit, at in outage(clock, ["hung", "back"], 90) if host == "hung"
     ]
     assert limits[0][1] == 5.0
-    assert {limit for at, limit in limits[1:] if at < 60} == {app.SILENT_S}
+    assert {limit for at, limit in limits[1:] if at < 60} == {connecting.SILENT_S}
     assert {limit for at, limit in limits if at >= 60} == {5.0}
     assert {limit for _, limit, _ in outage(article.Virtual(), ["hung", "back"], 9, 0.2)} == {0.2}
 
@@ -278,7 +279,7 @@ def test_a_host_that_hangs_has_its_timeout_at_first_and_after_a_minute():
             return "connection"
         raise TimeoutError
 
-    with mock.patch("saltext_selfheal.dial.dial", silent):
+    with mock.patch("saltext_selfheal.app.dial.dial", silent):
         app.connect("alone", timing=article.Virtual().timing())
     assert limits == [5.0] * 4
 
@@ -861,7 +862,7 @@ def test_a_primary_change_is_waited_out_without_calling_anybody():
     with app.healing(server.connect, help=help, timing=clock.timing()) as conn:
         assert WRITE.run(conn) == "done"
     assert door.calls == []
-    assert clock.now < app.PRIMARY_CHANGE_S
+    assert clock.now < queries.PRIMARY_CHANGE_S
     server.script = [NOT_NOW] * 60
     with app.healing(server.connect, help=help, timing=clock.timing()) as conn:
         READ.run(conn)
@@ -895,7 +896,7 @@ IN_PARTS = [
     ("query", "whole"), [*((q, True) for q in WHOLE), *((q, False) for q in IN_PARTS)]
 )
 def test_only_what_is_done_as_a_whole_is_repeated(query, whole):
-    assert app.whole(query) is whole
+    assert queries.whole(query) is whole
     server = Server(NOT_NOW)
     with healed(server) as (conn, _):
         if whole:
@@ -913,7 +914,7 @@ def test_help_is_called_while_logins_succeed_and_queries_fail(query, wrong):
     door = article.Noting(clock)
     server = Server()
     factory = functools.partial(app.connect, ["db1"], timing=clock.timing())
-    dialled = mock.patch("saltext_selfheal.dial.dial", lambda *_: server.connect())
+    dialled = mock.patch("saltext_selfheal.app.dial.dial", lambda *_: server.connect())
     help = clock.help(door, calls=calls)
     with dialled, app.healing(factory, help=help, deadline=5, timing=clock.timing()) as conn:
         server.script = [wrong] * 10_000
@@ -970,12 +971,12 @@ def test_the_database_that_is_used_is_so_after_an_outage(well):
 
 
 def test_a_connection_does_not_outlive_its_healing():
-    made = app.Healing(Server().connect)
+    made = queries.Healing(Server().connect)
     conn = made.open()
     del made
     assert conn.closed
     with pytest.raises(app.BadSettings):
-        app.Healing("factory")
+        queries.Healing("factory")
 
 
 def test_a_function_and_its_queries_share_one_deadline():
@@ -1125,7 +1126,7 @@ def test_healing_lends_its_deadline_and_its_stop_to_the_connect_inside(well):
     ],
 )
 def test_what_is_a_write(query, writes):
-    assert app.writes_in(query) == writes
+    assert queries.writes_in(query) == writes
 
 
 # ---------------------------------------------------------------- when help is called
@@ -1693,7 +1694,7 @@ def test_the_flask_example(users, monkeypatch):
     assert time.monotonic() - began < 1 + 0.2 + SLACK_S
     users.clear()
     assert client.get("/users").status_code == 200
-    with mock.patch("saltext_selfheal.dial.Connection._start", side_effect=NOT_NOW):
+    with mock.patch("saltext_selfheal.app.dial.Connection._start", side_effect=NOT_NOW):
         assert client.get("/users").status_code == 503
 
 

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from saltext_selfheal import claims, ledger, records
 from saltext_selfheal.healing.model import Action, Attempt, Finish, Fire, Outcome
-from saltext_selfheal.ledger_file import LedgerError
+from saltext_selfheal.ledger import claims, records
+from saltext_selfheal.ledger import writer as ledger
+from saltext_selfheal.ledger.file import LedgerError
 
 JID = "20261123030000000000"
 

@@ -6,7 +6,8 @@ from copy import deepcopy
 
 import pytest
 
-from saltext_selfheal import config, intake
+from saltext_selfheal import config
+from saltext_selfheal.doors import forms as intake
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Action, Fault, Mode, Step
 

@@ -12,9 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import claims, records
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing.model import (
     Fault,
@@ -25,7 +23,9 @@ from saltext_selfheal.healing.model import (
     Published,
     Returned,
 )
-from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger import claims, records
+from saltext_selfheal.ledger.writer import Ledger
+from saltext_selfheal.loop.healer import Healer
 
 SETTINGS = EngineSettings.model_validate(
     {

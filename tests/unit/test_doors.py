@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from saltext_selfheal import intake
 from saltext_selfheal.config import EngineSettings
+from saltext_selfheal.doors import forms as intake
 
 SECRET = "whsec_Nn6KgpUl5pvuy8k8hnKht4W4TFKMVAUj"
 OTHERS = "whsec_PqwOKoxow87gMDm6XDD5Y4rnb/iQgjQ+"

@@ -4,9 +4,7 @@ import sqlite3
 
 import pytest
 
-from saltext_selfheal import inbox, records
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healer import Healer
 from saltext_selfheal.healing.model import (
     Command,
     Commanded,
@@ -22,7 +20,9 @@ from saltext_selfheal.healing.model import (
     Returned,
     Verb,
 )
-from saltext_selfheal.ledger import Ledger
+from saltext_selfheal.ledger import inbox, records
+from saltext_selfheal.ledger.writer import Ledger
+from saltext_selfheal.loop.healer import Healer
 
 CLUSTER = {
     "minions": "db*", "nodes": {"db1": "10.0.0.1", "db2": "10.0.0.2"}, "poll": "10s", "timeout": "10s",
@@ -415,7 +415,7 @@ def test_what_lies_in_the_inbox_is_kept_nowhere_else(engine, path, monkeypatch):
 def test_a_flood_of_requests_displaces_no_result_of_a_job(engine, monkeypatch):
     engine.see("db2", Fault.DEAD)
     attempt = engine.attempt.id
-    monkeypatch.setattr("saltext_selfheal.healer.KEPT_REQUESTS", 2)
+    monkeypatch.setattr("saltext_selfheal.loop.healer.KEPT_REQUESTS", 2)
     monkeypatch.setattr(engine.ledger, "commit", full)
     for number in range(5):
         engine.healer.handle(Requested(Request(f"r{number}", "runbook", "highstate", door="bus")))
@@ -460,7 +460,7 @@ def test_somebody_elses_lock_is_waited_out_once_and_then_left_alone_for_as_long(
         watch.now += 5.0
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("saltext_selfheal.healer.time", watch)
+    monkeypatch.setattr("saltext_selfheal.loop.healer.time", watch)
     engine.healer._last_beat = -1e9  # a sign of life is due, and so is forgetting
     for name in ("commit", "beat", "prune"):
         monkeypatch.setattr(engine.ledger, name, locked)
@@ -489,7 +489,7 @@ def test_after_a_gap_nothing_comes_before_the_new_start_even_if_it_cannot_be_wri
 
 def test_a_write_that_blocks_for_longer_than_a_gap_is_one(engine, clock, monkeypatch):
     watch = Watch()
-    monkeypatch.setattr("saltext_selfheal.healer.time", watch)
+    monkeypatch.setattr("saltext_selfheal.loop.healer.time", watch)
 
     def blocked(*_):
         watch.now += 60.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from saltext_selfheal import intake
+from saltext_selfheal.doors import forms as intake
 from saltext_selfheal.healing.model import Verb
 
 

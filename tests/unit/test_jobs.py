@@ -7,8 +7,8 @@ import pytest
 import salt.config
 import salt.loader
 
-from saltext_selfheal import jobs
 from saltext_selfheal.healing.model import Action, Outcome, Published, Returned
+from saltext_selfheal.loop import jobs
 
 GOOD = {"result": True, "comment": "fine"}
 BAD = {"result": False, "comment": "no space left"}

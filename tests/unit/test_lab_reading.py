@@ -5,7 +5,7 @@ import time
 
 from tests.lab.reading import LONGEST, relevant, tail
 
-HEALER = "saltext_selfheal.healer"
+HEALER = "saltext_selfheal.loop.healer"
 
 
 def salt(second, level, text, who="salt.minion"):

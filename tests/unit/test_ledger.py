@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import audit_chain, inbox, ledger, ledger_file, records, timeline
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -34,7 +33,11 @@ from saltext_selfheal.healing.model import (
     Tell,
     Verb,
 )
-from saltext_selfheal.ledger_file import LedgerError, LedgerRefused
+from saltext_selfheal.ledger import chain as audit_chain
+from saltext_selfheal.ledger import file as ledger_file
+from saltext_selfheal.ledger import inbox, records, timeline
+from saltext_selfheal.ledger import writer as ledger
+from saltext_selfheal.ledger.file import LedgerError, LedgerRefused
 from tests.unit.world import World
 
 JID = "20261123030000000000"
@@ -172,14 +175,14 @@ def test_each_audit_row_carries_the_hash_of_the_one_before(book, path):
 
 
 def test_one_engine_at_a_time(book, path):
-    code = f"from pathlib import Path; from saltext_selfheal import ledger; ledger.Ledger(Path({str(path)!r}))"
+    code = f"from pathlib import Path; from saltext_selfheal.ledger import writer as ledger; ledger.Ledger(Path({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "LedgerBusy" in done.stderr
     assert ledger_file.engine_alive(path)
 
 
 def test_the_lock_ends_with_the_engine(path):
-    code = f"from pathlib import Path; from saltext_selfheal import ledger; import os; ledger.Ledger(Path({str(path)!r})); os._exit(9)"
+    code = f"from pathlib import Path; from saltext_selfheal.ledger import writer as ledger; import os; ledger.Ledger(Path({str(path)!r})); os._exit(9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert not ledger_file.engine_alive(path)
     assert ledger.Ledger(path).lost is None

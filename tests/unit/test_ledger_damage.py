@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from saltext_selfheal import audit_chain, inbox, ledger, ledger_file, ledger_tables, records
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -22,7 +21,12 @@ from saltext_selfheal.healing.model import (
     Request,
     Tell,
 )
-from saltext_selfheal.ledger_file import LedgerError, LedgerFile, LedgerRefused
+from saltext_selfheal.ledger import chain as audit_chain
+from saltext_selfheal.ledger import file as ledger_file
+from saltext_selfheal.ledger import inbox, records
+from saltext_selfheal.ledger import tables as ledger_tables
+from saltext_selfheal.ledger import writer as ledger
+from saltext_selfheal.ledger.file import LedgerError, LedgerFile, LedgerRefused
 
 NOBODY = 65534
 

@@ -11,15 +11,22 @@ import ssl
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal import answer, names, probe, pulse, wire
-from saltext_selfheal.config import Address
+from saltext_selfheal.driver import answer, wire
+from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing.model import Fault, Met, Observed, Viewed, ViewStatus
+from saltext_selfheal.probe import names, pulse
+from saltext_selfheal.probe.loop import Prober
+from saltext_selfheal.probe.names import Resolver
+from saltext_selfheal.probe.node import Look, Target, probe_once, tls_context
+from saltext_selfheal.probe.pulse import Pace
+from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.simulated import SimulatedNode, acquaint
 
 TIMEOUT_S = 0.5
@@ -47,11 +54,11 @@ def target(server, **changes):
         "cluster": "runbook", "node": "db1", "address": Address(server.host, server.port), "password": "secret",
         "timeout_s": TIMEOUT_S, "poll_s": 0.05,
     }  # fmt: skip
-    return probe.Target(**{**values, **changes})
+    return Target(**{**values, **changes})
 
 
 def look(server, **changes):
-    return probe.probe_once(target(server, **changes))
+    return probe_once(target(server, **changes))
 
 
 def test_a_node_that_is_well_tells_who_it_is(well):
@@ -149,16 +156,16 @@ def test_a_master_out_of_file_descriptors_blames_itself(well, monkeypatch):
     def no_more(*_, **__):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(probe.socket, "socket", no_more)
+    monkeypatch.setattr(socket, "socket", no_more)
 
     async def go():
-        with probe.ThreadPoolExecutor(1) as crypto:
-            return await probe.Look(target(well), probe.Resolver(), crypto).probe()
+        with ThreadPoolExecutor(1) as crypto:
+            return await Look(target(well), Resolver(), crypto).probe()
 
     # Not by probe_once: the loop needs its own sockets before.
     monkeypatch.undo()
     loop = asyncio.new_event_loop()
-    monkeypatch.setattr(probe.socket, "socket", no_more)
+    monkeypatch.setattr(socket, "socket", no_more)
     try:
         seen = loop.run_until_complete(go())
     finally:
@@ -173,12 +180,12 @@ def test_a_master_out_of_file_descriptors_blames_itself(well, monkeypatch):
 
 def resolving(monkeypatch, *rows):
     monkeypatch.setattr(
-        probe.socket, "getaddrinfo", lambda *_, **__: [(f, 1, 6, "", addr) for f, addr in rows]
+        socket, "getaddrinfo", lambda *_, **__: [(f, 1, 6, "", addr) for f, addr in rows]
     )
 
 
 def test_all_addresses_of_a_name_are_tried(well, monkeypatch):
-    closed = probe.socket.socket()
+    closed = socket.socket()
     closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
     refused = (socket.AF_INET, closed.getsockname())
     resolving(monkeypatch, refused, (socket.AF_INET, (well.host, well.port)))
@@ -195,7 +202,7 @@ def test_ipv6_addresses_are_dialled():
         pytest.skip("no IPv6 on this machine")
     port = listener.getsockname()[1]
     listener.close()
-    seen = probe.probe_once(probe.Target("c", "n", Address("::1", port), timeout_s=TIMEOUT_S))
+    seen = probe_once(Target("c", "n", Address("::1", port), timeout_s=TIMEOUT_S))
     assert seen.fault is Fault.DEAD
     assert f"[::1]:{port}" in seen.evidence
 
@@ -205,12 +212,12 @@ def test_the_last_good_addresses_serve_while_the_resolver_is_stuck(well, monkeyp
     address = Address("db1.example", well.port)
 
     async def go():
-        resolver = probe.Resolver()
-        with probe.ThreadPoolExecutor(1) as crypto:
-            one = probe.Look(target(well, address=address), resolver, crypto)
+        resolver = Resolver()
+        with ThreadPoolExecutor(1) as crypto:
+            one = Look(target(well, address=address), resolver, crypto)
             seen = [await one.probe()]
             one.close()
-            monkeypatch.setattr(probe.socket, "getaddrinfo", lambda *_, **__: stuck.wait(10))
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: stuck.wait(10))
             for _ in range(10):
                 seen.append(await one.probe())
                 one.close()
@@ -227,13 +234,13 @@ def test_the_last_good_addresses_serve_while_the_resolver_is_stuck(well, monkeyp
 
 def test_a_resolver_that_is_stuck_from_the_start_holds_nobody_else(well, monkeypatch):
     stuck = threading.Event()
-    monkeypatch.setattr(probe.socket, "getaddrinfo", lambda *_, **__: stuck.wait(10))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: stuck.wait(10))
 
     async def go():
-        resolver = probe.Resolver()
-        with probe.ThreadPoolExecutor(1) as crypto:
+        resolver = Resolver()
+        with ThreadPoolExecutor(1) as crypto:
             names = [target(well, address=Address(f"db{n}.example", 1)) for n in range(20)]
-            looks = [probe.Look(t, resolver, crypto) for t in (*names, target(well))]
+            looks = [Look(t, resolver, crypto) for t in (*names, target(well))]
             seen = await asyncio.gather(*(one.probe() for one in looks))
             for one in looks:
                 one.close()
@@ -270,7 +277,7 @@ def authority(tmp_path):
 def test_tls_by_name_and_by_ip_address(authority, tmp_path, host, monkeypatch):
     with served_with(tmp_path, authority.issue_cert("127.0.0.1", "localhost")) as node:
         resolving(monkeypatch, (socket.AF_INET, (node.host, node.port)))
-        context = probe.tls_context(str(authority.path))
+        context = tls_context(str(authority.path))
         assert look(node, address=Address(host, node.port), tls=context).fault is None
 
 
@@ -293,13 +300,13 @@ def test_each_wrong_certificate_is_told_apart(authority, tmp_path, wrong, told):
     else:
         cert = authority.issue_cert("10.0.0.99")
     with served_with(tmp_path, cert) as node:
-        seen = look(node, tls=probe.tls_context(str(authority.path)))
+        seen = look(node, tls=tls_context(str(authority.path)))
     assert seen.fault is Fault.TLS
     assert told in seen.evidence.replace("self signed", "self-signed")
 
 
 def test_tls_against_a_server_without_it(well, authority):
-    seen = look(well, tls=probe.tls_context(str(authority.path)))
+    seen = look(well, tls=tls_context(str(authority.path)))
     assert seen.fault in (Fault.TLS, Fault.HUNG, Fault.ALIEN)
     assert seen.latency_s < TIMEOUT_S + SLACK_S
 
@@ -307,8 +314,8 @@ def test_tls_against_a_server_without_it(well, authority):
 def test_a_silent_server_under_tls_is_hung(authority):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address(*silent.getsockname())
-        context = probe.tls_context(str(authority.path))
-        seen = probe.probe_once(probe.Target("c", "n", address, tls=context, timeout_s=TIMEOUT_S))
+        context = tls_context(str(authority.path))
+        seen = probe_once(Target("c", "n", address, tls=context, timeout_s=TIMEOUT_S))
     assert (seen.fault, "no TLS handshake" in seen.evidence) == (Fault.HUNG, True)
     assert seen.latency_s < TIMEOUT_S + SLACK_S
 
@@ -322,7 +329,7 @@ class Watching:
     def __init__(self, *targets, plans=None):
         self.seen = []
         self._changed = threading.Condition()
-        self._prober = probe.Prober(targets, self._take, plans)
+        self._prober = Prober(targets, self._take, plans)
 
     def _take(self, event):
         with self._changed:
@@ -409,7 +416,7 @@ def cluster():
         yield made
 
 
-PLAN = {"runbook": probe.ViewPlan(every_s=0.1, timeout_s=1.0)}
+PLAN = {"runbook": ViewPlan(every_s=0.1, timeout_s=1.0)}
 
 
 def watching_all(nodes, plans=None):
@@ -505,7 +512,7 @@ def test_the_tables_are_asked_of_one_live_node_a_round_in_turn(cluster):
 def test_ten_thousand_tables_come_in_batches_and_hold_up_no_probe():
     tables = tuple(f"runbook.t{n}" for n in range(10_000))
     with SimulatedNode(name="db1", password="secret", tables=tables, batch=500) as node:
-        plan = {"runbook": probe.ViewPlan(every_s=0.1, timeout_s=30.0)}
+        plan = {"runbook": ViewPlan(every_s=0.1, timeout_s=30.0)}
         with Watching(target(node, timeout_s=5.0), plans=plan) as watching:
             _, event = watching.wait(is_view(known), timeout_s=60.0)
     assert len(event.view.tables) == 10_000
@@ -579,7 +586,7 @@ JSONISH = st.recursive(
 )
 def test_no_bytes_make_a_probe_raise_or_hang(babbler, says):
     babbler.says = says
-    seen = probe.probe_once(probe.Target("c", "n", babbler.address, timeout_s=1.0))
+    seen = probe_once(Target("c", "n", babbler.address, timeout_s=1.0))
     assert seen.fault in (Fault.ALIEN, Fault.AUTH, Fault.HUNG)
     assert seen.latency_s < 1.0 + SLACK_S
 
@@ -612,7 +619,7 @@ def test_odd_answers_after_a_good_handshake_are_alien(well, answer, monkeypatch)
 
 def test_a_gigabyte_without_a_nul_is_cut_off_early(babbler):
     babbler.says = b"x" * 50_000_000
-    seen = probe.probe_once(probe.Target("c", "n", babbler.address, timeout_s=2.0))
+    seen = probe_once(Target("c", "n", babbler.address, timeout_s=2.0))
     assert seen.fault is Fault.ALIEN
     assert seen.latency_s < 1.0
 
@@ -689,7 +696,7 @@ def test_a_certificate_that_became_wrong_is_seen_while_the_open_connection_answe
     cert.private_key_pem.write_to_path(key)
     for number, blob in enumerate(cert.cert_chain_pems):
         blob.write_to_path(chain, append=number > 0)
-    context = probe.tls_context(str(authority.path))
+    context = tls_context(str(authority.path))
     with (
         served_with(tmp_path, authority.issue_cert("127.0.0.1")) as node,
         Watching(target(node, tls=context, redial_s=0.2, timeout_s=2.0)) as watching,
@@ -704,9 +711,9 @@ def test_a_full_backlog_is_still_hung_and_a_host_that_is_away_is_not(well, monke
     """First accepted and not greeted, then not even accepted, while the open connection answers."""
 
     async def go():
-        resolver = probe.Resolver()
-        with probe.ThreadPoolExecutor(1) as crypto:
-            one = probe.Look(target(well, redial_s=0.01, timeout_s=0.2), resolver, crypto)
+        resolver = Resolver()
+        with ThreadPoolExecutor(1) as crypto:
+            one = Look(target(well, redial_s=0.01, timeout_s=0.2), resolver, crypto)
             seen = [await one.probe()]
             well.set_fault("ignore_new")
             one.ask_dial()
@@ -807,7 +814,7 @@ def test_every_dial_tells_where_the_name_led_also_when_it_failed(well, monkeypat
     def nowhere(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(probe.socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
     assert look(well, address=address).addresses == ()
 
 
@@ -819,9 +826,7 @@ def test_a_zone_may_be_given_by_number():
     listener.close()
     assert names._literal(Address("fe80::1%1"))[1] == ("fe80::1", 28015, 0, 1)
     assert names._literal(Address("fe80::1%lo"))[1][3] == socket.if_nametoindex("lo")
-    seen = probe.probe_once(
-        probe.Target("c", "n", Address("fe80::1%nosuch", 1), timeout_s=TIMEOUT_S)
-    )
+    seen = probe_once(Target("c", "n", Address("fe80::1%nosuch", 1), timeout_s=TIMEOUT_S))
     assert (seen.ours, "this master cannot look" in seen.evidence) == (True, True)
 
 
@@ -846,7 +851,7 @@ def test_whom_each_node_has_met_comes_with_every_view(cluster):
 @pytest.mark.parametrize("met_too", [True, False])
 def test_a_refusal_makes_the_others_be_asked_at_once(cluster, met_too):
     """Without any view: only because of the refusal. A closed port alone, and a dead server."""
-    with watching_all(cluster, plans={"other": probe.ViewPlan()}) as watching:
+    with watching_all(cluster, plans={"other": ViewPlan()}) as watching:
         for node in cluster:
             watching.wait(is_fault(None, node.name))
         cluster[0].set_fault("refuse", cluster_too=met_too is False, on_existing="drop")
@@ -899,7 +904,7 @@ def test_no_table_holds_up_the_others(shape, size):
         SimulatedNode(name="db2", password="secret") as other,
     ):
         hostile.set_fault("huge_answer", shape=shape, bytes=size)
-        plans = {"runbook": probe.ViewPlan(every_s=0.1, timeout_s=10.0)}
+        plans = {"runbook": ViewPlan(every_s=0.1, timeout_s=10.0)}
         with Watching(
             target(hostile, timeout_s=5.0),
             target(other, node="db2", cluster="other", timeout_s=5.0),
@@ -967,7 +972,7 @@ def test_an_answer_that_comes_too_late_is_passed_over(well):
     """A view that was given up: its answer, in whatever size, is nobody's any more."""
     well.set_fault("slow", delay_s=0.2)
     before = well.dials
-    plan = {"runbook": probe.ViewPlan(every_s=0.05, timeout_s=0.1)}
+    plan = {"runbook": ViewPlan(every_s=0.05, timeout_s=0.1)}
     with Watching(target(well, timeout_s=5.0, redial_s=1000.0), plans=plan) as watching:
         for _ in range(3):
             watching.wait(is_view(lambda v: v.status is ViewStatus.UNKNOWN))
@@ -1034,7 +1039,7 @@ def test_whoever_stands_still_again_and_again_says_so_and_blames_nobody(well):
     well.set_fault("silent")
 
     async def go():
-        resolver, pace = probe.Resolver(), probe.Pace()
+        resolver, pace = Resolver(), Pace()
         pace.pulse.start()
         loop = asyncio.get_running_loop()
 
@@ -1044,8 +1049,8 @@ def test_whoever_stands_still_again_and_again_says_so_and_blames_nobody(well):
                 time.sleep(0.4)  # noqa: ASYNC251
 
         stalling = loop.create_task(stand_still())
-        with probe.ThreadPoolExecutor(1) as crypto:
-            one = probe.Look(target(well), resolver, crypto, pace)
+        with ThreadPoolExecutor(1) as crypto:
+            one = Look(target(well), resolver, crypto, pace)
             seen = await one.probe()
             one.close()
         stalling.cancel()
@@ -1089,7 +1094,7 @@ def test_a_suspended_machine_is_a_stall_too(monkeypatch):
 
 
 def test_a_view_that_missed_its_deadline_because_of_a_stall_is_asked_again(cluster):
-    plan = {"runbook": probe.ViewPlan(every_s=0.05, timeout_s=0.4)}
+    plan = {"runbook": ViewPlan(every_s=0.05, timeout_s=0.4)}
     with watching_all(cluster, plans=plan) as watching:
         watching.wait(is_view(known))
         for _ in range(3):
@@ -1144,15 +1149,15 @@ def test_names_wait_for_their_turn_as_long_as_others_are_answered(well, monkeypa
         time.sleep(0.05)
         return [(socket.AF_INET, 1, 6, "", (well.host, well.port))]
 
-    monkeypatch.setattr(probe.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
 
     async def go():
-        resolver = probe.Resolver()
-        with probe.ThreadPoolExecutor(2) as crypto:
+        resolver = Resolver()
+        with ThreadPoolExecutor(2) as crypto:
             targets = [
                 target(well, address=Address(f"db{n}.example", well.port)) for n in range(80)
             ]
-            looks = [probe.Look(t, resolver, crypto) for t in targets]
+            looks = [Look(t, resolver, crypto) for t in targets]
             seen = await asyncio.gather(*(one.probe() for one in looks))
             for one in looks:
                 one.close()
@@ -1222,7 +1227,7 @@ def test_a_name_that_fails_on_this_side_is_ours(well, monkeypatch, exc):
     def getaddrinfo(*_, **__):
         raise exc
 
-    monkeypatch.setattr(probe.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     seen = look(well, address=Address("db1.example", well.port))
     assert (seen.fault, seen.ours) == (Fault.UNREACHABLE, True)
 
@@ -1244,11 +1249,11 @@ def test_no_more_threads_is_ours(well, monkeypatch, where):
         raise RuntimeError("can't start new thread")
 
     async def go():
-        resolver = probe.Resolver()
-        with probe.ThreadPoolExecutor(1) as crypto:
+        resolver = Resolver()
+        with ThreadPoolExecutor(1) as crypto:
             monkeypatch.setattr(resolver._pool if where == "resolver" else crypto, "submit", submit)
             address = Address("localhost" if where == "resolver" else well.host, well.port)
-            seen = await probe.Look(target(well, address=address), resolver, crypto).probe()
+            seen = await Look(target(well, address=address), resolver, crypto).probe()
         resolver.close()
         return seen
 
@@ -1258,9 +1263,9 @@ def test_no_more_threads_is_ours(well, monkeypatch, where):
 
 def test_a_pool_that_was_shut_down_is_ours(well):
     async def go():
-        resolver, crypto = probe.Resolver(), probe.ThreadPoolExecutor(1)
+        resolver, crypto = Resolver(), ThreadPoolExecutor(1)
         crypto.shutdown()
-        seen = await probe.Look(target(well), resolver, crypto).probe()
+        seen = await Look(target(well), resolver, crypto).probe()
         resolver.close()
         return seen
 
@@ -1294,7 +1299,7 @@ def test_a_challenge_that_makes_no_sense_is_not_ours(babbler):
     for challenge in ("r=x,s=%%%,i=4096", "r=,s=,i=", "s=AAAA,i=4096", "i=0,r=x,s=AAAA"):
         fields = {"success": True, "authentication": challenge}
         babbler.says = OK + wire.json.dumps(fields).encode() + b"\0"
-        seen = probe.probe_once(probe.Target("c", "n", babbler.address, timeout_s=1.0))
+        seen = probe_once(Target("c", "n", babbler.address, timeout_s=1.0))
         assert (seen.fault, seen.ours) == (Fault.ALIEN, False), challenge
 
 
@@ -1308,7 +1313,7 @@ def test_a_tls_library_that_may_do_nothing_is_ours(well, authority, monkeypatch,
         raise raise_as
 
     monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "create_connection", create_connection)
-    seen = look(well, tls=probe.tls_context(str(authority.path)))
+    seen = look(well, tls=tls_context(str(authority.path)))
     assert (seen.fault, seen.ours) == (Fault.UNREACHABLE, True)
 
 

@@ -54,10 +54,14 @@ def start(**kwargs):
     # Here and not above: whoever only lists this module should not pay for it.
     import sqlite3
 
-    from saltext_selfheal import bus, config, healer, intake, jobs, probe
+    from saltext_selfheal import config
+    from saltext_selfheal.doors import forms as intake
     from saltext_selfheal.healing.model import Requested
-    from saltext_selfheal.ledger import Ledger
-    from saltext_selfheal.ledger_file import LedgerBusy, LedgerRefused
+    from saltext_selfheal.ledger.file import LedgerBusy, LedgerRefused
+    from saltext_selfheal.ledger.writer import Ledger
+    from saltext_selfheal.loop import bus, healer, jobs
+    from saltext_selfheal.probe import loop as probe
+    from saltext_selfheal.probe.tables import ViewPlan
 
     out = bus.Bus(__opts__)
 
@@ -132,7 +136,7 @@ def start(**kwargs):
     reader = jobs.JobReader(__opts__, heal.deliver)
     reader.start()
     plans = {
-        name: probe.ViewPlan(cluster.view.every, cluster.view.timeout)
+        name: ViewPlan(cluster.view.every, cluster.view.timeout)
         for name, cluster in settings.clusters.items()
     }
     prober = probe.Prober(nodes, heal.deliver, plans)

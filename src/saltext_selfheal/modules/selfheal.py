@@ -35,7 +35,7 @@ def _strict(refuse):
     """
 
     def decorate(function):
-        from saltext_selfheal import arguments
+        from saltext_selfheal.doors import arguments
 
         def strict(*args, **kwargs):
             try:
@@ -93,7 +93,7 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
 
         salt-call selfheal.trigger runbook restart reason='no connection for 10 minutes'
     """
-    from saltext_selfheal import intake
+    from saltext_selfheal.doors import forms as intake
 
     try:
         request = intake.request(
@@ -175,8 +175,8 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from saltext_selfheal import probe as eyes
     from saltext_selfheal.config import NodeAddress
+    from saltext_selfheal.probe import node as eyes
 
     try:
         where = TypeAdapter(NodeAddress).validate_python(address)
@@ -259,7 +259,8 @@ def attempt(jid, action):
     try:
         if not isinstance(jid, str) or not _JID.fullmatch(jid):
             return None
-        from saltext_selfheal import claims, config, records
+        from saltext_selfheal import config
+        from saltext_selfheal.ledger import claims, records
 
         settings = config.load(__opts__)
         path = settings.ledger_path(__opts__)
@@ -302,7 +303,7 @@ def _unpublished(order):
     publishing it takes a claim, so nobody has published it. After an earlier claim only the cache knows whether its job
     was published, and what is not known is never a yes.
     """
-    from saltext_selfheal import jobs
+    from saltext_selfheal.loop import jobs
 
     try:
         published = jobs.CACHE_LOOK.published(__opts__, order["jid"])

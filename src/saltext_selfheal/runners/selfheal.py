@@ -17,9 +17,9 @@ from pathlib import Path
 
 from salt.exceptions import SaltInvocationError
 
-from saltext_selfheal import arguments
 from saltext_selfheal import config as settings_of
-from saltext_selfheal import inbox, intake, ledger_file, records, timeline
+from saltext_selfheal.doors import arguments
+from saltext_selfheal.doors import forms as intake
 from saltext_selfheal.healing.explain import explain as explained
 from saltext_selfheal.healing.model import (
     PAUSED_AT_MOST_S,
@@ -33,7 +33,9 @@ from saltext_selfheal.healing.model import (
 from saltext_selfheal.healing.orders import take_request
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
-from saltext_selfheal.ledger_file import LedgerError
+from saltext_selfheal.ledger import file as ledger_file
+from saltext_selfheal.ledger import inbox, records, timeline
+from saltext_selfheal.ledger.file import LedgerError
 
 log = logging.getLogger(__name__)
 
@@ -827,7 +829,7 @@ def doctor(api_config=None):
         salt-run selfheal.doctor api_config=/etc/salt/hooks/master
     """
     # Here and not above: it takes in much of Salt that no other function needs.
-    from saltext_selfheal import doctor as checks
+    from saltext_selfheal.doctor import checks as checks
 
     findings = checks.examine(__opts__, api_config)
     told = {"checks": [str(f) for f in findings], "worst": checks.worst(findings).value}

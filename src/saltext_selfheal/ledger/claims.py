@@ -11,8 +11,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from .ledger_file import LedgerError
-from .ledger_tables import connect
+from .file import LedgerError
+from .tables import connect
 
 BUSY_MS = 1000  #: how long a claim waits for somebody else's transaction: the reactor does nothing else meanwhile
 

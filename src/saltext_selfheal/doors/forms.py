@@ -18,9 +18,9 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from ..config import ClusterSettings, EngineSettings
+from ..healing.model import PAUSED_AT_MOST_S, Command, Request, Verb, clean
 from .arguments import BadRequest, parsed, refuse_unknown, salts_own, shown
-from .config import ClusterSettings, EngineSettings
-from .healing.model import PAUSED_AT_MOST_S, Command, Request, Verb, clean
 
 log = logging.getLogger(__name__)
 

@@ -29,18 +29,17 @@ import salt.utils.job
 import salt.utils.user
 import salt.version
 
-from . import audit_chain, config, jobs, ledger_file, ledger_tables, records, timeline
-from .doctor_doors import (
-    HOOK,
-    check_hooks,
-    check_peers,
-    check_permissions,
-    check_results,
-    check_salt_api,
-)
-from .healing.model import Action, Mode
-from .ledger_file import LedgerError
-from .patient import Finding, Level, Master, fail, ok, warn
+from .. import config
+from ..healing.model import Action, Mode
+from ..ledger import chain as audit_chain
+from ..ledger import file as ledger_file
+from ..ledger import records
+from ..ledger import tables as ledger_tables
+from ..ledger import timeline
+from ..ledger.file import LedgerError
+from ..loop import jobs
+from .doors import HOOK, check_hooks, check_peers, check_permissions, check_results, check_salt_api
+from .master import Finding, Level, Master, fail, ok, warn
 
 TESTED_SALT = (3006, 3008)
 SILENT_AFTER_S = 90.0  #: an engine that runs writes every 30 s
@@ -220,7 +219,7 @@ def check_reactor(master: Master) -> Iterator[Finding]:
 
 
 def _packaged(action: Action) -> Path:
-    return Path(__file__).parent / "reactor" / f"{action.value}.sls"
+    return Path(__file__).parents[1] / "reactor" / f"{action.value}.sls"
 
 
 def _right(action: Action) -> str:

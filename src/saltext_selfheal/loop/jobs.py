@@ -26,7 +26,7 @@ import salt.minion
 import salt.payload
 import salt.utils.jid
 
-from .healing.model import Action, Event, Missing, Outcome, Published, Returned, clean
+from ..healing.model import Action, Event, Missing, Outcome, Published, Returned, clean
 
 log = logging.getLogger(__name__)
 

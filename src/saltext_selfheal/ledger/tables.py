@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from .ledger_file import LedgerRefused
+from .file import LedgerRefused
 
 SCHEMA = 3
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from .config import EngineSettings
-from .healing.gates import owed
-from .healing.model import (
+from ..config import EngineSettings
+from ..healing.gates import owed
+from ..healing.model import (
     Action,
     Announce,
     Answer,
@@ -41,10 +41,10 @@ from .healing.model import (
     Tick,
     asking,
 )
-from .healing.start import begin, forgotten, remains
-from .healing.step import step
+from ..healing.start import begin, forgotten, remains
+from ..healing.step import step
+from ..ledger.writer import PRUNED_AT_ONCE, Ledger
 from .jobs import Watched
-from .ledger import PRUNED_AT_ONCE, Ledger
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from ..healing.model import Command, Request, Verb
 from . import timeline
-from .healing.model import Command, Request, Verb
-from .ledger_file import LedgerError
-from .ledger_tables import connect, refuse_newer
+from .file import LedgerError
+from .tables import connect, refuse_newer
 
 BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
 END_OF_TIME = 253402300800.0  #: the year 10000: no date can be told from there on

@@ -41,7 +41,8 @@ from rethinkdb.errors import (
 )
 from rethinkdb.handshake import HandshakeV1_0
 
-from .wire import (
+from ..driver.address import Address
+from ..driver.wire import (
     MAX_GREETING_BYTES,
     Alien,
     LoginRefused,
@@ -51,7 +52,6 @@ from .wire import (
     salted_password,
 )
 
-DRIVER_PORT = 28015
 CHUNK_BYTES = 256 * 1024  #: read at once; memory is taken for as much before it is there
 #: The application's own machine or process is out of something: no fault of the node.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
@@ -88,17 +88,6 @@ class Failure(str, Enum):
 
     def __str__(self) -> str:
         return self.value
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a driver port is. IPv6 addresses are held without brackets."""
-
-    host: str
-    port: int = DRIVER_PORT
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)

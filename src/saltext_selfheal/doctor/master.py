@@ -22,7 +22,7 @@ import salt.config
 import salt.utils.reactor
 import salt.utils.yaml
 
-from . import config
+from .. import config
 
 
 class Level(str, Enum):

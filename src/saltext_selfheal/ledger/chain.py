@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from .ledger_file import Count, Head
-from .ledger_tables import damaged
+from .file import Count, Head
+from .tables import damaged
 
 LINKS_AT_START = 1000  #: of the audit's chain; `records.audit` proves all of it
 ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was pruned

@@ -17,8 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import audit_chain, inbox, ledger_tables, records, timeline
-from .healing.model import (
+from ..healing.model import (
     Announce,
     Answer,
     ClusterState,
@@ -30,8 +29,12 @@ from .healing.model import (
     Tell,
     Verb,
 )
-from .ledger_file import Head, LedgerError, LedgerFile, Mark
-from .ledger_tables import connect, damaged, refuse_newer
+from . import chain as audit_chain
+from . import inbox, records
+from . import tables as ledger_tables
+from . import timeline
+from .file import Head, LedgerError, LedgerFile, Mark
+from .tables import connect, damaged, refuse_newer
 from .timeline import Anchor, Timeline
 
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short

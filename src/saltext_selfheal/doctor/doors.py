@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import permissions, returns
-from .patient import CLIENTS, Api, Finding, Master, fail, may_read, ok, warn
+from .master import CLIENTS, Api, Finding, Master, fail, may_read, ok, warn
 
 HOOK = "salt/netapi/hook/"
 #: Where a caller of the formula's routes puts its key.

@@ -13,9 +13,9 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from .answer import Alien
-from .healing.model import Fault
-from .wire import LoginRefused, Lost, Ours
+from ..driver.answer import Alien
+from ..driver.wire import LoginRefused, Lost, Ours
+from ..healing.model import Fault
 
 #: What the network, or the peer's own kernel, says of the peer. Any other error of a socket is about this machine: no
 #: file descriptor, port, memory or address left, an own firewall (EPERM), a route that forbids or swallows (EINVAL).

@@ -16,7 +16,7 @@ import json
 import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rethinkdb import net
 from rethinkdb.errors import ReqlAuthError, ReqlDriverError
@@ -35,7 +35,6 @@ from .answer import (
     said,
     spoken,
 )
-from .pulse import Place
 
 MAX_GREETING_BYTES = 64 * 1024
 MAX_INFO_BYTES = 64 * 1024  #: of SERVER_INFO, which takes about a hundred
@@ -72,6 +71,14 @@ class Forbidden(Exception):
 
 class QueryFailed(Exception):
     """RethinkDB answered a query with an error, in its own words."""
+
+
+class Place(Protocol):
+    """The caller's place among those that log in at the same time."""
+
+    def work(self) -> None: ...
+
+    def wait_for_peer(self) -> None: ...
 
 
 class _Asked(NamedTuple):

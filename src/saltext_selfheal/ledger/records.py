@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from ..healing.model import ClusterState
 from . import inbox, timeline
-from .audit_chain import Chain, prove
-from .healing.model import ClusterState
-from .ledger_file import LedgerError
-from .ledger_tables import connect, damaged, refuse_newer, schema
+from .chain import Chain, prove
+from .file import LedgerError
+from .tables import connect, damaged, refuse_newer, schema
 
 FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .config import Address
+from ..driver.address import Address
 
 THREADS = 4  #: a stuck question holds one of them, and nobody else
 TOLD = 64  #: so many addresses of one name are told

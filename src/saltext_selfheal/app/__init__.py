@@ -1,0 +1,40 @@
+"""For applications: connect to RethinkDB through an outage, heal queries, and call for help when that is not enough.
+
+    conn = connect(["db1", "db2"], db="shop", help=Help(SaltAPI(…), cluster="runbook"))
+
+What an application may use stands in ``__all__``. Nothing of Salt may be imported here, and nothing of pydantic.
+"""
+
+from .connecting import (
+    Attempt,
+    ConnectError,
+    LoginRefused,
+    NotConnected,
+    Stopped,
+    TlsFailed,
+    aconnect,
+    connect,
+)
+from .dial import Failure
+from .help import BadSettings, Help, Helped, SaltAPI, Webhook
+from .queries import OutcomeUnknown, healing, heals
+
+__all__ = [
+    "Attempt",
+    "BadSettings",
+    "ConnectError",
+    "Failure",
+    "Help",
+    "Helped",
+    "LoginRefused",
+    "NotConnected",
+    "OutcomeUnknown",
+    "SaltAPI",
+    "Stopped",
+    "TlsFailed",
+    "Webhook",
+    "aconnect",
+    "connect",
+    "healing",
+    "heals",
+]

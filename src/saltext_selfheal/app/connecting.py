@@ -1,0 +1,421 @@
+"""Connect through an outage: attempts, waiting, and when to give up.
+
+One dial and the meaning of failures are in `dial`, the doors to the healer in `help`, queries in `queries`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import random
+import re
+import ssl as tls
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rethinkdb.errors import ReqlAuthError, ReqlDriverError
+
+from ..driver.address import DRIVER_PORT, Address
+from . import dial as _dial
+from .dial import Failure, Login, Stage, classify
+from .help import BadSettings, Help, shown
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 5.0
+FIRST_WAIT_S = 0.1
+MAX_WAIT_S = 60.0
+#: A wait is shorter than this in the first minutes, and than the outage's age divided by that later: who has waited
+#: for an hour can wait nine seconds more.
+QUICK_WAIT_S = 0.9
+PATIENCE = 400.0
+#: In the first minute one silent host and a wait together stay below a second.
+EARLY_S = 60.0
+SILENT_S = 0.5
+LAST_TRY_S = 0.2  #: before the deadline
+
+#: Waiting cannot cure these.
+FINAL = (Failure.AUTH, Failure.APPLICATION, Failure.INDETERMINATE)
+#: Nothing was heard until the time was over.
+_SILENT = (Failure.HUNG, Failure.UNREACHABLE)
+
+
+class ConnectError(ReqlDriverError):
+    """There is no connection; ``failure`` says why. Also a `ReqlDriverError`, which applications catch already."""
+
+    def __init__(self, message: str, failure: Failure | None = None) -> None:
+        ReqlDriverError.__init__(self, message)
+        self.failure = failure
+
+
+class NotConnected(ConnectError):
+    """Not within the deadline."""
+
+
+class Stopped(ConnectError):
+    """The stop event was set."""
+
+
+class LoginRefused(ConnectError, ReqlAuthError):
+    """User, password or permission: neither waiting nor a restart cures that."""
+
+
+class TlsFailed(ConnectError):
+    """No node has a certificate that can be trusted, or none speaks TLS."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt to connect, for ``on_attempt``. Without ``failure`` it succeeded."""
+
+    number: int
+    host: str
+    waited_s: float  #: before it
+    took_s: float
+    error: str | None = None
+    failure: Failure | None = None
+    elapsed_s: float = 0.0  #: since the call began
+
+    def __str__(self) -> str:
+        what = f"{self.failure}: {self.error}" if self.failure else "connected"
+        after = f"after a wait of {self.waited_s:.1f} s, in {1000 * self.took_s:.0f} ms"
+        return f"{self.elapsed_s:7.1f} s  attempt {self.number}  {self.host}  {what} ({after})"
+
+
+def _pause(seconds: float, stop: Any) -> None:
+    if stop is None:
+        time.sleep(seconds)
+    else:
+        stop.wait(seconds)
+
+
+async def _apause(seconds: float, stop: Any) -> None:
+    if stop is None:
+        await asyncio.sleep(seconds)
+        return
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Clock, sleep and chance; tests bring their own."""
+
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float, Any], None] = _pause
+    apause: Callable[[float, Any], Any] = _apause
+    uniform: Callable[[float, float], float] = random.uniform
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _addresses(hosts: Any) -> list[Address]:
+    allowed = "host, host:port or [IPv6]:port, or pairs of host and port"
+    listed = hosts.split(",") if isinstance(hosts, str) else hosts
+    if not isinstance(listed, Iterable):
+        raise BadSettings(f"hosts: found {shown(hosts)}; allowed: {allowed}")
+    found = [_address(one, allowed) for one in listed]
+    if not found:
+        raise BadSettings(f"hosts: found none; allowed: {allowed}")
+    twice = {str(one) for one in found if found.count(one) > 1}
+    if twice:
+        raise BadSettings(f"hosts: found twice: {', '.join(sorted(twice))}; once is enough")
+    return found
+
+
+def _address(one: Any, allowed: str) -> Address:
+    if isinstance(one, Address):
+        return one
+    if isinstance(one, (tuple, list)) and len(one) == 2:
+        host, port = one
+        named = isinstance(host, str) and re.fullmatch(r"[^\[\]\s/@?#]+", host)
+        if named and isinstance(port, int) and 0 < port < 65536:
+            return Address(host.lower(), port)
+    elif isinstance(one, str):
+        text = one.strip()
+        if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", text):
+            return Address(text.lower())
+        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/@?#]+))(?::(\d{1,5}))?", text)
+        if match and 0 < int(match[3] or DRIVER_PORT) < 65536:
+            return Address((match[1] or match[2]).lower(), int(match[3] or DRIVER_PORT))
+    raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}")
+
+
+def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
+    if value is None and optional:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return float(value)
+    raise BadSettings(f"{name}: found {value!r:.40}; allowed: seconds, more than 0")
+
+
+def _tls(ssl: Any) -> tls.SSLContext | None:
+    if ssl is None or ssl is False or isinstance(ssl, tls.SSLContext):
+        return ssl or None
+    ca = ssl.get("ca_certs") if isinstance(ssl, Mapping) else ssl
+    if ssl != {} and ca is None:
+        raise BadSettings("ssl: allowed: True, a path, {'ca_certs': path} or an SSLContext")
+    try:
+        path = None if ca is True or ssl == {} else os.fspath(ca)
+        return None if ssl == {} else tls.create_default_context(cafile=path)
+    except (OSError, TypeError) as exc:
+        raise BadSettings(
+            f"ssl: found {ca!r:.100}, which is no file of certificates: {exc}"
+        ) from None
+
+
+def _login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Login:
+    password = "" if password is None else password
+    if not isinstance(password, str) or not password.isascii():
+        raise BadSettings("password: allowed: ASCII text; the driver takes no other")
+    if not isinstance(user, str) or not user:
+        raise BadSettings(f"user: found {user!r:.40}; allowed: a name")
+    patience_s = seconds("query_timeout", query_timeout, optional=True)
+    return Login(db, user, password, _tls(ssl), patience_s)
+
+
+# ---------------------------------------------------------------- the way through an outage
+
+
+def longest_wait_s(failures: int, elapsed_s: float) -> float:
+    """The upper end of the wait after so many failures in a row: exponential, and slower the longer it lasts."""
+    patient_s = min(MAX_WAIT_S, max(QUICK_WAIT_S, elapsed_s / PATIENCE))
+    return min(patient_s, FIRST_WAIT_S * 2.0 ** min(failures - 1, 30))
+
+
+@dataclass
+class _Host:
+    address: Address
+    due: float
+    order: float
+    failures: int = 0
+    last: Failure | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the `healing` that calls a factory lends to the `connect` inside."""
+
+    help: Help | None = None
+    stop: Any = None
+    ends: float | None = None  #: of the clock
+    queries: bool = False  #: follow: only they prove that the cluster serves
+
+
+AROUND: contextvars.ContextVar[Around] = contextvars.ContextVar(
+    "selfheal_around", default=Around()  # noqa: B039 (frozen)
+)
+
+
+class _Course:
+    """Which host is tried when, and when it ends: all of `connect` but dialling and sleeping."""
+
+    def __init__(
+        self,
+        hosts: list[Address],
+        timeout_s: float,
+        deadline_s: float | None,
+        help: Help | None,
+        on_attempt: Callable[[Attempt], None] | None,
+        stop: Any,
+        timing: Timing,
+    ) -> None:
+        if deadline_s is not None and deadline_s < timeout_s:
+            raise BadSettings(
+                f"deadline: found {deadline_s:g} s; allowed: at least one timeout, {timeout_s:g} s"
+            )
+        self._timing = timing
+        self._began = timing.clock()
+        self._hosts = [_Host(one, self._began, timing.uniform(0, 1)) for one in hosts]
+        self._timeout_s = timeout_s
+        around = AROUND.get()
+        own = None if deadline_s is None else self._began + deadline_s
+        self._ends = min((at for at in (own, around.ends) if at is not None), default=None)
+        self._help = help if help is not None else around.help
+        self._queries = around.queries
+        self._on_attempt = on_attempt
+        self.stop = stop if stop is not None else around.stop
+        self._number = 0
+        self._waited_s = 0.0
+
+    def next(self) -> tuple[_Host, float]:
+        """Whom to try, and how long to wait before."""
+        self.check_stop()
+        host = min(self._hosts, key=lambda one: (one.due, one.order))
+        now = self._timing.clock()
+        wait_s = max(0.0, host.due - now)
+        if self._ends is not None and now + wait_s > self._ends - LAST_TRY_S:
+            wait_s = self._ends - LAST_TRY_S - now
+            if wait_s <= 0 and self._number > 0:
+                raise NotConnected(f"not connected within the deadline: {self._told()}", host.last)
+        self._waited_s = max(0.0, wait_s)
+        return host, self._waited_s
+
+    def check_stop(self) -> None:
+        """Raises when the application wants to end."""
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped(f"told to stop: {self._told()}")
+
+    def patience_s(self, host: _Host) -> float:
+        """For the attempt that begins now. Early in an outage a host that was silent does not hold up the others."""
+        short = host.last in _SILENT and self._early() and len(self._hosts) > 1
+        patience_s = min(self._timeout_s, SILENT_S) if short else self._timeout_s
+        if self._ends is None:
+            return patience_s
+        return min(patience_s, max(0.01, self._ends - self._timing.clock()))
+
+    def _early(self) -> bool:
+        return self._timing.clock() - self._began < EARLY_S
+
+    def _told(self) -> str:
+        heard = [f"{one.address}: {one.last}, {one.error}" for one in self._hosts if one.last]
+        return "; ".join(heard) or "no attempt made"
+
+    def _tell(self, host: _Host, began: float, error: str | None, failure: Failure | None) -> None:
+        self._number += 1
+        if self._on_attempt is None:
+            return
+        now = self._timing.clock()
+        attempt = Attempt(
+            self._number, str(host.address), self._waited_s, now - began, error, failure,
+            now - self._began,
+        )  # fmt: skip
+        try:
+            self._on_attempt(attempt)
+        except Exception:
+            log.exception("on_attempt failed")
+
+    @contextlib.contextmanager
+    def attempt(self, host: _Host) -> Iterator[Stage]:
+        """Around one dial: its failure is noted, and swallowed where another attempt follows."""
+        stage, began = Stage(), self._timing.clock()
+        try:
+            yield stage
+        except _dial.DIAL_ERRORS as exc:
+            self.failed(host, began, exc, stage)
+        else:
+            self.connected(host, began)
+
+    def connected(self, host: _Host, began: float) -> None:
+        """The end."""
+        if self._help is not None and not self._queries:
+            self._help.well()
+        self._tell(host, began, None, None)
+
+    def failed(self, host: _Host, began: float, exc: BaseException, stage: Stage) -> None:
+        """Let it rest; or raise what no waiting cures."""
+        failure, error = classify(exc, stage.name)
+        host.failures += 1
+        host.last, host.error = failure, error
+        self._tell(host, began, error, failure)
+        if failure is Failure.AUTH:
+            raise LoginRefused(f"{host.address}: {error}", failure)
+        if failure in FINAL:
+            raise ConnectError(f"{host.address}: {error}", failure)
+        if all(one.last is Failure.TLS for one in self._hosts):
+            raise TlsFailed(self._told(), failure)
+        now = self._timing.clock()
+        limit_s = longest_wait_s(host.failures, now - self._began)
+        if self._early() and any(one.last in _SILENT for one in self._hosts if one is not host):
+            limit_s = min(limit_s, QUICK_WAIT_S - SILENT_S)
+        host.due = now + self._timing.uniform(0, limit_s)
+        if self._help is not None:
+            self._help.failed(f"{host.address}: {failure}: {error}")
+
+
+def connect(
+    hosts: Any,
+    *,
+    db: str | None = None,
+    user: str = "admin",
+    password: str = "",
+    ssl: Any = None,
+    timeout: float = TIMEOUT_S,
+    query_timeout: float | None = None,
+    deadline: float | None = None,
+    help: Help | None = None,
+    on_attempt: Callable[[Attempt], None] | None = None,
+    stop: threading.Event | None = None,
+    timing: Timing | None = None,
+) -> Any:
+    """A new connection of the official driver, as soon as one of the hosts gives one.
+
+    Args:
+        hosts: ``host``, ``host:port`` or pairs; also one string with commas.
+        ssl: True, the path of a certificate authority, the driver's ``{"ca_certs": path}``, or an SSLContext.
+        timeout: seconds for one attempt: name, TCP, TLS, login and a first answer together.
+        query_timeout: seconds that a query may be silent; None as long as it likes, for changefeeds.
+        deadline: seconds for all attempts; None tries until it is connected or stopped.
+        on_attempt: gets an `Attempt` for each.
+        stop: ends the waiting when set; an attempt under way ends with its timeout.
+
+    Raises `BadSettings`, `LoginRefused`, `TlsFailed`, `NotConnected` or `Stopped`.
+    """
+    login = _login(db, user, password, ssl, query_timeout)
+    course = _course(hosts, timeout, deadline, help, on_attempt, stop, timing)
+    timing = timing or Timing()
+    while True:
+        host, wait_s = course.next()
+        if wait_s:
+            timing.pause(wait_s, course.stop)
+            course.check_stop()
+        with course.attempt(host) as stage:
+            return _dial.dial(host.address, login, course.patience_s(host), stage)
+
+
+async def aconnect(
+    hosts: Any,
+    *,
+    db: str | None = None,
+    user: str = "admin",
+    password: str = "",
+    ssl: Any = None,
+    timeout: float = TIMEOUT_S,
+    query_timeout: float | None = None,
+    deadline: float | None = None,
+    help: Help | None = None,
+    on_attempt: Callable[[Attempt], None] | None = None,
+    stop: asyncio.Event | None = None,
+    timing: Timing | None = None,
+) -> Any:
+    """As `connect`, with the driver's asyncio connection.
+
+    Args:
+        query_timeout: seconds until the first answer to a query is there; then the connection is aborted.
+    """
+    login = _login(db, user, password, ssl, query_timeout)
+    course = _course(hosts, timeout, deadline, help, on_attempt, stop, timing)
+    timing = timing or Timing()
+    while True:
+        host, wait_s = course.next()
+        if wait_s:
+            await timing.apause(wait_s, course.stop)
+            course.check_stop()
+        with course.attempt(host) as stage:
+            return await _dial.adial(host.address, login, course.patience_s(host), stage)
+
+
+def _course(
+    hosts: Any,
+    timeout: Any,
+    deadline: Any,
+    help: Any,
+    on_attempt: Any,
+    stop: Any,
+    timing: Timing | None,
+) -> _Course:
+    if help is not None and not isinstance(help, Help):
+        raise BadSettings("help: allowed: a Help, or None")
+    timeout_s = seconds("timeout", timeout) or TIMEOUT_S
+    deadline_s = seconds("deadline", deadline, optional=True)
+    return _Course(
+        _addresses(hosts), timeout_s, deadline_s, help, on_attempt, stop, timing or Timing()
+    )

@@ -1,0 +1,1 @@
+"""What is remembered, in one SQLite file, and how others ask and read there. No Salt."""

@@ -1,0 +1,291 @@
+"""A cluster's system tables: what one live node says of all of them.
+
+They are asked for separately from the nodes' own probes and more patiently: a peer that hangs delays them by 15 s
+(2.4.4). Whom each live node is connected to (``server_status``) no peer delays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rethinkdb import RethinkDB
+
+from ..driver.answer import Keep, leisurely
+from ..driver.wire import Forbidden, Lost
+from ..healing.model import (
+    ClusterView,
+    Issue,
+    Met,
+    Replica,
+    Shard,
+    Table,
+    ViewStatus,
+    clean,
+)
+from .node import LOOKS, Look, forget, text
+from .pulse import Pace
+from .verdict import in_words, is_ours
+
+MEET_S = 0.25  #: at least this between two rounds of whom the nodes of a cluster have met
+MAX_SERVERS = 1000  #: of one node's ``server_status``
+MAX_ISSUES = 100
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How a cluster's system tables are looked at."""
+
+    every_s: float = 5.0
+    timeout_s: float = 20.0
+
+
+class View:
+    """A cluster's system tables, asked of one live node a round; and whom each live node is connected to."""
+
+    def __init__(
+        self, cluster: str, looks: list[Look], plan: ViewPlan, pace: Pace | None = None
+    ) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        self._looks = looks
+        self._pace = pace or Pace()
+        self._turn = 0
+        self._meeting: asyncio.Task[None] | None = None
+        self._meet_again = False
+        # An object of our own: the driver's global `r` shares its loop type with everybody.
+        system = RethinkDB().db("rethinkdb")
+        self._terms = {
+            name: system.table(name)
+            for name in ("server_status", "table_status", "table_config", "current_issues")
+        }
+
+    def _asked(self) -> Look | None:
+        """The next live node in turn."""
+        for _ in self._looks:
+            look = self._looks[self._turn % len(self._looks)]
+            self._turn += 1
+            if look.answers and look.wire is not None:
+                return look
+        return None
+
+    async def look(self, deliver: Callable[[Met], None] | None = None) -> ClusterView | None:
+        """One round; None if no node answers at all. Raises nothing but cancellation.
+
+        ``deliver`` gets whom the nodes have met, as soon as that is known.
+        """
+        loop = asyncio.get_running_loop()
+        stood_still_s = 0.0
+        for _ in range(LOOKS):
+            look = self._asked()
+            if look is None:
+                return None
+            began = loop.time()
+            try:
+                return await self._round(look, began, deliver)
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                status, why = self._why_not(look, exc)
+                timed_out = isinstance(exc, asyncio.TimeoutError)
+                forget(exc)
+            still_s = self._pace.pulse.stood_still_s(began)
+            if not timed_out or still_s <= self.plan.timeout_s / 10:
+                break
+            stood_still_s += still_s
+            why = f"{look.target.here}'s probing stood still for {stood_still_s:.1f} s"
+        return ClusterView(self.cluster, look.target.node, status, clean(why))
+
+    async def _round(
+        self, look: Look, began: float, deliver: Callable[[Met], None] | None
+    ) -> ClusterView:
+        loop = asyncio.get_running_loop()
+        deadline = began + self.plan.timeout_s
+        met = await self.met(deadline)
+        if deliver is not None and met.connected:
+            deliver(met)
+        silent = dict(await self._rows(look, "table_config", deadline, _silent))
+        tables = await self._rows(look, "table_status", deadline, _table)
+        issues = await self._rows(look, "current_issues", deadline, _issue)
+        return ClusterView(
+            cluster=self.cluster,
+            node=look.target.node,
+            status=ViewStatus.KNOWN,
+            why="",
+            tables=await leisurely(_tables(tables, silent), self._pace.turn),
+            issues=tuple(issues[:MAX_ISSUES]),
+            connected=met.connected,
+            started=met.started,
+            took_s=loop.time() - began,
+        )
+
+    def _why_not(self, look: Look, exc: Exception) -> tuple[ViewStatus, str]:
+        """Why the tables of that node could not be read."""
+        node = look.target.node
+        if isinstance(exc, asyncio.TimeoutError):
+            why = f"no answer from {node} within {self.plan.timeout_s:g} s: some peer hangs"
+        elif isinstance(exc, Forbidden):
+            grant = f"r.db('rethinkdb').grant('{look.target.user}', {{read: true}})"
+            why = f"{look.target.user} may not read the system tables of {node}; missing: {grant} ({exc})"
+            return ViewStatus.FORBIDDEN, why
+        elif is_ours(exc, "answer", True):
+            why = f"{look.target.here} cannot read the system tables: {in_words(exc)}"
+        elif isinstance(exc, (Lost, OSError)):
+            why = f"{node} ended the connection"
+        else:
+            why = f"{node} answers oddly: {in_words(exc)}"
+        return ViewStatus.UNKNOWN, why
+
+    async def _rows(self, look: Look, table: str, deadline: float, keep: Keep) -> list[Any]:
+        wire = look.wire
+        if wire is None:
+            raise Lost
+        return await wire.table(self._terms[table], deadline, keep)
+
+    # ------------------------------------------------------------ who has met whom
+
+    async def met(self, deadline: float) -> Met:
+        """``server_status`` of every live node: unaffected by peers that hang (2.4.4). Raises Forbidden."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        live = [look for look in self._looks if look.answers and look.wire is not None]
+        answers = await asyncio.gather(
+            *(self._rows(look, "server_status", deadline, _server) for look in live),
+            return_exceptions=True,
+        )
+        connected: dict[str, frozenset[str]] = {}
+        names: dict[str, str] = {}
+        started: dict[str, float] = {}
+        for look, rows in zip(live, answers, strict=True):
+            if isinstance(rows, (Forbidden, asyncio.CancelledError)):
+                raise rows
+            if isinstance(rows, BaseException):
+                forget(rows)
+                continue  # that node's own probe tells what is wrong with it
+            servers = rows[:MAX_SERVERS]
+            connected[look.target.node] = frozenset(server for server, _, _ in servers)
+            for server, name, when in servers:
+                if name is not None:
+                    names[server] = name
+                if when is not None:
+                    started[server] = when
+        return Met(
+            cluster=self.cluster,
+            connected=connected,
+            names=names,
+            started=started,
+            took_s=loop.time() - began,
+        )
+
+    def meet(self, deliver: Callable[[Met], None]) -> None:
+        """Ask at once whom the nodes have met. One question at a time: who comes meanwhile gets the next."""
+        if self._meeting is not None and not self._meeting.done():
+            self._meet_again = True
+        else:
+            self._meeting = asyncio.ensure_future(self._meet(deliver))
+
+    async def _meet(self, deliver: Callable[[Met], None]) -> None:
+        loop = asyncio.get_running_loop()
+        timeout_s = max(look.target.timeout_s for look in self._looks)
+        while True:
+            self._meet_again = False
+            try:
+                met = await self.met(loop.time() + timeout_s)
+                if met.connected:
+                    deliver(met)
+            except Forbidden:
+                pass  # the view says so
+            await asyncio.sleep(MEET_S)
+            if not self._meet_again:
+                return
+
+    def close(self) -> None:
+        if self._meeting is not None:
+            self._meeting.cancel()
+
+
+def _at(row: Any, *path: str) -> Any:
+    for key in path:
+        row = row.get(key) if isinstance(row, dict) else None
+    return row
+
+
+def _epoch(value: Any) -> float | None:
+    """RethinkDB's raw time pseudo-type as epoch seconds."""
+    when = _at(value, "epoch_time")
+    return float(when) if isinstance(when, (int, float)) and abs(when) < 1e12 else None
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(clean(v) for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+
+
+def _server(row: dict[str, Any]) -> tuple[str, str | None, float | None] | None:
+    """Id, name and start of one of ``server_status``."""
+    server = text(row.get("id"))
+    if server is None:
+        return None
+    return server, text(row.get("name")), _epoch(_at(row, "process", "time_started"))
+
+
+def _silent(row: dict[str, Any]) -> tuple[str, tuple[frozenset[str], ...]] | None:
+    """Which replicas of each shard do not vote: id of the table and names of servers, of ``table_config``."""
+    table, shards = row.get("id"), row.get("shards")
+    if not isinstance(table, str) or not isinstance(shards, list):
+        return None
+    return table, tuple(frozenset(_strings(_at(s, "nonvoting_replicas"))) for s in shards)
+
+
+def _table(row: dict[str, Any]) -> tuple[str, Table]:
+    """One of ``table_status``, with its id. Which replicas vote is not known yet."""
+    shards = row.get("shards")
+    return str(row.get("id")), Table(
+        name=clean(f"{row.get('db')}.{row.get('name')}"),
+        reads=_at(row, "status", "ready_for_reads") is True,
+        writes=_at(row, "status", "ready_for_writes") is True,
+        all_replicas=_at(row, "status", "all_replicas_ready") is True,
+        shards=tuple(map(_shard, shards if isinstance(shards, list) else ())),
+    )
+
+
+def _shard(shard: Any) -> Shard:
+    replicas = _at(shard, "replicas")
+    return Shard(
+        primaries=_strings(_at(shard, "primary_replicas")),
+        replicas=tuple(
+            Replica(clean(str(_at(r, "server"))[:200]), clean(str(_at(r, "state"))[:60]), True)
+            for r in (replicas if isinstance(replicas, list) else ())
+        ),
+    )
+
+
+def _tables(
+    status: list[tuple[str, Table]], silent: Mapping[str, tuple[frozenset[str], ...]]
+) -> Generator[None, None, tuple[Table, ...]]:
+    """``table_status``, with ``table_config`` telling which replicas vote. A step per table."""
+    tables = []
+    for of_id, table in status:
+        plans = silent.get(of_id, ())
+        if any(plans):
+            known = itertools.chain(plans, itertools.repeat(frozenset[str]()))
+            table = replace(table, shards=tuple(map(_voting, table.shards, known)))
+        tables.append(table)
+        yield
+    return tuple(tables)
+
+
+def _voting(shard: Shard, silent: frozenset[str]) -> Shard:
+    return replace(
+        shard, replicas=tuple(replace(r, voting=r.server not in silent) for r in shard.replicas)
+    )
+
+
+def _issue(row: dict[str, Any]) -> Issue:
+    return Issue(
+        type=clean(str(row.get("type"))[:60]),
+        description=clean(str(row.get("description"))[:300]),
+        critical=row.get("critical") is True,
+    )
