@@ -15,7 +15,7 @@ import pytest
 import requests
 from salt.exceptions import SaltInvocationError
 
-from saltext_selfheal.doors import forms as intake
+from saltext_selfheal.doors import bus, forms
 from saltext_selfheal.ledger import records
 from saltext_selfheal.loop import jobs
 from tests.integration.conftest import (
@@ -316,7 +316,7 @@ def test_a_reason_is_cut_and_says_so(site):
         )
         events.wait(f"*/bus:{id}", timeout=20)
     for request, letter, length in ((told["request"], "x", many), (f"bus:{id}", "y", less)):
-        cut = letter * intake.MAX_REASON
+        cut = letter * forms.MAX_REASON
         assert kept_request(site, request)[0]["reason"] == f"{cut}… (cut from {length} characters)"
 
 
@@ -498,8 +498,8 @@ def test_a_flood_of_requests_is_one_incident_and_keeps_nobody_else_waiting(site)
         same = {"nodes": ["db1"]}
         assert answers_s(lambda: site.run_runner("selfheal.trigger", "runbook", **same)) < 2
         by_bus = [one for one in decisions(events) if one.startswith("bus:")]
-        came_back = (time.monotonic() - began) * intake.BUS_FLOW.per_s
-        assert 0 < len(by_bus) <= intake.BUS_FLOW.at_once + came_back + 1
+        came_back = (time.monotonic() - began) * bus.BUS_FLOW.per_s
+        assert 0 < len(by_bus) <= bus.BUS_FLOW.at_once + came_back + 1
         site.run_runner("selfheal.resume", "runbook")
         incident = wait_healed(events)
         assert {e.data["incident"] for e in events.matching("selfheal/incident/*")} == {incident}

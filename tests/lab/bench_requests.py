@@ -18,7 +18,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from saltext_selfheal.doors import forms as intake
+from saltext_selfheal.doors import bus, forms
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import (
     Fault,
@@ -254,7 +254,7 @@ def straight(tell):
 def _ask_straight(state, now, marks):
     for number in range(STRAIGHT):
         data = {"data": {"reason": "down", "request": f"r{number}"}, "id": f"app{number % ASKERS}"}
-        request = intake.from_bus("selfheal/request/runbook", data)
+        request = bus.from_bus("selfheal/request/runbook", data)
         state, _ = step(state, Requested(request), now)
         if tracemalloc.is_tracing() and number in (STRAIGHT // 10, STRAIGHT - 1):
             gc.collect()
@@ -291,7 +291,7 @@ def _decided():
 
         book.waiting, book.commit = timed_waiting, timed_commit
         for number in range(1000):
-            asked = intake.request("runbook", request=f"r{number}", door="runner", asker="app")
+            asked = forms.request("runbook", request=f"r{number}", door="runner", asker="app")
             inbox.ask(book.path, asked)
         healer.tick()
         book.close()

@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 
 from saltext_selfheal import config
-from saltext_selfheal.doors import forms as intake
+from saltext_selfheal.doors import forms
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Action, Fault, Mode, Step
 
@@ -240,7 +240,7 @@ def test_a_mistake_is_told_with_its_path_what_was_found_and_what_is_allowed(path
 
 
 def test_no_webhooks_caller_can_have_the_prefix_of_the_bus():
-    assert f"{config.RESERVED_CALLER}:" == intake.BUS_ID
+    assert f"{config.RESERVED_CALLER}:" == forms.BUS_ID
 
 
 def test_each_mistake_is_told_and_not_only_the_first():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.doors import forms as intake
+from saltext_selfheal.doors import bus, flow, formula, webhook
 
 SECRET = "whsec_Nn6KgpUl5pvuy8k8hnKht4W4TFKMVAUj"
 OTHERS = "whsec_PqwOKoxow87gMDm6XDD5Y4rnb/iQgjQ+"
@@ -43,11 +43,26 @@ def clock():
     return Clock()
 
 
+class Targets:
+    """What Salt would find for a target; keeps what was asked."""
+
+    def __init__(self):
+        self.minions = {"db1", "db2", "x1", "web1"}
+        self.asked = []
+
+    def __call__(self, target, kind):
+        self.asked.append((target, kind))
+        return self.minions
+
+
 @pytest.fixture
-def doors(clock):
-    made = intake.doors(SETTINGS, lambda target, kind: {"db1", "db2", "x1", "web1"})
-    made._clock = clock
-    return made
+def targets():
+    return Targets()
+
+
+@pytest.fixture
+def doors(clock, targets):
+    return bus.doors(SETTINGS, targets, clock)
 
 
 ASKED = {"cluster": "runbook", "action": "restart"}
@@ -141,14 +156,6 @@ def test_text_of_any_kind_is_a_reason_and_nothing_else(doors):
     assert request.reason == "{{ 7*7 }} !!python/object \N{FIRE}   ' \"  - a: b \\ud800"
 
 
-class Unread:
-    """A verifier that nobody may ask."""
-
-    def verify(self, *_):
-        """Nobody may."""
-        pytest.fail("it was verified")
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -158,14 +165,14 @@ class Unread:
         {f"X-{n}": "" for n in range(100)},
     ],
 )
-def test_odd_headers_are_refused_before_anything_is_verified(doors, headers, caplog):
-    doors._callers = [(caller, Unread()) for caller, _ in doors._callers]
+def test_odd_headers_are_refused_before_anything_is_verified(doors, headers, caplog, monkeypatch):
+    monkeypatch.setattr(webhook.Webhook, "verify", lambda *_: pytest.fail("it was verified"))
     assert doors.take(HOOK, signed(**headers)) == []
     assert "allowed: " in caplog.text
 
 
 def test_what_a_signed_caller_sends_is_bounded_and_comes_back_with_time(doors, clock, monkeypatch):
-    monkeypatch.setattr(intake, "HOOKS_FLOW", intake.Flow(3, 0.5))
+    monkeypatch.setattr(webhook, "HOOKS_FLOW", flow.Flow(3, 0.5))
     assert sum(len(doors.take(HOOK, signed(id=f"m{n}"))) for n in range(10)) == 3
     shops = "salt/netapi/hook/selfheal/other/highstate"
     assert doors.take(shops, signed({"cluster": "other", "action": "highstate"}, secret=OTHERS))
@@ -174,7 +181,7 @@ def test_what_a_signed_caller_sends_is_bounded_and_comes_back_with_time(doors, c
 
 
 def test_unsigned_hooks_cost_a_signed_caller_nothing(doors, monkeypatch):
-    monkeypatch.setattr(intake, "HOOKS_FLOW", intake.Flow(1, 0.0))
+    monkeypatch.setattr(webhook, "HOOKS_FLOW", flow.Flow(1, 0.0))
     for _ in range(10):
         assert doors.take(HOOK, signed(secret=OTHERS)) == []
     assert doors.take(HOOK, signed())
@@ -235,7 +242,7 @@ def test_a_call_with_a_wrong_key_or_for_anything_else_becomes_nothing(doors, pat
 def test_the_key_is_compared_in_constant_time_and_by_nothing_else(doors, answer, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        intake.hmac, "compare_digest", lambda one, other: asked.append((one, other)) or answer
+        formula.hmac, "compare_digest", lambda one, other: asked.append((one, other)) or answer
     )
     for key in (KEY, "wrong"):
         found = doors.take("salt/netapi/hook/services/restart", form(secretkey=key))
@@ -253,9 +260,9 @@ class Unprinted(list):
 
 @pytest.mark.parametrize("key", [Unprinted([KEY]), "x" * 5000])
 def test_a_key_of_an_odd_form_is_neither_printed_nor_compared(doors, key, caplog, monkeypatch):
-    compared, compare = [], intake.hmac.compare_digest
+    compared, compare = [], formula.hmac.compare_digest
     monkeypatch.setattr(
-        intake.hmac,
+        formula.hmac,
         "compare_digest",
         lambda one, other: compared.append(one) or compare(one, other),
     )
@@ -265,7 +272,7 @@ def test_a_key_of_an_odd_form_is_neither_printed_nor_compared(doors, key, caplog
 
 
 def test_what_comes_by_the_articles_key_is_bounded(doors, clock, monkeypatch):
-    monkeypatch.setattr(intake, "ARTICLE_FLOW", intake.Flow(3, 0.5))
+    monkeypatch.setattr(formula, "ARTICLE_FLOW", flow.Flow(3, 0.5))
     route = "salt/netapi/hook/services/restart"
     assert doors.take(route, form(secretkey="wrong")) == []
     assert sum(len(doors.take(route, form())) for _ in range(10)) == 3
@@ -282,11 +289,10 @@ def test_what_comes_by_the_articles_key_is_bounded(doors, clock, monkeypatch):
         ("list", ",".join(["x"] * 64)), ("glob", "x" * 1000), ("list", "E@x"),
     ],
 )  # fmt: skip
-def test_a_target_is_looked_up_as_it_was_given(doors, matcher, tgt):
-    asked = []
-    doors._resolve = lambda target, kind: asked.append((target, kind)) or {"db1"}
+def test_a_target_is_looked_up_as_it_was_given(doors, targets, matcher, tgt):
+    targets.minions = {"db1"}
     (request,) = doors.take("salt/netapi/hook/services/restart", form(tgt=tgt, matcher=matcher))
-    assert asked == [(tgt, matcher)]
+    assert targets.asked == [(tgt, matcher)]
     assert request.nodes == ("db1",)
 
 
@@ -303,9 +309,11 @@ def test_a_target_is_looked_up_as_it_was_given(doors, matcher, tgt):
         ("glob", "db*\n2026-01-01 [CRITICAL] forged"), ("glob", "\x1b[2J"), ("glob", "\udcff"),
     ],
 )  # fmt: skip
-def test_a_target_that_could_hold_up_the_healer_is_not_looked_up(doors, matcher, tgt, caplog):
-    doors._resolve = lambda target, kind: pytest.fail("it was looked up")
+def test_a_target_that_could_hold_up_the_healer_is_not_looked_up(
+    doors, targets, matcher, tgt, caplog
+):
     assert doors.take("salt/netapi/hook/services/restart", form(tgt=tgt, matcher=matcher)) == []
+    assert not targets.asked
     assert "found" in caplog.text
     assert "allowed: " in caplog.text
     assert len(caplog.text) < 1000
@@ -316,13 +324,13 @@ def test_a_path_cannot_forge_a_line_of_the_log(doors, caplog):
     assert len(caplog.text.splitlines()) == 1
 
 
-def test_a_target_that_reaches_no_configured_node_is_refused(doors):
-    doors._resolve = lambda target, kind: {"web1"}
+def test_a_target_that_reaches_no_configured_node_is_refused(doors, targets):
+    targets.minions = {"web1"}
     assert doors.take("salt/netapi/hook/states/highstate", form(tgt="web*")) == []
 
 
 def test_without_a_key_the_routes_are_closed_and_not_even_listened_to():
-    closed = intake.Doors()
+    closed = bus.Doors()
     assert closed.take("salt/netapi/hook/states/highstate", form(secretkey="")) == []
     assert closed.take("salt/netapi/hook/states/highstate", form(secretkey="None")) == []
     assert closed.tags == "^(?:selfheal/request/)"
@@ -333,12 +341,10 @@ def test_without_a_key_the_routes_are_closed_and_not_even_listened_to():
 
 def test_a_flood_is_cut_off_before_it_is_read_and_costs_one_line(doors, clock, caplog, monkeypatch):
     caplog.set_level(logging.WARNING)
-    read, from_bus = [], intake.from_bus
-    monkeypatch.setattr(
-        intake, "from_bus", lambda tag, data: read.append(tag) or from_bus(tag, data)
-    )
+    read, from_bus = [], bus.from_bus
+    monkeypatch.setattr(bus, "from_bus", lambda tag, data: read.append(tag) or from_bus(tag, data))
     taken = sum(len(doors.take("selfheal/request/runbook", {"id": f"w{n}"})) for n in range(5000))
-    assert taken == len(read) == intake.BUS_FLOW.at_once == 600
+    assert taken == len(read) == bus.BUS_FLOW.at_once == 600
     assert len(caplog.records) == 1
     clock.now += 61
     assert doors.take("selfheal/request/runbook", {})
@@ -355,7 +361,7 @@ def test_of_a_long_flood_one_a_second_is_taken(doors, clock):
     assert 600 + 3599 <= taken <= 600 + 3600
     clock.now += 1e6
     taken = [doors.take("selfheal/request/runbook", {}) for _ in range(1000)]
-    assert sum(map(len, taken)) == intake.BUS_FLOW.at_once
+    assert sum(map(len, taken)) == bus.BUS_FLOW.at_once
 
 
 def test_one_clusters_flood_leaves_room_for_another(doors):
@@ -364,15 +370,20 @@ def test_one_clusters_flood_leaves_room_for_another(doors):
     assert doors.take("selfheal/request/other", {})
 
 
-def test_what_names_no_configured_cluster_is_dropped_and_takes_nobodys_room(doors, caplog):
+def test_what_names_no_configured_cluster_is_dropped_and_takes_nobodys_room(
+    doors, caplog, monkeypatch
+):
     caplog.set_level(logging.WARNING)
+    taken = []
+    monkeypatch.setattr(flow.Flows, "take", lambda *given: taken.append(given))
     for n in range(10_000):
         assert doors.take(f"selfheal/request/made-up-{n}", {}) == []
     assert doors.take("selfheal/request/", {}) == []
     assert doors.take("selfheal/request/runbook/highstate", {}) == []
     assert len(caplog.records) == 1
     assert "cluster: found 'made-up-0'; allowed: " in caplog.text
-    assert doors._buckets == {}
+    assert not taken
+    monkeypatch.undo()
     assert doors.take("selfheal/request/runbook", {})
     assert doors.take(HOOK, signed())
     assert doors.take("salt/netapi/hook/services/restart", form())
@@ -395,6 +406,6 @@ JUNK = st.recursive(
     ),
 )
 def test_nothing_that_is_on_the_bus_ends_the_listener(tag, data):
-    doors = intake.doors(SETTINGS, lambda target, kind: {"db1"})
+    doors = bus.doors(SETTINGS, lambda target, kind: {"db1"})
     for request in doors.take(tag, data):
         assert request.door == "bus"

@@ -55,7 +55,7 @@ def start(**kwargs):
     import sqlite3
 
     from saltext_selfheal import config
-    from saltext_selfheal.doors import forms as intake
+    from saltext_selfheal.doors import bus as doors_of
     from saltext_selfheal.healing.model import Requested
     from saltext_selfheal.ledger.file import LedgerBusy, LedgerRefused
     from saltext_selfheal.ledger.writer import Ledger
@@ -141,7 +141,7 @@ def start(**kwargs):
     }
     prober = probe.Prober(nodes, heal.deliver, plans)
     prober.start()
-    doors = intake.doors(settings, lambda target, kind: _minions(dict(__opts__), target, kind))
+    doors = doors_of.doors(settings, lambda target, kind: _minions(dict(__opts__), target, kind))
 
     def deliver(tag, data):
         for request in doors.take(tag, data):

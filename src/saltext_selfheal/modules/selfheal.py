@@ -93,13 +93,11 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
 
         salt-call selfheal.trigger runbook restart reason='no connection for 10 minutes'
     """
-    from saltext_selfheal.doors import forms as intake
+    from saltext_selfheal.doors import arguments, forms
 
     try:
-        request = intake.request(
-            cluster, action, nodes, reason, door="minion", asker=__opts__["id"]
-        )
-    except intake.BadRequest as exc:
+        request = forms.request(cluster, action, nodes, reason, door="minion", asker=__opts__["id"])
+    except arguments.BadRequest as exc:
         return _not_sent(exc)
     data = {"request": request.id, "action": request.action, "reason": request.reason}
     if request.nodes:

@@ -18,8 +18,7 @@ from pathlib import Path
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config as settings_of
-from saltext_selfheal.doors import arguments
-from saltext_selfheal.doors import forms as intake
+from saltext_selfheal.doors import arguments, forms
 from saltext_selfheal.healing.explain import explain as explained
 from saltext_selfheal.healing.model import (
     PAUSED_AT_MOST_S,
@@ -97,7 +96,7 @@ def _seconds(what, found, more=""):
         return settings_of.duration(found)
     except (ValueError, OverflowError):
         raise SaltInvocationError(
-            f"{what}: found {intake.shown(found)}; allowed: {settings_of.DURATION}{more}"
+            f"{what}: found {arguments.shown(found)}; allowed: {settings_of.DURATION}{more}"
         ) from None
 
 
@@ -229,14 +228,14 @@ def _command(verb, incident=None, cluster=None, **given):
         attempt = None
         if verb in (Verb.APPROVE, Verb.REJECT):
             incident, attempt = _attempt(incident)
-        command = intake.command(verb, by=_user(), incident=incident, cluster=cluster, **given)
+        command = forms.command(verb, by=_user(), incident=incident, cluster=cluster, **given)
         command = replace(command, attempt=attempt)
         if command.nodes:
             _known_nodes(settings, cluster, command.nodes)
         if incident is not None:
             _known_incident(path, incident)
         answer = _ask(path, command, _SOON if verb in (Verb.APPROVE, Verb.ACK) else _FIRST)
-    except (SaltInvocationError, intake.BadRequest, LedgerError) as exc:
+    except (SaltInvocationError, arguments.BadRequest, LedgerError) as exc:
         return _refused(exc)
     told = {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
     if told["reply"] == "refused":
@@ -278,7 +277,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
     """
     try:
         settings = _settings()
-        asked = intake.request(
+        asked = forms.request(
             cluster,
             action,
             nodes,
@@ -290,7 +289,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
         _own_id(settings, asked.id)
         _possible(settings, asked)
         answer = _ask(settings.ledger_path(__opts__), asked)
-    except (SaltInvocationError, intake.BadRequest, LedgerError) as exc:
+    except (SaltInvocationError, arguments.BadRequest, LedgerError) as exc:
         return _not_asked(exc)
     return _told(asked, answer)
 
@@ -331,12 +330,12 @@ def force(cluster, action, nodes, reason):
             raise SaltInvocationError("nodes: found None; allowed: minion ids, at least one")
         if not str(reason or "").strip():
             raise SaltInvocationError("reason: found nothing; allowed: up to 500 characters")
-        asked = intake.request(
+        asked = forms.request(
             cluster, action, nodes, reason, door="force", asker=_user(), forced=True
         )
         _possible(settings, asked)
         answer = _ask(settings.ledger_path(__opts__), asked)
-    except (SaltInvocationError, intake.BadRequest, LedgerError) as exc:
+    except (SaltInvocationError, arguments.BadRequest, LedgerError) as exc:
         return _not_asked(exc)
     return _told(asked, answer)
 
@@ -558,7 +557,7 @@ def explain(cluster, node=None):
             state, _ = step(state, asking(asked), now)
         except Exception as exc:  # what no door of ours has put there; the engine drops it, too
             log.warning("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
-    nodes = intake.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
+    nodes = forms.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
     told = explained(state, cluster, nodes, now)
     return {"engine": answer["why"], "entries": [_explained(one) for one in told]}
 
@@ -701,7 +700,7 @@ def history(cluster=None, since=None, limit=50):
     _known(settings, cluster)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_ENTRIES:
         raise SaltInvocationError(
-            f"limit: found {intake.shown(limit)}; allowed: a whole number from 1 to {MOST_ENTRIES}"
+            f"limit: found {arguments.shown(limit)}; allowed: a whole number from 1 to {MOST_ENTRIES}"
         )
     back_s = None if since is None else _seconds("since", since)
     try:
@@ -737,8 +736,8 @@ def incident(id):
     name = str(id)
     try:
         with records.read(_settings().ledger_path(__opts__)) as db:
-            if inbox.was_asked(db, f"{intake.BUS_ID}{name}") and not inbox.was_asked(db, name):
-                name = f"{intake.BUS_ID}{name}"  # as the minion knows it
+            if inbox.was_asked(db, f"{forms.BUS_ID}{name}") and not inbox.was_asked(db, name):
+                name = f"{forms.BUS_ID}{name}"  # as the minion knows it
             found = records.incident(db, name)
             if found is not None:
                 return _whole(found)

@@ -1,0 +1,168 @@
+"""What comes by Salt's event bus: bare requests, signed webhooks, the article's calls.
+
+Any minion can put any event there. Whatever is wrong with one costs a line of the log, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..config import ClusterSettings, EngineSettings
+from ..healing.model import Request
+from . import forms
+from .arguments import BadRequest, refuse_unknown, salts_own, shown
+from .flow import Flow, Flows
+from .forms import BUS_ID, NETAPI, refuse_null_nodes, who
+from .formula import Formula
+from .webhook import HOOKS, Caller, Hooks
+
+log = logging.getLogger(__name__)
+
+REQUESTS = "selfheal/request/"
+TELL_EVERY_S = 10.0  #: what was dropped costs one line of the log in this time
+BUS_FLOW = Flow(600, 1.0)  #: requests of the bus, per cluster
+#: What a request on the bus may say.
+_ASKED = ("action", "nodes", "reason", "request")
+#: What Salt puts around what a minion sends; a master's own event has no such frame (3006 to 3008).
+_FRAME = ("id", "cmd", "tag", "pretag", "data")
+_FRAMED = "_minion_event"
+#: What Salt writes into any event, and who a sender says that it is.
+_STAMPS = ("_stamp", "__peer_id", "id")
+
+
+def doors(
+    settings: EngineSettings,
+    resolve: Callable[[Any, str], Iterable[str]],
+    clock: Callable[[], float] = time.monotonic,
+) -> Doors:
+    """The doors as the settings open them."""
+    key = settings.formula_secretkey
+    return Doors(
+        [
+            Caller(name, hook.secret.get_secret_value(), tuple(hook.clusters), tuple(hook.actions))
+            for name, hook in settings.webhooks.items()
+        ],
+        settings.clusters,
+        key.get_secret_value() if key else None,
+        resolve,
+        clock,
+    )
+
+
+class Doors:
+    """Events of the bus → requests. Used by the thread that listens; whatever is wrong costs one line of the log.
+
+    ``resolve`` turns a Salt target and its kind into minion ids; it is asked by the article's interface only, which
+    is closed without ``formula_key``.
+    """
+
+    def __init__(
+        self,
+        callers: Iterable[Caller] = (),
+        clusters: Mapping[str, ClusterSettings] | None = None,
+        formula_key: str | None = None,
+        resolve: Callable[[Any, str], Iterable[str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clusters = clusters or {}
+        self._flows = flows = Flows(clock)
+        self._hooks = Hooks(callers, flows)
+        self._formula = (
+            Formula(formula_key, self._clusters, resolve, flows)
+            if formula_key and resolve
+            else None
+        )
+        self._clock = clock
+        self._told_at = -TELL_EVERY_S
+        self._untold = 0
+
+    @property
+    def tags(self) -> str:
+        """A regular expression of the tags to listen to."""
+        tags = [re.escape(REQUESTS)]
+        if self._hooks:
+            tags.append(re.escape(HOOKS))
+        if self._formula:
+            tags += [f"{re.escape(NETAPI)}{path}(/|$)" for path in ("states", "services", "cmd")]
+        return f"^(?:{'|'.join(tags)})"
+
+    def take(self, tag: str, data: Mapping[str, Any]) -> list[Request]:
+        """The requests in one event: none, if it has not the form of one, or nobody has signed it."""
+        try:
+            if tag.startswith(REQUESTS):
+                # Before anything else is looked at: a flood is to cost nothing.
+                cluster = tag[len(REQUESTS) :]
+                if cluster not in self._clusters:
+                    raise BadRequest(
+                        f"cluster: found {shown(cluster)}; allowed: the name of a configured cluster"
+                    )
+                self._flows.take(f"the bus for {cluster}", BUS_FLOW)
+                return [from_bus(tag, data)]
+            if tag.startswith(HOOKS):
+                return [self._hooks.take(tag, data)]
+            if self._formula is None:
+                raise BadRequest("the article's interface is closed")
+            return self._formula.take(tag, data)
+        except BadRequest as exc:
+            self._tell(tag, str(exc))
+        except Exception as exc:  # whatever a stranger's data can do, it must not end the listener
+            self._tell(tag, f"{type(exc).__name__} while it was read")
+        return []
+
+    def _tell(self, tag: str, why: str) -> None:
+        now = self._clock()
+        if now - self._told_at < TELL_EVERY_S:
+            self._untold += 1
+            return
+        more = f" (and {self._untold} more in the last {now - self._told_at:.0f} s)"
+        more, self._untold, self._told_at = more if self._untold else "", 0, now
+        log.warning("selfheal: a request on %.100r was dropped: %s%s", tag, why, more)
+
+
+def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
+    """A request that came as an event ``selfheal/request/<cluster>``.
+
+    It proves only that somebody who may write to the bus sent it: the name is recorded as claimed, and its id is
+    one of the bus, so that nobody can answer another door's request beforehand.
+
+    Raises BadRequest.
+    """
+    cluster = tag.split("/", 2)[2]
+    body = _event(data)
+    claimed = data.get("id")
+    # Cut before, so that the word always stands.
+    asker = f"{who(claimed)[:80]} (claimed)" if isinstance(claimed, str) else "unknown"
+    found = forms.request(
+        cluster,
+        body.get("action", "highstate"),
+        body.get("nodes"),
+        body.get("reason"),
+        body.get("request"),
+        door="bus",
+        asker=asker,
+    )
+    return replace(found, id=f"{BUS_ID}{found.id}")
+
+
+def _event(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an event asks for, with or without Salt's frame around it, if all of it is known.
+
+    Raises BadRequest.
+    """
+    body, inner = data, data.get("data")
+    known: tuple[str, ...] = (*_ASKED, *_STAMPS)
+    if isinstance(inner, dict):
+        # What a release of Salt adds to its frame is no request's; what a request says must stand inside.
+        frame = [key for key in data if key in _ASKED or data.get("cmd") != _FRAMED]
+        refuse_unknown("event", frame, (*_FRAME, *_STAMPS))
+        body, known = inner, _ASKED
+    refuse_unknown(
+        "event", [key for key in body if not salts_own(key) and key not in known], _ASKED
+    )
+    refuse_null_nodes(body)
+    return body
