@@ -22,6 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
+from saltext_selfheal.config import values
 from saltext_selfheal.healing import escalation, gates, step
 from saltext_selfheal.healing.model import ENDED, Action, Fault, Mode
 
@@ -174,16 +175,16 @@ def _is(alias: Any, field: FieldInfo) -> bool:
 
 
 _FORMS: list[tuple[Any, str]] = [
-    (config.Duration, "duration"),
-    (config.PositiveDuration, "duration, more than 0"),
-    (config.DurationOrOff, "duration, or `off`"),
-    (config.Count, "whole number, 0 or more"),
-    (config.PositiveCount, "whole number, 1 or more"),
-    (config.Share, "share in percent, or `off`"),
-    (config.Rate, "number per `s`, `m` or `h`, or `off`"),
-    (config.Confirm, "duration, or a duration per fault"),
-    (config.Escalation, "list of steps, or a list of steps per fault"),
-    (config.ModeSetting, ", ".join(f"`{m.value}`" for m in Mode)),
+    (values.Duration, "duration"),
+    (values.PositiveDuration, "duration, more than 0"),
+    (values.DurationOrOff, "duration, or `off`"),
+    (values.Count, "whole number, 0 or more"),
+    (values.PositiveCount, "whole number, 1 or more"),
+    (values.Share, "share in percent, or `off`"),
+    (values.Rate, "number per `s`, `m` or `h`, or `off`"),
+    (values.Confirm, "duration, or a duration per fault"),
+    (values.Escalation, "list of steps, or a list of steps per fault"),
+    (values.ModeSetting, ", ".join(f"`{m.value}`" for m in Mode)),
 ]
 
 
@@ -194,7 +195,7 @@ def _form(field: FieldInfo) -> str:
     kind = field.annotation
     if type(None) in get_args(kind):
         kind = next(one for one in get_args(kind) if one is not type(None))
-    if get_origin(kind) is dict and get_args(kind)[1] is config.NodeAddress:
+    if get_origin(kind) is dict and get_args(kind)[1] is values.NodeAddress:
         return "mapping of minion id to address"
     if get_origin(kind) is list:
         of = get_args(kind)[0]
@@ -219,14 +220,14 @@ def _plain(value: Any, field: FieldInfo) -> str:
         return repr(value.get_secret_value())
     if isinstance(value, Enum):
         return str(value.value)
-    if _is(config.Confirm, field):
+    if _is(values.Confirm, field):
         return _confirm(value)
-    if _is(config.Rate, field):
+    if _is(values.Rate, field):
         number, per_s = value
         return f"{number}/{duration(per_s)[1:]}"
-    if _is(config.Share, field):
+    if _is(values.Share, field):
         return f"{value:.0%}"
-    if any(_is(a, field) for a in (config.Duration, config.PositiveDuration, config.DurationOrOff)):
+    if any(_is(a, field) for a in (values.Duration, values.PositiveDuration, values.DurationOrOff)):
         return duration(value)
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
@@ -247,7 +248,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         raise ExtensionError(f"no default for {field}")
-    if _is(config.Escalation, field):
+    if _is(values.Escalation, field):
         return "per fault"
     return f"`{_plain(value, field)}`"
 

@@ -8,6 +8,7 @@ import pytest
 
 from saltext_selfheal import config
 from saltext_selfheal.doors import forms
+from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.model import Action, Fault, Mode, Step
 
@@ -162,7 +163,7 @@ def test_one_list_for_all_faults_spares_those_that_a_restart_cannot_cure_or_noth
 )
 def test_addresses(text, host, port):
     nodes = load(changed(MINIMAL, "clusters.runbook.nodes.db1", text)).clusters["runbook"].nodes
-    assert nodes["db1"] == config.Address(host, port)
+    assert nodes["db1"] == Address(host, port)
 
 
 @pytest.mark.parametrize(

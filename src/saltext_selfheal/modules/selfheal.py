@@ -173,7 +173,7 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from saltext_selfheal.config import NodeAddress
+    from saltext_selfheal.config.values import NodeAddress
     from saltext_selfheal.probe import node as eyes
 
     try:

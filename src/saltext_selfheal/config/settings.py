@@ -1,0 +1,335 @@
+"""The settings themselves: one model for each group, a description at each field."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from ..healing import escalation
+from ..healing.model import Limits, Mode, Policy
+from .values import (
+    Confirm,
+    Count,
+    DurationOrOff,
+    Escalation,
+    ModeSetting,
+    NodeAddress,
+    PositiveCount,
+    PositiveDuration,
+    Rate,
+    Share,
+    confirm,
+    off_is,
+    unguessable,
+    wrong,
+)
+
+#: No webhook's caller may have it: a caller's name stands before the ids of its requests, as this before the bus's.
+RESERVED_CALLER = "bus"
+
+
+class Settings(BaseModel):
+    """Base of all groups: unknown keys are errors, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class TlsSettings(Settings):
+    ca_certs: str = Field(
+        description="Path of the CA certificates (PEM) that the node's certificate must chain to."
+    )
+
+
+class AttemptSettings(Settings):
+    timeout: PositiveDuration = Field(
+        300.0,
+        description="For the job to return; afterwards the healer asks the minion whether it still runs.",
+    )
+    verify: PositiveDuration = Field(
+        60.0, description="For the fault to be gone after the job returned."
+    )
+
+
+class CooldownSettings(Settings):
+    min: DurationOrOff = Field(
+        120.0,
+        description="A node rests this long after an attempt's end before another incident or request may act on it.",
+    )
+    max: DurationOrOff = Field(3600.0, description="The rest doubles with each relapse up to this.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CooldownSettings:
+        if self.max < self.min:
+            raise wrong("max at least as long as min")
+        return self
+
+
+class BudgetSettings(Settings):
+    attempts: Count = Field(3, description="Attempts per node within `per`; 0 = no budget.")
+    per: PositiveDuration = Field(3600.0, description="The sliding window of the budget.")
+
+
+class FlappingSettings(Settings):
+    changes: Count = Field(
+        4,
+        description="Changes that nobody made, within `within`, that make a node flapping; 0 = off.",
+    )
+    within: PositiveDuration = Field(900.0, description="The window in which changes count.")
+    quiet: PositiveDuration = Field(
+        1800.0, description="Flapping ends after this long without a change."
+    )
+
+
+class SlowSettings(Settings):
+    above: DurationOrOff = Field(
+        0.0, description="An answer that takes longer is slow; `off` (default) = not looked for."
+    )
+    count: PositiveCount = Field(3, description="So many slow answers …")
+    of: PositiveCount = Field(5, description="… among so many make the node slow.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> SlowSettings:
+        if self.count > self.of:
+            raise wrong("count at most as large as of")
+        return self
+
+
+class ViewSettings(Settings):
+    every: PositiveDuration = Field(
+        5.0, description="How often one live node is asked for the cluster's system tables."
+    )
+    timeout: PositiveDuration = Field(
+        20.0,
+        description="One deadline for that. A peer that hangs delays system tables by 15 s.",
+    )
+
+
+class RequestSettings(Settings):
+    rate: Rate = Field(
+        (6, 60.0), description="How many requests that would open or act are taken, such as `6/m`."
+    )
+    restart_needs: Literal["probe", "none"] = Field(
+        "probe", description="Whether a requested restart needs the probe to see a fault, too."
+    )
+
+
+class LimitSettings(Settings):
+    attempts: Count = Field(
+        10, description="Attempts over all clusters within `per`; 0 = no limit."
+    )
+    per: PositiveDuration = Field(3600.0, description="The sliding window of the limit.")
+    storm: Share = Field(
+        0.34,
+        description="With three clusters or more: no action while a larger share of them shows a fault.",
+    )
+
+
+class WebhookSettings(Settings):
+    secret: SecretStr = Field(
+        description="The Standard Webhooks secret, `whsec_…`; any `sdb://` URI works."
+    )
+    clusters: list[str] = Field(
+        description="The clusters this caller may ask healing for.", min_length=1
+    )
+    actions: list[Literal["highstate", "restart", "start"]] = Field(
+        ["highstate", "restart"], description="The actions this caller may ask for."
+    )
+
+    @field_validator("secret")
+    @classmethod
+    def _usable(cls, value: SecretStr) -> SecretStr:
+        secret = value.get_secret_value()
+        try:
+            key = b64decode(secret.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            key = b""
+        if not secret.startswith("whsec_") or len(key) < 16:
+            raise wrong("whsec_ and the base64 of at least 16 bytes, better 32")
+        unguessable(key, "whsec_ and what `openssl rand -base64 32` prints")
+        return value
+
+
+class LedgerSettings(Settings):
+    keep: DurationOrOff = Field(
+        90 * 86400.0, description="How long history is kept; `off` keeps everything."
+    )
+    path: str | None = Field(
+        None,
+        description="The ledger's file; default `<cachedir>/selfheal/ledger.sqlite3`. Not on a network file system.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise wrong("an absolute path, or null")
+        return value
+
+
+class ClusterSettings(Settings):
+    """One RethinkDB cluster."""
+
+    minions: str = Field(
+        description="The allow-list: no minion id outside this glob is ever targeted, whoever asks.",
+        min_length=1,
+    )
+    nodes: dict[str, NodeAddress] = Field(
+        description="Minion id → `address` or `address:port` of its driver port (default 28015).",
+        min_length=1,
+    )
+    mode: ModeSetting | None = Field(
+        None, description="This cluster's mode; default: the one above."
+    )
+    service: str = Field(
+        "rethinkdb",
+        description="The service that `restart` and `start` act on.",
+        pattern=r"^[\w@.:\\-]+$",
+    )
+    user: str = Field("admin", description="The RethinkDB user the probe logs in as.", min_length=1)
+    password: SecretStr = Field(
+        SecretStr(""), description="Its password, ASCII; any `sdb://` URI works."
+    )
+    tls: TlsSettings | None = Field(None, description="Talk TLS to the nodes.")
+    tables: list[str] = Field(
+        [], description="Databases or `db.table` that must be available; default: all."
+    )
+    poll: PositiveDuration = Field(2.0, description="How often each node is probed.")
+    timeout: PositiveDuration = Field(
+        2.0, description="One deadline for name, TCP, TLS, handshake and query of a probe."
+    )
+    redial: PositiveDuration = Field(
+        30.0,
+        description="How often each node is dialled afresh, as an application would, beside the connection that is "
+        "open: both must be well. It is dialled at once, too, after each attempt and when somebody asks for a restart.",
+    )
+    confirm: Confirm = Field(
+        default_factory=lambda: confirm({}),
+        description="How long a fault must last before anything is done: one duration, or durations per fault "
+        "(default `{dead: 3s, hung: 20s, default: 10s}`); 0 = act on the first proof.",
+    )
+    settle: DurationOrOff = Field(
+        45.0,
+        description="After a node (re)started its tables may be opening: no `unavailable` for this long.",
+    )
+    stable: DurationOrOff = Field(30.0, description="Well for this long = resolved.")
+    slow: Annotated[SlowSettings, off_is({"above": 0})] = Field(
+        SlowSettings(), description="When a node that answers counts as slow."
+    )
+    view: ViewSettings = Field(ViewSettings(), description="The look into the system tables.")
+    escalation: Escalation = Field(
+        default_factory=lambda: dict(escalation.DEFAULT),
+        description="The steps, as one list for all faults or as lists per fault. Default: see "
+        "[faults](../concepts.md#faults).",
+    )
+    attempt: AttemptSettings = Field(AttemptSettings(), description="How long a job may take.")
+    cooldown: Annotated[CooldownSettings, off_is({"min": 0, "max": 0})] = Field(
+        CooldownSettings(), description="Rest between attempts of different incidents on one node."
+    )
+    budget: Annotated[BudgetSettings, off_is({"attempts": 0})] = Field(
+        BudgetSettings(), description="Attempts per node."
+    )
+    relapse: DurationOrOff = Field(
+        3600.0,
+        description="A fault that returns within this starts at the step after the one that had helped.",
+    )
+    flapping: Annotated[FlappingSettings, off_is({"changes": 0})] = Field(
+        FlappingSettings(), description="When a node that comes and goes is left alone."
+    )
+    requests: RequestSettings = Field(
+        RequestSettings(), description="What applications may ask for."
+    )
+
+    @field_validator("password")
+    @classmethod
+    def _ascii(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().isascii():
+            raise wrong("ASCII characters (the driver can send no others)")
+        return value
+
+    def policy(self, name: str, mode: Mode) -> Policy:
+        """What the core needs of this."""
+        return Policy(
+            name=name,
+            nodes=tuple(self.nodes),
+            minions=self.minions,
+            mode=self.mode or mode,
+            confirm_s=self.confirm,
+            poll_s=self.poll,
+            timeout_s=self.timeout,
+            settle_s=self.settle,
+            stable_s=self.stable,
+            slow_above_s=self.slow.above,
+            slow_count=self.slow.count,
+            slow_of=self.slow.of,
+            flapping_changes=self.flapping.changes,
+            flapping_within_s=self.flapping.within,
+            flapping_quiet_s=self.flapping.quiet,
+            tables=tuple(self.tables),
+            escalation=self.escalation,
+            attempt_timeout_s=self.attempt.timeout,
+            verify_s=self.attempt.verify,
+            cooldown_min_s=self.cooldown.min,
+            cooldown_max_s=self.cooldown.max,
+            budget_attempts=self.budget.attempts,
+            budget_per_s=self.budget.per,
+            relapse_s=self.relapse,
+            restart_needs_probe=self.requests.restart_needs == "probe",
+            request_count=self.requests.rate[0],
+            request_per_s=self.requests.rate[1],
+        )
+
+
+class EngineSettings(Settings):
+    """All settings of the engine."""
+
+    mode: ModeSetting = Field(
+        Mode.AUTO,
+        description="How much the healer may do: `off`, `shadow` (decide, record, do nothing), `approve` "
+        "(ask a person), `auto`.",
+    )
+    clusters: dict[str, ClusterSettings] = Field(
+        description="The clusters to heal, by name.", min_length=1
+    )
+    limits: Annotated[LimitSettings, off_is({"attempts": 0, "storm": 0})] = Field(
+        LimitSettings(), description="Bounds over all clusters."
+    )
+    webhooks: dict[str, WebhookSettings] = Field(
+        {}, description="Callers of the signed webhook, by name."
+    )
+    formula_secretkey: SecretStr | None = Field(
+        None, description="Set it to open the routes of the article's interface; closed by default."
+    )
+
+    @field_validator("formula_secretkey")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            unguessable(
+                value.get_secret_value(),
+                "what `openssl rand -hex 24` prints, or null to keep the interface closed",
+            )
+        return value
+
+    ledger: LedgerSettings = Field(
+        LedgerSettings(), description="What the healer remembers, and where."
+    )
+
+    def policies(self) -> dict[str, Policy]:
+        return {name: cluster.policy(name, self.mode) for name, cluster in self.clusters.items()}
+
+    def bounds(self) -> Limits:
+        return Limits(self.limits.attempts, self.limits.per, self.limits.storm)
+
+    def ledger_path(self, opts: Mapping[str, Any]) -> Path:
+        return Path(self.ledger.path or Path(opts["cachedir"]) / "selfheal" / "ledger.sqlite3")

@@ -1,0 +1,248 @@
+"""The kinds of values that settings are made of. Each takes what YAML gives, or says what is allowed."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from math import log2
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from ..driver.address import DRIVER_PORT, Address
+from ..healing import escalation
+from ..healing.model import REMEDIES, Action, Fault, Mode, Step
+
+#: Faults that settings may speak of; `requested` is no fault of a database.
+FAULTS = tuple(f.value for f in Fault if f is not Fault.REQUESTED)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = "a duration such as 500ms, 2s, 5m, 1h, 90d, or a number of seconds"
+
+
+def wrong(allowed: str) -> PydanticCustomError:
+    return PydanticCustomError("selfheal", "{allowed}", {"allowed": allowed})
+
+
+def duration(value: Any) -> float:
+    """A duration as the settings write it, in seconds. Raises ValueError."""
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value < float("inf")
+    ):
+        return float(value)
+    match = (
+        re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip())
+        if isinstance(value, str)
+        else None
+    )
+    if match is None:
+        raise wrong(DURATION)
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _duration_or_off(value: Any) -> float:
+    # YAML 1.1 reads a bare `off` as False.
+    if value is False or value == "off":
+        return 0.0
+    try:
+        return duration(value)
+    except PydanticCustomError:
+        raise wrong(f"{DURATION}, or off") from None
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise wrong(f"{DURATION}, more than 0")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
+        return value
+    raise wrong("a whole number, 0 or more")
+
+
+def _positive_count(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000:
+        return value
+    raise wrong("a whole number between 1 and 1000")
+
+
+def _share(value: Any) -> float:
+    if value is False or value == "off":
+        return 0.0
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())):
+        value = float(match[1]) / 100
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise wrong("a share such as 34%, between 0% and 100%, or off")
+
+
+def _mode(value: Any) -> Mode:
+    if value is False:
+        return Mode.OFF
+    if isinstance(value, str) and value in [m.value for m in Mode]:
+        return Mode(value)
+    raise wrong(", ".join(m.value for m in Mode))
+
+
+def _rate(value: Any) -> tuple[int, float]:
+    if value is False or value == "off":
+        return (0, 60.0)
+    match = re.fullmatch(r"(\d+)\s*/\s*(s|m|h)", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise wrong("a rate such as 6/m (per s, m or h), or off")
+    return int(match[1]), _UNITS[match[2]]
+
+
+Duration = Annotated[float, BeforeValidator(duration)]
+PositiveDuration = Annotated[float, BeforeValidator(lambda v: _positive(duration(v)))]
+DurationOrOff = Annotated[float, BeforeValidator(_duration_or_off)]
+Count = Annotated[int, BeforeValidator(_count)]
+PositiveCount = Annotated[int, BeforeValidator(_positive_count)]
+Share = Annotated[float, BeforeValidator(_share)]
+ModeSetting = Annotated[Mode, BeforeValidator(_mode)]
+Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
+
+
+def _address(value: Any) -> Address:
+    allowed = "address or address:port (1 to 65535), IPv6 as [address]:port"
+    if not isinstance(value, str) or not value.strip() or re.search(r"[\s/@]", value.strip()):
+        raise wrong(allowed)
+    text = value.strip()
+    try:
+        return Address(str(IPv6Address(text)))
+    except ValueError:
+        pass
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?", text
+    )
+    port = int(match["port"] or DRIVER_PORT) if match else 0
+    if match is None or not 0 < port < 65536:
+        raise wrong(allowed)
+    if match["six"]:
+        try:
+            return Address(str(IPv6Address(match["six"])), port)
+        except ValueError:
+            raise wrong(allowed) from None
+    return Address(_host(match["host"]), port)
+
+
+def _host(name: str) -> str:
+    """A name that a resolver can be asked for: else each look would fail on this side."""
+    labels = name.removesuffix(".").split(".")
+    if not all(labels):
+        raise wrong("a name without empty labels (two dots in a row, or one at the beginning)")
+    if "%" in name or not name.isprintable():
+        raise wrong("a name without % and control characters; a zone goes with an IPv6 address")
+    try:
+        encoded = name.encode("idna")
+        if any(len(label) > 63 for label in labels) or len(encoded.removesuffix(b".")) > 253:
+            raise UnicodeError
+    except UnicodeError:
+        raise wrong("a name that DNS can carry: labels of 1 to 63 characters, 253 in all") from None
+    return name
+
+
+NodeAddress = Annotated[Address, BeforeValidator(_address)]
+
+
+def _steps(value: Any) -> tuple[Step, ...]:
+    """``[highstate, restart: {after: 60s}]`` → steps."""
+    actions = ", ".join(a.value for a in REMEDIES)
+    allowed = f"a list of actions ({actions}), each alone or as {{action: {{after: duration, mode: mode}}}}"
+    if not isinstance(value, list):
+        raise wrong(allowed)
+    return tuple(_step(item, allowed) for item in value)
+
+
+def _step(item: Any, allowed: str) -> Step:
+    name, options = item, {}
+    if isinstance(item, dict) and len(item) == 1:
+        ((name, options),) = item.items()
+    if name not in [a.value for a in REMEDIES] or not isinstance(options or {}, dict):
+        raise wrong(allowed)
+    options = dict(options or {})
+    after_s = _duration_or_off(options.pop("after", 0))
+    mode = _mode(options.pop("mode")) if "mode" in options else None
+    if options:
+        raise wrong(f"{allowed}; unknown: {', '.join(map(str, options))}")
+    return Step(Action(name), after_s, mode)
+
+
+def _escalation(value: Any) -> dict[Fault, tuple[Step, ...]]:
+    if isinstance(value, list):
+        return escalation.for_every_fault(_steps(value))
+    if not isinstance(value, dict):
+        raise wrong(f"a list of steps, or lists per fault ({', '.join(FAULTS)})")
+    chosen = dict(escalation.DEFAULT)
+    for name, steps in value.items():
+        if name not in FAULTS:
+            raise wrong(f"faults: {', '.join(FAULTS)}; not {name!r}")
+        fault = Fault(name)
+        chosen[fault] = _steps(steps if steps is not None else [])
+        banned = [
+            s.action.value for s in chosen[fault] if s.action in escalation.NEVER.get(fault, ())
+        ]
+        if banned and fault is Fault.MISTAKEN:
+            raise wrong(f"for {name} no action: whatever is done may hit another server")
+        if banned:
+            raise wrong(f"for {name} any action but {', '.join(banned)}, which cannot cure it")
+    return chosen
+
+
+def confirm(value: Any) -> dict[Fault, float]:
+    if not isinstance(value, dict):
+        return dict.fromkeys(Fault, _duration_or_off(value))
+    unknown = [k for k in value if k not in (*FAULTS, "default")]
+    if unknown:
+        raise wrong(f"default, {', '.join(FAULTS)}; not {', '.join(map(repr, unknown))}")
+    given = {k: _duration_or_off(v) for k, v in value.items()}
+    own = {**_CONFIRM, **given}
+    return {f: own.get(f.value, own["default"]) for f in Fault}
+
+
+_CONFIRM = {"dead": 3.0, "hung": 20.0, "default": 10.0}
+Escalation = Annotated[dict[Fault, tuple[Step, ...]], BeforeValidator(_escalation)]
+Confirm = Annotated[dict[Fault, float], BeforeValidator(confirm)]
+
+
+SECRET_BITS = 40  #: by its look, see `look_bits`; what a generator makes has far more
+
+
+def look_bits(secret: str | bytes) -> int:
+    """How many bits of chance a secret can hold at most, by its look alone.
+
+    Each sign counts the logarithm of how many different signs there are, but nothing if it goes on with a row (`aaa`,
+    `123`, `cba`) or a pair that stood there before. No dictionary is asked: words look better than they are.
+    """
+    signs = [ord(sign) for sign in secret] if isinstance(secret, str) else list(secret)
+    pairs: set[tuple[int, int]] = set()
+    counted = 0
+    for place, sign in enumerate(signs):
+        pair = (signs[place - 1], sign) if place else None
+        step = sign - signs[place - 1]
+        row = place > 1 and abs(step) <= 1 and step == signs[place - 1] - signs[place - 2]
+        counted += not row and pair not in pairs
+        if pair:
+            pairs.add(pair)
+    return int(counted * log2(max(1, len(set(signs)))))
+
+
+def unguessable(secret: str | bytes, better: str) -> None:
+    bits = look_bits(secret)
+    if bits < SECRET_BITS:
+        raise wrong(
+            f"a secret with at least {SECRET_BITS} bits of entropy, and this one has {bits} at most; take {better}"
+        )
+
+
+def off_is(zero: dict[str, Any]) -> BeforeValidator:
+    """`off`, `false` or 0 in place of a group switches the group off."""
+    return BeforeValidator(
+        lambda v: zero if v is False or v == "off" or (v == 0 and v is not None) else v
+    )
