@@ -23,7 +23,7 @@ from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
 from saltext_selfheal.config import values
-from saltext_selfheal.healing import escalation, gates, step
+from saltext_selfheal.healing import escalation, gates, remedies, step
 from saltext_selfheal.healing.model import ENDED, Action, Fault, Mode
 
 #: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
@@ -184,6 +184,7 @@ _FORMS: list[tuple[Any, str]] = [
     (values.Rate, "number per `s`, `m` or `h`, or `off`"),
     (values.Confirm, "duration, or a duration per fault"),
     (values.Escalation, "list of steps, or a list of steps per fault"),
+    (values.WebhookAction, f"list: {', '.join(f'`{name}`' for name in remedies.webhook_names())}"),
     (values.ModeSetting, ", ".join(f"`{m.value}`" for m in Mode)),
 ]
 
@@ -369,10 +370,23 @@ def faults_table() -> str:
         helps = f"{steps} → lock" if steps else "none: announced, left to people"
         if fault is Fault.REQUESTED:
             helps = "the action asked for, once"
-        never = ", ".join(sorted(a.value for a in escalation.NEVER.get(fault, ())))
+        never = ", ".join(sorted(a.value for a in remedies.forbidden(fault)))
         mark = "" if looked_for else " *Not looked for in this release.*"
         rows.append([f"`{fault.value}`", evidence + mark, helps, never and f"`{never}`"])
     return _table(["fault", "evidence", "steps by default", "never"], rows)
+
+
+def actions_table() -> str:
+    rows = []
+    for action, row in remedies.TABLE.items():
+        argument = " with the service's name" if row.takes_service else ""
+        asks = "steps and requests" if row.asked else "the healer itself"
+        never = ", ".join(f"`{fault.value}`" for fault in Fault if fault in row.never)
+        risk = "yes" if row.takes_away else "no"
+        does = f"{row.says}: `{row.runs}`{argument}"
+        rows.append([f"`{action.value}`", does, asks, risk, never])
+    head = ["action", "what it does", "named by", "can take a serving node away", "never against"]
+    return _table(head, rows)
 
 
 def gates_table() -> str:
@@ -428,6 +442,7 @@ def write(app: Sphinx) -> None:
     pages = {
         "settings": settings_page(docs / "reference" / "selfheal.conf"),
         "faults": faults_table(),
+        "actions": actions_table(),
         "gates": gates_table(),
         "transitions": transitions_table(),
         "diagram": diagram(),

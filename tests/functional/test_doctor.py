@@ -143,9 +143,7 @@ def test_a_broken_check_is_told_and_the_others_go_on(opts, engine, monkeypatch):
     assert SECRETS["password"] not in "".join(told)
 
 
-@pytest.mark.parametrize(
-    ("check", "file"), [("settings", "doctor.py"), ("peers", "doctor_doors.py")]
-)
+@pytest.mark.parametrize(("check", "file"), [("settings", "checks.py"), ("peers", "doors.py")])
 def test_a_broken_check_is_told_with_its_line(opts, monkeypatch, check, file):
     def broken(*args):
         raise RuntimeError

@@ -1,5 +1,6 @@
 """Every SLS, rendered by Salt's own reactor class."""
 
+import re
 import sqlite3
 import threading
 from dataclasses import replace
@@ -9,18 +10,18 @@ import salt.loader
 import salt.utils.reactor
 
 from saltext_selfheal import config
+from saltext_selfheal.healing import remedies
 from saltext_selfheal.healing.model import Action, Attempt, Finish, Fire, Outcome
 from saltext_selfheal.ledger import claims, records
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop import jobs
 from tests.functional.conftest import REACTOR
 
-DOES = {
-    Action.HIGHSTATE: ("state.highstate", []),
-    Action.RESTART: ("service.restart", ["rethinkdb"]),
-    Action.START: ("service.start", ["rethinkdb"]),
-    Action.LOOK: ("saltutil.running", []),
-}
+SERVICE = ["rethinkdb"]
+
+
+def arguments(action):
+    return SERVICE if remedies.TABLE[action].takes_service else []
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def fire(ledger, opts, action, nodes=("db1", "db2"), number=1):
     now = ledger.timeline.now()
     attempt = Attempt(f"runbook-1.{number}", "runbook", "runbook-1", action, nodes, 0, now, now)
     jid = jobs.mint(opts)
-    ledger.commit(now, [], [Fire(attempt)], {attempt.id: (jid, DOES[action][1])})
+    ledger.commit(now, [], [Fire(attempt)], {attempt.id: (jid, arguments(action))})
     return attempt, jid
 
 
@@ -57,16 +58,26 @@ def test_every_action_has_its_file_and_every_file_its_action():
 
 
 @pytest.mark.parametrize("action", list(Action))
+def test_a_file_names_its_salt_function_literally_and_it_is_the_tables(action):
+    text = (REACTOR / f"{action.value}.sls").read_text()
+    assert re.findall(r'"local\.([\w.]+)"', text) == [remedies.TABLE[action].runs]
+    # Of the event its JID alone is taken, and of the attempt nothing that could name a function.
+    assert set(re.findall(r"\{\{(.*?)\}\}", text)) <= {
+        f" attempt.{what} | tojson " for what in ("minions", "jid", "args")
+    }
+    assert ("attempt.args" in text) is remedies.TABLE[action].takes_service
+
+
+@pytest.mark.parametrize("action", list(Action))
 def test_a_live_attempt_becomes_its_job_on_exactly_its_minions_under_its_jid(
     action, opts, ledger, react
 ):
     _, jid = fire(ledger, opts, action)
     (chunk,) = react(action, {"jid": jid, "minions": ["web1"], "tgt": "*", "action": "cmd.run"})
-    function, args = DOES[action]
-    assert f"{chunk['fun']}" == function
+    assert chunk["fun"] == remedies.TABLE[action].runs
     assert chunk["state"] == "local"
     assert (chunk["tgt"], chunk["tgt_type"]) == (["db1", "db2"], "list")
-    assert (chunk["jid"], chunk["arg"]) == (jid, args)
+    assert (chunk["jid"], chunk["arg"]) == (jid, arguments(action))
 
 
 @pytest.mark.parametrize("action", list(Action))

@@ -749,8 +749,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a restart is done without the probe's agreement",
         "orders.py",
-        "    agreed = action is not Action.RESTART or not policy.restart_needs_probe or request.forced",
-        "    agreed = True",
+        "    needs = remedies.TABLE[action].needs_probe",
+        "    needs = False",
     ),
     Mutation(
         "I5: a source may ask as often as it likes",
@@ -1010,8 +1010,33 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: a start proves that a highstate is over",
         "gates.py",
-        "    restarts = attempt.action in (Action.RESTART, Action.START)",
-        "    restarts = True",
+        "    restarts = remedies.TABLE[attempt.action].starts_anew and name in attempt.there",
+        "    restarts = name in attempt.there",
+    ),
+    # ------------------------------------------------------------ what the table of remedies says
+    Mutation(
+        "I4: a highstate counts as harmless",
+        "remedies.py",
+        '            says="applies the node\'s whole configuration",',
+        '            says="applies the node\'s whole configuration", takes_away=False,',
+    ),
+    Mutation(
+        "I4: a restart counts as harmless",
+        "remedies.py",
+        '            says="ends the service and starts it again",',
+        '            says="ends the service and starts it again", takes_away=False,',
+    ),
+    Mutation(
+        "a restart may be asked for against a refused password",
+        "remedies.py",
+        "_UNKNOWN | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED}",
+        "_UNKNOWN",
+    ),
+    Mutation(
+        "a look may be named by a request",
+        "remedies.py",
+        "            asked=False,",
+        "            asked=True,",
     ),
     # ------------------------------------------------------------ requests
     Mutation(

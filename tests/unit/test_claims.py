@@ -81,7 +81,7 @@ def test_what_is_no_jid_of_ours_claims_nothing(book, path, jid):
 ASKS = """
 import sys
 from pathlib import Path
-from saltext_selfheal import claims
+from saltext_selfheal.ledger import claims
 path, jid, firing = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -374,6 +374,21 @@ def test_the_database_is_believed_where_it_can_tell(fault, then):
     assert [action for action, _ in world.fired] == ["restart", *then]
 
 
+def test_a_database_that_was_started_anew_does_not_prove_that_a_highstate_is_over():
+    steps = dict.fromkeys(Fault, (Step(Action.HIGHSTATE), Step(Action.RESTART)))
+    world = World(policy(escalation=steps)).warm()
+    world.truthful = False
+    starts = {f"id-db{n}": 100.0 for n in (1, 2, 3)}
+    world.look(started=starts)
+    world.break_("db2", fault=Fault.HUNG)
+    world.pass_time(5)
+    world.publish()
+    world.returns(Outcome.FAILED, "as somebody says")
+    world.look(started={**starts, "id-db2": 200.0})
+    world.pass_time(3)
+    assert [action for action, _ in world.fired] == ["highstate", "look"]
+
+
 def test_whoever_only_refuses_the_login_lives_and_cannot_be_asked():
     world = World().warm()
     world.break_("db1", fault=Fault.AUTH)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_selfheal.healing import escalation, gates
+from saltext_selfheal.healing import gates, remedies
 from saltext_selfheal.healing.model import (
     Action,
     Fault,
@@ -203,7 +203,7 @@ def test_doubt_outlasts_the_healer():
 
 
 def test_no_setting_can_order_anything_against_a_mistaken_server():
-    assert escalation.NEVER[Fault.MISTAKEN] == {Action.RESTART, Action.START, Action.HIGHSTATE}
+    assert remedies.forbidden(Fault.MISTAKEN) == {Action.RESTART, Action.START, Action.HIGHSTATE}
 
 
 def test_a_node_that_was_never_rethinkdb_is_a_fault_of_the_settings():

@@ -29,6 +29,7 @@ from .values import (
     PositiveDuration,
     Rate,
     Share,
+    WebhookAction,
     confirm,
     off_is,
     unguessable,
@@ -142,7 +143,7 @@ class WebhookSettings(Settings):
     clusters: list[str] = Field(
         description="The clusters this caller may ask healing for.", min_length=1
     )
-    actions: list[Literal["highstate", "restart", "start"]] = Field(
+    actions: list[WebhookAction] = Field(
         ["highstate", "restart"], description="The actions this caller may ask for."
     )
 

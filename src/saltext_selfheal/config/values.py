@@ -13,8 +13,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..driver.address import DRIVER_PORT, Address
-from ..healing import escalation
-from ..healing.model import REMEDIES, Action, Fault, Mode, Step
+from ..healing import escalation, remedies
+from ..healing.model import Action, Fault, Mode, Step
 
 #: Faults that settings may speak of; `requested` is no fault of a database.
 FAULTS = tuple(f.value for f in Fault if f is not Fault.REQUESTED)
@@ -99,6 +99,12 @@ def _rate(value: Any) -> tuple[int, float]:
     return int(match[1]), _UNITS[match[2]]
 
 
+def _webhook_action(value: Any) -> str:
+    if isinstance(value, str) and value in remedies.webhook_names():
+        return value
+    raise wrong(f"actions: {', '.join(remedies.webhook_names())}")
+
+
 Duration = Annotated[float, BeforeValidator(duration)]
 PositiveDuration = Annotated[float, BeforeValidator(lambda v: _positive(duration(v)))]
 DurationOrOff = Annotated[float, BeforeValidator(_duration_or_off)]
@@ -106,6 +112,7 @@ Count = Annotated[int, BeforeValidator(_count)]
 PositiveCount = Annotated[int, BeforeValidator(_positive_count)]
 Share = Annotated[float, BeforeValidator(_share)]
 ModeSetting = Annotated[Mode, BeforeValidator(_mode)]
+WebhookAction = Annotated[str, BeforeValidator(_webhook_action)]
 Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
 
 
@@ -153,7 +160,7 @@ NodeAddress = Annotated[Address, BeforeValidator(_address)]
 
 def _steps(value: Any) -> tuple[Step, ...]:
     """``[highstate, restart: {after: 60s}]`` → steps."""
-    actions = ", ".join(a.value for a in REMEDIES)
+    actions = ", ".join(remedies.names())
     allowed = f"a list of actions ({actions}), each alone or as {{action: {{after: duration, mode: mode}}}}"
     if not isinstance(value, list):
         raise wrong(allowed)
@@ -164,7 +171,7 @@ def _step(item: Any, allowed: str) -> Step:
     name, options = item, {}
     if isinstance(item, dict) and len(item) == 1:
         ((name, options),) = item.items()
-    if name not in [a.value for a in REMEDIES] or not isinstance(options or {}, dict):
+    if name not in remedies.names() or not isinstance(options or {}, dict):
         raise wrong(allowed)
     options = dict(options or {})
     after_s = _duration_or_off(options.pop("after", 0))
@@ -185,9 +192,7 @@ def _escalation(value: Any) -> dict[Fault, tuple[Step, ...]]:
             raise wrong(f"faults: {', '.join(FAULTS)}; not {name!r}")
         fault = Fault(name)
         chosen[fault] = _steps(steps if steps is not None else [])
-        banned = [
-            s.action.value for s in chosen[fault] if s.action in escalation.NEVER.get(fault, ())
-        ]
+        banned = [s.action.value for s in chosen[fault] if s.action in remedies.forbidden(fault)]
         if banned and fault is Fault.MISTAKEN:
             raise wrong(f"for {name} no action: whatever is done may hit another server")
         if banned:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ..healing import remedies
 from ..healing.model import PAUSED_AT_MOST_S, Command, Request, Verb, clean
 from .arguments import BadRequest, shown
 
@@ -109,7 +110,7 @@ def request(
     """
     cluster = _cluster(cluster)
     if not isinstance(action, str) or len(action) > 40:
-        raise BadRequest(f"action: found {shown(action)}; allowed: highstate, restart, start")
+        raise BadRequest(f"action: found {shown(action)}; allowed: {', '.join(remedies.names())}")
     names = _nodes(nodes)
     if request is not None and not (isinstance(request, str) and PLAIN_ID.fullmatch(request)):
         raise BadRequest(f"request: found {shown(request)}; allowed: {PLAIN_ID_WORDS}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..config import ClusterSettings
+from ..healing import remedies
 from ..healing.model import Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
@@ -37,13 +38,11 @@ _TARGET_WORDS = (
 )
 #: What the article's callers may do, as kind and action.
 _FORMULA = (
-    ("states", "highstate"),
-    ("services", "restart"),
-    ("services", "start"),
+    *remedies.routes(),
     ("services", "stop"),
     ("services", "reload"),
-)
-_FORMULA_WORDS = "states/highstate, services/restart, services/start"
+)  #: the core says no to the last two
+_FORMULA_WORDS = ", ".join("/".join(route) for route in remedies.routes())
 #: What a call of the article's may say.
 _FORM = ("tgt", "matcher", "args", "secretkey")
 

@@ -1,11 +1,12 @@
 """Fault → steps, and how long a node rests afterwards. Pure.
 
-The default escalations stand here and nowhere else; the settings may replace them per fault, within `NEVER`.
+The default escalations stand here and nowhere else; the settings may replace them per fault, within what `remedies` allows.
 """
 
 from __future__ import annotations
 
-from .model import REMEDIES, Action, Fault, Policy, Seconds, Step
+from .model import Action, Fault, Policy, Seconds, Step
+from .remedies import forbidden
 
 #: What helps by default. A fault without steps is announced and left to people.
 DEFAULT: dict[Fault, tuple[Step, ...]] = {
@@ -26,21 +27,11 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
     Fault.REQUESTED: (),
 }
 
-#: What no setting may order: a restart cures neither a password nor a certificate, and it takes the last
-#: serving side of a partition away.
-NEVER: dict[Fault, frozenset[Action]] = {
-    Fault.AUTH: frozenset({Action.RESTART}),
-    Fault.TLS: frozenset({Action.RESTART}),
-    Fault.PARTITIONED: frozenset({Action.RESTART}),
-    # Whose server that is nobody knows: whatever is done may hit another one, which serves.
-    Fault.MISTAKEN: frozenset(REMEDIES),
-}
-
 
 def for_every_fault(steps: tuple[Step, ...]) -> dict[Fault, tuple[Step, ...]]:
-    """One list for all faults: it replaces the default wherever there is one, less what `NEVER` forbids."""
+    """One list for all faults: it replaces the default wherever there is one, less what helps against none of it (`remedies.forbidden`)."""
     return {
-        fault: tuple(s for s in steps if s.action not in NEVER.get(fault, ())) if default else ()
+        fault: tuple(s for s in steps if s.action not in forbidden(fault)) if default else ()
         for fault, default in DEFAULT.items()
     }
 

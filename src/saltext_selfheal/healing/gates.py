@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 
 from . import escalation, health
 from . import identity as identities
+from . import remedies
 from .model import (
     CLUSTER_WIDE,
-    Action,
     Attempt,
     ClusterState,
     Fault,
@@ -155,7 +155,7 @@ def confirmed(state: State, intent: Intent, now: Seconds) -> Gate:
             return Gate("confirmed", False, why)
         for name in ill:
             fault = cluster.nodes[name].fault
-            if fault and intent.step.action in escalation.NEVER.get(fault, ()):
+            if fault and intent.step.action in remedies.forbidden(fault):
                 why = f"{intent.step.action.value} does not help against {fault.value} on {name}"
                 return Gate("confirmed", False, why)
         return Gate("confirmed", True, "requested")
@@ -366,7 +366,7 @@ def restarted(name: str, node: NodeState, attempt: Attempt) -> bool:
 
     Of a server that did not run then it proves nothing: it may have been started by its own service manager.
     """
-    restarts = attempt.action in (Action.RESTART, Action.START) and name in attempt.there
+    restarts = remedies.TABLE[attempt.action].starts_anew and name in attempt.there
     return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at
 
 
@@ -498,7 +498,7 @@ def storm(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def _harmless(state: State, cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
     """The action takes no serving node away: it only starts, or none of the nodes serves."""
-    if intent.step.action in (Action.START, Action.LOOK):
+    if not remedies.TABLE[intent.step.action].takes_away:
         return True
     return all(agreed_dead(state, cluster, n, now) for n in intent.nodes)
 

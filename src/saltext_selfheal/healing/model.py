@@ -12,6 +12,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from .faults import CLUSTER_WIDE as CLUSTER_WIDE
+from .faults import Fault as Fault
+from .remedies import REMEDIES as REMEDIES
+from .remedies import Action as Action
+from .results import Outcome as Outcome
+
 Seconds = float
 
 PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: who wants a longer pause wants the mode off
@@ -20,41 +26,6 @@ PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: who wants a longer pause wants the 
 def clean(text: str) -> str:
     """Text from outside as text that can be stored and sent: a server's JSON may hold lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-class Fault(str, Enum):
-    """What is wrong with a node (or, for the cluster-wide ones, with its cluster)."""
-
-    DEAD = "dead"
-    HUNG = "hung"
-    UNREACHABLE = "unreachable"
-    UNAVAILABLE = "unavailable"
-    PARTITIONED = "partitioned"
-    CUT_OFF = "cut_off"
-    MISTAKEN = "mistaken"
-    AUTH = "auth"
-    TLS = "tls"
-    ALIEN = "alien"
-    SLOW = "slow"
-    ISSUE = "issue"
-    REQUESTED = "requested"
-
-
-#: Faults of a cluster as a whole: seen in its system tables, not on one node's dial.
-CLUSTER_WIDE = frozenset({Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE})
-
-
-class Action(str, Enum):
-    """What a step can do; each has one reactor file of the same name."""
-
-    HIGHSTATE = "highstate"
-    RESTART = "restart"
-    START = "start"
-    LOOK = "look"
-
-
-#: Actions a step or a request may name. ``look`` only reads and belongs to the healer itself.
-REMEDIES = (Action.HIGHSTATE, Action.RESTART, Action.START)
 
 
 class Mode(str, Enum):
@@ -80,16 +51,6 @@ class Phase(str, Enum):
 
 #: Phases that end an incident.
 ENDED = frozenset({Phase.RESOLVED, Phase.ACKNOWLEDGED})
-
-
-class Outcome(str, Enum):
-    """What came of a job on one minion, or of a whole attempt."""
-
-    DONE = "done"
-    FAILED = "failed"
-    BUSY = "busy"
-    TIMED_OUT = "timed_out"
-    LOST = "lost"
 
 
 class Reply(str, Enum):

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import gates
+from . import gates, remedies
 from .conditions import REQUEST_AGE_S
 from .facts import open_incident
 from .model import (
     PAUSED_AT_MOST_S,
-    REMEDIES,
-    Action,
     Announce,
     Answer,
     ClusterState,
@@ -67,9 +65,9 @@ def take_request(
         return _refuse(state, state.clusters[request.cluster], request, why, now)
 
     policy = state.policies[request.cluster]
-    action = next((a for a in REMEDIES if a.value == request.action), None)
+    action = next((a for a in remedies.REMEDIES if a.value == request.action), None)
     if action is None:
-        allowed = ", ".join(a.value for a in REMEDIES)
+        allowed = ", ".join(remedies.names())
         hint = ""
         if request.action in ("stop", "reload"):
             hint = (
@@ -87,7 +85,8 @@ def take_request(
 
     if not waited and any(one.request.id == request.id for one in cluster.pending):
         return state, []  # it has its answer when its dial has come
-    agreed = action is not Action.RESTART or not policy.restart_needs_probe or request.forced
+    needs = remedies.TABLE[action].needs_probe
+    agreed = not (needs and policy.restart_needs_probe) or request.forced
     # A restart goes where the probe agrees, and nowhere else.
     ill = () if agreed else _ill(cluster, request.nodes or policy.nodes)
     host = _host(policy, cluster, request, ill)

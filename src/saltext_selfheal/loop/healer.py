@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..config import EngineSettings
+from ..healing import remedies
 from ..healing.gates import owed
 from ..healing.model import (
-    Action,
     Announce,
     Answer,
     Attempt,
@@ -370,7 +370,7 @@ class Healer:
         }
 
     def _arguments(self, attempt: Attempt) -> list[str]:
-        if attempt.action in (Action.RESTART, Action.START):
+        if remedies.TABLE[attempt.action].takes_service:
             return [self._settings.clusters[attempt.cluster].service]
         return []
 

@@ -26,6 +26,7 @@ import salt.minion
 import salt.payload
 import salt.utils.jid
 
+from ..healing import remedies
 from ..healing.model import Action, Event, Missing, Outcome, Published, Returned, clean
 
 log = logging.getLogger(__name__)
@@ -103,36 +104,9 @@ def _entry(path: Path) -> Any:
 
 
 def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
-    """What one minion's entry in the job cache means.
-
-    ``state.highstate`` answers with a dict of states when it ran, and with a list of sentences when it did not:
-    because another state run is active, or because the states do not compile (3006 to 3008).
-    """
-    result, retcode = entry.get("return"), entry.get("retcode")
-    if watched.action is Action.LOOK:
-        if not isinstance(result, list):
-            return Outcome.BUSY, f"no answer to what it runs: {str(result)[:200]}"
-        if watched.of_jid is None:
-            return Outcome.BUSY, "the ledger cannot tell now which job is looked for"
-        running = result
-        ours = [j for j in running if isinstance(j, dict) and j.get("jid") == watched.of_jid]
-        return (
-            (Outcome.BUSY, "the job still runs") if ours else (Outcome.DONE, "the job does not run")
-        )
-    if watched.action is Action.HIGHSTATE:
-        if isinstance(result, list):
-            told = "; ".join(str(one) for one in result)[:500]
-            return (Outcome.BUSY if "is running as PID" in told else Outcome.FAILED), told
-        if not isinstance(result, dict):
-            return Outcome.FAILED, str(result)[:500]
-        bad = [s for s in result.values() if isinstance(s, dict) and s.get("result") is False]
-        if not retcode and not bad:
-            return Outcome.DONE, f"{len(result)} states"
-        first = str(bad[0].get("comment", ""))[:300] if bad else f"retcode {retcode}"
-        return Outcome.FAILED, f"{len(bad)} of {len(result)} states failed: {first}"
-    if result is True and not retcode:
-        return Outcome.DONE, ""
-    return Outcome.FAILED, str(result)[:500]
+    """What one minion's entry in the job cache means."""
+    read = remedies.TABLE[watched.action].reads
+    return read(entry.get("return"), entry.get("retcode"), watched.of_jid)
 
 
 class Unreadable(Exception):

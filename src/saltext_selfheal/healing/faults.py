@@ -1,0 +1,27 @@
+"""What can be wrong with a node or a cluster."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Fault(str, Enum):
+    """What is wrong with a node (or, for the cluster-wide ones, with its cluster)."""
+
+    DEAD = "dead"
+    HUNG = "hung"
+    UNREACHABLE = "unreachable"
+    UNAVAILABLE = "unavailable"
+    PARTITIONED = "partitioned"
+    CUT_OFF = "cut_off"
+    MISTAKEN = "mistaken"
+    AUTH = "auth"
+    TLS = "tls"
+    ALIEN = "alien"
+    SLOW = "slow"
+    ISSUE = "issue"
+    REQUESTED = "requested"
+
+
+#: Faults of a cluster as a whole: seen in its system tables, not on one node's dial.
+CLUSTER_WIDE = frozenset({Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE})
