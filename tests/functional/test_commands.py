@@ -65,7 +65,7 @@ def recorded(path, *incidents, **state):
     now = book.timeline.now()
     told = [Announce(i, i.phase.value, i.why) for i in incidents]
     cluster = ClusterState("runbook", incidents=incidents, **state)
-    book.commit(now, [cluster], told, {})
+    book.commit(now, [cluster], told)
     book.close()
 
 
@@ -81,7 +81,7 @@ def engine(path):
             for one in book.waiting():
                 asked.append(one)
                 answer = Answer(one, Reply.ACCEPTED, "granted", "runbook-1")
-                book.commit(book.timeline.now(), [], [answer], {})
+                book.commit(book.timeline.now(), [], [answer])
             time.sleep(0.01)
         book.close()
 
@@ -396,12 +396,15 @@ def test_an_incident_is_told_by_its_id_and_by_that_of_a_request(path, runner):
     book = ledger.Ledger(path)
     now = book.timeline.now()
     request = Request("app-7", "runbook", "restart", (), "down", "runner", "app")
-    one = Attempt("runbook-1.1", "runbook", "runbook-1", Action.RESTART, ("db2",), 0, now, now)
-    book.commit(now, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
+    one = Attempt(
+        "runbook-1.1", "runbook", "runbook-1", Action.RESTART, ("db2",), 0, now, now,
+        jid="20261123030000000000", args=("rethinkdb",),
+    )  # fmt: skip
+    book.commit(now, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")])
     refused = Answer(Request("7", "runbook", "restart"), Reply.REFUSED, "no fault")
-    book.commit(now, [], [refused], {})
-    book.commit(now, [], [Fire(one)], {one.id: ("20261123030000000000", ["rethinkdb"])})
-    book.commit(now, [], [Finish(one, Outcome.DONE, "all done")], {})
+    book.commit(now, [], [refused])
+    book.commit(now, [], [Fire(one)])
+    book.commit(now, [], [Finish(one, Outcome.DONE, "all done")])
     book.close()
     told = runner["selfheal.incident"]("runbook-1")
     assert (told["id"], told["fault"], told["phase"]) == ("runbook-1", "dead", "open")

@@ -70,7 +70,7 @@ def path(opts):
 def engine(path):
     """The ledger, held by an engine that has written something."""
     book = ledger.Ledger(path)
-    book.commit(book.timeline.now(), [], [Tell("runbook", "well", "db1", "answers")], {})
+    book.commit(book.timeline.now(), [], [Tell("runbook", "well", "db1", "answers")])
     yield book
     book.close()
 

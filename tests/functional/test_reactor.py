@@ -47,9 +47,12 @@ def react(opts):
 
 def fire(ledger, opts, action, nodes=("db1", "db2"), number=1):
     now = ledger.timeline.now()
-    attempt = Attempt(f"runbook-1.{number}", "runbook", "runbook-1", action, nodes, 0, now, now)
     jid = jobs.mint(opts)
-    ledger.commit(now, [], [Fire(attempt)], {attempt.id: (jid, arguments(action))})
+    attempt = Attempt(
+        f"runbook-1.{number}", "runbook", "runbook-1", action, nodes, 0, now, now,
+        jid=jid, args=tuple(arguments(action)),
+    )  # fmt: skip
+    ledger.commit(now, [], [Fire(attempt)])
     return attempt, jid
 
 
@@ -104,7 +107,7 @@ def test_a_second_event_of_one_firing_renders_to_nothing_and_the_next_firing_onc
 ):
     attempt, jid = fire(ledger, opts, Action.RESTART)
     assert [len(react(Action.RESTART, {"jid": jid})) for _ in range(3)] == [1, 0, 0]
-    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))])
     assert [len(react(Action.RESTART, {"jid": jid})) for _ in range(3)] == [1, 0, 0]
 
 
@@ -121,7 +124,7 @@ def test_a_job_that_is_in_the_job_cache_is_not_published_again(opts, ledger, rea
     returners["local_cache.prep_jid"](passed_jid=jid)
     returners["local_cache.save_load"](jid, {"jid": jid, "fun": "service.restart", "tgt": "db1"})
     assert react(Action.RESTART, {"jid": jid}) == []
-    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))])
     assert react(Action.RESTART, {"jid": jid}) == []
     assert records.order(ledger.path, jid)["claimed"] == 0
 
@@ -158,7 +161,7 @@ def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
     attempt, jid = fire(ledger, opts, Action.RESTART)
     assert len(react(Action.RESTART, {"jid": jid})) == 1
     assert f"attempt {jid} was never claimed and goes on" in caplog.text
-    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))])
     assert react(Action.RESTART, {"jid": jid}) == []
     assert "was claimed before and is not published again" in caplog.text
     assert records.order(ledger.path, jid)["claimed"] == 1
@@ -194,7 +197,7 @@ def test_a_busy_ledger_gives_no_claim_says_so_and_is_fired_again(
     assert react(Action.RESTART, {"jid": jid}) == []
     other.close()
     assert f"attempt {jid} cannot be claimed now" in caplog.text
-    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))], {})
+    ledger.commit(ledger.timeline.now(), [], [Fire(replace(attempt, firings=2))])
     assert len(react(Action.RESTART, {"jid": jid})) == 1
 
 
@@ -219,7 +222,7 @@ def test_a_claim_is_none_on_a_minion(opts, ledger):
 
 def test_an_ended_attempt_renders_to_nothing(opts, ledger, react):
     attempt, jid = fire(ledger, opts, Action.RESTART)
-    ledger.commit(ledger.timeline.now(), [], [Finish(attempt, Outcome.DONE, "")], {})
+    ledger.commit(ledger.timeline.now(), [], [Finish(attempt, Outcome.DONE, "")])
     assert react(Action.RESTART, {"jid": jid}) == []
 
 

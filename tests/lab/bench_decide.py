@@ -136,7 +136,7 @@ def durable(tell):
         ours, floor = [], []
         for number in range(TRANSITIONS):
             began = time.perf_counter()
-            ledger.commit(site.now + number, [cluster], [said], {})
+            ledger.commit(site.now + number, [cluster], [said])
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             bare.execute("INSERT INTO t VALUES (?)", ("x" * 3000,))

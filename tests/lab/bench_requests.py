@@ -285,8 +285,8 @@ def _decided():
             read_at[0] = time.perf_counter()
             return found
 
-        def timed_commit(now, changed, effects, orders):
-            commit(now, changed, effects, orders)
+        def timed_commit(now, changed, effects):
+            commit(now, changed, effects)
             took.extend([time.perf_counter() - read_at[0]] * len(list(effects)))
 
         book.waiting, book.commit = timed_waiting, timed_commit

@@ -36,9 +36,10 @@ def fired(book, firings=1):
         1.0,
         1.0,
         firings=firings,
+        jid=JID,
+        args=("rethinkdb",),
     )
-    orders = {one.id: (JID, ["rethinkdb"])} if firings == 1 else {}
-    book.commit(float(firings), [], [Fire(one)], orders)
+    book.commit(float(firings), [], [Fire(one)])
     return one
 
 
@@ -67,7 +68,7 @@ def test_a_firing_that_nobody_claimed_is_none_once_the_next_one_is_there(book, p
 def test_what_has_ended_since_it_was_read_is_not_claimed(book, path):
     one = fired(book)
     order = records.order(path, JID)
-    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})
+    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")])
     assert not claims.take(path, JID, order["firing"], order["claimed"])
 
 
@@ -132,7 +133,7 @@ def test_the_engine_minds_no_claim(book, path):
     """Neither its transactions, nor the audit's chain, nor the mark, nor the next start."""
     one = fired(book)
     assert claimed(path)
-    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})
+    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")])
     book.beat()
     with records.read(path) as db:
         assert records.audit(db)["ok"]

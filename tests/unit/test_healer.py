@@ -189,10 +189,10 @@ def test_one_request_that_cannot_be_handled_takes_no_other_with_it(engine, caplo
 def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, monkeypatch):
     commit = engine.ledger.commit
 
-    def picky(now, changed, effects, orders):
+    def picky(now, changed, effects):
         if any("odd" in repr(effect) and "reason='x'" in repr(effect) for effect in effects):
             raise sqlite3.DataError("string or blob too big")
-        commit(now, changed, effects, orders)
+        commit(now, changed, effects)
 
     monkeypatch.setattr(engine.ledger, "commit", picky)
     for name in ("r0", "odd", "r1"):
@@ -567,8 +567,8 @@ def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock
 def test_who_is_to_be_dialled_is_dialled_by_whoever_looks(engine):
     """And without anybody who could, nothing happens: the next `redial` does it."""
     dial = Dial("runbook", ("db1", "db2"))
-    engine.healer._carry_out([dial], {}, engine.clock[0])
+    engine.healer._carry_out([dial], engine.clock[0])
     assert engine.dialled == [("runbook", ("db1", "db2"))]
     engine.healer.attach(engine.jobs)
-    engine.healer._carry_out([dial], {}, engine.clock[0])
+    engine.healer._carry_out([dial], engine.clock[0])
     assert len(engine.dialled) == 1

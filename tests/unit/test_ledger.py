@@ -56,14 +56,15 @@ def book(path):
 def attempt(now=1.0, **changes):
     values = {
         "id": "runbook-1.1", "cluster": "runbook", "incident": "runbook-1", "action": Action.RESTART,
-        "nodes": ("db2",), "step": 0, "decided_at": now, "fired_at": now,
+        "nodes": ("db2",), "step": 0, "decided_at": now, "fired_at": now, "jid": JID,
+        "args": ("rethinkdb",),
     }  # fmt: skip
     return Attempt(**{**values, **changes})
 
 
 def fired(book, **changes):
     one = attempt(**changes)
-    book.commit(book.timeline.now(), [], [Fire(one)], {one.id: (JID, ["rethinkdb"])})
+    book.commit(book.timeline.now(), [], [Fire(one)])
     return one
 
 
@@ -71,7 +72,7 @@ def test_the_state_comes_back_as_it_was(book, path):
     world = World().warm()
     world.break_("db2", fault=Fault.AUTH)
     world.pass_time(5)
-    book.commit(world.now, world.state.clusters.values(), world.effects[:0], {})
+    book.commit(world.now, world.state.clusters.values(), world.effects[:0])
     with records.read(path) as db:
         assert records.states(db) == world.state.clusters
     assert book.clusters() == world.state.clusters
@@ -89,7 +90,7 @@ def test_an_order_is_given_while_the_attempt_is_fresh_and_alive(book, path):
         "firing": 1, "claimed": 0,
     }  # fmt: skip
     assert records.order(path, "20200101000000000000") is None
-    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})
+    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")])
     assert records.order(path, JID) is None
 
 
@@ -113,7 +114,7 @@ def test_firing_again_keeps_the_jid_and_renews_the_minute(book, path, monkeypatc
     later = timeline.boottime() + 100.0
     monkeypatch.setattr(timeline, "boottime", lambda: later)
     assert records.order(path, JID) is None
-    book.commit(101.0, [], [Fire(attempt(firings=2))], {})
+    book.commit(101.0, [], [Fire(attempt(firings=2))])
     assert records.order(path, JID)["jid"] == JID
 
 
@@ -122,7 +123,7 @@ def test_a_transition_is_written_whole_or_not_at_all(book):
     with pytest.raises(sqlite3.IntegrityError):
         # the same JID once more: the attempt cannot be written, so neither is the state
         other = attempt(id="runbook-1.2")
-        book.commit(3.0, [ClusterState("runbook", serial=9)], [Fire(other)], {other.id: (JID, [])})
+        book.commit(3.0, [ClusterState("runbook", serial=9)], [Fire(other)])
     assert book.clusters() == {}
 
 
@@ -135,8 +136,8 @@ def test_a_request_is_kept_once_and_answered_once(book, path):
     assert book.waiting() == []  # nobody wrote meanwhile
     with records.read(path) as db:
         assert inbox.answer(db, "r1") is None
-    book.commit(1.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
-    book.commit(2.0, [], [Answer(request, Reply.REFUSED, "later")], {})
+    book.commit(1.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")])
+    book.commit(2.0, [], [Answer(request, Reply.REFUSED, "later")])
     assert book.answered("r1")
     with records.read(path) as db:
         told = inbox.answer(db, "r1")
@@ -152,8 +153,8 @@ def test_a_request_put_in_while_no_engine_ran_is_found_at_the_start(path):
 
 def test_history_is_newest_first_and_by_cluster(book, path):
     fired(book)
-    other = attempt(id="web-1.1", cluster="web", incident="web-1")
-    book.commit(2.0, [], [Fire(other)], {other.id: ("20261123030000000001", [])})
+    other = attempt(id="web-1.1", cluster="web", incident="web-1", jid="20261123030000000001")
+    book.commit(2.0, [], [Fire(other)])
     with records.read(path) as db:
         assert [row["cluster"] for row in records.history(db, None, 0.0, 10)] == ["web", "runbook"]
         assert [row["cluster"] for row in records.history(db, "runbook", 0.0, 10)] == ["runbook"]
@@ -162,7 +163,7 @@ def test_history_is_newest_first_and_by_cluster(book, path):
 
 def test_each_audit_row_carries_the_hash_of_the_one_before(book, path):
     one = fired(book)
-    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")], {})
+    book.commit(2.0, [], [Finish(one, Outcome.DONE, "")])
     with records.read(path) as db:
         rows = db.execute("SELECT * FROM audit ORDER BY seq").fetchall()
     before = ""
@@ -357,7 +358,7 @@ def test_after_a_reboot_the_wall_clock_counts_but_never_runs_backwards(monkeypat
 
 
 def test_the_time_of_the_last_transition_survives(book, path):
-    book.commit(1.0, [ClusterState("runbook", nodes={"db1": NodeState()})], [], {})
+    book.commit(1.0, [ClusterState("runbook", nodes={"db1": NodeState()})], [])
     then = book.timeline.now()
     book.close()
     assert ledger.Ledger(path).timeline.now() >= then
@@ -372,7 +373,7 @@ def incident(name="runbook-1", phase=Phase.OPEN, at=1.0, **changes):
 
 
 def announced(book, name="runbook-1", phase=Phase.OPEN, at=1.0):
-    book.commit(at, [], [Announce(incident(name, phase, at), phase.value, "because")], {})
+    book.commit(at, [], [Announce(incident(name, phase, at), phase.value, "because")])
 
 
 def newest(path):
@@ -525,7 +526,7 @@ def test_commands_say_when_they_were_given(book, path):
 def test_a_command_is_answered_once_and_stands_in_the_history(book, path):
     asked = Command("c1", Verb.LOCK, "root", "runbook", nodes=("db1",), reason="disk")
     inbox.ask(path, asked)
-    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "locked", "runbook-1")], {})
+    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "locked", "runbook-1")])
     assert book.answered("c1")
     assert book.waiting() == []
     with records.read(path) as db:
@@ -551,7 +552,7 @@ def test_a_command_belongs_to_its_cluster_or_to_that_of_its_incident(
     book, path, command, cluster, of
 ):
     announced(book)
-    book.commit(2.0, [], [Answer(command, Reply.REFUSED, "")], {})
+    book.commit(2.0, [], [Answer(command, Reply.REFUSED, "")])
     row = newest(path)
     assert (row["kind"], row["cluster"], row["incident"]) == ("command", cluster, of)
 
@@ -560,14 +561,14 @@ def test_an_explanation_is_told_and_leaves_no_trace_in_the_history(book, path):
     asked = Command("c1", Verb.EXPLAIN, "root", "runbook")
     gates = ({"name": "mode", "open": True}, {"name": "quorum", "open": False})
     inbox.ask(path, asked)
-    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=gates)], {})
+    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=gates)])
     with records.read(path) as db:
         assert inbox.answer(db, "c1")["told"] == list(gates)
         assert records.history(db, None, 0.0, 10) == []
 
 
 def test_what_is_told_of_an_incident_belongs_to_it(book, path):
-    book.commit(1.0, [], [Tell("late", "runbook", "db2", "it came", "runbook-1")], {})
+    book.commit(1.0, [], [Tell("late", "runbook", "db2", "it came", "runbook-1")])
     row = newest(path)
     assert (row["said"], row["incident"], row["nodes"]) == ("late", "runbook-1", ["db2"])
 
@@ -578,7 +579,7 @@ def test_what_is_told_of_an_incident_belongs_to_it(book, path):
 def test_history_reads_only_what_it_returns(book, path):
     for n in range(200):
         tells = [Tell("view", name, "", "") for name in ("runbook", "web")]
-        book.commit(float(n), [], tells, {})
+        book.commit(float(n), [], tells)
     with records.read(path) as db:
         for cluster, since in ((None, 0.0), (None, 150.0), ("runbook", 0.0), ("runbook", 150.0)):
             asked = []
@@ -599,7 +600,7 @@ def test_history_reads_only_what_it_returns(book, path):
 @pytest.mark.parametrize("since", [-1.0, 0.0, 0.5, 7.0, 7.5, 19.0, 20.0])
 def test_history_since_begins_where_it_should(book, path, since):
     for n in range(20):
-        book.commit(float(n // 2 * 2), [], [Tell("view", "runbook", "", "")], {})
+        book.commit(float(n // 2 * 2), [], [Tell("view", "runbook", "", "")])
     book.prune(100.0, 95.0)  # the first few are gone
     with records.read(path) as db:
         for cluster in (None, "runbook"):
@@ -612,10 +613,10 @@ def test_history_since_begins_where_it_should(book, path, since):
 def test_an_incident_is_told_whole(book, path):
     request = Request("r1", "runbook", "restart", (), "down", "runner", "app")
     announced(book, at=1.0)
-    book.commit(2.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
+    book.commit(2.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")])
     one = fired(book)
-    book.commit(4.0, [], [Finish(one, Outcome.FAILED, "no such service")], {})
-    book.commit(4.0, [], [Tell("view", "runbook", "", "of no incident")], {})
+    book.commit(4.0, [], [Finish(one, Outcome.FAILED, "no such service")])
+    book.commit(4.0, [], [Tell("view", "runbook", "", "of no incident")])
     announced(book, phase=Phase.RESOLVED, at=5.0)
     with records.read(path) as db:
         told = records.incident(db, "runbook-1")
@@ -658,28 +659,28 @@ def test_an_empty_ledger_is_proven(book, path):
 
 def test_the_chain_goes_on_when_all_of_it_was_forgotten(book, path):
     for n in range(5):
-        book.commit(float(n), [], [Tell("view", "runbook", "", "")], {})
+        book.commit(float(n), [], [Tell("view", "runbook", "", "")])
     assert book.prune(1000.0, 10.0) == 5
     assert proven(path) == {"ok": True, "rows": 0, "from": None, "to": None}
     book.close()
     book = ledger.Ledger(path)
     assert book.lost is None
-    book.commit(1000.0, [], [Tell("view", "runbook", "", "")], {})
+    book.commit(1000.0, [], [Tell("view", "runbook", "", "")])
     assert proven(path) == {"ok": True, "rows": 1, "from": 6, "to": 6}
 
 
 @pytest.mark.parametrize("keep_s", [None, 0, 0.0])
 def test_without_a_limit_everything_is_kept(book, path, keep_s):
-    book.commit(1.0, [], [Tell("view", "runbook", "", "")], {})
+    book.commit(1.0, [], [Tell("view", "runbook", "", "")])
     assert book.prune(1e12, keep_s) == 0
     assert count(path, "audit") == 1
 
 
 def test_a_bounded_part_is_forgotten_at_a_time(book, path, monkeypatch):
     monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
-    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(10)], {})
+    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(10)])
     for n in range(3):
-        book.commit(1.0, [], [Answer(Request(f"r{n}", "web", "look"), Reply.REFUSED, "")], {})
+        book.commit(1.0, [], [Answer(Request(f"r{n}", "web", "look"), Reply.REFUSED, "")])
     removed = []
     while not removed or removed[-1]:
         removed.append(book.prune(1e9, 1.0))
@@ -688,7 +689,7 @@ def test_a_bounded_part_is_forgotten_at_a_time(book, path, monkeypatch):
 
 
 def test_nothing_goes_from_the_first_row_of_an_open_incident_on(book, path):
-    book.commit(1.0, [], [Tell("view", "runbook", "", "")], {})
+    book.commit(1.0, [], [Tell("view", "runbook", "", "")])
     announced(book, "runbook-1", at=2.0)
     announced(book, "runbook-2", at=3.0)
     announced(book, "runbook-2", Phase.RESOLVED, at=4.0)
@@ -706,17 +707,17 @@ def test_an_attempt_whose_results_may_still_come_is_kept(book, path):
     one = fired(book)
     announced(book, phase=Phase.RESOLVED)
     late = ClusterState("runbook", late=(Late(one, 1.0, True),))
-    book.commit(1.0, [late], [Finish(one, Outcome.TIMED_OUT, "")], {})
+    book.commit(1.0, [late], [Finish(one, Outcome.TIMED_OUT, "")])
     book.prune(1e12, 1.0)
-    assert (count(path, "incidents"), book.jid(one.id)) == (0, JID)
-    book.commit(1.0, [ClusterState("runbook")], [], {})
+    assert (count(path, "incidents"), count(path, "attempts")) == (0, 1)
+    book.commit(1.0, [ClusterState("runbook")], [])
     book.prune(1e12, 1.0)
-    assert book.jid(one.id) is None
+    assert count(path, "attempts") == 0
 
 
 def test_answers_are_kept_for_a_week_and_what_waits_for_ever(book, path):
     inbox.ask(path, Request("r0", "runbook", "restart"))
-    book.commit(0.0, [], [Answer(Request("r1", "runbook", "look"), Reply.REFUSED, "no")], {})
+    book.commit(0.0, [], [Answer(Request("r1", "runbook", "look"), Reply.REFUSED, "no")])
     week = 7 * 86400.0
     book.prune(week, 1.0)
     assert book.answered("r1")
@@ -728,7 +729,7 @@ def test_answers_are_kept_for_a_week_and_what_waits_for_ever(book, path):
 def test_answers_go_after_a_week_and_what_is_told_of_them_stays(book, path):
     announced(book, at=0.0)
     request = Request("r1", "runbook", "restart")
-    book.commit(0.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")], {})
+    book.commit(0.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")])
     assert book.prune(7 * 86400.0 + 1.0, 90 * 86400.0) == 1
     with records.read(path) as db:
         assert not inbox.was_asked(db, "r1")
@@ -739,10 +740,10 @@ def test_answers_go_after_a_week_and_what_is_told_of_them_stays(book, path):
 
 def test_questions_do_not_hold_up_what_is_old(book, path, monkeypatch):
     monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
-    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(3)], {})
+    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(3)])
     for n in range(2):
         asked = Command(f"q{n}", Verb.EXPLAIN, "ann", "runbook")
-        book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "")], {})
+        book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "")])
     assert book.prune(1e9, 1.0) == 4
     assert (count(path, "inbox"), count(path, "audit")) == (0, 1)
     assert book.prune(1e9, 1.0) == 1
@@ -778,12 +779,12 @@ def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
     written, attempts = {}, {}  # of each open incident
     for serial, (what, *how) in enumerate(steps):
         name = f"c-{how[0]}{serials[how[0]]}" if what in ("announce", "fire", "answer") else ""
-        effects, orders = [], {}
+        effects = []
         if what == "announce":
             effects = [Announce(incident(name, how[1], now), how[1].value, "")]
         elif what == "fire" and name in written:
-            one = attempt(now, id=f"{name}.{serial}", cluster="c", incident=name)
-            effects, orders = [Fire(one)], {one.id: (str(serial), [])}
+            one = attempt(now, id=f"{name}.{serial}", cluster="c", incident=name, jid=str(serial))
+            effects = [Fire(one)]
             attempts[name] += 1
         elif what == "answer":
             asked = Request(f"r{serial}", "c", "restart")
@@ -800,7 +801,7 @@ def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
             book = ledger.Ledger(path)
             assert book.lost is None
         if effects:
-            book.commit(now, [], effects, orders)
+            book.commit(now, [], effects)
             if what == "announce" or (name in written and what != "tell"):
                 written[name] = written.get(name, 0) + 1
                 attempts.setdefault(name, 0)

@@ -67,8 +67,8 @@ def filled(path, rows=50):
     now = book.timeline.now()
     one = Incident("runbook-1", "runbook", Fault.DEAD, ("db1",), Phase.OPEN, now, now)
     tells = [Tell("view", "runbook", "db1", "x" * 500, "runbook-1") for _ in range(rows)]
-    book.commit(now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "")], {})
-    book.commit(now, [], tells, {})
+    book.commit(now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "")])
+    book.commit(now, [], tells)
     inbox.ask(path, Request("r1", "runbook", "highstate"))
     book.close()
     return path
@@ -76,7 +76,7 @@ def filled(path, rows=50):
 
 def add_row(book, at):
     """A transition that leaves one row in the audit."""
-    book.commit(at, [], [Tell("view", "runbook", "db1", "x", "runbook-1")], {})
+    book.commit(at, [], [Tell("view", "runbook", "db1", "x", "runbook-1")])
 
 
 def sql(path, script):
@@ -98,7 +98,7 @@ def found_lost(path):
     assert book.clusters() == {}
     assert [p.read_bytes() for p in kept(path)] == [before]
     assert str(kept(path)[0]) in why
-    book.commit(book.timeline.now(), [ClusterState("runbook", serial=1)], [], {})
+    book.commit(book.timeline.now(), [ClusterState("runbook", serial=1)], [])
     book.close()
     again = ledger.Ledger(path)
     assert again.lost is None
@@ -293,7 +293,7 @@ def test_the_new_ledger_keeps_its_own_log_when_the_old_one_had_one(path):
     assert path.with_name(path.name + "-wal").exists()
     assert kept(path)[0].with_name(kept(path)[0].name + "-wal").exists()
     writer.close()
-    book.commit(book.timeline.now(), [ClusterState("runbook", serial=3)], [], {})
+    book.commit(book.timeline.now(), [ClusterState("runbook", serial=3)], [])
     with records.read(path) as db:
         assert records.states(db)["runbook"].serial == 3
     book.close()
@@ -327,7 +327,7 @@ def serial(path):
 
 
 def go_on(book, number):
-    book.commit(book.timeline.now(), [ClusterState("runbook", serial=number)], [], {})
+    book.commit(book.timeline.now(), [ClusterState("runbook", serial=number)], [])
 
 
 def flip_a_byte(log):
@@ -638,9 +638,11 @@ def test_what_an_older_release_had_fired_counts_as_claimed_until_it_is_fired_aga
     jid = "20261123030000000000"
     book = ledger.Ledger(old(path, 2))
     fire = Fire(
-        Attempt("runbook-9.1", "runbook", "runbook-9", Action.RESTART, ("db1",), 0, 1.0, 1.0)
+        Attempt(
+            "runbook-9.1", "runbook", "runbook-9", Action.RESTART, ("db1",), 0, 1.0, 1.0, jid=jid
+        )
     )
-    book.commit(1.0, [], [fire], {"runbook-9.1": (jid, [])})
+    book.commit(1.0, [], [fire])
     assert records.order(path, jid)["claimed"] == 0
     book.close()
     db = sqlite3.connect(path)
@@ -649,7 +651,7 @@ def test_what_an_older_release_had_fired_counts_as_claimed_until_it_is_fired_aga
     db.close()
     book = ledger.Ledger(path)
     assert (records.order(path, jid)["firing"], records.order(path, jid)["claimed"]) == (1, 1)
-    book.commit(2.0, [], [Fire(replace(fire.attempt, firings=2))], {})
+    book.commit(2.0, [], [Fire(replace(fire.attempt, firings=2))])
     assert (records.order(path, jid)["firing"], records.order(path, jid)["claimed"]) == (2, 1)
     book.close()
 

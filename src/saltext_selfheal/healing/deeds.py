@@ -186,6 +186,7 @@ def look(s: Sight) -> Change:
         decided_at=s.now,
         fired_at=s.now,
         of=s.attempt.id,
+        of_jid=s.attempt.jid,
     )
     return replace(s.cluster, look=look), replace(s.incident, attempts=number), (Fire(look),)
 

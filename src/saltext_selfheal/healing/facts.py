@@ -474,6 +474,7 @@ def _look_after(
             decided_at=now,
             fired_at=now,
             of=one.attempt.id,
+            of_jid=one.attempt.jid,
         )
         asked = replace(one, looks=one.looks + 1, looked_at=now)
         late = tuple(asked if other is one else other for other in cluster.late)

@@ -7,7 +7,7 @@ by the ledger, so a field added here needs a default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -410,7 +410,7 @@ class Ailment:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of an action: one JID, minted by the healer when it is written down."""
+    """One try of an action: one JID, minted by the loop right after the decision and written down with it."""
 
     id: str
     cluster: str
@@ -427,7 +427,10 @@ class Attempt:
     there: tuple[
         str, ...
     ] = ()  #: nodes whose server ran when it was decided: a new start is its work
-    of: str | None = None  #: for a look: the attempt it asks about
+    of: str | None = None  #: for a look: the attempt it asks about …
+    of_jid: str = ""  #: … and the JID of that
+    jid: str = ""  #: of its job; empty only between the decision and the loop
+    args: tuple[str, ...] = ()  #: of its job
 
 
 @dataclass(frozen=True)
@@ -568,6 +571,16 @@ class ClusterState:
         """The cluster with this incident in its new shape (and without it, if it has ended)."""
         kept = (i for i in self.incidents if i.id != incident.id or incident.phase not in ENDED)
         return replace(self, incidents=tuple(incident if i.id == incident.id else i for i in kept))
+
+    def with_attempts(self, changed: Callable[[Attempt], Attempt]) -> ClusterState:
+        """The cluster with this done to every attempt it remembers: in flight, a look at one, given up."""
+        return replace(
+            self,
+            attempt=self.attempt and changed(self.attempt),
+            look=self.look and changed(self.look),
+            late=tuple(replace(one, attempt=changed(one.attempt)) for one in self.late),
+            adrift=tuple(replace(one, attempt=changed(one.attempt)) for one in self.adrift),
+        )
 
     def with_nodes(self, changed: Mapping[str, NodeState]) -> ClusterState:
         """The cluster with these nodes in their new shape."""

@@ -20,6 +20,7 @@ from typing import Any
 from ..healing.model import (
     Announce,
     Answer,
+    Attempt,
     ClusterState,
     Command,
     Effect,
@@ -204,12 +205,22 @@ class Ledger:
 
     def clusters(self) -> dict[str, ClusterState]:
         """What was remembered, by cluster."""
-        return records.states(self._db)
+        states = records.states(self._db)
+        return {name: one.with_attempts(self._with_jid) for name, one in states.items()}
 
-    def jid(self, attempt: str) -> str | None:
-        """The JID minted for this attempt."""
-        row = self._db.execute("SELECT jid FROM attempts WHERE id = ?", (attempt,)).fetchone()
-        return row["jid"] if row else None
+    def _with_jid(self, attempt: Attempt) -> Attempt:
+        """A release before this one kept the JIDs of attempts beside the state, and not in it."""
+        if attempt.jid:
+            return attempt
+        find = "SELECT jid, args FROM attempts WHERE id = ?"
+        row = self._db.execute(find, (attempt.id,)).fetchone()
+        of = self._db.execute(find, (attempt.of,)).fetchone()
+        return replace(
+            attempt,
+            jid=row["jid"] if row else "",
+            args=tuple(json.loads(row["args"])) if row else (),
+            of_jid=of["jid"] if of else "",
+        )
 
     def beat(self) -> None:
         """Nothing happened, but time went on. What was written moves from the log into the file."""
@@ -223,12 +234,8 @@ class Ledger:
         now: float,
         changed: Iterable[ClusterState],
         effects: Iterable[Effect],
-        orders: Mapping[str, tuple[str, list[str]]],
     ) -> None:
-        """One transition, all or nothing.
-
-        ``orders`` holds, for each attempt fired for the first time, its JID and the job's arguments.
-        """
+        """One transition, all or nothing. An attempt that is fired has its JID."""
         with self._transaction():
             if self.lost:
                 self._db.execute("DELETE FROM meta WHERE key = 'lost'")
@@ -236,25 +243,22 @@ class Ledger:
                 body = records.CLUSTER.dump_json(cluster).decode()
                 self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (cluster.name, body))
             for effect in effects:
-                self._record(effect, now, orders)
+                self._record(effect, now)
         self.lost = None
 
-    def _record(
-        self, effect: Effect, now: float, orders: Mapping[str, tuple[str, list[str]]]
-    ) -> None:
+    def _record(self, effect: Effect, now: float) -> None:
         if isinstance(effect, Fire):
             attempt = effect.attempt
             boot, since_boot = timeline.boot_id(), timeline.boottime()
-            if attempt.id in orders:
-                jid, args = orders[attempt.id]
+            if not attempt.jid:
+                raise LedgerError(f"attempt {attempt.id} has no JID")
+            if attempt.firings == 1:
                 self._db.execute(
                     "INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,0)",
-                    (attempt.id, jid, attempt.cluster, attempt.incident, attempt.action.value,
-                     json.dumps(attempt.nodes), json.dumps(args), attempt.firings, attempt.decided_at,
+                    (attempt.id, attempt.jid, attempt.cluster, attempt.incident, attempt.action.value,
+                     json.dumps(attempt.nodes), json.dumps(attempt.args), attempt.firings, attempt.decided_at,
                      boot, since_boot),
                 )  # fmt: skip
-            elif attempt.firings == 1:
-                raise LedgerError(f"attempt {attempt.id} has no JID")
             else:
                 self._db.execute(
                     "UPDATE attempts SET firings=?, fired_boot=?, fired_boottime=? WHERE id=? AND ended_at IS NULL",
@@ -262,7 +266,7 @@ class Ledger:
                 )
             told = {
                 "attempt": attempt.id, "action": attempt.action.value, "minions": attempt.nodes,
-                "firing": attempt.firings, "jid": self.jid(attempt.id),
+                "firing": attempt.firings, "jid": attempt.jid,
             }  # fmt: skip
             self._audit(now, attempt.cluster, attempt.incident, "fire", told)
         elif isinstance(effect, Finish):

@@ -44,6 +44,7 @@ from ..healing.model import (
 from ..healing.start import begin, forgotten, remains
 from ..healing.step import step
 from ..ledger.writer import PRUNED_AT_ONCE, Ledger
+from . import jids
 from .jobs import Watched
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Healer:
         """
         self._jobs = jobs
         self._eyes = eyes
-        self._watch({})
+        self._watch()
 
     # ------------------------------------------------------------ the loop
 
@@ -277,18 +278,18 @@ class Healer:
         else:
             remembered = self._ledger.clusters()
         state, effects = begin(policies, self._settings.bounds(), remembered, now)
-        orders = self._orders(effects)
+        state, effects = jids.give(state, effects, self._complete)
         # What belonged to clusters that are gone has ended.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
         told = [Tell("ledger_lost", "", "", lost)] if lost else []
-        self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects], orders)
+        self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects])
         self.state = state
         if lost:  # only now: who cannot write it down begins again every second
             log.critical(
                 "selfheal: the ledger was lost, pauses and locks with it, give them again: %s", lost
             )
             self._tell("ledger_lost", {"why": lost})
-        self._carry_out(effects, orders, now)
+        self._carry_out(effects, now)
         # A pause or a request given while the engine was down comes before the first decision. An earlier try with
         # this ledger may have failed on the way.
         self._ledger.look_again()
@@ -318,17 +319,16 @@ class Healer:
                     ids.add(asked.id)
                 state, more = step(state, event, now)
                 effects += more
+            state, effects = jids.give(state, effects, self._complete)
             changed = [
                 c
                 for name, c in state.clusters.items()
                 # Nearly all are the same object: no need to compare them field by field.
                 if c is not (old := before.clusters.get(name)) and c != old
             ]
-            orders = {}
             if changed or effects:
-                orders = self._orders(effects)
                 doing = _WRITING
-                self._ledger.commit(now, changed, effects, orders)
+                self._ledger.commit(now, changed, effects)
                 self._failing.pop(_WRITING, None)
         except Exception as exc:
             asked_for = all(isinstance(event, (Requested, Commanded)) for event in events)
@@ -345,7 +345,7 @@ class Healer:
                 raise
             return [] if self._give_up(asked, exc) else events
         self.state = state
-        self._carry_out(effects, orders, now)
+        self._carry_out(effects, now)
         return []
 
     def _give_up(self, asked: Request | Command, exc: Exception) -> bool:
@@ -355,24 +355,17 @@ class Healer:
         answer = Answer(bare, Reply.REFUSED, f"it cannot be handled: {type(exc).__name__}")
         began = time.monotonic()
         try:
-            self._ledger.commit(self._now(), [], [answer], {})
+            self._ledger.commit(self._now(), [], [answer])
         except sqlite3.Error as failed:
             self._fail(_WRITING, failed, began)
             return False
         return True
 
-    def _orders(self, effects: Iterable[Effect]) -> dict[str, tuple[str, list[str]]]:
-        """JID and arguments of each attempt that is fired for the first time."""
-        return {
-            e.attempt.id: (self._mint(), self._arguments(e.attempt))
-            for e in effects
-            if isinstance(e, Fire) and e.attempt.firings == 1
-        }
-
-    def _arguments(self, attempt: Attempt) -> list[str]:
-        if remedies.TABLE[attempt.action].takes_service:
-            return [self._settings.clusters[attempt.cluster].service]
-        return []
+    def _complete(self, attempt: Attempt) -> Attempt:
+        """The attempt with its JID and its job's arguments."""
+        service = self._settings.clusters[attempt.cluster].service
+        takes = remedies.TABLE[attempt.action].takes_service
+        return replace(attempt, jid=self._mint(), args=(service,) if takes else ())
 
     def _fail(self, what: str, exc: Exception, began: float) -> None:
         """Say once what cannot be done. As long as it lasts, nothing is done before the inbox was read."""
@@ -391,32 +384,27 @@ class Healer:
 
     # ------------------------------------------------------------ out
 
-    def _carry_out(
-        self, effects: Sequence[Effect], orders: Mapping[str, tuple[str, list[str]]], now: float
-    ) -> None:
-        jids = {attempt: jid for attempt, (jid, _) in orders.items()}
+    def _carry_out(self, effects: Sequence[Effect], now: float) -> None:
         for effect in effects:  # what heals comes before what tells
             if isinstance(effect, Fire):
-                self._fire(effect.attempt, jids, now)
+                self._fire(effect.attempt, now)
             elif isinstance(effect, Dial) and self._eyes is not None:
                 self._eyes.dial(effect.cluster, effect.nodes)
-        self._watch(jids)
+        self._watch()
+        fired = {e.attempt.id: e.attempt.jid for e in effects if isinstance(e, Fire)}
         for effect in effects:
             if isinstance(effect, Announce):
-                self._announce(effect, jids, now)
+                self._announce(effect, fired, now)
             elif isinstance(effect, Answer):
                 self._answer(effect)
             elif isinstance(effect, Tell):
                 self._say(effect)
 
-    def _fire(self, attempt: Attempt, jids: Mapping[str, str], now: float) -> None:
-        jid = jids.get(attempt.id) or self._known_jid(attempt.id)
-        if jid is None:
-            return  # it cannot be read now; without its job in the job cache it is fired again
+    def _fire(self, attempt: Attempt, now: float) -> None:
         self._bus.fire(
             f"selfheal/remediate/{attempt.action.value}",
             {
-                "jid": jid,
+                "jid": attempt.jid,
                 "cluster": attempt.cluster,
                 "incident": attempt.incident,
                 "attempt": attempt.id,
@@ -426,7 +414,7 @@ class Healer:
             },
         )
 
-    def _announce(self, effect: Announce, jids: Mapping[str, str], now: float) -> None:
+    def _announce(self, effect: Announce, fired: Mapping[str, str], now: float) -> None:
         incident = effect.incident
         quiet = effect.said in (Phase.SUSPECTED.value, Phase.VERIFYING.value)
         level = logging.INFO if quiet else logging.WARNING
@@ -448,11 +436,7 @@ class Healer:
                 "phase": effect.said,
                 "step": step_now,
                 "attempt": effect.attempt,
-                "jid": (
-                    jids.get(effect.attempt) or self._known_jid(effect.attempt)
-                    if effect.attempt
-                    else None
-                ),
+                "jid": fired.get(effect.attempt or ""),
                 "why": effect.why,
                 "opened": incident.opened_at,
                 "at": now,
@@ -476,28 +460,22 @@ class Healer:
         log.warning("selfheal: %s%s: %s", f"{where} " if where else "", effect.what, effect.why)
         self._tell(effect.what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why})
 
-    def _watch(self, jids: Mapping[str, str]) -> None:
+    def _watch(self) -> None:
         """Tell the job reader what is in flight now."""
-
-        def watched(attempt: Attempt) -> Watched | None:
-            jid = jids.get(attempt.id) or self._known_jid(attempt.id)
-            of_jid = self._known_jid(attempt.of) if attempt.of else None
-            return Watched(attempt.id, jid, attempt.action, attempt.nodes, of_jid) if jid else None
-
+        if self._jobs is None:
+            return
         in_flight = [
-            a
+            one
             for c in self.state.clusters.values()
-            for a in (c.attempt, c.look, *(late.attempt for late in c.late if owed(late.attempt)))
-            if a
+            for one in (c.attempt, c.look, *(late.attempt for late in c.late if owed(late.attempt)))
+            if one
         ]
-        if self._jobs is not None:
-            self._jobs.watch(tuple(w for w in map(watched, in_flight) if w))
-
-    def _known_jid(self, attempt: str) -> str | None:
-        try:
-            return self._ledger.jid(attempt)
-        except sqlite3.Error:
-            return None
+        self._jobs.watch(
+            tuple(
+                Watched(one.id, one.jid, one.action, one.nodes, one.of_jid or None)
+                for one in in_flight
+            )
+        )
 
     def _tell(self, what: str, data: Mapping[str, Any]) -> None:
         self._bus.fire(f"selfheal/engine/{what}", {**data, "at": self._now()})
