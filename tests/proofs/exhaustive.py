@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from saltext_selfheal.healing import gates
+from saltext_selfheal.healing import looks as asking
 from saltext_selfheal.healing.model import (
     Action,
     Attempt,
@@ -573,7 +574,7 @@ class World:
         for one in cluster.recoveries:
             yield one.at + policy.relapse_s
         for late in cluster.late:
-            if gates.unproven(late):
+            if asking.unproven(late):
                 yield late.looked_at + 30.0
                 yield late.ended_at + 3 * policy.attempt_timeout_s
                 yield late.attempt.fired_at + policy.attempt_timeout_s
@@ -687,14 +688,14 @@ class World:
 
         def of_late(one) -> tuple:
             attempt = one.attempt
-            if not gates.unproven(one):
-                return (placed(gates.owed(attempt)),)
+            if not asking.unproven(one):
+                return (placed(asking.owed(attempt)),)
             mine = [(attempt.id, n) for n in attempt.nodes]
             return (
                 numbers.get(attempt.incident, -1),
                 attempt.action.value,
-                placed(gates.owed(attempt)),
-                placed(gates.unproven(one)),
+                placed(asking.owed(attempt)),
+                placed(asking.unproven(one)),
                 placed(n for id, n in mine if (id, n) in self.running),
                 placed(n for id, n in mine if (id, n) in book.sure),
                 min(one.looks, 1),

@@ -29,7 +29,7 @@ import yaml
 from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings, EngineSettings
-from saltext_selfheal.healing import conditions, gates, start
+from saltext_selfheal.healing import conditions, looks, start
 from saltext_selfheal.healing import step as core
 from saltext_selfheal.healing.model import (
     Action,
@@ -359,7 +359,7 @@ class Site(World):
     def _returned(self, look: Attempt) -> bool:
         """It asks about a job of which these minions have said that it is over."""
         return any(
-            late.attempt.id == look.of and not set(look.nodes) & set(gates.owed(late.attempt))
+            late.attempt.id == look.of and not set(look.nodes) & set(looks.owed(late.attempt))
             for cluster in self.state.clusters.values()
             for late in cluster.late
         )

@@ -2,7 +2,7 @@
 
 ``python -m tests.proofs.mutations`` copies sources and tests to a temporary folder, breaks one rule at a time there
 and runs the fast tests of the core against the copy. A mutation that survives is a rule that nothing proves; one
-whose old text is not found exactly once says that this table has been left behind. Both end with 1.
+whose old text its function does not hold exactly once says that this table has been left behind. Both end with 1.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ PATIENCE_S = 300.0  #: a mutation that makes the tests run for ever is noticed a
 
 @dataclass(frozen=True)
 class Mutation:
-    """``rule`` says what would be broken: I1 to I10, a gate, or a rule of an incident's life."""
+    """``rule`` says what would be broken: I1 to I10, a gate, or a rule of an incident's life.
+
+    ``at`` is the function or table of the core that holds it, as ``module.name`` where several have that name. So a rule
+    may move to another file.
+    """
 
     rule: str
-    file: str
+    at: str
     old: str
     new: str
 
@@ -53,1019 +57,1019 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------ I1: one attempt at a time, and whom it names
     Mutation(
         "I1: two attempts in flight (gate in flight)",
-        "gates.py",
+        "in_flight",
         "    if busy is None:",
         "    if busy is None or busy.incident != intent.incident.id:",
     ),
     Mutation(
         "I1: serving nodes are named together",
-        "conditions.py",
+        "Sight",
         "        nodes = ready[:1]\n",
         "        nodes = ready\n",
     ),
     Mutation(
         "I1: dead nodes are started one by one",
-        "conditions.py",
+        "Sight",
         "            nodes = tuple(n for n in ready if self._agreed(n)) or nodes",
         "            pass",
     ),
     Mutation(
         "I1: a roll goes on before the node was seen well",
-        "conditions.py",
+        "others_wait",
         "    return s.incident.verified and bool(s.untried)",
         "    return bool(s.untried)",
     ),
     Mutation(
         "I1: the first attempt does not wait for those suspected (gate decided)",
-        "gates.py",
+        "decided",
         "    if not suspected or now >= opens_at:",
         "    if True:",
     ),
     Mutation(
         "I1: the first attempt waits for those suspected for ever (gate decided)",
-        "gates.py",
+        "decided",
         "    if not suspected or now >= opens_at:",
         "    if not suspected:",
     ),
     Mutation(
         "I1: a job that was given up while it ran is forgotten (gate look)",
-        "gates.py",
+        "unproven",
         "    if not late.running:\n        return ()",
         "    if True:\n        return ()",
     ),
     Mutation(
         "I1: several nodes that may serve are let through (gate one at a time)",
-        "gates.py",
+        "one_at_a_time",
         "    if len(intent.nodes) > 1:",
         "    if len(intent.nodes) > 2:",
     ),
     Mutation(
         "I1: a job that still runs is taken for ended",
-        "conditions.py",
+        "still_running",
         "    return any(outcome is Outcome.BUSY for outcome, _ in look.results.values())",
         "    return False",
     ),
     # ------------------------------------------------------------ I2: no majority is taken away
     Mutation(
         "I2: the leaving node counts as staying (gate quorum)",
-        "gates.py",
+        "_lost",
         "            then_ready += sure and name not in leaving",
         "            then_ready += sure",
     ),
     Mutation(
         "I2: a replica that is not ready counts as ready (gate quorum)",
-        "gates.py",
+        "_lost",
         '            if replica.state != "ready":',
         "            if False:",
     ),
     Mutation(
         "I2: replicas that do not vote count (gate quorum)",
-        "gates.py",
+        "_lost",
         "        voters = [r for r in shard.replicas if r.voting]",
         "        voters = list(shard.replicas)",
     ),
     Mutation(
         "I2: half of the replicas is a majority (gate quorum)",
-        "gates.py",
+        "_lost",
         "        if 2 * now_ready > len(voters) >= 2 * then_ready:",
         "        if 2 * now_ready > len(voters) > 2 * then_ready:",
     ),
     Mutation(
         "I2: a map from before the last change is believed (gate quorum)",
-        "gates.py",
+        "quorum",
         "    if taken <= changed:",
         "    if False:",
     ),
     Mutation(
         "I2: a map of any age is believed (gate quorum)",
-        "gates.py",
+        "table_map",
         "    return None if known is None or now - known[0] > health.VIEW_AGE_S else known",
         "    return known",
     ),
     Mutation(
         "I2: without a map, a second node is taken away (gate one at a time)",
-        "gates.py",
+        "one_at_a_time",
         "    if others:",
         "    if False:",
     ),
     Mutation(
         "I2: what needs a node that does not answer is not taken for lost (gate quorum)",
-        "gates.py",
+        "_lost",
         "            gone = node is not None and agreed_dead(state, cluster, name, now)",
         "            gone = False",
     ),
     Mutation(
         "I2: a hung node counts as serving (gate quorum)",
-        "gates.py",
+        "AWAY",
         "AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})",
         "AWAY = frozenset({Fault.DEAD, Fault.UNREACHABLE})",
     ),
     # ------------------------------------------------------------ I3: the budget
     Mutation(
         "a node that is locked, rests or has no budget holds up the others",
-        "conditions.py",
+        "Sight",
         "        if len(ready) > 1:",
         "        if False:",
     ),
     Mutation(
         "a node without budget locks one that only rests",
-        "conditions.py",
+        "Sight",
         "            ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready",
         "            ready = self._passing(gates.OWN) or ready",
     ),
     Mutation(
         "a node that is locked out keeps the others at their step",
-        "conditions.py",
+        "Sight",
         "        return self._passing(gates.OWN) if self.step else self.untried",
         "        return self.untried",
     ),
     Mutation(
         "I2: a replica that the healer cannot reach counts as lost (gate quorum)",
-        "gates.py",
+        "_lost",
         "            gone = node is not None and agreed_dead(state, cluster, name, now)",
         "            gone = node is not None and _away(state, cluster, name, now)",
     ),
     Mutation(
         "I2: the map of one side of a partition is believed (gate quorum)",
-        "gates.py",
+        "quorum",
         "    if health.named(Fault.PARTITIONED) in cluster.ailments:",
         "    if False:",
     ),
     Mutation(
         "I2: a step that breaks nodes rolls on (gate one at a time)",
-        "gates.py",
+        "one_at_a_time",
         "    broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]",
         "    broken = [n for n, node in tried.items() if served and not node.well]",
     ),
     Mutation(
         "I1: an acknowledgement of another lock forgets a job that runs",
-        "deeds.py",
+        "acknowledge",
         "        replace(one, running=False) if one.attempt.incident == incident.id else one",
         "        replace(one, running=False)",
     ),
     Mutation(
         "I1: a job that runs while its cluster is renamed is forgotten",
-        "start.py",
+        "_with_adrift",
         "        if nodes & set(cluster.nodes)",
         "        if False",
     ),
     Mutation(
         "I1: the second part of a job that comes to a cluster is forgotten",
-        "start.py",
+        "_with_adrift",
         "        (one, {n for n in one.attempt.nodes if (one.attempt.id, n) not in known}) for one in adrift",
         "        (one, set(one.attempt.nodes) if one.attempt.id not in {k for k, _ in known} else set())"
         " for one in adrift",
     ),
     Mutation(
         "I1: a job on a node that is taken out and put back is forgotten",
-        "start.py",
+        "_adrift",
         "        *(one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S),",
         "",
     ),
     Mutation(
         "I5: a person's lock ends by a change of the settings",
-        "start.py",
+        "_still_named",
         "        if not kept.nodes and not kept.by_hand:  # a person's lock ends by ``ack`` alone",
         "        if not kept.nodes:",
     ),
     Mutation(
         "I5: a pause that was lifted comes back with its cluster",
-        "start.py",
+        "begin",
         "            own = old.pause if old.pause and not old.pause.everywhere else None",
         "            own = old.pause",
     ),
     Mutation(
         "I6: two looks for one parted job have one name",
-        "facts.py",
-        '            id=f"{one.attempt.id}-look-{nodes[0]}-{one.looks + 1}",',
-        '            id=f"{one.attempt.id}-look{one.looks + 1}",',
+        "go_on",
+        'f"{nodes[0]}-{one.looks + 1}"',
+        'f"{one.looks + 1}"',
     ),
     Mutation(
         "a busy minion beside another is asked for ever",
-        "deeds.py",
+        "hold",
         "    since = s.incident.busy_since if set(names) <= gates.ORDINARY else None",
         '    since = s.incident.busy_since if names == ["after"] else None',
     ),
     Mutation(
         "whom a step never came to begins at the next one",
-        "deeds.py",
+        "next_step",
         "    left = () if s.incident.fault in CLUSTER_WIDE else s.untried",
         "    left: tuple[str, ...] = ()",
     ),
     Mutation(
         "I3: a node that is taken out and put back has a new budget",
-        "start.py",
+        "begin",
         "                former=_former(old, policy, now),",
         "                former={},",
     ),
     Mutation(
         "I3: a busy minion pays",
-        "deeds.py",
+        "verify",
         "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle, looked=looked)",
         "    cluster, incident, effects = _finish(s, outcome, tell_results(attempt), looked=looked)",
     ),
     Mutation(
         "I5: a pause of everything misses a cluster that comes back",
-        "start.py",
+        "begin",
         "            pauses = [p for p in (own, *everywhere) if p]",
         "            pauses = [p for p in (own,) if p]",
     ),
     Mutation(
         "I5: an approval of long ago is taken",
-        "step.py",
+        "_command",
         "    if age_s >= gates.APPROVED_FOR_S and command.verb in (Verb.APPROVE, Verb.ACK):",
         "    if False:",
     ),
     Mutation(
         "I5: closed tables are no storm (gate storm)",
-        "gates.py",
+        "gates._ill",
         "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
         "    return False",
     ),
     Mutation(
         "closed tables that nobody sees any more are a storm for ever (gate storm)",
-        "gates.py",
+        "gates._ill",
         "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
         "    return any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
     ),
     Mutation(
         "I9: what nobody has looked at has failed",
-        "conditions.py",
+        "did_not_help",
         "    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.acting)",
         "    return True",
     ),
     Mutation(
         "I9: a partition makes closed tables well",
-        "health.py",
+        "_complaints",
         "    if closed:",
         "    if closed and not apart:",
     ),
     Mutation(
         "I6: a lock for closed tables outlives them",
-        "facts.py",
+        "_gone",
         "    if incident.phase is Phase.LOCKED and incident.fault in CLUSTER_WIDE:",
         "    if False:",
     ),
     Mutation(
         "a late result is followed by the same step at once",
-        "facts.py",
+        "_just_acted_on",
         "        until = max(one.not_before, now + policy.verify_s)",
         "        until = now",
     ),
     Mutation(
         "a repeated step does not back off",
-        "deeds.py",
+        "next_step",
         "    not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0",
         "    not_before = 0.0",
     ),
     Mutation(
         "another issue is taken for a relapse",
-        "model.py",
+        "Recovery",
         "        return (self.fault, self.issue) == (incident.fault, incident.issue)",
         "        return self.fault is incident.fault",
     ),
     Mutation(
         "I3: attempts are not paid for",
-        "deeds.py",
+        "act",
         "        n: replace(nodes[n], spent=(*gates.recent(nodes[n], s.policy, s.now), s.now))",
         "        n: replace(nodes[n], spent=gates.recent(nodes[n], s.policy, s.now))",
     ),
     Mutation(
         "I3: a node that moves to another cluster has a new budget",
-        "start.py",
+        "_paid",
         "        spent=tuple(sorted(spent.elements())),",
         "        spent=(),",
     ),
     Mutation(
         "I3: an acknowledgement frees the whole budget",
-        "deeds.py",
+        "acknowledge",
         "                spent = paid[len(paid) - policy.budget_attempts + 1 :]",
         "                spent = ()",
     ),
     Mutation(
         "I3: one attempt more than the budget and the limits (gate budget)",
-        "gates.py",
+        "_left_by",
         "    if len(paid) < allowed:",
         "    if len(paid) <= allowed:",
     ),
     Mutation(
         "I3: requests may spend what the healing needs (gate limits)",
-        "gates.py",
+        "share",
         "    return most // 2 if asked else most",
         "    return most",
     ),
     Mutation(
         "I3: what was assumed to have run is paid for twice",
-        "facts.py",
+        "_came_after_all",
         "        if n in cluster.nodes and attempt.decided_at not in cluster.nodes[n].spent",
         "        if n in cluster.nodes",
     ),
     Mutation(
         "I3: a removed cluster renews the limits",
-        "start.py",
+        "begin",
         "            clusters[first.name] = replace(first, acts=(*first.acts, *old.acts))",
         "            clusters[first.name] = replace(first, acts=first.acts)",
     ),
     Mutation(
         "I5: an approval is good for every node",
-        "gates.py",
+        "approval",
         "        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(incident.approved_nodes):",
         "        if now < since + APPROVED_FOR_S:",
     ),
     Mutation(
         "I5: a yes to one attempt is one to the next",
-        "step.py",
+        "_command",
         "    if command.attempt not in (None, incident.attempts + 1):",
         "    if False:",
     ),
     Mutation(
         "I6: what cannot be seen is verified for ever",
-        "conditions.py",
+        "cannot_be_verified",
         "    return not all(map(s.seen_after, s.incident.acting))",
         "    return False",
     ),
     Mutation(
         "I1: a roll goes on past a node that nobody has looked at",
-        "gates.py",
+        "gates.fresh",
         "        if acted_at and not health.seen_since(cluster, incident, n, acted_at)",
         "        if False",
     ),
     Mutation(
         "a stranger's wish stands for everybody's",
-        "orders.py",
+        "_host",
         "            or (i.fault is Fault.REQUESTED and wanted <= set(i.nodes) and same(i))",
         "            or i.fault is Fault.REQUESTED",
     ),
     Mutation(
         "what was asked days ago is done",
-        "orders.py",
+        "take_request",
         "    if age_s >= REQUEST_AGE_S:",
         "    if False:",
     ),
     Mutation(
         "I3: a job that never ran is paid for",
-        "deeds.py",
+        "_finish",
         "            if outcome is Outcome.LOST or n in idle",
         "            if n in idle",
     ),
     Mutation(
         "I3: a spent budget does not lock",
-        "conditions.py",
+        "budget_spent",
         '        and {"budget"} <= {g.name for g in s.shut} <= {"budget", "approval"}',
         "        and False",
     ),
     # ------------------------------------------------------------ I4: the cooldown
     Mutation(
         "I4: the cooldown counts from the attempt's start",
-        "deeds.py",
+        "_finish",
         "    until = s.now + escalation.rest_s(s.policy, s.incident.relapses)",
         "    until = attempt.decided_at + escalation.rest_s(s.policy, s.incident.relapses)",
     ),
     Mutation(
         "I4: no node rests (gate cooldown)",
-        "gates.py",
+        "cooldown",
         "        if node.cooldown_until > now and node.cooldown_incident != intent.incident.id",
         "        if False",
     ),
     Mutation(
         "I4: a node rests between the steps of one incident (gate cooldown)",
-        "gates.py",
+        "cooldown",
         "        if node.cooldown_until > now and node.cooldown_incident != intent.incident.id",
         "        if node.cooldown_until > now",
     ),
     Mutation(
         "I4: relapses do not double the rest",
-        "escalation.py",
+        "rest_s",
         "    return min(policy.cooldown_max_s, policy.cooldown_min_s * float(2**relapses))",
         "    return min(policy.cooldown_max_s, policy.cooldown_min_s)",
     ),
     # ------------------------------------------------------------ I5: when nothing may be done
     Mutation(
         "I5: shadow acts (gate mode)",
-        "gates.py",
+        "mode",
         "    if effective in (Mode.AUTO, Mode.APPROVE):",
         "    if effective in (Mode.AUTO, Mode.APPROVE, Mode.SHADOW):",
     ),
     Mutation(
         "I5: a step may be bolder than its cluster (gate mode)",
-        "gates.py",
+        "mode_of",
         "    return min(policy.mode, step.mode or policy.mode, key=order.index)",
         "    return step.mode or policy.mode",
     ),
     Mutation(
         "I5: acts without approval (gate approval)",
-        "gates.py",
+        "approval",
         "    if mode_of(policy, intent.step) is not Mode.APPROVE:",
         "    if True:",
     ),
     Mutation(
         "I5: an approval never expires (gate approval)",
-        "gates.py",
+        "approval",
         "        since = max(incident.approved_at, incident.changed_at if incident.tried else 0.0)",
         "        since = now",
     ),
     Mutation(
         "I5: an approval holds for every later step (gate approval)",
-        "gates.py",
+        "approval",
         "    if incident.approved_step == incident.step:",
         "    if incident.approved_step is not None:",
     ),
     Mutation(
         "I5: acts while paused (gate paused)",
-        "gates.py",
+        "paused",
         "    if pause is None or pause.until <= now:",
         "    if True:",
     ),
     Mutation(
         "I5: a shorter pause shortens a longer one",
-        "orders.py",
+        "pause_clusters",
         "        if old is not None and old.until >= new.until:",
         "        if False:",
     ),
     Mutation(
         "I5: acts at once after a start (gate warm-up)",
-        "gates.py",
+        "warm_up",
         "    ready = now >= opens_at and polls >= WARM_UP_POLLS",
         "    ready = polls >= WARM_UP_POLLS",
     ),
     Mutation(
         "I5: acts although it cannot trust its eyes (gate blind)",
-        "gates.py",
+        "gates.blind",
         '    return Gate("blind", not state.blind,',
         '    return Gate("blind", True,',
     ),
     Mutation(
         "I5: takes its own blindness for the databases' death",
-        "health.py",
+        "health.blind",
         "    if nodes and all(node.fault is Fault.UNREACHABLE for node in nodes):",
         "    if False:",
     ),
     Mutation(
         "I5: acts on a node that comes and goes (gate flapping)",
-        "gates.py",
+        "flapping",
         "    if not restless:",
         "    if True:",
     ),
     Mutation(
         "I5: the healer's own work counts as flapping",
-        "health.py",
+        "observe",
         "    if turned and by_itself and not acted_on and policy.flapping_changes:",
         "    if turned and by_itself and policy.flapping_changes:",
     ),
     Mutation(
         "I5: acts on locked nodes (gate locked)",
-        "gates.py",
+        "locked",
         "        if other.by_hand or other.fault is not Fault.REQUESTED or requested:",
         "        if requested:",
     ),
     Mutation(
         "I5: a person's lock does not hold (gate locked)",
-        "gates.py",
+        "locked",
         "        if other.by_hand or other.fault is not Fault.REQUESTED or requested:",
         "        if other.fault is not Fault.REQUESTED or requested:",
     ),
     Mutation(
         "I5: acts in a storm (gate storm)",
-        "gates.py",
+        "storm",
         '    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)',
         '    return Gate("storm", True, why)',
     ),
     Mutation(
         "I5: two of two clusters are a storm (gate storm)",
-        "gates.py",
+        "storm",
         '    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)',
         '    return Gate("storm", not share or ill <= share * len(clusters), why)',
     ),
     Mutation(
         "I5: acts on what was seen long ago (gate fresh)",
-        "gates.py",
+        "gates.fresh",
         '    return Gate("fresh", not old, why)',
         '    return Gate("fresh", True, why)',
     ),
     Mutation(
         "I5: acts on what is not confirmed (gate confirmed)",
-        "gates.py",
+        "gates.confirmed",
         '    return Gate("confirmed", not doubtful, why)',
         '    return Gate("confirmed", True, why)',
     ),
     Mutation(
         "I5: acts on what nobody has seen yet (gate confirmed)",
-        "gates.py",
+        "gates.confirmed",
         '            return Gate("confirmed", False, f"not probed yet: {\', \'.join(unseen)}")',
         "            pass",
     ),
     Mutation(
         "I5: a fault is believed at its first sight",
-        "health.py",
+        "observe",
         "        confirmed=lasted,",
         "        confirmed=fault is not None,",
     ),
     Mutation(
         "a step does not wait for its time (gate after)",
-        "gates.py",
+        "after",
         "    opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)",
         "    opens_at = intent.incident.not_before",
     ),
     # ------------------------------------------------------------ I6: every end is told, and told once
     Mutation(
         "I6: attempts have no terminal record",
-        "deeds.py",
+        "_finish",
         "    ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)",
         "    ended: tuple[Effect, ...] = ()",
     ),
     Mutation(
         "I6: a minion's second result replaces its first",
-        "facts.py",
+        "_heard",
         "    if event.node not in attempt.nodes or event.node in attempt.results:",
         "    if event.node not in attempt.nodes:",
     ),
     Mutation(
         "I6: the result of a minion that was not named counts",
-        "facts.py",
+        "_heard",
         "    if event.node not in attempt.nodes or event.node in attempt.results:",
         "    if event.node in attempt.results:",
     ),
     Mutation(
         "I6: a late result is recorded again and again",
-        "facts.py",
-        "    if event.node not in gates.owed(attempt) or event.node in late.refuted:",
+        "_late_result",
+        "    if event.node not in looks.owed(attempt) or event.node in late.refuted:",
         "    if event.node in late.refuted:",
     ),
     Mutation(
         "I1: a result that a look has refuted is believed when it is read again",
-        "facts.py",
-        "    if event.node not in gates.owed(attempt) or event.node in late.refuted:",
-        "    if event.node not in gates.owed(attempt):",
+        "_late_result",
+        "    if event.node not in looks.owed(attempt) or event.node in late.refuted:",
+        "    if event.node not in looks.owed(attempt):",
     ),
     Mutation(
         "I6: a lock is not told again after a start",
-        "step.py",
+        "step",
         "            if i.phase is Phase.LOCKED\n        ]",
         "            if False\n        ]",
     ),
     Mutation(
         "I6: an incident stays where the last step has failed",
-        "conditions.py",
+        "no_step_left",
         "    return s.step is None and bool(s.incident.steps) and bool(s.afflicted)",
         "    return False",
     ),
     # ------------------------------------------------------------ I7: the target
     Mutation(
         "I7: an empty target is a target (gate target)",
-        "gates.py",
+        "target",
         "    if not intent.nodes:",
         "    if False:",
     ),
     Mutation(
         "I7: a minion outside the pattern is a target (gate target)",
-        "gates.py",
+        "target",
         "        n for n in intent.nodes if n not in policy.nodes or not fnmatchcase(n, policy.minions)",
         "        n for n in intent.nodes if n not in policy.nodes",
     ),
     Mutation(
         "I7: an attempt keeps a node that has left the settings",
-        "start.py",
+        "_still_named",
         "        attempt = _on(attempt, named)",
         "        pass",
     ),
     Mutation(
         "I7: a request may name foreign nodes",
-        "orders.py",
+        "take_request",
         "    foreign = name_foreign(cluster, request.nodes)",
         "    foreign: list[str] = []",
     ),
     # ------------------------------------------------------------ I8: only a live attempt is fired, once
     Mutation(
         "I8: a result of another attempt counts for the one in flight",
-        "facts.py",
+        "_heard",
         "    if attempt is None or attempt.id != event.attempt:",
         "    if attempt is None:",
     ),
     Mutation(
         "I8: an attempt of long ago is fired again",
-        "conditions.py",
+        "lost",
         "    too_old = s.now - attempt.decided_at >= PUBLISH_AT_ALL_S",
         "    too_old = False",
     ),
     Mutation(
         "I8: an attempt is fired again and again",
-        "conditions.py",
+        "lost",
         "    return attempt.firings >= FIRINGS or too_old or cause_gone",
         "    return too_old or cause_gone",
     ),
     Mutation(
         "I8: an attempt is fired again although the fault has ended",
-        "conditions.py",
+        "lost",
         "    return attempt.firings >= FIRINGS or too_old or cause_gone",
         "    return attempt.firings >= FIRINGS or too_old",
     ),
     Mutation(
         "I8: an unreadable job cache proves that a job was not published",
-        "conditions.py",
+        "conditions._unpublished",
         "    return seen is not None and seen - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S",
         "    return s.now - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S",
     ),
     # ------------------------------------------------------------ I9: recovered means that the probe says so
     Mutation(
         "I9: what was seen before the job's end is recovery",
-        "conditions.py",
+        "recovered",
         "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
         "        health.well(s.cluster, s.incident, n) for n in s.incident.acting",
     ),
     Mutation(
         "I9: a job's success is recovery",
-        "conditions.py",
+        "recovered",
         "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
         "        s.seen_after(n) for n in s.incident.acting",
     ),
     Mutation(
         "I9: a job's failure leads to the next step though the database is well",
-        "conditions.py",
+        "seen_faulty",
         "    ill = [n for n in acting if s.shows(n)]",
         "    ill = list(acting)",
     ),
     Mutation(
         "I9: resolved without staying well",
-        "conditions.py",
+        "_well_again",
         "    return s.gone_for_s >= s.policy.stable_s and all(",
         "    return s.gone_for_s >= 0 and all(",
     ),
     # ------------------------------------------------------------ I10: a lost ledger
     Mutation(
         "I10: after the ledger was lost no node rests",
-        "start.py",
+        "forgotten",
         "                    cooldown_until=now + policy.cooldown_max_s,",
         "                    cooldown_until=now,",
     ),
     Mutation(
         "I10: after the ledger was lost every budget is full",
-        "start.py",
+        "forgotten",
         "                    spent=(now,) * policy.budget_attempts,",
         "                    spent=(),",
     ),
     # ------------------------------------------------------------ an incident's life
     Mutation(
         "a relapse starts at the step that had helped",
-        "escalation.py",
+        "first_step",
         "    return max(0, min(helped + 1, len(steps) - 1))",
         "    return max(0, min(helped, len(steps) - 1))",
     ),
     Mutation(
         "a wrong password is answered by a restart",
-        "escalation.py",
+        "DEFAULT",
         "    Fault.AUTH: (Step(Action.HIGHSTATE),),",
         "    Fault.AUTH: (Step(Action.RESTART),),",
     ),
     Mutation(
         "a relapse is remembered for ever",
-        "deeds.py",
+        "open_it",
         "        if r.node in nodes and r.of(incident) and s.now - r.at < s.policy.relapse_s",
         "        if r.node in nodes and r.of(incident)",
     ),
     Mutation(
         "tables have no time to open",
-        "health.py",
+        "_unavailable",
         "            if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:",
         "            if False:",
     ),
     Mutation(
         "tables of a server that started between two polls have no time to open",
-        "health.py",
+        "_unavailable",
         "            if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:",
         "            if now - node.since < policy.settle_s:",
     ),
     Mutation(
         "a request is carried out when nobody remembers it",
-        "conditions.py",
+        "expired",
         "    return s.requested and s.now - since >= REQUEST_AGE_S",
         "    return False",
     ),
     Mutation(
         "what peers say before they can have noticed a death calls it cut off",
-        "health.py",
+        "_cut_off",
         '    return f"{by} is connected to it" if node.word_at - node.refused_at >= NOTICED_S else ""',
         '    return f"{by} is connected to it"',
     ),
     Mutation(
         "a restart is done without the probe's agreement",
-        "orders.py",
+        "take_request",
         "    needs = remedies.TABLE[action].needs_probe",
         "    needs = False",
     ),
     Mutation(
         "I5: a source may ask as often as it likes",
-        "orders.py",
+        "_too_many",
         "        if len(times) >= most:",
         "        if False:",
     ),
     Mutation(
         "I5: what is forced needs no quorum",
-        "gates.py",
+        "quorum",
         '    if _harmless(state, cluster, intent, now):\n        return Gate("quorum"',
         '    if intent.incident.forced or _harmless(state, cluster, intent, now):\n        return Gate("quorum"',
     ),
     Mutation(
         "I9: resolved on the job's word",
-        "deeds.py",
+        "verify",
         "        gone_since=None,  # what was seen while the job ran proves nothing",
         "",
     ),
     Mutation(
         "I3: ack renews the limits",
-        "deeds.py",
+        "acknowledge",
         "                freed[name] = replace(node, spent=spent)",
         "                freed[name] = replace(node, spent=spent)\n                cluster = replace(cluster, acts=())",
     ),
     Mutation(
         "I3: a job that was written off and came after all is free",
-        "facts.py",
+        "_heard_late",
         "    if late.attempt.published_at is None:",
         "    if False:",
     ),
     Mutation(
         "a node that died of an earlier fault's age is believed at first sight",
-        "health.py",
+        "observe",
         "        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
         "        first = dict.fromkeys(Fault, node.seen[0][1] if node.seen else now)",
     ),
     # ------------------------------------------------------------ who refuses the master only
     Mutation(
         "I2: a node that others are connected to is dead (gate agreed)",
-        "health.py",
+        "_cut_off",
         "    if not by or node.word_at is None or node.refused_at is None:",
         "    if True:",
     ),
     Mutation(
         "I2: a connection that answers is no sign of life",
-        "health.py",
+        "_cut_off",
         "    if seen.answers:\n        return",
         "    if False:\n        return",
     ),
     Mutation(
         "I2: nobody is asked before a node that refuses counts as dead (gate agreed)",
-        "gates.py",
+        "word",
         "    if may_ask and now < since + WORD_WITHIN_S:",
         "    if False:",
     ),
     Mutation(
         "a word that does not come is waited for for ever (gate agreed)",
-        "gates.py",
+        "word",
         "    if may_ask and now < since + WORD_WITHIN_S:",
         "    if may_ask:",
     ),
     Mutation(
         "I2: what was said before the refusal counts (gate agreed)",
-        "gates.py",
+        "word",
         "    if node.word_at is not None and node.word_at >= since:",
         "    if node.word_at is not None:",
     ),
     Mutation(
         "I2: who is alive and cannot be asked counts as nobody (gate agreed)",
-        "gates.py",
+        "word",
         "    if not any(map(health.lives, others)):",
         "    if not any(map(health.speaks, others)):",
     ),
     Mutation(
         "I2: nodes of which nobody can say anything are started together",
-        "conditions.py",
+        "Sight",
         "            nodes = tuple(n for n in ready if self._agreed(n)) or nodes",
         "            nodes = ready",
     ),
     Mutation(
         "I2: a node that refuses is dead to the quorum, whatever the others say",
-        "gates.py",
+        "agreed_dead",
         "    return dead and word(state, name, cluster, now).gone",
         "    return dead",
     ),
     Mutation(
         "I2: the silence of the others about a proxy is a word",
-        "facts.py",
+        "take_met",
         "        if node.fault is None or node.server_id is None or node.proxy:",
         "        if node.fault is None or node.server_id is None:",
     ),
     Mutation(
         "I2: the first word that it is gone ends a node that was cut off",
-        "health.py",
+        "observe",
         "        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
         "        first = dict(node.seen)",
     ),
     Mutation(
         "I2: a node that is cut off is relied on (gate quorum)",
-        "gates.py",
+        "UNSURE",
         "UNSURE = AWAY | {Fault.CUT_OFF}",
         "UNSURE = AWAY",
     ),
     Mutation(
         "I2: who serves open connections serves nobody (gate quorum)",
-        "gates.py",
+        "_away",
         "    if node.answers or (",
         "    if (",
     ),
     Mutation(
         "I2: a server of a name that nobody knows is not this node's (gate quorum)",
-        "gates.py",
+        "_lost",
         "    nameless = any(not cluster.nodes[n].server_name for n in leaving)",
         "    nameless = False",
     ),
     Mutation(
         "a dead node waits for another one's fault where nobody can vouch for it (gate one at a time)",
-        "gates.py",
+        "one_at_a_time",
         "    if incident.fault is Fault.DEAD:\n        return Gate(\n",
         "    if False:\n        return Gate(\n",
     ),
     Mutation(
         "a proxy among the nodes is a partition",
-        "health.py",
+        "_member",
         "    return node is not None and not node.proxy and not node.doubt",
         "    return node is not None and not node.doubt",
     ),
     Mutation(
         "a proxy's death keeps closed tables from being told",
-        "health.py",
+        "_unavailable",
         "            if node.proxy:\n                continue",
         "            if False:\n                continue",
     ),
     # ------------------------------------------------------------ whose server that is
     Mutation(
         "I2: acts on a node in doubt (gate identity)",
-        "gates.py",
+        "identity",
         "        if node.doubt:",
         "        if False:",
     ),
     Mutation(
         "I2: acts beside servers of which nobody knows which is which (gate quorum)",
-        "gates.py",
+        "quorum",
         "    if in_doubt:",
         "    if False:",
     ),
     Mutation(
         "a wrong address gets a highstate (gate identity)",
-        "gates.py",
+        "identity",
         "        if intent.incident.fault is Fault.ALIEN and node.server_id is None:",
         "        if False:",
     ),
     Mutation(
         "I2: another node's id becomes a node's own",
-        "identity.py",
+        "identity.judge",
         "    as_another = seen.server_id if foreign and seen.server_id != before.server_id else None",
         "    as_another = None",
     ),
     Mutation(
         "I2: one server for two nodes is no doubt",
-        "identity.py",
+        "_disputes",
         "            if server is not None and server != own and server in theirs:",
         "            if False:",
     ),
     Mutation(
         "I2: what was another node's id lately becomes a node's own",
-        "identity.py",
+        "_disputes",
         "            theirs = (other.server_id, other.answers_as, other.server_was)",
         "            theirs = (other.server_id, other.answers_as)",
     ),
     Mutation(
         "I2: one address for two nodes is no doubt",
-        "identity.py",
+        "_disputes",
         "            if not mine.isdisjoint(other.addresses):",
         "            if False:",
     ),
     Mutation(
         "I2: the other one of two nodes is not in doubt",
-        "identity.py",
+        "identity.judge",
         "        if not other.doubt:",
         "        if False:",
     ),
     Mutation(
         "I2: who does not answer is in doubt no longer",
-        "identity.py",
+        "identity.judge",
         "    if not answered and before.doubt:",
         "    if False:",
     ),
     Mutation(
         "I2: two servers of one name are no doubt",
-        "facts.py",
+        "take_met",
         "        cluster = replace(cluster, twins=identity.twins(event.names))",
         "        pass",
     ),
     Mutation(
         "whose server it is, is not taken from a person",
-        "identity.py",
+        "_as_it_answers",
         "    return replace(node, server_id=node.answers_as, answers_as=None, server_name=None)",
         "    return node",
     ),
     # ------------------------------------------------------------ dials, and results that prove nothing
     Mutation(
         "I9: an open connection says that a node is well again",
-        "health.py",
+        "seen_after",
         "    return not node.well or (node.dialled_at is not None and node.dialled_at > then)",
         "    return True",
     ),
     Mutation(
         "I9: nobody asks for a dial after a job",
-        "deeds.py",
+        "verify",
         "    return cluster, incident, (*effects, Dial(cluster.name, had)) if had else effects",
         "    return cluster, incident, effects",
     ),
     Mutation(
         "I9: an open connection ends what a dial has found",
-        "health.py",
+        "observe",
         "    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):",
         "    if False:",
     ),
     Mutation(
         "I1: a result frees its minion (gate look)",
-        "deeds.py",
+        "_finish",
         "        late = replace(late, running=len(proven) < len(attempt.nodes), proven=proven)",
         "        late = replace(late, running=False, proven=proven)",
     ),
     Mutation(
         "I1: a roll goes on before its last job is proved to be over (gate look)",
-        "gates.py",
-        "        if late.attempt.incident == intent.incident.id and unproven(late):",
+        "gates.look",
+        "        if late.attempt.incident == intent.incident.id and looks.unproven(late):",
         "        if False:",
     ),
     Mutation(
         "I1: a minion that has said something and keeps silent is free at once",
-        "facts.py",
+        "_after",
         "        if age_s >= times * policy.attempt_timeout_s:",
         "        if True:",
     ),
     Mutation(
         "a minion that has said something and keeps silent is never free",
-        "facts.py",
+        "_after",
         "        if age_s >= times * policy.attempt_timeout_s:",
         "        if False:",
     ),
     Mutation(
         "a server's new start proves nothing",
-        "gates.py",
+        "restarted",
         "    return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at",
         "    return False",
     ),
     Mutation(
         "I1: a start of before proves that the job is over",
-        "gates.py",
+        "restarted",
         "    return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at",
         "    return restarts and node.restarted_at is not None",
     ),
     Mutation(
         "I1: a start proves that a highstate is over",
-        "gates.py",
-        "    restarts = remedies.TABLE[attempt.action].starts_anew and name in attempt.there",
+        "restarted",
+        "    restarts = TABLE[attempt.action].starts_anew and name in attempt.there",
         "    restarts = name in attempt.there",
     ),
     # ------------------------------------------------------------ what the table of remedies says
     Mutation(
         "I4: a highstate counts as harmless",
-        "remedies.py",
+        "TABLE",
         '            says="applies the node\'s whole configuration",',
         '            says="applies the node\'s whole configuration", takes_away=False,',
     ),
     Mutation(
         "I4: a restart counts as harmless",
-        "remedies.py",
+        "TABLE",
         '            says="ends the service and starts it again",',
         '            says="ends the service and starts it again", takes_away=False,',
     ),
     Mutation(
         "a restart may be asked for against a refused password",
-        "remedies.py",
+        "TABLE",
         "_UNKNOWN | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED}",
         "_UNKNOWN",
     ),
     Mutation(
         "a look may be named by a request",
-        "remedies.py",
+        "TABLE",
         "            asked=False,",
         "            asked=True,",
     ),
     # ------------------------------------------------------------ requests
     Mutation(
         "a request joins an incident in which nothing will be done",
-        "orders.py",
+        "_host",
         "        if not i.by_hand and (i.phase is Phase.LOCKED or gates.has_step_to_come(policy, i))",
         "        if not i.by_hand",
     ),
     Mutation(
         "a request joins what is about other nodes",
-        "orders.py",
+        "_host",
         "            if (i.fault is not Fault.REQUESTED and meant <= set(i.nodes))",
         "            if i.fault is not Fault.REQUESTED",
     ),
     Mutation(
         "a request for a restart is refused on the open connection's word",
-        "orders.py",
+        "take_request",
         "            return _wait_for_dial(state, counted, request, now)",
         '            return refused("the probe sees nothing wrong")',
     ),
     Mutation(
         "a request waits for a dial for ever",
-        "orders.py",
+        "decide_pending",
         "        if not ill and not well and now - one.since < patience_s:",
         "        if not ill and not well:",
     ),
     Mutation(
         "a dial of before decides on a request",
-        "orders.py",
+        "decide_pending",
         "        well = all(n.dialled_at is not None and n.dialled_at > one.since for n in nodes)",
         "        well = all(n.dialled_at is not None for n in nodes)",
     ),
@@ -1076,15 +1080,43 @@ class Left(Exception):
     """A mutation that the sources have left behind."""
 
 
-def mutated(mutation: Mutation, root: Path = ROOT) -> str:
-    """The file's text with the rule broken. Raises Left."""
-    text = (root / CORE / mutation.file).read_text(encoding="utf-8")
-    found = text.count(mutation.old)
+@cache
+def _places(root: Path) -> dict[str, list[tuple[Path, int, int]]]:
+    """Name of each function, class and table of the core → file, first line, last line; also as ``module.name``."""
+    places: dict[str, list[tuple[Path, int, int]]] = {}
+    for path in sorted((root / CORE).glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for name in _names(node):
+                first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+                assert node.end_lineno is not None
+                for key in (name, f"{path.stem}.{name}"):
+                    places.setdefault(key, []).append((path, first, node.end_lineno))
+    return places
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [one.id for one in targets if isinstance(one, ast.Name)]
+
+
+def mutated(mutation: Mutation, root: Path = ROOT) -> tuple[Path, str]:
+    """The file below ``root`` that holds the rule, and its text with the rule broken. Raises Left."""
+    places = _places(root).get(mutation.at, [])
+    if len(places) != 1:
+        raise Left(f"the core has {len(places)} places called {mutation.at}, not one")
+    path, first, last = places[0]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    inside = "\n".join(lines[first - 1 : last])
+    found = inside.count(mutation.old)
     if found != 1:
-        raise Left(f"{mutation.file} holds the old text {found} times, not once: {mutation.old}")
-    text = text.replace(mutation.old, mutation.new)
+        raise Left(f"{mutation.at} holds the old text {found} times, not once: {mutation.old}")
+    text = "\n".join(
+        [*lines[: first - 1], inside.replace(mutation.old, mutation.new), *lines[last:]]
+    )
     ast.parse(text)
-    return text
+    return path.relative_to(root), text
 
 
 def _copy(folder: Path) -> None:
@@ -1108,7 +1140,8 @@ def _tests_pass(mutation: Mutation | None) -> tuple[bool, str]:
         folder = Path(made)
         _copy(folder)
         if mutation is not None:
-            (folder / CORE / mutation.file).write_text(mutated(mutation), encoding="utf-8")
+            path, text = mutated(mutation)
+            (folder / path).write_text(text, encoding="utf-8")
         env = {
             **os.environ,
             "PYTHONPATH": str(folder / "src"),

@@ -955,9 +955,12 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
     ):  # the settings name it no more; or it came and went at once
         return
     if was.phase is Phase.SUSPECTED and incident.attempts == 0:
-        # It has turned out to be something else: that is an incident of its own.
-        also = {n for i in seen.after.clusters[incident.cluster].incidents for n in i.nodes
-                if i.fault in (*REFUSES, Fault.MISTAKEN)}  # fmt: skip
+        # It has turned out to be something else: that is an incident of its own, or will join one that is open as soon
+        # as it is confirmed.
+        cluster, others = seen.after.clusters[incident.cluster], (*REFUSES, Fault.MISTAKEN)
+        told = [i for i in cluster.incidents if i.fault in others]
+        also = {n for i in told for n in i.nodes}
+        also |= {n for n in incident.nodes for i in told if cluster.nodes[n].fault is i.fault}
         showing = [n for n in incident.nodes if _shows(book, incident, n) and n not in also]
         if showing:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")

@@ -10,9 +10,8 @@ from tests.unit.world import World
 
 @pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=lambda m: m.rule)
 def test_a_mutation_still_applies_and_is_python(mutation):
-    before = (mutations.ROOT / mutations.CORE / mutation.file).read_text(encoding="utf-8")
-    after = mutations.mutated(mutation)
-    assert after != before
+    path, after = mutations.mutated(mutation)
+    assert after != (mutations.ROOT / path).read_text(encoding="utf-8")
 
 
 def test_every_rule_and_every_gate_is_broken_at_least_once():
@@ -29,6 +28,9 @@ def test_every_rule_and_every_gate_is_broken_at_least_once():
 
 
 def test_a_mutation_that_was_left_behind_says_so():
-    gone = mutations.Mutation("none", "step.py", "this stands nowhere", "")
-    with pytest.raises(mutations.Left, match=r"step.py holds the old text 0 times, not once"):
+    gone = mutations.Mutation("none", "step.step", "this stands nowhere", "")
+    with pytest.raises(mutations.Left, match=r"step.step holds the old text 0 times, not once"):
         mutations.mutated(gone)
+    nowhere = mutations.Mutation("none", "no_such_function", "", "")
+    with pytest.raises(mutations.Left, match=r"0 places called no_such_function, not one"):
+        mutations.mutated(nowhere)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healing import gates
+from saltext_selfheal.healing.looks import owed as owed_by
 from saltext_selfheal.healing.model import (
     Fault,
     Missing,
@@ -200,7 +200,7 @@ def end_of(path, outside):
     looks = [id for id, action, _ in rows if action == "look"]
     assert looks and sorted(set(finished)) == sorted(finished)
     assert all(outcome for _, _, outcome in rows)
-    owed = tuple(late for late in state.late if gates.owed(late.attempt))
+    owed = tuple(late for late in state.late if owed_by(late.attempt))
     return {
         "ran": [one for one in outside.ran if one[0] != "look"],
         "attempts": sorted(row for row in rows if row[0] not in looks),

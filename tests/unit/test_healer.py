@@ -258,7 +258,7 @@ def test_a_look_at_the_start_has_a_jid_of_its_own(engine, path, clock):
     again.pass_time(12, db2=Fault.DEAD)
     ((_, data, order),) = [f for f in again.bus.fired if f[0] == "selfheal/remediate/look"]
     assert data["jid"] == order["jid"]
-    assert {w.attempt for w in again.jobs.watched} == {"runbook-1.1", "runbook-1.2"}
+    assert {w.attempt for w in again.jobs.watched} == {"runbook-1.1", "runbook-1.1-look-1"}
 
 
 def test_a_request_given_while_the_engine_was_down_is_answered_at_its_start(engine, path, clock):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_selfheal.healing import gates
+from saltext_selfheal.healing import gates, looks
 from saltext_selfheal.healing.model import (
     Action,
     ClusterState,
@@ -187,7 +187,7 @@ def test_each_part_of_a_parted_attempt_hears_of_its_own_nodes(settings, first):
     for node in sorted(("db1", "db2"), key=lambda one: one != first):
         world.step(Returned("runbook-1.1", node, Outcome.DONE, ""))
     assert ("runbook-1.1", Outcome.DONE) in world.finished
-    assert [gates.owed(late.attempt) for late in world.state.clusters["other"].late] == [()]
+    assert [looks.owed(late.attempt) for late in world.state.clusters["other"].late] == [()]
 
 
 def test_the_looks_for_a_parted_attempt_have_names_of_their_own():

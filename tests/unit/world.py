@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.gates import owed
+from saltext_selfheal.healing.looks import owed
 from saltext_selfheal.healing.model import (
     Announce,
     Answer,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from . import gates, health
+from . import gates, health, looks
 from .model import (
     Attempt,
     ClusterState,
@@ -29,11 +29,7 @@ PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, u
 FIRINGS = 3
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: so long the job cache may take to be read
-GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is left to a person
 REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
-LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
-LOOK_AFTER_START_S = 30.0  #: a job that the healer's start found under way is looked for after this
-LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
 UNSEEN_S = 90.0  #: a node or view that nobody has seen for so long, or for ``verify``, after a job cannot be verified
 
 
@@ -217,11 +213,11 @@ def endless(s: Sight) -> Attempt | None:
     """The job that the next step waits for although it was said to have ended: a look finds it running, for too long."""
     if s.requested or s.intent is None:
         return None
-    patience_s = GIVE_UP_AFTER * s.policy.attempt_timeout_s + LOOK_PAUSE_S
+    patience_s = looks.GIVE_UP_AFTER * s.policy.attempt_timeout_s + looks.LOOK_PAUSE_S
     for late in s.cluster.late:
         if late.attempt.incident != s.incident.id:
             continue  # that one was told; when its job ends this one goes on
-        runs = set(late.refuted) & set(gates.unproven(late)) & set(s.intent.nodes)
+        runs = set(late.refuted) & set(looks.unproven(late)) & set(s.intent.nodes)
         if runs and s.now - late.attempt.fired_at >= patience_s:
             return late.attempt
     return None
@@ -354,7 +350,7 @@ def _look_due(s: Sight, published_at: Seconds) -> Seconds:
     soon. A job that still runs is left alone, however often one looks.
     """
     in_time = published_at + s.policy.attempt_timeout_s
-    since_start = s.state.started_at + LOOK_AFTER_START_S
+    since_start = s.state.started_at + looks.LOOK_AFTER_START_S
     if s.state.started_at > published_at:
         in_time = min(in_time, since_start)
     return max(in_time, s.state.started_at + READ_WITHIN_S)
@@ -378,8 +374,8 @@ def runs_for_ever(s: Sight) -> bool:
     waits = any(
         i.phase is Phase.OPEN and i.fault is not Fault.REQUESTED for i in s.cluster.incidents
     )
-    times = 1 if s.requested and waits else GIVE_UP_AFTER
-    patience_s = times * s.policy.attempt_timeout_s + LOOK_PAUSE_S
+    times = 1 if s.requested and waits else looks.GIVE_UP_AFTER
+    patience_s = times * s.policy.attempt_timeout_s + looks.LOOK_PAUSE_S
     if attempt is None or attempt.published_at is None or verdict(s) is not None:
         return False
     # One look that nobody published after a long absence of the healer says nothing yet.
@@ -398,7 +394,7 @@ def look_ended(s: Sight) -> bool:
     if look is None or s.attempt is None or look.of != s.attempt.id:
         return False
     waited_s = s.now - s.since_start(look.fired_at)
-    return len(look.results) == len(look.nodes) or waited_s >= LOOK_WITHIN_S
+    return len(look.results) == len(look.nodes) or waited_s >= looks.LOOK_WITHIN_S
 
 
 def silent_too_early(s: Sight) -> bool:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import escalation, gates, identity
-from .conditions import LOOK_PAUSE_S, Sight, verdict
+from . import escalation, gates, identity, looks
+from .conditions import Sight, verdict
 from .model import (
     CLUSTER_WIDE,
-    Action,
     Attempt,
     ClusterState,
     Dial,
@@ -175,33 +174,16 @@ def fire_again(s: Sight) -> Change:
 def look(s: Sight) -> Change:
     """Ask the minions that owe an answer what they run. Reads only, pays no budget."""
     assert s.attempt is not None
-    number = s.incident.attempts + 1
-    look = Attempt(
-        id=f"{s.incident.id}.{number}",
-        cluster=s.cluster.name,
-        incident=s.incident.id,
-        action=Action.LOOK,
-        nodes=tuple(n for n in s.attempt.nodes if n not in s.attempt.results),
-        step=s.incident.step,
-        decided_at=s.now,
-        fired_at=s.now,
-        of=s.attempt.id,
-        of_jid=s.attempt.jid,
-    )
-    return replace(s.cluster, look=look), replace(s.incident, attempts=number), (Fire(look),)
-
-
-def tell_look(look: Attempt) -> tuple[Outcome, str]:
-    silent = [n for n in look.nodes if n not in look.results]
-    if silent:
-        return Outcome.TIMED_OUT, f"no answer from {', '.join(silent)}"
-    return Outcome.DONE, "; ".join(detail for _, detail in look.results.values())
+    number = s.incident.looks + 1
+    silent = tuple(n for n in s.attempt.nodes if n not in s.attempt.results)
+    look = looks.ask(s.cluster.name, s.attempt, silent, str(number), s.now)
+    return replace(s.cluster, look=look), replace(s.incident, looks=number), (Fire(look),)
 
 
 def wait_on(s: Sight) -> Change:
     assert s.cluster.look is not None
-    outcome, why = tell_look(s.cluster.look)
-    incident = replace(s.incident, not_before=s.now + LOOK_PAUSE_S)
+    outcome, why = looks.told(s.cluster.look)
+    incident = replace(s.incident, not_before=s.now + looks.LOOK_PAUSE_S)
     return replace(s.cluster, look=None), incident, (Finish(s.cluster.look, outcome, why),)
 
 
@@ -221,7 +203,7 @@ def give_up_waiting(s: Sight) -> Change:
         for n in look.nodes
     }
     attempt = replace(attempt, results={**late, **attempt.results})
-    outcome, why = tell_look(look)
+    outcome, why = looks.told(look)
     return replace(s.cluster, look=None, attempt=attempt), s.incident, (Finish(look, outcome, why),)
 
 
@@ -266,7 +248,7 @@ def _finish(
     look = s.cluster.look
     if look is not None:
         came = all(n in attempt.results for n in attempt.nodes)
-        told = (Outcome.DONE, "the results came meanwhile") if came else tell_look(look)
+        told = (Outcome.DONE, "the results came meanwhile") if came else looks.told(look)
         ended = (*ended, Finish(look, *told))
     cluster = replace(s.cluster.with_nodes(changed), attempt=None, look=None)
     if acted:
@@ -277,14 +259,14 @@ def _finish(
     # returned proves nothing: it stays here until a look, or the database, says that the job has ended.
     late = Late(attempt, s.now, running)
     if outcome is not Outcome.LOST and not running:
-        owed = gates.owed(attempt)
+        owed = looks.owed(attempt)
         proven = tuple(
             n
             for n in attempt.nodes
-            if (looked and n in owed) or gates.restarted(n, nodes[n], attempt)
+            if (looked and n in owed) or looks.restarted(n, nodes[n], attempt)
         )
         late = replace(late, running=len(proven) < len(attempt.nodes), proven=proven)
-    if late.running or gates.owed(attempt):
+    if late.running or looks.owed(attempt):
         cluster = replace(cluster, late=(*cluster.late, late))
     return cluster, s.incident, ended
 
@@ -337,7 +319,7 @@ def leave_it(s: Sight) -> Change:
 def look_again(s: Sight) -> Change:
     assert s.cluster.look is not None
     ended = Finish(s.cluster.look, Outcome.LOST, "never seen in the job cache")
-    incident = replace(s.incident, not_before=s.now + LOOK_PAUSE_S)
+    incident = replace(s.incident, not_before=s.now + looks.LOOK_PAUSE_S)
     return replace(s.cluster, look=None), incident, (ended,)
 
 

@@ -6,22 +6,17 @@ Nothing here orders anything but a look (read-only) at a job that was given up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from . import gates, health, identity
-from .conditions import GIVE_UP_AFTER, LOOK_PAUSE_S, LOOK_WITHIN_S
-from .deeds import tell_look
+from . import health, identity, looks
 from .model import (
     CLUSTER_WIDE,
-    Action,
     Announce,
     Attempt,
     ClusterState,
     Effect,
     Fault,
-    Finish,
-    Fire,
     Incident,
     Late,
     Met,
@@ -192,17 +187,10 @@ def _take_starts(cluster: ClusterState, starts: Mapping[str, float], now: Second
         return cluster
     cluster = cluster.with_nodes(changed)
     late = tuple(
-        _proven(one, [n for n in changed if gates.restarted(n, cluster.nodes[n], one.attempt)])
+        looks.proven(one, [n for n in changed if looks.restarted(n, cluster.nodes[n], one.attempt)])
         for one in cluster.late
     )
-    return replace(cluster, late=tuple(one for one in late if gates.unsettled(one)))
-
-
-def _proven(late: Late, nodes: Sequence[str]) -> Late:
-    """On these nodes the job does not run any more."""
-    proven = (*late.proven, *(n for n in gates.unproven(late) if n in nodes))
-    over = all(n in proven for n in late.attempt.nodes)
-    return replace(late, proven=proven, running=late.running and not over)
+    return replace(cluster, late=tuple(one for one in late if looks.unsettled(one)))
 
 
 def _started(node: NodeState, started_at: float, now: Seconds) -> NodeState:
@@ -283,7 +271,7 @@ def take_job_news(
         if attempt is not cluster.attempt or look is not cluster.look:
             cluster = replace(cluster, attempt=attempt, look=look)
             if look is not None and attempt is None:
-                cluster, more = _look_after(cluster, state.policies[name], state.started_at, now)
+                cluster, more = looks.go_on(cluster, state.policies[name], state.started_at, now)
                 effects += more
             state = state.with_cluster(cluster)
         for late in cluster.late:
@@ -352,13 +340,13 @@ def _late_result(
 ) -> tuple[State, list[Effect]]:
     """A result that nobody waits for any more is recorded. As long as its job counts as running, a look is to prove it."""
     attempt = late.attempt
-    if event.node not in gates.owed(attempt) or event.node in late.refuted:
+    if event.node not in looks.owed(attempt) or event.node in late.refuted:
         return state, []
     results = {**attempt.results, event.node: (event.outcome, event.detail)}
     attempt = replace(attempt, results=results)
     others = tuple(one for one in cluster.late if one is not late)
     late = replace(late, attempt=attempt)
-    kept = (late,) if gates.unsettled(late) else ()
+    kept = (late,) if looks.unsettled(late) else ()
     after = f"{attempt.action.value} of {attempt.id}, {now - late.ended_at:.0f} s after its end"
     detail = f" ({event.detail})" if event.detail else ""
     told = Tell(
@@ -404,82 +392,11 @@ def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
         if len(late) != len(cluster.late):
             cluster = replace(cluster, late=late)
         if cluster.attempt is None and (cluster.look or cluster.late):
-            cluster, more = _look_after(cluster, state.policies[name], state.started_at, now)
+            cluster, more = looks.go_on(cluster, state.policies[name], state.started_at, now)
             effects += more
         if cluster is not state.clusters[name]:
             state = state.with_cluster(cluster)
     return state, effects
-
-
-def _waits(incident: Incident) -> bool:
-    """It wants its next step, or its next node, or will in a moment."""
-    if incident.phase in (Phase.SUSPECTED, Phase.OPEN):
-        return True
-    rolls = set(incident.nodes) - set(incident.tried)
-    goes_on = incident.job_failed and incident.step + 1 < len(incident.steps)
-    return incident.phase is Phase.VERIFYING and bool(rolls or goes_on)
-
-
-def _looked_at(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
-    """After a look: where the job does not run, that is proven; where it does, what was returned was not true.
-
-    A minion that gives no answer is waited for as long as the job itself would be, if it had returned a result; thrice as
-    long, if its result could not be read; and for ever, if it was known to run.
-    """
-    results = late.attempt.results
-    runs = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.BUSY]
-    over = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.DONE]
-    age_s = now - late.attempt.fired_at
-    for name in look.nodes:
-        if name in look.results or name not in results:
-            continue
-        times = GIVE_UP_AFTER if results[name][0] is Outcome.TIMED_OUT else 1
-        if age_s >= times * policy.attempt_timeout_s:
-            over.append(name)
-    kept = {n: r for n, r in results.items() if n not in runs}
-    refuted = tuple(dict.fromkeys((*late.refuted, *runs)))
-    late = replace(late, attempt=replace(late.attempt, results=kept), refuted=refuted)
-    return _proven(late, over)
-
-
-def _look_after(
-    cluster: ClusterState, policy: Policy, started_at: Seconds, now: Seconds
-) -> tuple[ClusterState, list[Effect]]:
-    """Where a job that was given up stands in the way of an incident: does it still run?"""
-    look = cluster.look
-    if look is not None:
-        silent = now - max(look.fired_at, started_at) >= LOOK_WITHIN_S
-        if len(look.results) < len(look.nodes) and not silent:
-            return cluster, []
-        outcome, why = tell_look(look)
-        looked = (
-            _looked_at(one, look, policy, now) if one.attempt.id == look.of else one
-            for one in cluster.late
-        )
-        late = tuple(one for one in looked if gates.unsettled(one))
-        return replace(cluster, look=None, late=late), [Finish(look, outcome, why)]
-    waiting = [i for i in cluster.incidents if _waits(i)]
-    for one in cluster.late:
-        nodes = gates.unproven(one)
-        wanted = any(i.id == one.attempt.incident or set(i.nodes) & set(nodes) for i in waiting)
-        if not nodes or not wanted or now - one.looked_at < LOOK_PAUSE_S:
-            continue
-        look = Attempt(
-            id=f"{one.attempt.id}-look-{nodes[0]}-{one.looks + 1}",
-            cluster=cluster.name,
-            incident=one.attempt.incident,
-            action=Action.LOOK,
-            nodes=nodes,
-            step=one.attempt.step,
-            decided_at=now,
-            fired_at=now,
-            of=one.attempt.id,
-            of_jid=one.attempt.jid,
-        )
-        asked = replace(one, looks=one.looks + 1, looked_at=now)
-        late = tuple(asked if other is one else other for other in cluster.late)
-        return replace(cluster, look=look, late=late), [Fire(look)]
-    return cluster, []
 
 
 def forget_health(state: State, now: Seconds) -> State:

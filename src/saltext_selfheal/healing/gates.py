@@ -13,17 +13,15 @@ from fnmatch import fnmatchcase
 
 from . import escalation, health
 from . import identity as identities
-from . import remedies
+from . import looks, remedies
 from .model import (
     CLUSTER_WIDE,
-    Attempt,
     ClusterState,
     Fault,
     Incident,
     Late,
     Mode,
     NodeState,
-    Outcome,
     Phase,
     Policy,
     Seconds,
@@ -323,8 +321,8 @@ def look(state: State, intent: Intent, now: Seconds) -> Gate:
     if not own.open or _harmless(state, cluster, intent, now):
         return own
     for late in cluster.late:
-        if late.attempt.incident == intent.incident.id and unproven(late):
-            return _may_run(late, unproven(late))
+        if late.attempt.incident == intent.incident.id and looks.unproven(late):
+            return _may_run(late, looks.unproven(late))
     return own
 
 
@@ -332,7 +330,7 @@ def runs_on(state: State, intent: Intent, now: Seconds) -> Gate:
     """The part of `look` that is about these nodes alone."""
     _, cluster = _of(state, intent)
     for late in cluster.late:
-        there = [n for n in unproven(late) if n in intent.nodes]
+        there = [n for n in looks.unproven(late) if n in intent.nodes]
         if there:
             return _may_run(late, there)
     return Gate("look", True, "no job of ours runs on")
@@ -343,8 +341,8 @@ def not_cleared(state: State, intent: Intent, now: Seconds) -> Gate:
     _, cluster = _of(state, intent)
     for late in cluster.late:
         asked = late.looks == 0 or (cluster.look is not None and cluster.look.of == late.attempt.id)
-        there = [n for n in unproven(late) if n in intent.nodes]
-        if there and (not asked or set(there) & set(owed(late.attempt))):
+        there = [n for n in looks.unproven(late) if n in intent.nodes]
+        if there and (not asked or set(there) & set(looks.owed(late.attempt))):
             return _may_run(late, there)
     return Gate("look", True, "no job of ours runs on, as far as was looked")
 
@@ -352,37 +350,6 @@ def not_cleared(state: State, intent: Intent, now: Seconds) -> Gate:
 def _may_run(late: Late, nodes: Sequence[str]) -> Gate:
     what = f"{late.attempt.action.value} of {late.attempt.id}"
     return Gate("look", False, f"{what} may still run on {', '.join(sorted(nodes))}")
-
-
-def unproven(late: Late) -> tuple[str, ...]:
-    """Nodes on which the job may still run. What was returned is no proof: any minion can return it (3008)."""
-    if not late.running:
-        return ()
-    return tuple(n for n in late.attempt.nodes if n not in late.proven)
-
-
-def restarted(name: str, node: NodeState, attempt: Attempt) -> bool:
-    """The database itself tells that it was started anew since this was decided: what restarts it has done its work.
-
-    Of a server that did not run then it proves nothing: it may have been started by its own service manager.
-    """
-    restarts = remedies.TABLE[attempt.action].starts_anew and name in attempt.there
-    return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at
-
-
-def unsettled(late: Late) -> tuple[str, ...]:
-    """Nodes of which something is still to come: a result, or the proof that the job has ended."""
-    waits = {*owed(late.attempt), *unproven(late)}
-    return tuple(n for n in late.attempt.nodes if n in waits)
-
-
-def owed(attempt: Attempt) -> tuple[str, ...]:
-    """Nodes whose minions have not said what came of the attempt."""
-    return tuple(
-        n
-        for n in attempt.nodes
-        if n not in attempt.results or attempt.results[n][0] is Outcome.TIMED_OUT
-    )
 
 
 def locked(state: State, intent: Intent, now: Seconds) -> Gate:

@@ -484,6 +484,7 @@ class Incident:
     busy_since: Seconds | None = None
     lost: int = 0  #: attempts in a row that nobody published
     attempts: int = 0
+    looks: int = 0  #: how often its minions were asked what they run
     why: str = ""
     held: str = ""  #: the shut gates as last announced
     not_before: Seconds = 0.0

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from . import escalation, gates
+from . import escalation, gates, looks
 from .facts import RUNS_AT_MOST_S
 from .model import (
     Announce,
@@ -171,7 +171,7 @@ def _adrift(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
     jobs = list(old.late)
     if old.attempt:
         jobs.append(Late(old.attempt, now, running=old.attempt.published_at is not None))
-    elsewhere = ((one, [n for n in gates.unsettled(one) if n not in named]) for one in jobs)
+    elsewhere = ((one, [n for n in looks.unsettled(one) if n not in named]) for one in jobs)
     return (
         *(replace(one, attempt=_on(one.attempt, nodes)) for one, nodes in elsewhere if nodes),
         *(one for one in old.adrift if now - one.ended_at < RUNS_AT_MOST_S),

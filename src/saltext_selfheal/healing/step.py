@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from . import conditions as when
 from . import deeds as do
-from . import gates, health
+from . import gates, health, looks
 from .conditions import Sight
 from .deeds import Change
 from .explain import explain
@@ -309,7 +309,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "unseen": lambda s: (
         s.cluster.view if s.incident.fault in CLUSTER_WIDE else health.unseen(s.cluster, s.incident)
     ),
-    "looked": lambda s: do.tell_look(s.cluster.look)[1] if s.cluster.look else "",
+    "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,
     "endless": lambda s: (
         f"{one.action.value} on {', '.join(one.nodes)}" if (one := when.endless(s)) else ""

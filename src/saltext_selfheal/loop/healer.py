@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ..config import EngineSettings
 from ..healing import remedies
-from ..healing.gates import owed
+from ..healing.looks import owed
 from ..healing.model import (
     Announce,
     Answer,
