@@ -23,7 +23,7 @@ from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
 from saltext_selfheal.config import values
-from saltext_selfheal.healing import escalation, gates, remedies, step
+from saltext_selfheal.healing import escalation, gates, remedies, table
 from saltext_selfheal.healing.model import ENDED, Action, Fault, Mode
 
 #: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
@@ -395,26 +395,26 @@ def gates_table() -> str:
     return _table(["gate", "asks; a yes is open"], [[f"`{name}`", text] for name, text in rows])
 
 
-def _condition(row: step.Row) -> str:
+def _condition(row: table.Row) -> str:
     """The row's condition in two or three words, or the command that it waits for."""
     return row.verb.value if row.verb else row.when.__name__.strip("_").replace("_", " ")
 
 
 def transitions_table() -> str:
     rows = []
-    for row in step.TRANSITIONS:
+    for row in table.TRANSITIONS:
         why = re.sub(r"\{(\w+)\}", r"*\1*", row.why)
-        said = "—" if row.said == step.QUIET else f"`{row.said or row.leads_to.value}`"
+        said = "—" if row.said == table.QUIET else f"`{row.said or row.leads_to.value}`"
         when = f"`{row.verb.value}`" if row.verb else _condition(row)
-        rows.append([row.leaves.value, when, row.leads_to.value, said, why])
-    head = ["from", "when", "to", "announced as", "why, in the words an operator reads"]
+        rows.append([f"`{row.id}`", row.leaves.value, when, row.leads_to.value, said, why])
+    head = ["rule", "from", "when", "to", "announced as", "why, in the words an operator reads"]
     return _table(head, rows)
 
 
 def diagram() -> str:
     """The phases and what leads from one to another; what stays within a phase is left to the table."""
     edges: dict[tuple[str, str], list[str]] = {}
-    for row in step.TRANSITIONS:
+    for row in table.TRANSITIONS:
         if row.leaves is not row.leads_to:
             edge = (row.leaves.value, row.leads_to.value)
             edges.setdefault(edge, []).append(_condition(row))

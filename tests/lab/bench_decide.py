@@ -132,7 +132,9 @@ def durable(tell):
         site = _Site(dead={"c0"})
         site.run(STEPS // 100)
         cluster = site.state.clusters["c0"]
-        said = Announce(cluster.incidents[0], "held", "cooldown: db1 rests for 60 s more")
+        said = Announce(
+            cluster.incidents[0], "held", "cooldown: db1 rests for 60 s more", "open.held"
+        )
         ours, floor = [], []
         for number in range(TRANSITIONS):
             began = time.perf_counter()

@@ -29,8 +29,7 @@ import yaml
 from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings, EngineSettings
-from saltext_selfheal.healing import conditions, looks, start
-from saltext_selfheal.healing import step as core
+from saltext_selfheal.healing import looks, start
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -301,10 +300,10 @@ def _settings(raw: Mapping[str, Any]) -> tuple[dict[str, Policy], Limits]:
 
 @dataclass(frozen=True)
 class Played:
-    """What step() returned, in order, and which rows and shut gates had a part in it."""
+    """What step() returned, in order, and which rules and shut gates had a part in it."""
 
     effects: tuple[Mapping[str, Any], ...]
-    rows: frozenset[int]
+    rules: frozenset[str]
     gates: frozenset[str]
 
 
@@ -314,6 +313,8 @@ class Site(World):
 
     case: Case
     seen: list[Mapping[str, Any]] = field(default_factory=list)
+    rules: set[str] = field(default_factory=set)
+    shut: set[str] = field(default_factory=set)  #: names of gates that held something
 
     def __post_init__(self) -> None:
         self.zero = START + (0 if self.case.from_start else WARM_S)
@@ -344,6 +345,12 @@ class Site(World):
     def _note(self, effects: tuple[Effect, ...]) -> None:
         at = clock(self.now - self.zero)
         self.seen += [{"at": at, **in_words(e)} for e in effects]
+        self.rules |= {i.rule for c in self.state.clusters.values() for i in c.incidents}
+        for effect in effects:
+            if isinstance(effect, (Announce, Answer)):
+                self.rules.add(effect.rule)
+            if isinstance(effect, Announce) and effect.rule in ("open.held", "open.budget-spent"):
+                self.shut.update(re.findall(r"(?:^|; )([a-z- ]+): ", effect.why))
 
     def step(self, event: Event) -> tuple[Effect, ...]:
         effects = super().step(event)
@@ -776,28 +783,14 @@ def in_words(effect: Effect) -> dict[str, Any]:
 
 def play(case: Case) -> Played:
     """Let the case happen."""
-    rows: set[int] = set()
-    shut: set[str] = set()
-    take = core._take
-
-    def watched(row: core.Row, sight: conditions.Sight) -> Any:
-        rows.add(core.TRANSITIONS.index(row))
-        if row.when in (conditions.held_anew, conditions.budget_spent):
-            shut.update(g.name for g in sight.shut)
-        return take(row, sight)
-
-    core._take = watched
-    try:
-        site = Site(case)
-        while site.now < site.zero:
+    site = Site(case)
+    while site.now < site.zero:
+        site.pass_second()
+    for number, (at, item) in enumerate(case.timeline, 1):
+        while site.now < site.zero + at:
             site.pass_second()
-        for number, (at, item) in enumerate(case.timeline, 1):
-            while site.now < site.zero + at:
-                site.pass_second()
-            site.happen(item, f"timeline {number}")
-    finally:
-        core._take = take
-    return Played(tuple(site.seen), frozenset(rows), frozenset(shut))
+        site.happen(item, f"timeline {number}")
+    return Played(tuple(site.seen), frozenset(site.rules), frozenset(site.shut))
 
 
 @cache

@@ -276,7 +276,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I5: an approval of long ago is taken",
-        "_command",
+        "take_command",
         "    if age_s >= gates.APPROVED_FOR_S and command.verb in (Verb.APPROVE, Verb.ACK):",
         "    if False:",
     ),
@@ -378,7 +378,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I5: a yes to one attempt is one to the next",
-        "_command",
+        "take_command",
         "    if command.attempt not in (None, incident.attempts + 1):",
         "    if False:",
     ),
@@ -603,9 +603,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I6: a lock is not told again after a start",
-        "step",
-        "            if i.phase is Phase.LOCKED\n        ]",
-        "            if False\n        ]",
+        "_begin_anew",
+        "if i.phase is Phase.LOCKED",
+        "if False",
     ),
     Mutation(
         "I6: an incident stays where the last step has failed",

@@ -67,7 +67,9 @@ def filled(path, rows=50):
     now = book.timeline.now()
     one = Incident("runbook-1", "runbook", Fault.DEAD, ("db1",), Phase.OPEN, now, now)
     tells = [Tell("view", "runbook", "db1", "x" * 500, "runbook-1") for _ in range(rows)]
-    book.commit(now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "")])
+    book.commit(
+        now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "", "suspected.confirmed")]
+    )
     book.commit(now, [], tells)
     inbox.ask(path, Request("r1", "runbook", "highstate"))
     book.close()

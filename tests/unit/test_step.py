@@ -19,7 +19,7 @@ from saltext_selfheal.healing.model import (
     Step,
 )
 from saltext_selfheal.healing.start import begin, forgotten
-from saltext_selfheal.healing.step import TRANSITIONS
+from saltext_selfheal.healing.table import TRANSITIONS
 from tests.unit.world import World, policy, table
 
 

@@ -223,7 +223,7 @@ def _assign(
             joined, step=0
         )  # whom nothing has helped yet gets the first step, and the others with it
     why = f"{name} as well: {node.evidence}"
-    return cluster.with_incident(joined), [Announce(joined, joined.phase.value, why)]
+    return cluster.with_incident(joined), [Announce(joined, joined.phase.value, why, "fact.joined")]
 
 
 def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
@@ -255,7 +255,7 @@ def open_incident(
     cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
     if fault is Fault.REQUESTED:  # nothing is suspected: it opens in the same step
         return cluster, []
-    return cluster, [Announce(incident, Phase.SUSPECTED.value, why)]
+    return cluster, [Announce(incident, Phase.SUSPECTED.value, why, "fact.seen")]
 
 
 def take_job_news(

@@ -486,6 +486,7 @@ class Incident:
     attempts: int = 0
     looks: int = 0  #: how often its minions were asked what they run
     why: str = ""
+    rule: str = ""  #: the row that was taken last
     held: str = ""  #: the shut gates as last announced
     not_before: Seconds = 0.0
     issue: str = ""  #: for a fault ``issue``: RethinkDB's type of it
@@ -635,11 +636,15 @@ class Finish:
 
 @dataclass(frozen=True)
 class Announce:
-    """Tell the world where an incident stands. ``said`` is a phase, or ``held``."""
+    """Tell the world where an incident stands. ``said`` is a phase, or ``held``; ``rule`` names what acted.
+
+    A rule is the id of a row of `table.TRANSITIONS`, or one of the few that open, join or end an incident without a row.
+    """
 
     incident: Incident
     said: str
     why: str
+    rule: str
     attempt: str | None = None
 
 
@@ -664,6 +669,7 @@ class Answer:
     incident: str | None = None
     told: tuple[Mapping[str, Any], ...] = ()
     repeated: bool = False  #: this source has asked about this incident before
+    rule: str = ""  #: the row that a command took
 
 
 Effect = Fire | Dial | Finish | Announce | Answer | Tell

@@ -13,7 +13,6 @@ from . import gates, remedies
 from .conditions import REQUEST_AGE_S
 from .facts import open_incident
 from .model import (
-    PAUSED_AT_MOST_S,
     Announce,
     Answer,
     ClusterState,
@@ -23,7 +22,6 @@ from .model import (
     Fault,
     Incident,
     Mode,
-    Pause,
     Pending,
     Phase,
     Policy,
@@ -32,7 +30,6 @@ from .model import (
     Seconds,
     State,
     Step,
-    Tell,
 )
 
 REFUSED_TOLD = 10  #: refusals of one source that are told …
@@ -269,65 +266,3 @@ def answer_opened(state: State, request: Request, effects: list[Effect]) -> list
         return [Answer(request, Reply.REFUSED, "nothing came of it")]
     reply = Reply.HELD if said.said == "held" else Reply.ACCEPTED
     return [Answer(request, reply, said.why, said.incident.id)]
-
-
-def pause_clusters(
-    state: State, command: Command, names: list[str], now: Seconds
-) -> tuple[State, list[Effect]]:
-    """A pause lengthens one that stands, and never shortens it: another operator may rely on it."""
-    if not 0 < command.for_s <= PAUSED_AT_MOST_S:
-        most = f" of at most {PAUSED_AT_MOST_S / 86400:.0f} days" if command.for_s > 0 else ""
-        why = f"a pause needs a duration{most}, found {command.for_s:g} s"
-        return state, [Answer(command, Reply.REFUSED, why)]
-    new = Pause(now + command.for_s, command.by, command.reason, command.cluster is None)
-    effects: list[Effect] = []
-    longer = []
-    for name in names:
-        old = state.clusters[name].pause
-        if old is not None and old.until >= new.until:
-            if new.everywhere and not old.everywhere:  # clusters to come are meant as well
-                kept = replace(old, everywhere=True)
-                state = state.with_cluster(replace(state.clusters[name], pause=kept))
-            longer.append(f"{name} is paused for {old.until - now:.0f} s by {old.by}: {old.why}")
-            continue
-        pause = replace(new, everywhere=new.everywhere or bool(old and old.everywhere))
-        state = state.with_cluster(replace(state.clusters[name], pause=pause))
-        effects.append(Tell("paused", name, "", f"for {command.for_s:.0f} s by {tell_by(command)}"))
-    if not effects and longer:
-        return state, [Answer(command, Reply.JOINED, "; ".join(longer))]
-    why = f"paused for {command.for_s:.0f} s"
-    told = "; ".join([why, *longer])
-    return state, [*effects, Answer(command, Reply.ACCEPTED, told)]
-
-
-def resume_clusters(
-    state: State, command: Command, names: list[str], now: Seconds
-) -> tuple[State, list[Effect]]:
-    effects: list[Effect] = []
-    for name in names:
-        if state.clusters[name].pause is not None:
-            state = state.with_cluster(replace(state.clusters[name], pause=None))
-            effects.append(Tell("resumed", name, "", f"by {tell_by(command)}"))
-    if not effects:
-        return state, [Answer(command, Reply.REFUSED, f"not paused: {', '.join(names)}")]
-    return state, [*effects, Answer(command, Reply.ACCEPTED, "resumed")]
-
-
-def lock_nodes(
-    state: State, cluster: ClusterState, command: Command, now: Seconds
-) -> tuple[State, list[Effect]]:
-    """A person's lock is an incident of its own, without a fault: it ends by ``ack`` alone."""
-    nodes = command.nodes or tuple(cluster.nodes)
-    same = next(
-        (i for i in cluster.incidents if i.by_hand and set(nodes) <= set(i.nodes)),
-        None,
-    )
-    if same is not None:
-        why = f"{same.id} is locked already: {same.why}"
-        return state, [Answer(command, Reply.JOINED, why, same.id)]
-    why = f"locked by {tell_by(command)}"
-    cluster, _ = open_incident(cluster, Fault.REQUESTED, nodes, now, why)
-    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED, by_hand=True, meant=nodes)
-    state = state.with_cluster(cluster.with_incident(lock))
-    answer = Answer(command, Reply.ACCEPTED, why, lock.id)
-    return state, [Announce(lock, Phase.LOCKED.value, why), answer]

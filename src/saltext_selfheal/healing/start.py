@@ -146,7 +146,7 @@ def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
 
 def _over(incident: Incident, why: str, now: Seconds) -> Announce:
     ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
-    return Announce(ended, ended.phase.value, why)
+    return Announce(ended, ended.phase.value, why, "start.not-configured")
 
 
 def _given_up(attempt: Attempt, why: str) -> Finish:

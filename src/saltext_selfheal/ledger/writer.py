@@ -287,7 +287,7 @@ class Ledger:
                  incident.phase.value, incident.opened_at, incident.changed_at, ended, incident.attempts,
                  effect.why),
             )  # fmt: skip
-            told = {"said": effect.said, "fault": incident.called, "nodes": incident.nodes,
+            told = {"said": effect.said, "rule": effect.rule, "fault": incident.called, "nodes": incident.nodes,
                     "step": incident.step + 1, "attempt": effect.attempt, "why": effect.why}  # fmt: skip
             self._audit(now, incident.cluster, incident.id, "incident", told)
         elif isinstance(effect, Answer):
@@ -322,7 +322,7 @@ class Ledger:
             incident = effect.incident or asked.incident
             body = {"command": asked.id, "verb": asked.verb.value, "by": asked.by, "cluster": asked.cluster,
                     "nodes": asked.nodes, "for_s": asked.for_s, "reason": asked.reason, **answer,
-                    "incident": incident}  # fmt: skip
+                    "incident": incident, **({"rule": effect.rule} if effect.rule else {})}  # fmt: skip
             self._audit(now, self._cluster_of(asked), incident, kind, body)
 
     def _cluster_of(self, command: Command) -> str:

@@ -434,6 +434,7 @@ class Healer:
                 "fault": incident.called,
                 "nodes": list(incident.nodes),
                 "phase": effect.said,
+                "rule": effect.rule,
                 "step": step_now,
                 "attempt": effect.attempt,
                 "jid": fired.get(effect.attempt or ""),

@@ -1,0 +1,179 @@
+"""The transitions that an incident takes, one row each, and the words of their sentences.
+
+A row names the phase it leaves, the condition (`conditions`), the phase it leads to, the sentence an operator will read,
+and what it does besides (`deeds`). Rows of a phase are tried from top to bottom, the first that applies is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from . import conditions as when
+from . import deeds as do
+from . import health, looks
+from .conditions import Sight
+from .deeds import Change
+from .model import CLUSTER_WIDE, Announce, Effect, Fire, Phase, State, Verb
+from .orders import tell_by
+
+QUIET = "quiet"  #: not announced: it would be said again and again
+
+
+@dataclass(frozen=True)
+class Row:
+    """One transition. ``why`` is what the operator reads; ``said`` is announced, by default the phase.
+
+    ``id`` is recorded with what the row does, and does not change when the row does.
+    """
+
+    id: str
+    leaves: Phase
+    when: Callable[[Sight], bool]
+    leads_to: Phase
+    why: str
+    do: Callable[[Sight], Change] = do.nothing
+    said: str = ""
+    verb: Verb | None = None  #: taken only when an operator orders so
+
+
+# fmt: off
+TRANSITIONS: tuple[Row, ...] = (
+    Row("suspected.asked", Phase.SUSPECTED, when.asked, Phase.OPEN, "{why}", do.open_it),
+    Row("suspected.ended-unconfirmed", Phase.SUSPECTED, when.ended_unconfirmed, Phase.RESOLVED,
+        "it ended before it was confirmed"),
+    Row("suspected.confirmed", Phase.SUSPECTED, when.confirmed, Phase.OPEN,
+        "{fault} confirmed: {evidence}", do.open_it),
+
+    Row("open.well", Phase.OPEN, when.well_and_visited, Phase.RESOLVED, "well for {stable}", do.resolve),
+    Row("open.expired", Phase.OPEN, when.expired, Phase.RESOLVED, "the request has expired: {why}"),
+    Row("open.did-not-help", Phase.OPEN, when.did_not_help, Phase.OPEN,
+        "{action} did not help on {failed}", do.next_step),
+    Row("open.no-step-left", Phase.OPEN, when.no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
+    Row("open.nothing-to-do", Phase.OPEN, when.nothing_to_do, Phase.OPEN,
+        "no action helps against this: {evidence}", do.only_tell, said="held"),
+    Row("open.act", Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}", do.act),
+    Row("open.budget-spent", Phase.OPEN, when.budget_spent, Phase.LOCKED, "{shut}"),
+    Row("open.job-does-not-end", Phase.OPEN, when.job_does_not_end, Phase.LOCKED,
+        "{endless} does not end, whatever was returned: see what runs there (saltutil.running), and end it"),
+    Row("open.held", Phase.OPEN, when.held_anew, Phase.OPEN, "{shut}", do.hold, said="held"),
+    Row("open.held-no-more", Phase.OPEN, when.held_no_more, Phase.OPEN,
+        "no node to act on at the moment: {evidence}", do.let_go, said=QUIET),
+    Row("open.approved", Phase.OPEN, when.waits_for_approval, Phase.OPEN,
+        "{action} approved by {by}", do.approve, said=QUIET, verb=Verb.APPROVE),
+    Row("open.identity-accepted", Phase.OPEN, when.mistaken, Phase.ACKNOWLEDGED,
+        "the servers are taken for what they answer as, by {by}", do.take_identities, verb=Verb.ACK),
+    Row("open.request-rejected", Phase.OPEN, when.asked, Phase.RESOLVED, "{action} rejected by {by}", verb=Verb.REJECT),
+    Row("open.step-rejected", Phase.OPEN, when.has_step, Phase.LOCKED, "{action} rejected by {by}", verb=Verb.REJECT),
+
+    Row("remediating.done", Phase.REMEDIATING, when.done, Phase.VERIFYING, "{action} returned: {told}", do.verify),
+    Row("remediating.busy", Phase.REMEDIATING, when.busy, Phase.OPEN,
+        "another state run is active: {told}", do.retry_busy),
+    Row("remediating.failed", Phase.REMEDIATING, when.failed, Phase.VERIFYING, "{action} failed: {told}", do.verify),
+    Row("remediating.unreadable", Phase.REMEDIATING, when.unreadable, Phase.VERIFYING,
+        "the job cache cannot be read: whether {action} ran on {acting} is not known", do.assume_it_ran),
+    Row("remediating.lost", Phase.REMEDIATING, when.lost, Phase.OPEN, "{unpublished}", do.write_off, said="held"),
+    Row("remediating.fire-again", Phase.REMEDIATING, when.may_fire_again, Phase.REMEDIATING,
+        "not published: fired again", do.fire_again),
+    Row("remediating.overdue", Phase.REMEDIATING, when.overdue, Phase.REMEDIATING,
+        "no result of {action} in time: looking whether it still runs", do.look),
+    Row("remediating.runs-for-ever", Phase.REMEDIATING, when.runs_for_ever, Phase.LOCKED,
+        "{action} on {acting} does not end: see what runs there (saltutil.running), and end it", do.leave_it),
+    Row("remediating.look-lost", Phase.REMEDIATING, when.look_lost, Phase.REMEDIATING,
+        "nobody published the look: looking again", do.look_again, said=QUIET),
+    Row("remediating.still-running", Phase.REMEDIATING, when.still_running, Phase.REMEDIATING,
+        "the job still runs", do.wait_on, said=QUIET),
+    Row("remediating.silent-too-early", Phase.REMEDIATING, when.silent_too_early, Phase.REMEDIATING,
+        "the minions are not back yet: {looked}", do.wait_on, said=QUIET),
+    Row("remediating.look-ended", Phase.REMEDIATING, when.look_ended, Phase.REMEDIATING,
+        "{looked}", do.give_up_waiting),
+
+    Row("verifying.recovered", Phase.VERIFYING, when.recovered, Phase.VERIFYING,
+        "{acting}: well again", do.note_recovery),
+    Row("verifying.seen-faulty", Phase.VERIFYING, when.seen_faulty, Phase.OPEN,
+        "{action} failed and the fault is still there: {evidence}"),
+    Row("verifying.not-in-time", Phase.VERIFYING, when.not_in_time, Phase.OPEN,
+        "the fault is still there {verify} after {action}: {evidence}"),
+    Row("verifying.cannot-be-verified", Phase.VERIFYING, when.cannot_be_verified, Phase.OPEN,
+        "whether {action} helped cannot be seen: {unseen}", said="held"),
+    Row("verifying.did-not-hold", Phase.VERIFYING, when.did_not_hold, Phase.OPEN, "{action} did not hold: {evidence}"),
+    Row("verifying.others-wait", Phase.VERIFYING, when.others_wait, Phase.OPEN, "{acting} done, {waiting} next"),
+    Row("verifying.stable", Phase.VERIFYING, when.stable, Phase.RESOLVED,
+        "well for {stable} after {action}", do.resolve),
+
+    Row("locked.ended-by-itself", Phase.LOCKED, when.ended_by_itself, Phase.RESOLVED,
+        "the fault ended by itself", do.resolve),
+    Row("locked.acknowledged", Phase.LOCKED, when.always, Phase.ACKNOWLEDGED,
+        "acknowledged by {by}", do.acknowledge, verb=Verb.ACK),
+)
+# fmt: on
+
+BY_PHASE: dict[Phase, tuple[Row, ...]] = {
+    phase: tuple(row for row in TRANSITIONS if row.leaves is phase and row.verb is None)
+    for phase in Phase
+}
+
+
+class Words(dict[str, str]):
+    """What the table's sentences may mention, worked out only when a sentence mentions it."""
+
+    def __init__(self, sight: Sight) -> None:
+        super().__init__()
+        self.sight = sight
+
+    def __missing__(self, key: str) -> str:
+        return _WORDS[key](self.sight)
+
+
+def _last_action(s: Sight) -> str:
+    return s.step.action.value if s.step else "the last step"
+
+
+def _unpublished(s: Sight) -> str:
+    """Why a job was never seen: after three firings it is the reactor, before that what forbade to fire again."""
+    shut = when.shut_again(s) if s.attempt and s.attempt.firings < when.FIRINGS else ()
+    what = f"{_last_action(s)} on {', '.join(s.incident.acting)}"
+    if not shut:
+        return f"the reactor does not publish {what}"
+    told = "; ".join(f"{g.name}: {g.why}" for g in shut)
+    return f"{what} was not published, and must not be fired again: {told}"
+
+
+_WORDS: dict[str, Callable[[Sight], str]] = {
+    "fault": lambda s: s.incident.called,
+    "why": lambda s: s.incident.why,
+    "evidence": lambda s: health.evidence(s.cluster, s.incident),
+    "action": _last_action,
+    "target": lambda s: ", ".join(s.intent.nodes) if s.intent else "",
+    "acting": lambda s: ", ".join(s.incident.acting),
+    "waiting": lambda s: ", ".join(s.untried),
+    "failed": lambda s: ", ".join(s.failed_on),
+    "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "unseen": lambda s: (
+        s.cluster.view if s.incident.fault in CLUSTER_WIDE else health.unseen(s.cluster, s.incident)
+    ),
+    "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
+    "unpublished": _unpublished,
+    "endless": lambda s: (
+        f"{one.action.value} on {', '.join(one.nodes)}" if (one := when.endless(s)) else ""
+    ),
+    "by": lambda s: tell_by(s.command) if s.command else "",
+    "told": lambda s: do.tell_results(s.attempt) if s.attempt else "",
+    "stable": lambda s: f"{s.policy.stable_s:g} s",
+    "verify": lambda s: f"{s.policy.verify_s:g} s",
+}
+
+
+def take(row: Row, sight: Sight) -> tuple[State, list[Effect]]:
+    """The state and the effects after this row."""
+    why = row.why.format_map(Words(sight))
+    cluster, incident, done = row.do(sight)
+    if row.leads_to is not incident.phase:
+        incident = replace(incident, phase=row.leads_to, changed_at=sight.now)
+    incident = replace(incident, why=why, rule=row.id)
+    state = sight.state.with_cluster(cluster.with_incident(incident))
+    effects: list[Effect] = [*done]
+    if row.said != QUIET:
+        fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
+        effects.append(Announce(incident, row.said or row.leads_to.value, why, row.id, fired))
+    return state, effects
