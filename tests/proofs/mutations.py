@@ -453,7 +453,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: a step may be bolder than its cluster (gate mode)",
         "mode_of",
-        "    return min(policy.mode, step.mode or policy.mode, key=order.index)",
+        "    return min(policy.mode, step.mode, key=order.index)",
         "    return step.mode or policy.mode",
     ),
     Mutation(

@@ -8,8 +8,8 @@ incident is made of these answers and of nothing else, so that telling and doing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from . import escalation, health
 from . import identity as identities
@@ -44,8 +44,7 @@ AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 UNSURE = AWAY | {Fault.CUT_OFF}
 
 
-@dataclass(frozen=True)
-class Intent:
+class Intent(NamedTuple):
     """What would be done if every gate were open."""
 
     cluster: str
@@ -54,8 +53,7 @@ class Intent:
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(NamedTuple):
     """One gate's answer. ``opens_at`` is None where only an event, not time, opens it."""
 
     name: str
@@ -70,8 +68,10 @@ def _of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:
 
 def mode_of(policy: Policy, step: Step) -> Mode:
     """The cluster's mode bounds the step's: a step may be more careful than its cluster, never less."""
+    if step.mode is None:
+        return policy.mode
     order = (Mode.OFF, Mode.SHADOW, Mode.APPROVE, Mode.AUTO)
-    return min(policy.mode, step.mode or policy.mode, key=order.index)
+    return min(policy.mode, step.mode, key=order.index)
 
 
 def mode(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -195,8 +195,7 @@ def identity(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("identity", True, "no node is in doubt")
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """What is known, beside the healer's own dial, of a node that refuses it."""
 
     gone: bool  #: others say so, or nobody else answers
@@ -428,7 +427,7 @@ def budget(state: State, intent: Intent, now: Seconds) -> Gate:
     name = max(paid, key=lambda one: len(paid[one]), default=None)
     left = _left_by(paid[name] if name else (), most, per_s, intent.incident, state)
     had = not left.open and paid.get(name or "")
-    return replace(left, name="budget", why=f"{name} has had {left.why}" if had else left.why)
+    return left._replace(name="budget", why=f"{name} has had {left.why}" if had else left.why)
 
 
 def limits(state: State, intent: Intent, now: Seconds) -> Gate:
@@ -440,7 +439,7 @@ def limits(state: State, intent: Intent, now: Seconds) -> Gate:
         t for cluster in state.clusters.values() for t in cluster.acts if t > now - bounds.per_s
     )
     left = _left_by(paid, bounds.attempts, bounds.per_s, intent.incident, state)
-    return replace(left, name="limits", why=f"{left.why} over all clusters")
+    return left._replace(name="limits", why=f"{left.why} over all clusters")
 
 
 def _ill(cluster: ClusterState, now: Seconds) -> bool:
