@@ -21,6 +21,7 @@ from saltext_selfheal.healing.model import (
     Verb,
 )
 from saltext_selfheal.ledger import inbox, records
+from saltext_selfheal.ledger.file import Unavailable, ValueRefused
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
 
@@ -132,7 +133,7 @@ def test_what_heals_is_fired_before_what_tells(engine):
 
 def test_what_cannot_be_written_is_not_done_and_is_said_once(engine, monkeypatch):
     def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
+        raise Unavailable("database or disk is full")
 
     monkeypatch.setattr(engine.ledger, "commit", full)
     for _ in range(5):
@@ -149,7 +150,7 @@ def test_what_is_told_only_once_is_kept_until_it_can_be_written(engine, monkeypa
     attempt = engine.attempt.id
 
     def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
+        raise Unavailable("database or disk is full")
 
     monkeypatch.setattr(engine.ledger, "commit", full)
     engine.healer.handle(Published(attempt))
@@ -163,7 +164,7 @@ def test_what_is_told_only_once_is_kept_until_it_can_be_written(engine, monkeypa
 
 def test_one_heartbeat_that_failed_does_not_close_the_inbox(engine, path, monkeypatch):
     def full():
-        raise sqlite3.OperationalError("database or disk is full")
+        raise Unavailable("database or disk is full")
 
     monkeypatch.setattr(engine.ledger, "beat", full)
     engine.healer._last_beat = -1e9
@@ -191,7 +192,7 @@ def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, m
 
     def picky(now, changed, effects):
         if any("odd" in repr(effect) and "reason='x'" in repr(effect) for effect in effects):
-            raise sqlite3.DataError("string or blob too big")
+            raise ValueRefused("string or blob too big")
         commit(now, changed, effects)
 
     monkeypatch.setattr(engine.ledger, "commit", picky)
@@ -199,7 +200,7 @@ def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, m
         inbox.ask(path, Request(name, "runbook", "highstate", reason="x" * (name == "odd")))
     engine.healer.tick()
     with records.read(path) as db:
-        assert inbox.answer(db, "odd")["why"] == "it cannot be handled: DataError"
+        assert inbox.answer(db, "odd")["why"] == "it cannot be handled: its values cannot be stored"
     assert all(engine.ledger.answered(name) for name in ("r0", "r1"))
     engine.see("db2", Fault.DEAD)
     assert engine.bus.tags("selfheal/remediate/")
@@ -324,7 +325,7 @@ def test_requests_that_wait_together_are_one_transaction(engine):
 
 def test_requests_that_could_not_be_written_are_all_kept(engine, monkeypatch):
     def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
+        raise Unavailable("database or disk is full")
 
     monkeypatch.setattr(engine.ledger, "commit", full)
     for number in range(3):
@@ -342,7 +343,7 @@ PAUSE = Command("c1", Verb.PAUSE, "ann", "runbook", for_s=3600.0, reason="upgrad
 
 
 def full(*_):
-    raise sqlite3.OperationalError("database or disk is full")
+    raise Unavailable("database or disk is full")
 
 
 @pytest.fixture
@@ -360,7 +361,7 @@ def test_no_healer_begins_while_the_inbox_cannot_be_read(
     book.timeline.now = lambda: clock[0]
     unreadable()
     for _ in range(3):
-        with pytest.raises(sqlite3.OperationalError, match="no such table: nowhere"):
+        with pytest.raises(Unavailable, match="no such table: nowhere"):
             Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
     monkeypatch.undo()
     healer = Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
@@ -458,7 +459,7 @@ def test_somebody_elses_lock_is_waited_out_once_and_then_left_alone_for_as_long(
     def locked(*_):
         waits.append(watch.now)
         watch.now += 5.0
-        raise sqlite3.OperationalError("database is locked")
+        raise Unavailable("database is locked")
 
     monkeypatch.setattr("saltext_selfheal.loop.healer.time", watch)
     engine.healer._last_beat = -1e9  # a sign of life is due, and so is forgetting
@@ -494,7 +495,7 @@ def test_a_write_that_blocks_for_longer_than_a_gap_is_one(engine, clock, monkeyp
     def blocked(*_):
         watch.now += 60.0
         clock[0] += 60.0
-        raise sqlite3.OperationalError("disk I/O error")
+        raise Unavailable("disk I/O error")
 
     with monkeypatch.context() as patch:
         patch.setattr(engine.ledger, "commit", blocked)
@@ -551,7 +552,7 @@ def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock
     book, bus = Ledger(path), Bus(path)
     monkeypatch.setattr(book, "commit", full)
     for _ in range(3):
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(Unavailable):
             Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
     assert bus.tags() == []
     with records.read(path) as db:

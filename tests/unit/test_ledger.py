@@ -37,7 +37,7 @@ from saltext_selfheal.ledger import chain as audit_chain
 from saltext_selfheal.ledger import file as ledger_file
 from saltext_selfheal.ledger import inbox, records, timeline
 from saltext_selfheal.ledger import writer as ledger
-from saltext_selfheal.ledger.file import LedgerError, LedgerRefused
+from saltext_selfheal.ledger.file import LedgerError, LedgerRefused, ValueRefused
 from tests.unit.world import World
 
 JID = "20261123030000000000"
@@ -120,7 +120,7 @@ def test_firing_again_keeps_the_jid_and_renews_the_minute(book, path, monkeypatc
 
 def test_a_transition_is_written_whole_or_not_at_all(book):
     fired(book)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ValueRefused, match=r"UNIQUE constraint failed: attempts\.jid"):
         # the same JID once more: the attempt cannot be written, so neither is the state
         other = attempt(id="runbook-1.2")
         book.commit(3.0, [ClusterState("runbook", serial=9)], [Fire(other)])

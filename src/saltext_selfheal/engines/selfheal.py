@@ -52,12 +52,10 @@ def start(**kwargs):
     that Salt passes are not looked at.
     """
     # Here and not above: whoever only lists this module should not pay for it.
-    import sqlite3
-
     from saltext_selfheal import config
     from saltext_selfheal.doors import bus as doors_of
     from saltext_selfheal.healing.model import Requested
-    from saltext_selfheal.ledger.file import LedgerBusy, LedgerRefused
+    from saltext_selfheal.ledger.file import LedgerBusy, LedgerRefused, Unavailable
     from saltext_selfheal.ledger.writer import Ledger
     from saltext_selfheal.loop import bus, healer, jobs
     from saltext_selfheal.probe import loop as probe
@@ -127,7 +125,7 @@ def start(**kwargs):
             heal = healer.Healer(
                 settings=settings, ledger=ledger, bus=out, mint=lambda: jobs.mint(__opts__)
             )
-        except sqlite3.Error as exc:
+        except Unavailable as exc:
             wait_for_ledger(f"{path}: {exc}")
         except Exception:
             log.exception("selfheal: the healer did not start, trying again in %s s", AGAIN_S)

@@ -48,6 +48,14 @@ class LedgerBusy(LedgerError):
     """Another engine holds the ledger."""
 
 
+class Unavailable(LedgerError):
+    """It cannot be read or written now, in SQLite's words: a full disk, somebody else's lock, damage."""
+
+
+class ValueRefused(Unavailable):
+    """It does not take a value that it was given. The file may be in order."""
+
+
 # ---------------------------------------------------------------- how far it had come
 
 

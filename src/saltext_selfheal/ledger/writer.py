@@ -8,14 +8,15 @@ down each transition whole or not at all; it forgets what is old. The file and i
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..healing.model import (
     Announce,
@@ -34,13 +35,34 @@ from . import chain as audit_chain
 from . import inbox, records
 from . import tables as ledger_tables
 from . import timeline
-from .file import Head, LedgerError, LedgerFile, Mark
+from .file import Head, LedgerError, LedgerFile, Mark, Unavailable, ValueRefused
 from .tables import connect, damaged, refuse_newer
 from .timeline import Anchor, Timeline
 
 PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
 QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
 INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
+
+
+#: What SQLite says of values that it was given, and not of its file.
+_OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _in_our_words(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """For what the loop calls: it knows the ledger's errors, and not those of what the ledger is made of."""
+
+    @functools.wraps(method)
+    def told(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(*args, **kwargs)
+        except sqlite3.Error as exc:
+            ours = ValueRefused if isinstance(exc, _OF_VALUES) else Unavailable
+            raise ours(str(exc)) from exc
+
+    return told
 
 
 class Ledger:
@@ -203,8 +225,9 @@ class Ledger:
     def _put(self, key: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    @_in_our_words
     def clusters(self) -> dict[str, ClusterState]:
-        """What was remembered, by cluster."""
+        """What was remembered, by cluster. Raises Unavailable, as all that the loop calls."""
         states = records.states(self._db)
         return {name: one.with_attempts(self._with_jid) for name, one in states.items()}
 
@@ -222,6 +245,7 @@ class Ledger:
             of_jid=of["jid"] if of else "",
         )
 
+    @_in_our_words
     def beat(self) -> None:
         """Nothing happened, but time went on. What was written moves from the log into the file."""
         with self._transaction():
@@ -229,6 +253,7 @@ class Ledger:
         with suppress(sqlite3.Error):  # it stays in the log, and is as safe there
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
+    @_in_our_words
     def commit(
         self,
         now: float,
@@ -264,7 +289,7 @@ class Ledger:
                     "UPDATE attempts SET firings=?, fired_boot=?, fired_boottime=? WHERE id=? AND ended_at IS NULL",
                     (attempt.firings, boot, since_boot, attempt.id),
                 )
-            told = {
+            told: dict[str, Any] = {
                 "attempt": attempt.id, "action": attempt.action.value, "minions": attempt.nodes,
                 "firing": attempt.firings, "jid": attempt.jid,
             }  # fmt: skip
@@ -315,7 +340,7 @@ class Ledger:
         if isinstance(asked, Request):
             if effect.repeated:
                 return  # its incident counts it, and the row above has its answer
-            body = {"request": asked.id, "door": asked.door, "asker": asked.asker, "action": asked.action,
+            body: dict[str, Any] = {"request": asked.id, "door": asked.door, "asker": asked.asker, "action": asked.action,
                     "nodes": asked.nodes, "reason": asked.reason, **answer}  # fmt: skip
             self._audit(now, asked.cluster, effect.incident, kind, body)
         elif asked.verb is not Verb.EXPLAIN:  # who only asks changes nothing
@@ -350,6 +375,7 @@ class Ledger:
         )
         self._head = replace(self._head, seq=seq, link=link)
 
+    @_in_our_words
     def waiting(self, most: int = 200) -> list[Request | Command]:
         """What lies in the inbox without an answer, oldest first, so many at a time. Cheap while nobody writes."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
@@ -380,11 +406,13 @@ class Ledger:
         """What `waiting` gave last was not dealt with: give it again."""
         self._seen_version = -1
 
+    @_in_our_words
     def answered(self, asked: str) -> bool:
         """Whether a request or a command of this id has had its answer."""
         row = self._db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
         return row is not None and row["answered_at"] is not None
 
+    @_in_our_words
     def prune(self, now: float, keep_s: float | None) -> int:
         """Forget what is older than ``keep_s``, a bounded part at a time; says how many rows went.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,16 +19,15 @@ from ..config import EngineSettings
 from ..healing import remedies
 from ..healing.looks import owed
 from ..healing.model import (
-    Announce,
     Answer,
     Attempt,
+    ClusterState,
     Command,
     Commanded,
     Dial,
     Effect,
     Event,
     Fire,
-    Phase,
     Published,
     Reply,
     Request,
@@ -43,8 +41,11 @@ from ..healing.model import (
 )
 from ..healing.start import begin, forgotten, remains
 from ..healing.step import step
-from ..ledger.writer import PRUNED_AT_ONCE, Ledger
+from ..ledger.file import Unavailable, ValueRefused
+from ..ledger.timeline import Timeline
+from ..ledger.writer import PRUNED_AT_ONCE
 from . import jids
+from .herald import Herald, Out
 from .jobs import Watched
 
 log = logging.getLogger(__name__)
@@ -57,17 +58,31 @@ AT_ONCE = 200  #: requests in one transaction
 KEPT_REQUESTS = 10_000  #: while nothing can be recorded
 WAITED_S = 1.0  #: a failure that took so long has waited for a lock of somebody else's
 
-#: What SQLite says of values that it was given, and not of its file.
-_OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
-
 _READING = "the inbox cannot be read"
 _WRITING = "the ledger cannot be written"
 
 
-class Out(Protocol):
-    """The way out to the bus."""
+class Book(Protocol):
+    """The ledger, as far as the loop knows it. All but ``lost`` and ``look_again`` may raise Unavailable."""
 
-    def fire(self, tag: str, data: Mapping[str, Any]) -> bool: ...
+    lost: str | None
+    timeline: Timeline
+
+    def clusters(self) -> dict[str, ClusterState]: ...
+
+    def commit(
+        self, now: float, changed: Iterable[ClusterState], effects: Iterable[Effect]
+    ) -> None: ...
+
+    def waiting(self, most: int) -> list[Request | Command]: ...
+
+    def answered(self, asked: str) -> bool: ...
+
+    def look_again(self) -> None: ...
+
+    def beat(self) -> None: ...
+
+    def prune(self, now: float, keep_s: float | None) -> int: ...
 
 
 class Jobs(Protocol):
@@ -91,13 +106,13 @@ class Healer:
         self,
         *,
         settings: EngineSettings,
-        ledger: Ledger,
+        ledger: Book,
         bus: Out,
         mint: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._bus = bus
+        self._herald = Herald(bus)
         self._jobs: Jobs | None = None
         self._eyes: Eyes | None = None
         self._mint = mint
@@ -180,7 +195,7 @@ class Healer:
         try:
             self._ledger.beat()
             self._failing.pop(_WRITING, None)
-        except sqlite3.Error as exc:
+        except Unavailable as exc:
             self._fail(_WRITING, exc, began)
 
     def _prune(self) -> None:
@@ -190,7 +205,7 @@ class Healer:
             return
         try:
             removed = self._ledger.prune(self._now(), self._settings.ledger.keep)
-        except sqlite3.Error as exc:
+        except Unavailable as exc:
             self._fail(_WRITING, exc, began)
             return
         if removed < PRUNED_AT_ONCE:
@@ -212,14 +227,14 @@ class Healer:
         began = time.monotonic()
         try:
             return self._take_waiting()
-        except sqlite3.Error as exc:
+        except Unavailable as exc:
             self._fail(_READING, exc, began)
             return False
 
     def _take_waiting(self) -> bool:
         """All that waits in the inbox, a transaction's worth at a time; False if that could not be recorded.
 
-        It stays there then. Raises sqlite3.Error if it cannot be read.
+        It stays there then. Raises Unavailable if it cannot be read.
         """
         more = True
         while more:
@@ -277,8 +292,8 @@ class Healer:
             remembered = forgotten(policies, now, self._settings.bounds())
         else:
             remembered = self._ledger.clusters()
-        state, effects = begin(policies, self._settings.bounds(), remembered, now)
-        state, effects = jids.give(state, effects, self._complete)
+        state, begun = begin(policies, self._settings.bounds(), remembered, now)
+        state, effects = jids.give(state, begun, self._complete)
         # What belonged to clusters that are gone has ended.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
         told = [Tell("ledger_lost", "", "", lost)] if lost else []
@@ -332,10 +347,9 @@ class Healer:
                 self._failing.pop(_WRITING, None)
         except Exception as exc:
             asked_for = all(isinstance(event, (Requested, Commanded)) for event in events)
-            if isinstance(exc, sqlite3.Error) and not (
-                isinstance(exc, _OF_VALUES)
-                and asked_for  # else this row would hold up all for ever
-            ):
+            # A value that somebody has sent is no fault of the ledger's: its row would hold up all the others for ever.
+            of_theirs = isinstance(exc, ValueRefused) and asked_for
+            if isinstance(exc, Unavailable) and not of_theirs:
                 # What cannot be recorded is not done, and not believed either.
                 self._fail(doing, exc, began)
                 return events
@@ -350,13 +364,14 @@ class Healer:
 
     def _give_up(self, asked: Request | Command, exc: Exception) -> bool:
         """It would be taken from the inbox again and again: what it says is dropped, and its id is answered."""
-        log.error("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
+        why = "its values cannot be stored" if isinstance(exc, ValueRefused) else type(exc).__name__
+        log.error("selfheal: %.100r cannot be handled: %s", asked.id, why)
         bare = replace(asked, nodes=(), reason="")
-        answer = Answer(bare, Reply.REFUSED, f"it cannot be handled: {type(exc).__name__}")
+        answer = Answer(bare, Reply.REFUSED, f"it cannot be handled: {why}")
         began = time.monotonic()
         try:
             self._ledger.commit(self._now(), [], [answer])
-        except sqlite3.Error as failed:
+        except Unavailable as failed:
             self._fail(_WRITING, failed, began)
             return False
         return True
@@ -387,79 +402,11 @@ class Healer:
     def _carry_out(self, effects: Sequence[Effect], now: float) -> None:
         for effect in effects:  # what heals comes before what tells
             if isinstance(effect, Fire):
-                self._fire(effect.attempt, now)
+                self._herald.fire(effect.attempt, now)
             elif isinstance(effect, Dial) and self._eyes is not None:
                 self._eyes.dial(effect.cluster, effect.nodes)
         self._watch()
-        fired = {e.attempt.id: e.attempt.jid for e in effects if isinstance(e, Fire)}
-        for effect in effects:
-            if isinstance(effect, Announce):
-                self._announce(effect, fired, now)
-            elif isinstance(effect, Answer):
-                self._answer(effect)
-            elif isinstance(effect, Tell):
-                self._say(effect)
-
-    def _fire(self, attempt: Attempt, now: float) -> None:
-        self._bus.fire(
-            f"selfheal/remediate/{attempt.action.value}",
-            {
-                "jid": attempt.jid,
-                "cluster": attempt.cluster,
-                "incident": attempt.incident,
-                "attempt": attempt.id,
-                "action": attempt.action.value,
-                "minions": list(attempt.nodes),
-                "at": now,
-            },
-        )
-
-    def _announce(self, effect: Announce, fired: Mapping[str, str], now: float) -> None:
-        incident = effect.incident
-        quiet = effect.said in (Phase.SUSPECTED.value, Phase.VERIFYING.value)
-        level = logging.INFO if quiet else logging.WARNING
-        log.log(
-            level, "selfheal: %s (%s on %s) %s: %s",
-            incident.id, incident.called, ", ".join(incident.nodes), effect.said, effect.why,
-        )  # fmt: skip
-        step_now = (
-            incident.steps[incident.step].action.value
-            if incident.step < len(incident.steps)
-            else None
-        )
-        self._bus.fire(
-            f"selfheal/incident/{incident.cluster}/{effect.said}",
-            {
-                "incident": incident.id,
-                "fault": incident.called,
-                "nodes": list(incident.nodes),
-                "phase": effect.said,
-                "rule": effect.rule,
-                "step": step_now,
-                "attempt": effect.attempt,
-                "jid": fired.get(effect.attempt or ""),
-                "why": effect.why,
-                "opened": incident.opened_at,
-                "at": now,
-            },
-        )
-
-    def _answer(self, effect: Answer) -> None:
-        asked = effect.request
-        if isinstance(asked, Request):
-            what = f"request {asked.id} ({asked.action} on {asked.cluster}, by {asked.asker})"
-        else:
-            whom = asked.incident or asked.cluster or "every cluster"
-            what = f"command {asked.id} ({asked.verb.value} {whom}, by {asked.by})"
-        level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
-        level = logging.DEBUG if effect.repeated else level
-        log.log(level, "selfheal: %s %s: %s", what, effect.reply.value, effect.why)
-        self._bus.fire(f"selfheal/decision/{asked.id}", {"request": asked.id})
-
-    def _say(self, effect: Tell) -> None:
-        where = " ".join(word for word in (effect.cluster, effect.node) if word)
-        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", effect.what, effect.why)
-        self._tell(effect.what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why})
+        self._herald.tell_all(effects, now)
 
     def _watch(self) -> None:
         """Tell the job reader what is in flight now."""
@@ -479,4 +426,4 @@ class Healer:
         )
 
     def _tell(self, what: str, data: Mapping[str, Any]) -> None:
-        self._bus.fire(f"selfheal/engine/{what}", {**data, "at": self._now()})
+        self._herald.engine(what, data, self._now())

@@ -1,0 +1,107 @@
+"""What is told: each announcement and answer becomes an event on Salt's bus, and a line of the log.
+
+Events tell, they never prove. The remediation event is one of them: the reactor takes its JID from it, and all else from
+the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ..healing.model import Announce, Answer, Attempt, Effect, Fire, Phase, Reply, Request, Tell
+
+log = logging.getLogger(__name__)
+
+
+class Out(Protocol):
+    """The way out to the bus."""
+
+    def fire(self, tag: str, data: Mapping[str, Any]) -> bool: ...
+
+
+class Herald:
+    """Tells what a transition has brought."""
+
+    def __init__(self, bus: Out) -> None:
+        self._bus = bus
+
+    def tell_all(self, effects: Sequence[Effect], now: float) -> None:
+        """Everything but the remediation events."""
+        fired = {e.attempt.id: e.attempt.jid for e in effects if isinstance(e, Fire)}
+        for effect in effects:
+            if isinstance(effect, Announce):
+                self._announce(effect, fired, now)
+            elif isinstance(effect, Answer):
+                self._answer(effect)
+            elif isinstance(effect, Tell):
+                self._say(effect, now)
+
+    def engine(self, what: str, data: Mapping[str, Any], now: float) -> None:
+        """Something about the engine itself."""
+        self._bus.fire(f"selfheal/engine/{what}", {**data, "at": now})
+
+    def fire(self, attempt: Attempt, now: float) -> None:
+        """The remediation event of an attempt."""
+        self._bus.fire(
+            f"selfheal/remediate/{attempt.action.value}",
+            {
+                "jid": attempt.jid,
+                "cluster": attempt.cluster,
+                "incident": attempt.incident,
+                "attempt": attempt.id,
+                "action": attempt.action.value,
+                "minions": list(attempt.nodes),
+                "at": now,
+            },
+        )
+
+    def _announce(self, effect: Announce, fired: Mapping[str, str], now: float) -> None:
+        incident = effect.incident
+        quiet = effect.said in (Phase.SUSPECTED.value, Phase.VERIFYING.value)
+        level = logging.INFO if quiet else logging.WARNING
+        log.log(
+            level, "selfheal: %s (%s on %s) %s: %s",
+            incident.id, incident.called, ", ".join(incident.nodes), effect.said, effect.why,
+        )  # fmt: skip
+        step_now = (
+            incident.steps[incident.step].action.value
+            if incident.step < len(incident.steps)
+            else None
+        )
+        self._bus.fire(
+            f"selfheal/incident/{incident.cluster}/{effect.said}",
+            {
+                "incident": incident.id,
+                "fault": incident.called,
+                "nodes": list(incident.nodes),
+                "phase": effect.said,
+                "rule": effect.rule,
+                "step": step_now,
+                "attempt": effect.attempt,
+                "jid": fired.get(effect.attempt or ""),
+                "why": effect.why,
+                "opened": incident.opened_at,
+                "at": now,
+            },
+        )
+
+    def _answer(self, effect: Answer) -> None:
+        asked = effect.request
+        if isinstance(asked, Request):
+            what = f"request {asked.id} ({asked.action} on {asked.cluster}, by {asked.asker})"
+        else:
+            whom = asked.incident or asked.cluster or "every cluster"
+            what = f"command {asked.id} ({asked.verb.value} {whom}, by {asked.by})"
+        level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
+        level = logging.DEBUG if effect.repeated else level
+        log.log(level, "selfheal: %s %s: %s", what, effect.reply.value, effect.why)
+        self._bus.fire(f"selfheal/decision/{asked.id}", {"request": asked.id})
+
+    def _say(self, effect: Tell, now: float) -> None:
+        where = " ".join(word for word in (effect.cluster, effect.node) if word)
+        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", effect.what, effect.why)
+        self.engine(
+            effect.what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why}, now
+        )
