@@ -33,8 +33,9 @@ from rethinkdb.errors import (
 from standardwebhooks import Webhook as Verifier
 
 from saltext_selfheal import app
-from saltext_selfheal.app import Failure, connecting, dial
+from saltext_selfheal.app import Failure, connecting, dial, doors, failures
 from saltext_selfheal.app import help as calling
+from saltext_selfheal.app import names as resolving
 from saltext_selfheal.app import queries
 from tests.lab import article
 from tests.lab.simulated import SimulatedNode
@@ -181,7 +182,7 @@ def test_a_refused_login_is_raised_at_once(well, fault):
 
 def test_a_resolver_that_hangs_holds_it_for_one_timeout(monkeypatch):
     release = threading.Event()
-    real = dial._getaddrinfo
+    real = resolving._getaddrinfo
 
     def stuck(address, flags=0):
         if flags:
@@ -189,7 +190,7 @@ def test_a_resolver_that_hangs_holds_it_for_one_timeout(monkeypatch):
         release.wait(10)
         return real(address)
 
-    monkeypatch.setattr(dial, "_getaddrinfo", stuck)
+    monkeypatch.setattr(resolving, "_getaddrinfo", stuck)
     began = time.monotonic()
     with pytest.raises(app.NotConnected) as caught:
         app.connect("localhost:1", timeout=0.3, deadline=0.3)
@@ -386,7 +387,7 @@ def test_a_silent_query_ends_when_it_was_told_to(well):
     with pytest.raises(ReqlDriverError) as caught:
         r.expr(1).run(conn)
     assert time.monotonic() - began < 0.2 + SLACK_S
-    assert dial.classify(caught.value)[0] is Failure.HUNG
+    assert failures.classify(caught.value)[0] is Failure.HUNG
 
 
 # ---------------------------------------------------------------- bytes that come late, or not at all
@@ -577,8 +578,8 @@ def names(monkeypatch):
             raise socket.gaierror(socket.EAI_NONAME, "no address")
         return found[0]() if callable(found[0]) else list(found)
 
-    monkeypatch.setattr(dial, "_getaddrinfo", find)
-    monkeypatch.setattr(dial, "NAMES", dial.Names())
+    monkeypatch.setattr(resolving, "_getaddrinfo", find)
+    monkeypatch.setattr(resolving, "NAMES", resolving.Names())
     return found
 
 
@@ -700,7 +701,7 @@ def foreign(server, **options):
 
 
 def test_what_the_drivers_own_connect_raises_is_understood(well):
-    assert dial.classify(foreign(well))[0] is Failure.AUTH
+    assert failures.classify(foreign(well))[0] is Failure.AUTH
     for fault, options, failure in (
         ("refuse", {}, Failure.DEAD),
         ("silent", {}, Failure.HUNG),
@@ -709,7 +710,7 @@ def test_what_the_drivers_own_connect_raises_is_understood(well):
     ):
         with well.faulty(fault, **options):
             exc = foreign(well, password="secret", timeout=0.2)
-            assert (fault, dial.classify(exc)[0]) == (fault, failure)
+            assert (fault, failures.classify(exc)[0]) == (fault, failure)
 
 
 def test_the_drivers_stray_errors_are_no_errors_of_the_application(well):
@@ -718,14 +719,14 @@ def test_the_drivers_stray_errors_are_no_errors_of_the_application(well):
     with mock.patch.object(wrapper, "sendall", lambda _: wrapper.close()):
         exc = raised(lambda: r.expr(1).run(conn))
     assert isinstance(exc, AttributeError)
-    assert dial.classify(exc)[0] is Failure.DEAD
+    assert failures.classify(exc)[0] is Failure.DEAD
 
     conn = connect(well)
     said = iter([(1).to_bytes(8, "little") + (4).to_bytes(4, "little"), b"{{{{"])
     with mock.patch.object(conn._instance._socket, "recvall", lambda *_: next(said)):
         exc = raised(lambda: r.expr(1).run(conn))
     assert isinstance(exc, json.JSONDecodeError)
-    assert dial.classify(exc)[0] is Failure.ALIEN
+    assert failures.classify(exc)[0] is Failure.ALIEN
 
 
 def test_what_a_function_does_beside_its_queries_is_its_own(well):
@@ -737,7 +738,7 @@ def test_what_a_function_does_beside_its_queries_is_its_own(well):
         lambda: socket.create_connection(("127.0.0.1", 1)),
         lambda: r.expr(object()).run(conn),
     ):
-        assert dial.classify(raised(function))[0] is Failure.APPLICATION
+        assert failures.classify(raised(function))[0] is Failure.APPLICATION
 
 
 @pytest.mark.parametrize(
@@ -758,7 +759,7 @@ def test_what_a_function_does_beside_its_queries_is_its_own(well):
     ],
 )
 def test_errors_of_queries(exc, failure):
-    assert dial.classify(exc)[0] is failure
+    assert failures.classify(exc)[0] is failure
 
 
 @pytest.mark.parametrize(
@@ -773,7 +774,7 @@ def test_errors_of_queries(exc, failure):
     ],
 )
 def test_errors_of_a_factory(exc, failure):
-    assert dial.classify(exc, "dial")[0] is failure
+    assert failures.classify(exc, "dial")[0] is failure
 
 
 # ---------------------------------------------------------------- queries
@@ -1250,7 +1251,7 @@ def test_an_unknown_answer_is_asked_for_again_with_the_same_id(monkeypatch):
     monkeypatch.setattr(calling.time, "sleep", lambda _: None)
     door = mock.Mock()
     door.ask.side_effect = [
-        calling.HelpUnknown("500"),
+        doors.HelpUnknown("500"),
         {"reply": "joined", "incident": "runbook-3"},
     ]
     helped = []
@@ -1287,7 +1288,7 @@ def test_a_forked_child_never_uses_its_parents_connection(well):
 
 
 def test_a_call_that_never_ends_is_given_up(monkeypatch):
-    monkeypatch.setattr(calling, "CALL_S", 0.1)
+    monkeypatch.setattr(doors, "CALL_S", 0.1)
     release, helped = threading.Event(), []
     door = mock.Mock()
     door.ask.side_effect = lambda *_: release.wait(10) and {"reply": "accepted"}
@@ -1300,9 +1301,9 @@ def test_a_call_that_never_ends_is_given_up(monkeypatch):
 
 
 def test_no_repeat_begins_when_a_calls_time_is_over(monkeypatch):
-    monkeypatch.setattr(calling, "CALL_S", 0.5)
+    monkeypatch.setattr(doors, "CALL_S", 0.5)
     door = mock.Mock()
-    door.ask.side_effect = calling.HelpUnknown("500")
+    door.ask.side_effect = doors.HelpUnknown("500")
     helped = []
     article.Virtual().help(door, highstate_after=0, on_help=helped.append).failed("dead")
     assert [(h.reply, h.why, h.tries) for h in helped] == [("unknown", "500", 1)]
@@ -1312,7 +1313,7 @@ def test_a_late_call_does_not_end_the_next_one():
     clock, begun = article.Virtual(), []
     help = clock.help(article.Noting(clock), highstate_after=0, restart_after=0, start=begun.append)
     help.failed("dead")
-    clock.now += calling.CALL_S
+    clock.now += doors.CALL_S
     help.failed("dead")
     late, current = begun
     late()
@@ -1442,20 +1443,20 @@ def test_salt_api_is_asked_by_a_minion(api):
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        ((400, "Bad"), calling.HelpFailed, "400: is runner in netapi_enable_clients?"),
-        ((401, "<html>no</html>"), calling.HelpFailed, "runbook-web may not call selfheal.trigger"),
-        ((500, {"return": "x"}), calling.HelpUnknown, "answers 500"),
-        ((302, ""), calling.HelpFailed, "redirects to http://elsewhere.invalid/"),
-        ((404, "x"), calling.HelpFailed, "404: is this salt-api's address?"),
-        ((200, "<html>"), calling.HelpUnknown, "does not answer as salt-api does: <html>"),
-        ((200, ""), calling.HelpUnknown, "does not answer as salt-api does: nothing"),
-        ((200, {"return": ["Exception occurred"]}), calling.HelpFailed, "Exception occurred"),
-        ((200, [1]), calling.HelpFailed, "the runner answers: nothing"),
+        ((400, "Bad"), doors.HelpFailed, "400: is runner in netapi_enable_clients?"),
+        ((401, "<html>no</html>"), doors.HelpFailed, "runbook-web may not call selfheal.trigger"),
+        ((500, {"return": "x"}), doors.HelpUnknown, "answers 500"),
+        ((302, ""), doors.HelpFailed, "redirects to http://elsewhere.invalid/"),
+        ((404, "x"), doors.HelpFailed, "404: is this salt-api's address?"),
+        ((200, "<html>"), doors.HelpUnknown, "does not answer as salt-api does: <html>"),
+        ((200, ""), doors.HelpUnknown, "does not answer as salt-api does: nothing"),
+        ((200, {"return": ["Exception occurred"]}), doors.HelpFailed, "Exception occurred"),
+        ((200, [1]), doors.HelpFailed, "the runner answers: nothing"),
     ],
 )
 def test_every_bad_answer_is_one_clear_line(api, answer, kind, words):
     api.answers["/"] = answer
-    with pytest.raises(calling.HelpFailed) as caught:
+    with pytest.raises(doors.HelpFailed) as caught:
         api.door().ask("runbook", "highstate", "", "id-1")
     assert type(caught.value) is kind
     assert words in str(caught.value)
@@ -1467,7 +1468,7 @@ def test_every_bad_answer_is_one_clear_line(api, answer, kind, words):
 )
 def test_a_broken_login_is_told_without_its_text(api, answer):
     api.answers["/login"] = (200, answer)
-    with pytest.raises(calling.HelpUnknown, match="does not answer a login") as caught:
+    with pytest.raises(doors.HelpUnknown, match="does not answer a login") as caught:
         api.door().ask("runbook", "highstate", "", "id-1")
     assert "t0k" not in str(caught.value)
 
@@ -1475,13 +1476,13 @@ def test_a_broken_login_is_told_without_its_text(api, answer):
 def test_where_a_redirect_leads_is_told_without_what_it_carries(api, monkeypatch):
     monkeypatch.setattr(Api, "elsewhere", "http://elsewhere.invalid/?session=s3cret")
     api.answers["/login"] = (302, "")
-    with pytest.raises(calling.HelpFailed, match=r"elsewhere\.invalid/;") as caught:
+    with pytest.raises(doors.HelpFailed, match=r"elsewhere\.invalid/;") as caught:
         api.door().ask("runbook", "highstate", "", "id-1")
     assert "s3cret" not in str(caught.value)
 
 
 def test_an_answer_that_drips_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(calling, "CALL_S", 0.2)
+    monkeypatch.setattr(doors, "CALL_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip():
@@ -1497,7 +1498,7 @@ def test_an_answer_that_drips_is_not_waited_for(monkeypatch):
         threading.Thread(target=drip, daemon=True).start()
         door = app.SaltAPI(f"http://127.0.0.1:{listener.getsockname()[1]}", "u", "p", "pam")
         began = time.monotonic()
-        with pytest.raises(calling.HelpUnknown, match="does not end its answer"):
+        with pytest.raises(doors.HelpUnknown, match="does not end its answer"):
             door.ask("runbook", "highstate", "", "id-1")
         assert time.monotonic() - began < 0.2 + SLACK_S
 
@@ -1518,12 +1519,12 @@ def test_a_certificate_authority_is_looked_at_before_it_is_needed(tmp_path):
 
 def test_a_wrong_password_and_nobody_there(api):
     api.answers["/login"] = (401, "<html>")
-    with pytest.raises(calling.HelpFailed, match="401: wrong user, password or eauth"):
+    with pytest.raises(doors.HelpFailed, match="401: wrong user, password or eauth"):
         api.door().ask("runbook", "highstate", "", "id-1")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         door = app.SaltAPI(f"http://127.0.0.1:{taken.getsockname()[1]}", "u", "p", "pam")
-        with pytest.raises(calling.HelpUnknown, match="refused"):
+        with pytest.raises(doors.HelpUnknown, match="refused"):
             door.ask("runbook", "highstate", "", "id-1")
 
 
@@ -1535,7 +1536,7 @@ def test_a_certificate_that_is_not_trusted_is_refused(tmp_path):
     authority.cert_pem.write_to_path(str(path))
     api = Api(context)
     try:
-        with pytest.raises(calling.HelpFailed, match="certificate or TLS failure"):
+        with pytest.raises(doors.HelpFailed, match="certificate or TLS failure"):
             api.door().ask("runbook", "highstate", "", "id-1")
         assert api.got == []
         assert (
@@ -1555,13 +1556,13 @@ def test_the_webhook_is_signed_as_the_standard_says(api):
     assert Verifier(SECRET).verify(body, headers) == asked
     assert "c2Vj" not in repr(door)
     api.answers["/hook/selfheal/runbook/restart"] = (200, {"success": False})
-    with pytest.raises(calling.HelpUnknown, match="without success"):
+    with pytest.raises(doors.HelpUnknown, match="without success"):
         door.ask("runbook", "restart", "", "id-1")
-    with pytest.raises(calling.HelpFailed, match="404: are its hooks open"):
+    with pytest.raises(doors.HelpFailed, match="404: are its hooks open"):
         door.ask("runbook", "start", "", "id-1")
-    for status, kind in ((401, calling.HelpFailed), (500, calling.HelpUnknown)):
+    for status, kind in ((401, doors.HelpFailed), (500, doors.HelpUnknown)):
         api.answers["/hook/selfheal/runbook/restart"] = (status, "<html>")
-        with pytest.raises(calling.HelpFailed, match=f"answers {status}") as caught:
+        with pytest.raises(doors.HelpFailed, match=f"answers {status}") as caught:
             door.ask("runbook", "restart", "", "id-1")
         assert type(caught.value) is kind
 
@@ -1727,4 +1728,4 @@ def test_the_script_example(users, monkeypatch, capsys):
 def test_what_rethinkdb_says_while_its_primaries_move_is_not_ready(words):
     """Its own words, as 2.4.4 has them; none of these was done, and all of them pass."""
     exc = ReqlOpFailedError(f"Cannot perform write: {words}", None, [])
-    assert dial.classify(exc)[0] is Failure.NOT_READY
+    assert failures.classify(exc)[0] is Failure.NOT_READY

@@ -15,9 +15,11 @@ from .connecting import (
     aconnect,
     connect,
 )
-from .dial import Failure
-from .help import BadSettings, Help, Helped, SaltAPI, Webhook
+from .doors import SaltAPI, Webhook
+from .failures import Failure
+from .help import Help, Helped
 from .queries import OutcomeUnknown, healing, heals
+from .settings import BadSettings
 
 __all__ = [
     "Attempt",

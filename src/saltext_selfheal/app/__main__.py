@@ -11,7 +11,9 @@ from pathlib import Path
 
 from .connecting import TIMEOUT_S, ConnectError, LoginRefused, TlsFailed, connect
 from .dial import discard
-from .help import BadSettings, Help, SaltAPI, Webhook
+from .doors import SaltAPI, Webhook
+from .help import Help
+from .settings import BadSettings
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """Connect through an outage: attempts, waiting, and when to give up.
 
-One dial and the meaning of failures are in `dial`, the doors to the healer in `help`, queries in `queries`.
+One dial is in `dial` and `async_dial`, the meaning of failures in `failures`, calls for help in `help`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import os
 import random
-import re
-import ssl as tls
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rethinkdb.errors import ReqlAuthError, ReqlDriverError
 
-from ..driver.address import DRIVER_PORT, Address
+from ..driver.address import Address
+from . import async_dial as _async_dial
 from . import dial as _dial
-from .dial import Failure, Login, Stage, classify
-from .help import BadSettings, Help, shown
+from .failures import DIAL_ERRORS, Failure, classify
+from .greeting import Stage
+from .help import Help
+from .settings import BadSettings, addresses, login, seconds
 
 log = logging.getLogger(__name__)
 
@@ -111,74 +111,6 @@ class Timing:
     pause: Callable[[float, Any], None] = _pause
     apause: Callable[[float, Any], Any] = _apause
     uniform: Callable[[float, float], float] = random.uniform
-
-
-# ---------------------------------------------------------------- settings
-
-
-def _addresses(hosts: Any) -> list[Address]:
-    allowed = "host, host:port or [IPv6]:port, or pairs of host and port"
-    listed = hosts.split(",") if isinstance(hosts, str) else hosts
-    if not isinstance(listed, Iterable):
-        raise BadSettings(f"hosts: found {shown(hosts)}; allowed: {allowed}")
-    found = [_address(one, allowed) for one in listed]
-    if not found:
-        raise BadSettings(f"hosts: found none; allowed: {allowed}")
-    twice = {str(one) for one in found if found.count(one) > 1}
-    if twice:
-        raise BadSettings(f"hosts: found twice: {', '.join(sorted(twice))}; once is enough")
-    return found
-
-
-def _address(one: Any, allowed: str) -> Address:
-    if isinstance(one, Address):
-        return one
-    if isinstance(one, (tuple, list)) and len(one) == 2:
-        host, port = one
-        named = isinstance(host, str) and re.fullmatch(r"[^\[\]\s/@?#]+", host)
-        if named and isinstance(port, int) and 0 < port < 65536:
-            return Address(host.lower(), port)
-    elif isinstance(one, str):
-        text = one.strip()
-        if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", text):
-            return Address(text.lower())
-        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/@?#]+))(?::(\d{1,5}))?", text)
-        if match and 0 < int(match[3] or DRIVER_PORT) < 65536:
-            return Address((match[1] or match[2]).lower(), int(match[3] or DRIVER_PORT))
-    raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}")
-
-
-def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
-    if value is None and optional:
-        return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf"):
-        return float(value)
-    raise BadSettings(f"{name}: found {value!r:.40}; allowed: seconds, more than 0")
-
-
-def _tls(ssl: Any) -> tls.SSLContext | None:
-    if ssl is None or ssl is False or isinstance(ssl, tls.SSLContext):
-        return ssl or None
-    ca = ssl.get("ca_certs") if isinstance(ssl, Mapping) else ssl
-    if ssl != {} and ca is None:
-        raise BadSettings("ssl: allowed: True, a path, {'ca_certs': path} or an SSLContext")
-    try:
-        path = None if ca is True or ssl == {} else os.fspath(ca)
-        return None if ssl == {} else tls.create_default_context(cafile=path)
-    except (OSError, TypeError) as exc:
-        raise BadSettings(
-            f"ssl: found {ca!r:.100}, which is no file of certificates: {exc}"
-        ) from None
-
-
-def _login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Login:
-    password = "" if password is None else password
-    if not isinstance(password, str) or not password.isascii():
-        raise BadSettings("password: allowed: ASCII text; the driver takes no other")
-    if not isinstance(user, str) or not user:
-        raise BadSettings(f"user: found {user!r:.40}; allowed: a name")
-    patience_s = seconds("query_timeout", query_timeout, optional=True)
-    return Login(db, user, password, _tls(ssl), patience_s)
 
 
 # ---------------------------------------------------------------- the way through an outage
@@ -299,7 +231,7 @@ class _Course:
         stage, began = Stage(), self._timing.clock()
         try:
             yield stage
-        except _dial.DIAL_ERRORS as exc:
+        except DIAL_ERRORS as exc:
             self.failed(host, began, exc, stage)
         else:
             self.connected(host, began)
@@ -359,7 +291,7 @@ def connect(
 
     Raises `BadSettings`, `LoginRefused`, `TlsFailed`, `NotConnected` or `Stopped`.
     """
-    login = _login(db, user, password, ssl, query_timeout)
+    entry = login(db, user, password, ssl, query_timeout)
     course = _course(hosts, timeout, deadline, help, on_attempt, stop, timing)
     timing = timing or Timing()
     while True:
@@ -368,7 +300,7 @@ def connect(
             timing.pause(wait_s, course.stop)
             course.check_stop()
         with course.attempt(host) as stage:
-            return _dial.dial(host.address, login, course.patience_s(host), stage)
+            return _dial.dial(host.address, entry, course.patience_s(host), stage)
 
 
 async def aconnect(
@@ -391,7 +323,7 @@ async def aconnect(
     Args:
         query_timeout: seconds until the first answer to a query is there; then the connection is aborted.
     """
-    login = _login(db, user, password, ssl, query_timeout)
+    entry = login(db, user, password, ssl, query_timeout)
     course = _course(hosts, timeout, deadline, help, on_attempt, stop, timing)
     timing = timing or Timing()
     while True:
@@ -400,7 +332,7 @@ async def aconnect(
             await timing.apause(wait_s, course.stop)
             course.check_stop()
         with course.attempt(host) as stage:
-            return await _dial.adial(host.address, login, course.patience_s(host), stage)
+            return await _async_dial.adial(host.address, entry, course.patience_s(host), stage)
 
 
 def _course(
@@ -417,5 +349,5 @@ def _course(
     timeout_s = seconds("timeout", timeout) or TIMEOUT_S
     deadline_s = seconds("deadline", deadline, optional=True)
     return _Course(
-        _addresses(hosts), timeout_s, deadline_s, help, on_attempt, stop, timing or Timing()
+        addresses(hosts), timeout_s, deadline_s, help, on_attempt, stop, timing or Timing()
     )

@@ -16,7 +16,6 @@ from typing import Any
 from rethinkdb.errors import ReqlDriverError, ReqlOpIndeterminateError
 from rethinkdb.ql2_pb2 import Term
 
-from . import dial as _dial
 from .connecting import (
     AROUND,
     FINAL,
@@ -27,10 +26,11 @@ from .connecting import (
     Stopped,
     Timing,
     longest_wait_s,
-    seconds,
 )
-from .dial import Failure, classify, discard, known_dead
-from .help import BadSettings, Help
+from .dial import discard, known_dead
+from .failures import DIAL_ERRORS, Failure, classify
+from .help import Help
+from .settings import BadSettings, seconds
 
 #: A table has a new primary within seconds after a node has died: nobody needs to be called for that.
 PRIMARY_CHANGE_S = 10.0
@@ -186,7 +186,7 @@ class Healing:
                 if not isinstance(exc, NotConnected):
                     raise
                 patience.wait(exc, exc.failure or Failure.DEAD, exc.message)
-            except _dial.DIAL_ERRORS as exc:
+            except DIAL_ERRORS as exc:
                 failure, error = classify(exc, "dial")
                 if failure in FINAL:
                     raise

@@ -1,0 +1,177 @@
+"""What a failure means: `classify` turns any exception of a dial or of a query into one `Failure` and a line.
+
+Nothing here dials or waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import socket
+import ssl
+import struct
+from concurrent.futures import TimeoutError as Unresolved
+from enum import Enum
+from typing import Any
+
+from rethinkdb import net
+from rethinkdb.asyncio_net import net_asyncio
+from rethinkdb.errors import (
+    ReqlAuthError,
+    ReqlCompileError,
+    ReqlDriverError,
+    ReqlError,
+    ReqlOpFailedError,
+    ReqlOpIndeterminateError,
+    ReqlPermissionError,
+)
+
+from ..driver.answer import Alien
+from ..driver.wire import LoginRefused, Lost
+
+#: The application's own machine or process is out of something: no fault of the node.
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
+#: RethinkDB says with one error that a table cannot serve now and that it does not exist (2.4.4).
+_NOT_NOW = (
+    "not available", "unavailable", "unreachable", "lost contact", "not ready", "timed out",
+    "changing from one replica", "quorum of replicas", "too many primary", "no replica is available",
+    "any data available", "retrieve the table configuration",
+)  # fmt: skip
+
+#: What a dial and the driver raise, hostile answers included. All else comes from outside, as Celery's soft time limit
+#: does, which a signal raises wherever the program stands.
+DIAL_ERRORS = (
+    ReqlError, Alien, Lost, LoginRefused, OSError, EOFError, asyncio.TimeoutError, Unresolved, ValueError, TypeError,
+    AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError, struct.error,
+)  # fmt: skip
+
+
+class Failure(str, Enum):
+    """What a failure says about the node, or about the application."""
+
+    DEAD = "dead"  #: refused, or ended what was open
+    HUNG = "hung"  #: accepts, and says nothing in time
+    UNREACHABLE = "unreachable"  #: no answer to TCP, no route, no such name
+    ALIEN = "alien"  #: answers, but not as RethinkDB does
+    AUTH = "auth"  #: login or permission refused
+    TLS = "tls"  #: certificate or TLS failure
+    NOT_READY = "not ready"  #: serves, but this table not yet or not now
+    INDETERMINATE = "indeterminate"  #: a write of which nobody knows whether it was done
+    APPLICATION = "application error"  #: the query's own fault
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def plain(words: Any, most: int = 300) -> str:
+    """One line without control characters."""
+    text = "".join(c if c.isprintable() else " " for c in str(words)[: 4 * most])
+    return " ".join(text.split())[:most]
+
+
+def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
+    """Which failure an exception is, and a line about it.
+
+    ``at`` is the stage of the dial; ``query``, where only the driver's own errors count; or ``dial`` for a connect
+    that tells no stages.
+    """
+    ours = isinstance(exc, (ReqlError, Alien, Lost))
+    driver = isinstance(exc, DIAL_ERRORS) and _from_the_driver(exc)
+    if at == "query" and not ours and not driver:
+        # A function that queries may also read files and parse what it likes.
+        return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
+    if isinstance(exc, (asyncio.TimeoutError, TimeoutError, Unresolved)):
+        return _silence(exc, at)
+    if isinstance(exc, LoginRefused):
+        return Failure.AUTH, f"login refused: {plain(exc)}"
+    if isinstance(exc, (Lost, EOFError)):  # asyncio's IncompleteReadError is an EOFError
+        return Failure.DEAD, f"connection closed in the {at}"
+    if isinstance(exc, OSError):
+        return _os_error(exc, at)
+    if isinstance(exc, ReqlError):
+        return _reql_error(exc, at)
+    if at == "query" and isinstance(exc, AttributeError):
+        # The driver uses its socket without looking whether it still has one (2.4.10).
+        return Failure.DEAD, "connection closed under the query"
+    return Failure.ALIEN, f"does not speak as RethinkDB does: {type(exc).__name__}: {plain(exc)}"
+
+
+def _silence(exc: BaseException, at: str) -> tuple[Failure, str]:
+    if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
+        return Failure.UNREACHABLE, "the connection timed out"
+    return {
+        "name": (Failure.UNREACHABLE, "its name does not resolve in time"),
+        "TCP": (Failure.UNREACHABLE, "does not answer to TCP in time"),
+        "TLS": (Failure.HUNG, "accepts TCP, but no TLS handshake in time"),
+        "handshake": (Failure.HUNG, "accepts TCP, but no handshake in time"),
+    }.get(at, (Failure.HUNG, "is connected, but gives no answer in time"))
+
+
+def _os_error(exc: OSError, at: str) -> tuple[Failure, str]:
+    words = plain(exc.strerror or exc)
+    if exc.errno in OURS and not isinstance(exc, ssl.SSLError):
+        return Failure.UNREACHABLE, f"this machine cannot open a connection: {words}"
+    if isinstance(exc, ConnectionRefusedError):
+        return Failure.DEAD, "connection refused"
+    if isinstance(exc, socket.gaierror):
+        return Failure.UNREACHABLE, f"its name does not resolve: {words}"
+    if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return Failure.DEAD, f"connection closed in the {at}"
+    if isinstance(exc, ssl.SSLError):
+        words = getattr(exc, "verify_message", "") or getattr(exc, "reason", "") or words
+        return Failure.TLS, f"TLS failed: {plain(words)}"
+    if at in ("name", "TCP") and not isinstance(exc, ConnectionError):
+        return Failure.UNREACHABLE, words
+    return Failure.DEAD, f"breaks the connection in the {at}: {words}"
+
+
+def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
+    # `message`, because str() prints the query and what is written with it.
+    words = plain(getattr(exc, "message", "") or type(exc).__name__)
+    if isinstance(exc, (ReqlAuthError, ReqlPermissionError)):
+        return Failure.AUTH, words
+    if at not in ("query", "dial") and not isinstance(exc, ReqlDriverError):
+        return Failure.ALIEN, f"answers SERVER_INFO with an error: {words}"
+    if isinstance(exc, ReqlOpIndeterminateError):
+        return Failure.INDETERMINATE, words
+    if isinstance(exc, ReqlOpFailedError):
+        said = re.sub(r"`[^`]*`", "", words).lower()  # without the names of tables
+        now = any(sign in said for sign in _NOT_NOW)
+        return (Failure.NOT_READY if now else Failure.APPLICATION), words
+    if not isinstance(exc, ReqlDriverError) or isinstance(exc, ReqlCompileError):
+        return Failure.APPLICATION, words
+    # The driver puts what really happened into its text; the exception itself is behind it (2.4.10).
+    behind = exc.__cause__ or exc.__context__
+    if words.startswith(("Could not connect", "SSL handshake")) and behind is not None:
+        dialling = "handshake" if "handshake" in words else "TCP"
+        return classify(behind, dialling if at in ("query", "dial") else at)
+    closed = ("Connection is closed", "Connection interrupted", "Error receiving", "Error sending")
+    if words.startswith(closed):
+        return Failure.DEAD, words
+    if words.startswith(("Unexpected", "Unknown Response")) or at not in ("query", "dial"):
+        return Failure.ALIEN, words
+    return Failure.APPLICATION, words
+
+
+def _from_the_driver(exc: BaseException) -> bool:
+    """Whether it comes from where the driver reads and writes, and not from what a query was made of."""
+    trace = exc.__traceback__
+    names = []
+    while trace is not None:
+        frame = trace.tb_frame
+        names.append((frame.f_globals.get("__name__", ""), frame.f_code.co_name))
+        trace = trace.tb_next
+    driver = [function for module, function in names if module in _DRIVER_NETS]
+    if not driver or driver[-1] == "serialize":
+        return False
+    return names[-1][0].partition(".")[0] in _BELOW or names[-1][0] in _DRIVER_NETS
+
+
+_BELOW = ("rethinkdb", "json", "socket", "ssl", "asyncio")
+#: Where the driver's connections and ours read and write.
+_DRIVER_NETS = (
+    net.__name__,
+    net_asyncio.__name__,
+    *(f"{__package__}.{name}" for name in ("dial", "async_dial", "greeting", "names")),
+)

@@ -1,0 +1,112 @@
+"""Where a name leads, asked for on daemon threads: `getaddrinfo` cannot be cancelled, and knows no limit of time."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Unresolved
+from typing import Any
+
+from ..driver.address import Address
+
+
+class Names:
+    """Names → addresses, on daemon threads: a resolver that hangs holds neither a caller nor the process's end.
+
+    One thread per name at most, however often it is asked for; the last good answer serves meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._own()
+
+    def _own(self) -> None:
+        if self._pid != os.getpid():
+            # After a fork the threads are gone, and the lock may be held by one of them.
+            self._lock = threading.Lock()
+            self._asking: dict[Address, Future[list[tuple[int, Any]]]] = {}
+            self._good: dict[Address, list[tuple[int, Any]]] = {}
+            self._pid = os.getpid()
+
+    def ask(self, address: Address) -> Future[list[tuple[int, Any]]]:
+        """(family, socket address) pairs, some time."""
+        self._own()
+        try:
+            literal = _getaddrinfo(address, socket.AI_NUMERICHOST)
+        except (socket.gaierror, UnicodeError):
+            pass
+        else:
+            known: Future[list[tuple[int, Any]]] = Future()
+            known.set_result(literal)
+            return known
+        with self._lock:
+            asking = self._asking.get(address)
+            if asking is None:
+                asking = Future()
+                finding = threading.Thread(
+                    target=self._find, args=(address, asking), name="selfheal-name", daemon=True
+                )
+                try:
+                    finding.start()
+                except RuntimeError as exc:
+                    raise OSError(errno.ENOMEM, str(exc)) from exc
+                self._asking[address] = asking
+            return asking
+
+    def last_good(self, address: Address) -> list[tuple[int, Any]] | None:
+        """What the name was the last time."""
+        return self._good.get(address)
+
+    def _find(self, address: Address, asking: Future[list[tuple[int, Any]]]) -> None:
+        try:
+            found = _getaddrinfo(address)
+        except Exception as exc:
+            # A name that no encoding knows cannot exist.
+            wrong = exc if isinstance(exc, OSError) else socket.gaierror(str(exc))
+            with self._lock:
+                self._asking.pop(address, None)
+            asking.set_exception(wrong)
+            return
+        with self._lock:
+            self._good[address] = found
+            self._asking.pop(address, None)
+        asking.set_result(found)
+
+
+def _getaddrinfo(address: Address, flags: int = 0) -> list[tuple[int, Any]]:
+    rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+    return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]
+
+
+NAMES = Names()
+
+
+def resolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
+    asking, good = NAMES.ask(address), NAMES.last_good(address)
+    try:
+        return asking.result(_for_the_name_s(patience_s, good))
+    except Unresolved:
+        if good:
+            return good
+        raise
+
+
+async def aresolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
+    asking, good = NAMES.ask(address), NAMES.last_good(address)
+    try:
+        # Shielded: others wait for the same answer.
+        found = asyncio.shield(asyncio.wrap_future(asking))
+        return await asyncio.wait_for(found, _for_the_name_s(patience_s, good))
+    except asyncio.TimeoutError:
+        if good:
+            return good
+        raise
+
+
+def _for_the_name_s(patience_s: float, good: Any) -> float:
+    """With something to fall back on, most of the time is kept for the dial."""
+    return max(0.0, patience_s / 4 if good else patience_s)

@@ -1,0 +1,89 @@
+"""What an application was given, checked before anything is tried: what was found, what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl as tls
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..driver.address import DRIVER_PORT, Address
+from .greeting import Login
+
+
+class BadSettings(ValueError):
+    """What the application was given cannot work: what was found, what is allowed."""
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A setting for a message, unless it may hold a password or a token."""
+    return "something with @ or ?" if set("@?") & set(str(value)) else f"{value!r:.{most}}"
+
+
+def addresses(hosts: Any) -> list[Address]:
+    """``hosts`` of `connect`: at least one, none twice. Raises BadSettings."""
+    allowed = "host, host:port or [IPv6]:port, or pairs of host and port"
+    listed = hosts.split(",") if isinstance(hosts, str) else hosts
+    if not isinstance(listed, Iterable):
+        raise BadSettings(f"hosts: found {shown(hosts)}; allowed: {allowed}")
+    found = [_address(one, allowed) for one in listed]
+    if not found:
+        raise BadSettings(f"hosts: found none; allowed: {allowed}")
+    twice = {str(one) for one in found if found.count(one) > 1}
+    if twice:
+        raise BadSettings(f"hosts: found twice: {', '.join(sorted(twice))}; once is enough")
+    return found
+
+
+def _address(one: Any, allowed: str) -> Address:
+    if isinstance(one, Address):
+        return one
+    if isinstance(one, (tuple, list)) and len(one) == 2:
+        host, port = one
+        named = isinstance(host, str) and re.fullmatch(r"[^\[\]\s/@?#]+", host)
+        if named and isinstance(port, int) and 0 < port < 65536:
+            return Address(host.lower(), port)
+    elif isinstance(one, str):
+        text = one.strip()
+        if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", text):
+            return Address(text.lower())
+        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/@?#]+))(?::(\d{1,5}))?", text)
+        if match and 0 < int(match[3] or DRIVER_PORT) < 65536:
+            return Address((match[1] or match[2]).lower(), int(match[3] or DRIVER_PORT))
+    raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}")
+
+
+def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
+    """A length of time. ``optional``: None is allowed, too. Raises BadSettings."""
+    if value is None and optional:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return float(value)
+    raise BadSettings(f"{name}: found {value!r:.40}; allowed: seconds, more than 0")
+
+
+def _tls(ssl: Any) -> tls.SSLContext | None:
+    if ssl is None or ssl is False or isinstance(ssl, tls.SSLContext):
+        return ssl or None
+    ca = ssl.get("ca_certs") if isinstance(ssl, Mapping) else ssl
+    if ssl != {} and ca is None:
+        raise BadSettings("ssl: allowed: True, a path, {'ca_certs': path} or an SSLContext")
+    try:
+        path = None if ca is True or ssl == {} else os.fspath(ca)
+        return None if ssl == {} else tls.create_default_context(cafile=path)
+    except (OSError, TypeError) as exc:
+        raise BadSettings(
+            f"ssl: found {ca!r:.100}, which is no file of certificates: {exc}"
+        ) from None
+
+
+def login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Login:
+    """How to get in, as `connect` was told. Raises BadSettings."""
+    password = "" if password is None else password
+    if not isinstance(password, str) or not password.isascii():
+        raise BadSettings("password: allowed: ASCII text; the driver takes no other")
+    if not isinstance(user, str) or not user:
+        raise BadSettings(f"user: found {user!r:.40}; allowed: a name")
+    patience_s = seconds("query_timeout", query_timeout, optional=True)
+    return Login(db, user, password, _tls(ssl), patience_s)
