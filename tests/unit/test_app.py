@@ -182,7 +182,7 @@ def test_a_refused_login_is_raised_at_once(well, fault):
 
 def test_a_resolver_that_hangs_holds_it_for_one_timeout(monkeypatch):
     release = threading.Event()
-    real = resolving._getaddrinfo
+    real = resolving.lookup
 
     def stuck(address, flags=0):
         if flags:
@@ -190,7 +190,7 @@ def test_a_resolver_that_hangs_holds_it_for_one_timeout(monkeypatch):
         release.wait(10)
         return real(address)
 
-    monkeypatch.setattr(resolving, "_getaddrinfo", stuck)
+    monkeypatch.setattr(resolving, "lookup", stuck)
     began = time.monotonic()
     with pytest.raises(app.NotConnected) as caught:
         app.connect("localhost:1", timeout=0.3, deadline=0.3)
@@ -578,7 +578,7 @@ def names(monkeypatch):
             raise socket.gaierror(socket.EAI_NONAME, "no address")
         return found[0]() if callable(found[0]) else list(found)
 
-    monkeypatch.setattr(resolving, "_getaddrinfo", find)
+    monkeypatch.setattr(resolving, "lookup", find)
     monkeypatch.setattr(resolving, "NAMES", resolving.Names())
     return found
 

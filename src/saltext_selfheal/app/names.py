@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Unresolved
 from typing import Any
 
-from ..driver.address import Address
+from ..driver.address import Address, Row, lookup
 
 
 class Names:
@@ -28,19 +28,19 @@ class Names:
         if self._pid != os.getpid():
             # After a fork the threads are gone, and the lock may be held by one of them.
             self._lock = threading.Lock()
-            self._asking: dict[Address, Future[list[tuple[int, Any]]]] = {}
-            self._good: dict[Address, list[tuple[int, Any]]] = {}
+            self._asking: dict[Address, Future[list[Row]]] = {}
+            self._good: dict[Address, list[Row]] = {}
             self._pid = os.getpid()
 
-    def ask(self, address: Address) -> Future[list[tuple[int, Any]]]:
-        """(family, socket address) pairs, some time."""
+    def ask(self, address: Address) -> Future[list[Row]]:
+        """Its rows, some time. An address that is no name is known at once. Raises OSError without a thread to ask."""
         self._own()
         try:
-            literal = _getaddrinfo(address, socket.AI_NUMERICHOST)
+            literal = lookup(address, socket.AI_NUMERICHOST)
         except (socket.gaierror, UnicodeError):
             pass
         else:
-            known: Future[list[tuple[int, Any]]] = Future()
+            known: Future[list[Row]] = Future()
             known.set_result(literal)
             return known
         with self._lock:
@@ -57,13 +57,13 @@ class Names:
                 self._asking[address] = asking
             return asking
 
-    def last_good(self, address: Address) -> list[tuple[int, Any]] | None:
+    def last_good(self, address: Address) -> list[Row] | None:
         """What the name was the last time."""
         return self._good.get(address)
 
-    def _find(self, address: Address, asking: Future[list[tuple[int, Any]]]) -> None:
+    def _find(self, address: Address, asking: Future[list[Row]]) -> None:
         try:
-            found = _getaddrinfo(address)
+            found = lookup(address)
         except Exception as exc:
             # A name that no encoding knows cannot exist.
             wrong = exc if isinstance(exc, OSError) else socket.gaierror(str(exc))
@@ -77,15 +77,11 @@ class Names:
         asking.set_result(found)
 
 
-def _getaddrinfo(address: Address, flags: int = 0) -> list[tuple[int, Any]]:
-    rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
-    return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]
-
-
 NAMES = Names()
 
 
-def resolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
+def resolve(address: Address, patience_s: float) -> list[Row]:
+    """Its rows; what they were the last time if the resolver is late. Raises OSError, or `Unresolved` without any."""
     asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
         return asking.result(_for_the_name_s(patience_s, good))
@@ -95,7 +91,8 @@ def resolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
         raise
 
 
-async def aresolve(address: Address, patience_s: float) -> list[tuple[int, Any]]:
+async def aresolve(address: Address, patience_s: float) -> list[Row]:
+    """As `resolve`, in the running loop. Raises asyncio.TimeoutError in place of `Unresolved`."""
     asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
         # Shielded: others wait for the same answer.

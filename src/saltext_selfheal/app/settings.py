@@ -8,7 +8,7 @@ import ssl as tls
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..driver.address import DRIVER_PORT, Address
+from ..driver.address import Address, parsed
 from .greeting import Login
 
 
@@ -39,19 +39,19 @@ def addresses(hosts: Any) -> list[Address]:
 def _address(one: Any, allowed: str) -> Address:
     if isinstance(one, Address):
         return one
+    text = one.strip() if isinstance(one, str) else ""
     if isinstance(one, (tuple, list)) and len(one) == 2:
         host, port = one
-        named = isinstance(host, str) and re.fullmatch(r"[^\[\]\s/@?#]+", host)
-        if named and isinstance(port, int) and 0 < port < 65536:
-            return Address(host.lower(), port)
-    elif isinstance(one, str):
-        text = one.strip()
-        if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", text):
-            return Address(text.lower())
-        match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\[\]\s/@?#]+))(?::(\d{1,5}))?", text)
-        if match and 0 < int(match[3] or DRIVER_PORT) < 65536:
-            return Address((match[1] or match[2]).lower(), int(match[3] or DRIVER_PORT))
-    raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}")
+        if isinstance(host, str) and isinstance(port, int):
+            text = str(Address(host, port))
+    try:
+        if re.search(r"[\s?#]", text):  # a URL's, whose query may hold a secret
+            raise ValueError
+        found = parsed(text)
+    except ValueError:
+        raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}") from None
+    # A zone of an IPv6 address names an interface: case counts there.
+    return found if ":" in found.host else Address(found.host.lower(), found.port)
 
 
 def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:

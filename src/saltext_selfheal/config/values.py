@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
 from math import log2
 from typing import Annotated, Any
 
-from pydantic import (
-    BeforeValidator,
-)
+from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from ..driver.address import DRIVER_PORT, Address
+from ..driver.address import ALLOWED, Address, check_name, parsed
 from ..healing import escalation, remedies
 from ..healing.model import Action, Fault, Mode, Step
 
@@ -117,42 +114,16 @@ Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
 
 
 def _address(value: Any) -> Address:
-    allowed = "address or address:port (1 to 65535), IPv6 as [address]:port"
-    if not isinstance(value, str) or not value.strip() or re.search(r"[\s/@]", value.strip()):
-        raise wrong(allowed)
-    text = value.strip()
+    """A node's address. Its name is checked now: a resolver that refuses it would fail each look on this side."""
     try:
-        return Address(str(IPv6Address(text)))
-    except ValueError:
-        pass
-    match = re.fullmatch(
-        r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?", text
-    )
-    port = int(match["port"] or DRIVER_PORT) if match else 0
-    if match is None or not 0 < port < 65536:
-        raise wrong(allowed)
-    if match["six"]:
-        try:
-            return Address(str(IPv6Address(match["six"])), port)
-        except ValueError:
-            raise wrong(allowed) from None
-    return Address(_host(match["host"]), port)
-
-
-def _host(name: str) -> str:
-    """A name that a resolver can be asked for: else each look would fail on this side."""
-    labels = name.removesuffix(".").split(".")
-    if not all(labels):
-        raise wrong("a name without empty labels (two dots in a row, or one at the beginning)")
-    if "%" in name or not name.isprintable():
-        raise wrong("a name without % and control characters; a zone goes with an IPv6 address")
-    try:
-        encoded = name.encode("idna")
-        if any(len(label) > 63 for label in labels) or len(encoded.removesuffix(b".")) > 253:
-            raise UnicodeError
-    except UnicodeError:
-        raise wrong("a name that DNS can carry: labels of 1 to 63 characters, 253 in all") from None
-    return name
+        if not isinstance(value, str):
+            raise ValueError(ALLOWED)
+        found = parsed(value)
+        if ":" not in found.host:
+            check_name(found.host)
+    except ValueError as exc:
+        raise wrong(str(exc)) from None
+    return found
 
 
 NodeAddress = Annotated[Address, BeforeValidator(_address)]

@@ -1,10 +1,17 @@
-"""Where a driver port is. Without Salt and pydantic: settings, probe and applications share it."""
+"""Where a driver port is, and what a name leads to. Without Salt and pydantic: settings, probe and applications share it."""
 
 from __future__ import annotations
 
+import re
+import socket
 from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Any
 
 DRIVER_PORT = 28015
+ALLOWED = "address or address:port (1 to 65535), IPv6 as [address]:port"
+
+Row = tuple[int, Any]  #: family and socket address
 
 
 @dataclass(frozen=True)
@@ -16,3 +23,62 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parsed(text: str) -> Address:
+    """``host``, ``host:port``, an IPv6 address or ``[IPv6]:port``; blanks around it do not count.
+
+    IPv6 addresses get one spelling, names stay as they are. Raises ValueError, whose text is what is allowed.
+    """
+    text = text.strip()
+    if not text or re.search(r"[\s/@]", text):
+        raise ValueError(ALLOWED)
+    bare = _ipv6(text)
+    if bare is not None:
+        return Address(bare)
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?", text
+    )
+    if match is None:
+        raise ValueError(ALLOWED)
+    host = _ipv6(match["six"]) if match["six"] else match["host"]
+    port = int(match["port"] or DRIVER_PORT)
+    if host is None or not 0 < port < 65536:
+        raise ValueError(ALLOWED)
+    return Address(host, port)
+
+
+def _ipv6(text: str) -> str | None:
+    try:
+        return str(IPv6Address(text))
+    except ValueError:
+        return None
+
+
+def check_name(name: str) -> None:
+    """Whether a resolver can be asked for a name, or for an IPv4 address. Raises ValueError, whose text is what is allowed."""
+    labels = name.removesuffix(".").split(".")
+    if not all(labels):
+        raise ValueError("a name without empty labels (two dots in a row, or one at the beginning)")
+    if "%" in name or not name.isprintable():
+        raise ValueError(
+            "a name without % and control characters; a zone goes with an IPv6 address"
+        )
+    try:
+        encoded = name.encode("idna")
+        if any(len(label) > 63 for label in labels) or len(encoded.removesuffix(b".")) > 253:
+            raise UnicodeError
+    except UnicodeError:
+        raise ValueError(
+            "a name that DNS can carry: labels of 1 to 63 characters, 253 in all"
+        ) from None
+
+
+def lookup(address: Address, flags: int = 0) -> list[Row]:
+    """All that the system's resolver knows of an address; blocks for as long as the resolver does.
+
+    ``flags`` are those of `socket.getaddrinfo`. Raises what that raises, and UnicodeError for a name that cannot be
+    encoded.
+    """
+    rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+    return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]

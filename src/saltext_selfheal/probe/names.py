@@ -8,14 +8,11 @@ import socket
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from ..driver.address import Address
+from ..driver.address import Address, Row, lookup
 
 THREADS = 4  #: a stuck question holds one of them, and nobody else
 TOLD = 64  #: so many addresses of one name are told
-
-Row = tuple[int, Any]  #: family and socket address
 
 
 class _Question:
@@ -28,7 +25,7 @@ class _Question:
 
     def ask(self) -> list[Row]:
         self.began = time.monotonic()
-        return _getaddrinfo(self.address)
+        return lookup(self.address)
 
 
 class Resolver:
@@ -101,11 +98,6 @@ class Resolver:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _getaddrinfo(address: Address) -> list[Row]:
-    rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]
 
 
 def _literal(address: Address) -> Row | None:
