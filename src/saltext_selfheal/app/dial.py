@@ -21,8 +21,9 @@ from rethinkdb.errors import ReqlDriverError, ReqlTimeoutError
 
 from ..driver.address import Address
 from ..driver.answer import Alien
+from ..driver.text import plain
 from ..driver.wire import MAX_GREETING_BYTES, Lost
-from .failures import OURS, plain
+from .failures import OURS
 from .greeting import Login, Stage, check_info, check_peer, conversation, prepare, worst
 from .names import resolve
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .failures import plain
+from ..driver.text import plain
 from .settings import BadSettings, shown
 
 CONNECT_S = 5.0

@@ -13,7 +13,6 @@ import ssl
 import struct
 from concurrent.futures import TimeoutError as Unresolved
 from enum import Enum
-from typing import Any
 
 from rethinkdb import net
 from rethinkdb.asyncio_net import net_asyncio
@@ -28,6 +27,7 @@ from rethinkdb.errors import (
 )
 
 from ..driver.answer import Alien
+from ..driver.text import plain
 from ..driver.wire import LoginRefused, Lost
 
 #: The application's own machine or process is out of something: no fault of the node.
@@ -62,12 +62,6 @@ class Failure(str, Enum):
 
     def __str__(self) -> str:
         return self.value
-
-
-def plain(words: Any, most: int = 300) -> str:
-    """One line without control characters."""
-    text = "".join(c if c.isprintable() else " " for c in str(words)[: 4 * most])
-    return " ".join(text.split())[:most]
 
 
 def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:

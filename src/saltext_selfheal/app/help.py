@@ -18,9 +18,9 @@ from concurrent.futures import TimeoutError as Unanswered
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..driver.text import plain
 from . import doors
 from .doors import HelpFailed, HelpUnknown
-from .failures import plain
 from .settings import BadSettings
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,11 @@ class BadSettings(ValueError):
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A setting for a message, unless it may hold a password or a token."""
+    """A setting for a message, unless it may hold a password or a token.
+
+    Unlike `doors.arguments.shown` it also prints lists and objects: they are the application's own, and its author is
+    the one who reads the message.
+    """
     return "something with @ or ?" if set("@?") & set(str(value)) else f"{value!r:.{most}}"
 
 

@@ -26,7 +26,10 @@ class BadRequest(ValueError):
 
 
 def shown(found: Any) -> str:
-    """The beginning of what was found. To print all of a list could take long."""
+    """The beginning of what was found, quoted as Python quotes: it must be seen what cannot be printed.
+
+    Of a list only the kind is told. To print all of it could take long, and nobody asked for it.
+    """
     if isinstance(found, str):
         return repr(found[:80])[:80]
     if isinstance(found, int) and found.bit_length() > 256:  # Python may refuse to print it

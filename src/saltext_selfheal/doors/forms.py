@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ..driver.text import clean
 from ..healing import remedies
-from ..healing.model import PAUSED_AT_MOST_S, Command, Request, Verb, clean
+from ..healing.model import PAUSED_AT_MOST_S, Command, Request, Verb
 from .arguments import BadRequest, shown
 
 NETAPI = "salt/netapi/hook/"  #: how salt-api tags what it is sent
@@ -42,7 +43,11 @@ def mint() -> str:
 
 
 def one_line(text: str) -> str:
-    """Text from outside as one line that can be stored, logged and shown."""
+    """Text from outside as one line that can be stored, logged and shown.
+
+    Unlike `driver.text.printable` it keeps every blank, and all signs that cannot forge a line or its look: a reason is
+    kept as it was written, and a door refuses a target that this would change.
+    """
     return _UNPRINTABLE.sub(" ", clean(text))
 
 

@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
+from .text import said
+
 AT_ONCE_BYTES = 64 * 1024  #: what is parsed in one call: about a millisecond at worst
 MAX_DOCUMENT_CHARS = 256 * 1024  #: RethinkDB's largest: 64 shards with 50 replicas each make 200 KB
 MAX_DOCUMENTS = 50_000  #: in one sequence
 TURN_S = 0.001  #: how long the loop is held before others get their turn
-WORDS_CHARS = 120
 
 _JSON = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -36,22 +37,6 @@ class Answer(NamedTuple):
     kind: Any
     data: list[Any]
     error: Any = None
-
-
-def printable(text: str) -> str:
-    """Text of a stranger as one line that can be shown and logged."""
-    if text.isprintable():
-        return text
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def said(data: bytes | bytearray | str) -> str:
-    """What was said, as one line that can be shown: quoted, printable, cut."""
-    if isinstance(data, str):
-        text = printable(data[: 4 * WORDS_CHARS])
-    else:
-        text = printable(bytes(data[: 4 * WORDS_CHARS]).decode("utf-8", "backslashreplace"))
-    return f'"{text[:WORDS_CHARS]}…"' if len(text) > WORDS_CHARS else f'"{text}"'
 
 
 def spoken(message: bytes) -> dict[str, Any]:

@@ -32,9 +32,9 @@ from .answer import (
     at_once,
     in_pieces,
     leisurely,
-    said,
     spoken,
 )
+from .text import said
 
 MAX_GREETING_BYTES = 64 * 1024
 MAX_INFO_BYTES = 64 * 1024  #: of SERVER_INFO, which takes about a hundred

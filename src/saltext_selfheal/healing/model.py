@@ -23,11 +23,6 @@ Seconds = float
 PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: who wants a longer pause wants the mode off
 
 
-def clean(text: str) -> str:
-    """Text from outside as text that can be stored and sent: a server's JSON may hold lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 class Mode(str, Enum):
     """How much the healer may do by itself."""
 

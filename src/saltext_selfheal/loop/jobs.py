@@ -26,8 +26,9 @@ import salt.minion
 import salt.payload
 import salt.utils.jid
 
+from ..driver.text import clean
 from ..healing import remedies
-from ..healing.model import Action, Event, Missing, Outcome, Published, Returned, clean
+from ..healing.model import Action, Event, Missing, Outcome, Published, Returned
 
 log = logging.getLogger(__name__)
 

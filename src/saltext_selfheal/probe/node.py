@@ -20,12 +20,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..driver.address import Address
-from ..driver.answer import printable
+from ..driver.text import clean, printable
 from ..driver.wire import Lost, Wire
 from ..healing.model import (
     Fault,
     Observation,
-    clean,
 )
 from .names import Resolver, told
 from .pulse import Pace, Place

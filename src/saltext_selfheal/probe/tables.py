@@ -15,6 +15,7 @@ from typing import Any
 from rethinkdb import RethinkDB
 
 from ..driver.answer import Keep, leisurely
+from ..driver.text import clean
 from ..driver.wire import Forbidden, Lost
 from ..healing.model import (
     ClusterView,
@@ -24,7 +25,6 @@ from ..healing.model import (
     Shard,
     Table,
     ViewStatus,
-    clean,
 )
 from .node import LOOKS, Look, forget, text
 from .pulse import Pace

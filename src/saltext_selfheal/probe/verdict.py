@@ -118,7 +118,10 @@ def judge(
 
 
 def in_words(exc: BaseException) -> str:
-    """The exception's type and text; the driver's errors may fail to print themselves (2.4.10)."""
+    """The exception's type and text, not yet made fit to be shown: whoever tells it does that for the whole sentence.
+
+    The driver's errors may fail to print themselves (2.4.10).
+    """
     try:
         text = str(exc)
     except Exception:
