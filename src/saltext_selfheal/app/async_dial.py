@@ -120,6 +120,8 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
 class AsyncConnection(net_asyncio.Connection):
     """The driver's asyncio connection, dialled under a deadline."""
 
+    _instance: Any  #: None when it is closed
+
     def __init__(self, address: Address, login: Login, timeout_s: float) -> None:
         super().__init__(
             address.host, address.port, login.db, None, login.user, login.password,

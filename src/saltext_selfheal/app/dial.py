@@ -38,9 +38,9 @@ class _Socket(net.SocketWrapper):
         self.host = parent._parent.host
         self.port = parent._parent.port
         self.ssl = parent._parent.ssl
-        self._read_buffer = None
+        self._read_buffer: bytes | None = None
         self._socket: Any = sock
-        self.clock = parent._parent.clock
+        self.clock: Callable[[], float] = parent._parent.clock
         self.ends: float | None = ends  #: of the dial
         self.query_timeout_s: float | None = None
 

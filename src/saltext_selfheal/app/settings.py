@@ -70,7 +70,7 @@ def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
 def _tls(ssl: Any) -> tls.SSLContext | None:
     if ssl is None or ssl is False or isinstance(ssl, tls.SSLContext):
         return ssl or None
-    ca = ssl.get("ca_certs") if isinstance(ssl, Mapping) else ssl
+    ca: Any = ssl.get("ca_certs") if isinstance(ssl, Mapping) else ssl
     if ssl != {} and ca is None:
         raise BadSettings("ssl: allowed: True, a path, {'ca_certs': path} or an SSLContext")
     try:

@@ -16,7 +16,7 @@ import json
 import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from rethinkdb import net
 from rethinkdb.errors import ReqlAuthError, ReqlDriverError
@@ -114,7 +114,7 @@ class Wire(asyncio.Protocol):
     # ------------------------------------------------------------ asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = cast(asyncio.Transport, transport)
         self.open = True
 
     def data_received(self, data: bytes) -> None:
@@ -314,7 +314,8 @@ class Wire(asyncio.Protocol):
         self._token += 1
         token = self._token
         items: list[Any] = []
-        kind, what, optargs = Query.QueryType.START, term, {}
+        kind, what = Query.QueryType.START, term
+        optargs: dict[str, Any] | None = {}
         count = size = rounds = 0
         while True:
             query = net.Query(kind, token, what, optargs)
