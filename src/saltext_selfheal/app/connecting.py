@@ -117,7 +117,10 @@ class Timing:
 
 
 def longest_wait_s(failures: int, elapsed_s: float) -> float:
-    """The upper end of the wait after so many failures in a row: exponential, and slower the longer it lasts."""
+    """Seconds, the upper end of the wait after so many failures of one host in a row.
+
+    It doubles with each failure, up to a limit that grows with the outage's age.
+    """
     patient_s = min(MAX_WAIT_S, max(QUICK_WAIT_S, elapsed_s / PATIENCE))
     return min(patient_s, FIRST_WAIT_S * 2.0 ** min(failures - 1, 30))
 
@@ -179,7 +182,7 @@ class _Course:
         self._waited_s = 0.0
 
     def next(self) -> tuple[_Host, float]:
-        """Whom to try, and how long to wait before."""
+        """Whom to try, and how many seconds to wait before. Raises Stopped, or NotConnected after the deadline."""
         self.check_stop()
         host = min(self._hosts, key=lambda one: (one.due, one.order))
         now = self._timing.clock()
@@ -192,12 +195,15 @@ class _Course:
         return host, self._waited_s
 
     def check_stop(self) -> None:
-        """Raises when the application wants to end."""
+        """Raises Stopped when the application wants to end."""
         if self.stop is not None and self.stop.is_set():
             raise Stopped(f"told to stop: {self._told()}")
 
     def patience_s(self, host: _Host) -> float:
-        """For the attempt that begins now. Early in an outage a host that was silent does not hold up the others."""
+        """Seconds for the attempt that begins now.
+
+        Early in an outage a host that was silent gets less, so that it does not hold up the others.
+        """
         short = host.last in _SILENT and self._early() and len(self._hosts) > 1
         patience_s = min(self._timeout_s, SILENT_S) if short else self._timeout_s
         if self._ends is None:
@@ -237,7 +243,7 @@ class _Course:
             self.connected(host, began)
 
     def connected(self, host: _Host, began: float) -> None:
-        """The end."""
+        """It succeeded: the cluster serves, and the attempt is told."""
         if self._help is not None and not self._queries:
             self._help.well()
         self._tell(host, began, None, None)

@@ -98,7 +98,7 @@ class _Socket(net.SocketWrapper):
         return left_s
 
     def _end(self, exc: BaseException) -> None:
-        """Raises in the driver's words what it has words for."""
+        """Close, and raise the driver's own error where it has one for this."""
         self.close()
         if isinstance(exc, _LATE):
             raise ReqlTimeoutError(self.host, self.port) from None
@@ -159,7 +159,10 @@ def dial(
     stage: Stage,
     clock: Callable[[], float] = time.monotonic,
 ) -> Connection:
-    """A new connection, proved to answer. Blocks for at most ``timeout_s``; raises whatever went wrong."""
+    """A new connection, proved to answer. Blocks for at most ``timeout_s``.
+
+    ``stage`` is moved on meanwhile. Raises one of `DIAL_ERRORS`, which `classify` understands together with the stage.
+    """
     made = Connection(address, login, timeout_s, clock)
     made.stage = stage
     made._instance = _Instance(made)

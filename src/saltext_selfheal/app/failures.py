@@ -67,8 +67,8 @@ class Failure(str, Enum):
 def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
     """Which failure an exception is, and a line about it.
 
-    ``at`` is the stage of the dial; ``query``, where only the driver's own errors count; or ``dial`` for a connect
-    that tells no stages.
+    ``at`` is the stage of the dial (`Stage`); ``query``, where only the driver's own errors count; or ``dial`` for a
+    connect that tells no stages.
     """
     ours = isinstance(exc, (ReqlError, Alien, Lost))
     driver = isinstance(exc, DIAL_ERRORS) and _from_the_driver(exc)

@@ -26,7 +26,7 @@ from ..driver.wire import (
 
 @dataclass(frozen=True)
 class Login:
-    """How to get in, the same at every node."""
+    """How to get in, the same at every node. ``query_timeout_s``: None lets a query be silent as long as it likes."""
 
     db: str | None = None
     user: str = "admin"
@@ -37,9 +37,9 @@ class Login:
 
 @dataclass
 class Stage:
-    """How far a dial came: it tells what a silence means."""
+    """How far a dial came, for `classify`: a silence means something else at each stage."""
 
-    name: str = "name"
+    name: str = "name"  #: then TCP, TLS, handshake, answer
 
 
 def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
@@ -55,7 +55,10 @@ def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
 
 
 def conversation(address: Address, login: Login) -> Generator[bytes, bytes, None]:
-    """The same over a stream: yields what to send, which may be nothing, and takes the next bytes read."""
+    """The login over a stream: a generator that yields what to send, maybe nothing, and takes what was read then.
+
+    It returns when the node has let us in. Raises LoginRefused, Alien, or Lost when nothing more is read.
+    """
     greeting, buffer = _greeting(address, login), bytearray()
     say = next(greeting)
     with contextlib.suppress(StopIteration):
@@ -74,23 +77,31 @@ def conversation(address: Address, login: Login) -> Generator[bytes, bytes, None
 
 
 def check_info(info: Any) -> None:
+    """Raises Alien if an answer to SERVER_INFO is none."""
     if not isinstance(info, dict):
         raise Alien("answers SERVER_INFO with something else")
 
 
 def check_peer(sock: socket.socket) -> None:
-    """Linux lets a dial to a free local port connect to itself: nobody listens there."""
+    """Raises ConnectionRefusedError for a socket that is connected to itself.
+
+    Linux lets that happen when a free local port is dialled: nobody listens there.
+    """
     if sock.getsockname() == sock.getpeername():
         raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
 
 
 def prepare(sock: socket.socket) -> None:
+    """Small queries are sent at once, and the kernel notices a host that is gone."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def worst(failures: list[Exception]) -> Exception:
-    """Of several addresses: refused proves death only if it is all that was heard."""
+    """The failure to tell when each address of a name failed. Empties the list.
+
+    That a node is dead may be said only if every address refused: any other failure is told first.
+    """
     told = next((e for e in failures if not isinstance(e, ConnectionRefusedError)), failures[0])
     failures.clear()  # else exception and list hold each other
     return told

@@ -296,7 +296,10 @@ class Wire(asyncio.Protocol):
                     self._break(Lost())
 
     async def server_info(self, deadline: float) -> dict[str, Any]:
-        """Id, name and proxy of the server that answers. Needs no permission, reads no table."""
+        """Id, name and proxy of the server that answers, as a dict. Needs no permission, reads no table.
+
+        ``deadline`` is of the loop's clock. Raises Alien, Lost or asyncio.TimeoutError.
+        """
         self._token += 1
         frame = _HEADER.pack(self._token, len(_INFO)) + _INFO
         body = await self._ask(self._token, frame, deadline, MAX_INFO_BYTES)
@@ -358,6 +361,7 @@ def why_no_login() -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def salted_password(hash_name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+    """PBKDF2, remembered: a server's salt stays the same per user, so that only the first login costs time."""
     return hashlib.pbkdf2_hmac(hash_name, password, salt, iterations)
 
 
@@ -367,7 +371,10 @@ def _expire(future: asyncio.Future[bytes]) -> None:
 
 
 def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
-    """One step of the handshake. The server's own refusal is `LoginRefused`; what the driver finds odd is not."""
+    """One step of the handshake: takes a message, returns what to send next.
+
+    Raises LoginRefused for the server's own refusal, and Alien for what the driver finds odd.
+    """
     try:
         answer = shake.next_message(message)
     except ReqlAuthError as exc:
@@ -381,7 +388,7 @@ def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
 
 
 def check_iterations(challenge: bytes) -> None:
-    """The server chooses how long PBKDF2 runs: read its count before computing anything."""
+    """Raises Alien if a login would take too long to compute: the server chooses how often PBKDF2 runs."""
     fields = spoken(challenge)
     for part in str(fields.get("authentication", "")).split(","):
         if part.startswith("i="):

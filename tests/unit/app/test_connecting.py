@@ -12,6 +12,8 @@ from rethinkdb.errors import ReqlDriverError
 from saltext_selfheal import app
 from saltext_selfheal.app import Failure, connecting, dial, failures
 from saltext_selfheal.app import names as resolving
+from saltext_selfheal.app import settings
+from saltext_selfheal.driver.address import Address
 from tests.lab import article
 from tests.lab.simulated import SimulatedNode
 from tests.unit.app.world import (
@@ -305,3 +307,28 @@ def test_a_silent_query_ends_when_it_was_told_to(well):
         r.expr(1).run(conn)
     assert time.monotonic() - began < 0.2 + SLACK_S
     assert failures.classify(caught.value)[0] is Failure.HUNG
+
+
+@pytest.mark.parametrize(
+    ("one", "meant"),
+    [
+        ("DB1", "db1:28015"),
+        (" db1:29015 ", "db1:29015"),
+        (("DB1", 29015), "db1:29015"),
+        (["::1", 29015], "[::1]:29015"),
+        ("[2001:DB8:0::13]:29015", "[2001:db8::13]:29015"),
+        ("fe80::1%Eth0", "[fe80::1%Eth0]:28015"),
+        (Address("db1"), "db1:28015"),
+    ],
+)
+def test_how_hosts_may_be_given(one, meant):
+    assert [str(found) for found in settings.addresses([one])] == [meant]
+
+
+@pytest.mark.parametrize(
+    "one",
+    ["", "[db1]:28015", "1:2:3", "db1#x", ("db1 ", 1), ("db1:1", 1), ("db1", "1"), ("db1", 0)],
+)
+def test_what_no_host_is(one):
+    with pytest.raises(app.BadSettings, match="hosts: found "):
+        settings.addresses([one])
