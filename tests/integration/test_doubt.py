@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from rethinkdb.errors import ReqlOpFailedError
 
 from tests.lab.demo import TIMES
 from tests.lab.ports import LOOPBACK, free_port
@@ -104,12 +105,21 @@ def wait_over(events, fault):
     events.wait(f"selfheal/incident/{CLUSTER}/resolved", lambda d: d["fault"] == fault, timeout=60)
 
 
-def write(site, node):
+def write(site, node, within_s=60):
+    """An application's write. A table has a new primary some time after the server of the old one has died."""
     driver, connection = site.nodes[node].connect()
+    database, table = TABLE
+    deadline = time.monotonic() + within_s
     try:
-        database, table = TABLE
-        made = driver.db(database).table(table).insert({}).run(connection)
-        assert made["inserted"] == 1
+        while True:
+            try:
+                made = driver.db(database).table(table).insert({}).run(connection)
+            except ReqlOpFailedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            else:
+                assert made["inserted"] == 1
+                return
     finally:
         connection.close(noreply_wait=False)
 
