@@ -90,6 +90,7 @@ def _joined(raws: list[Any]) -> tuple[Any, list[Problem]]:
     problems = []
     for raw in raws:
         for key, value in raw.items():
+            given: dict[tuple[Any, ...], tuple[dict[Any, Any], Any, Any]]
             by_name = key in _BY_NAME and isinstance(value, dict)
             if by_name and isinstance(joined.get(key, {}), dict):
                 held = joined[key] = dict(joined.get(key, {}))
@@ -210,10 +211,10 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
                 repr(name),
                 f"any other name: the ids of requests from the bus begin with {name}:",
             )
-        for cluster in hook.clusters:
-            if cluster not in settings.clusters:
+        for allowed in hook.clusters:
+            if allowed not in settings.clusters:
                 yield Problem(
-                    f"{ROOT}.webhooks.{name}.clusters", repr(cluster), ", ".join(settings.clusters)
+                    f"{ROOT}.webhooks.{name}.clusters", repr(allowed), ", ".join(settings.clusters)
                 )
 
 

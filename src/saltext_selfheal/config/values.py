@@ -139,7 +139,8 @@ def _steps(value: Any) -> tuple[Step, ...]:
 
 
 def _step(item: Any, allowed: str) -> Step:
-    name, options = item, {}
+    name: Any = item
+    options: Any = {}
     if isinstance(item, dict) and len(item) == 1:
         ((name, options),) = item.items()
     if name not in remedies.names() or not isinstance(options or {}, dict):

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..config import EngineSettings
 from ..healing import remedies
@@ -144,7 +144,7 @@ class Healer:
 
     # ------------------------------------------------------------ the loop
 
-    def run(self, jobs: Jobs, eyes: Eyes | None = None) -> None:
+    def run(self, jobs: Jobs, eyes: Eyes | None = None) -> NoReturn:
         """Never returns, never raises."""
         self.attach(jobs, eyes)
         self._tell("started", {"clusters": sorted(self.state.clusters)})

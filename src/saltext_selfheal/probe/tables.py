@@ -79,10 +79,12 @@ class View:
         """
         loop = asyncio.get_running_loop()
         stood_still_s = 0.0
-        for _ in range(LOOKS):
+        tries = 0
+        while True:
             look = self._asked()
             if look is None:
                 return None
+            tries += 1
             began = loop.time()
             try:
                 return await self._round(look, began, deliver)
@@ -97,6 +99,8 @@ class View:
                 break
             stood_still_s += still_s
             why = f"{look.target.here}'s probing stood still for {stood_still_s:.1f} s"
+            if tries == LOOKS:
+                break
         return ClusterView(self.cluster, look.target.node, status, clean(why))
 
     async def _round(

@@ -1,0 +1,149 @@
+"""The engine put together: settings, ledger, healer, and whoever delivers events to it.
+
+Nothing here gives up. Settings that cannot be used are told once, and then nothing happens until the master is restarted;
+a ledger that cannot be used now is tried again every second. An engine that ended would be started anew by Salt every ten
+seconds, for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import salt.utils.minions
+
+from .. import config
+from ..doors import bus as doors
+from ..healing.model import Requested
+from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
+from ..ledger.writer import Ledger
+from ..probe import loop as probe
+from ..probe.tables import ViewPlan
+from . import jobs
+from .bus import Bus, Listener
+from .healer import Healer
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 10
+
+
+class Waiting:
+    """Says once what is waited for, and again when the reason changes."""
+
+    def __init__(self, bus: Bus, several: bool) -> None:
+        self._bus = bus
+        self._several = (
+            several  # Salt starts an engine for each entry of `engines`; one of them heals them all
+        )
+        self._told = ""
+
+    def for_ledger(self, why: str) -> None:
+        """Nothing is healed meanwhile: that is said loudly."""
+        if why != self._told:
+            log.critical("selfheal: nothing is healed until the ledger can be used: %s", why)
+            self._bus.fire("selfheal/engine/ledger_failed", {"why": why, "at": time.time()})
+        self._told = why
+        time.sleep(1)
+
+    def for_other_engine(self, why: str) -> None:
+        """Another engine holds the ledger. Where the settings make Salt start several, that is as it should be."""
+        if not self._several:
+            self.for_ledger(why)
+            return
+        why = (
+            "another engine of this master heals what all entries of `engines` say; this one waits"
+        )
+        if why != self._told:
+            log.info("selfheal: %s", why)
+        self._told = why
+        time.sleep(1)
+
+
+def run(opts: Mapping[str, Any]) -> NoReturn:
+    """Run the healer of this master. Never returns, never raises."""
+    bus = Bus(opts)
+    try:
+        settings = config.load(opts)
+    except config.ConfigError as exc:
+        _do_nothing(bus, "the settings cannot be used", [str(p) for p in exc.problems])
+    try:
+        nodes = probe.targets(settings.clusters)
+    except OSError as exc:  # ssl.SSLError is one
+        _do_nothing(bus, "the CA certificates of tls.ca_certs cannot be used", [str(exc)])
+    waiting = Waiting(bus, several=len(config.entries(opts)) > 1)
+    ledger = _open_ledger(settings.ledger_path(opts), bus, waiting)
+    healer = _make_healer(opts, settings, ledger, bus, waiting)
+
+    reader = jobs.JobReader(opts, healer.deliver)
+    reader.start()
+    prober = probe.Prober(nodes, healer.deliver, _plans(settings))
+    prober.start()
+    _listen(opts, settings, healer)
+    healer.run(reader, prober)
+
+
+def _do_nothing(bus: Bus, why: str, problems: list[str]) -> NoReturn:
+    log.critical("selfheal: nothing is healed until the master is restarted: %s", why)
+    for problem in problems:
+        log.critical("selfheal: %s", problem)
+    bus.fire("selfheal/engine/config_error", {"why": why, "problems": problems, "at": time.time()})
+    while True:
+        time.sleep(3600)
+
+
+def _open_ledger(path: Path, bus: Bus, waiting: Waiting) -> Ledger:
+    while True:
+        try:
+            return Ledger(path)
+        except LedgerRefused as exc:
+            _do_nothing(bus, "the ledger cannot be used", [str(exc)])
+        except LedgerBusy as exc:
+            waiting.for_other_engine(str(exc))
+        except Exception as exc:
+            # An engine that was just ended may hold it for a moment; a full disk may become free.
+            waiting.for_ledger(str(exc))
+
+
+def _make_healer(
+    opts: Mapping[str, Any],
+    settings: config.EngineSettings,
+    ledger: Ledger,
+    bus: Bus,
+    waiting: Waiting,
+) -> Healer:
+    while True:
+        try:
+            return Healer(settings=settings, ledger=ledger, bus=bus, mint=lambda: jobs.mint(opts))
+        except Unavailable as exc:
+            waiting.for_ledger(f"{ledger.path}: {exc}")
+        except Exception:
+            log.exception("selfheal: the healer did not start, trying again in %s s", AGAIN_S)
+            time.sleep(AGAIN_S)
+
+
+def _plans(settings: config.EngineSettings) -> dict[str, ViewPlan]:
+    return {
+        name: ViewPlan(cluster.view.every, cluster.view.timeout)
+        for name, cluster in settings.clusters.items()
+    }
+
+
+def _listen(opts: Mapping[str, Any], settings: config.EngineSettings, healer: Healer) -> None:
+    """Have what comes by the event bus delivered as requests."""
+
+    def minions(target: Any, kind: str) -> Iterable[str]:
+        """The accepted minions that a Salt target means."""
+        found = salt.utils.minions.CkMinions(dict(opts)).check_minions(target, kind)
+        return list(found["minions"])
+
+    open_doors = doors.doors(settings, minions)
+
+    def deliver(tag: str, data: Mapping[str, Any]) -> None:
+        for request in open_doors.take(tag, data):
+            healer.deliver(Requested(request))
+
+    Listener(opts, open_doors.tags, deliver).start()
