@@ -14,6 +14,7 @@ import salt.utils.args
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config
+from saltext_selfheal.healing.events import Request, Verb
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -28,8 +29,6 @@ from saltext_selfheal.healing.model import (
     Pause,
     Phase,
     Reply,
-    Request,
-    Verb,
 )
 from saltext_selfheal.ledger import inbox, records
 from saltext_selfheal.ledger import writer as ledger

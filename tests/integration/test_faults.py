@@ -12,7 +12,8 @@ import pytest
 from rethinkdb import RethinkDB
 
 from saltext_selfheal.driver.address import Address
-from saltext_selfheal.healing.model import Fault, Observed, Viewed, ViewStatus
+from saltext_selfheal.healing.events import Observed, Viewed, ViewStatus
+from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.node import Target, probe_once
 from saltext_selfheal.probe.tables import ViewPlan

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from saltext_selfheal.driver.address import Address
-from saltext_selfheal.healing.model import Fault, Observed
+from saltext_selfheal.healing.events import Observed
+from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.node import Target, probe_once
 from saltext_selfheal.probe.tables import ViewPlan

@@ -17,17 +17,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import (
-    Announce,
-    ClusterState,
-    Fault,
-    Limits,
-    NodeState,
-    Observation,
-    Observed,
-    Policy,
-    Tick,
-)
+from saltext_selfheal.healing.events import Observation, Observed, Tick
+from saltext_selfheal.healing.model import Announce, ClusterState, Fault, Limits, NodeState, Policy
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import records

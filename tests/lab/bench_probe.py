@@ -21,7 +21,8 @@ from rethinkdb.ql2_pb2 import Query
 
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.driver.address import Address
-from saltext_selfheal.healing.model import Fault, Observed
+from saltext_selfheal.healing.events import Observed
+from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
 from saltext_selfheal.probe.loop import Prober, targets

@@ -20,15 +20,8 @@ from pathlib import Path
 
 from saltext_selfheal.doors import bus, forms
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import (
-    Fault,
-    Limits,
-    Observation,
-    Observed,
-    Policy,
-    Requested,
-    Tick,
-)
+from saltext_selfheal.healing.events import Observation, Observed, Requested, Tick
+from saltext_selfheal.healing.model import Fault, Limits, Policy
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import inbox

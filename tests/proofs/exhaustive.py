@@ -23,38 +23,40 @@ from typing import NamedTuple
 
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import looks as asking
-from saltext_selfheal.healing.model import (
-    Action,
-    Attempt,
+from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
-    Dial,
     Event,
-    Fault,
-    Fire,
-    Limits,
     Met,
     Missing,
-    Mode,
     Observation,
     Observed,
-    Outcome,
-    Phase,
-    Policy,
     Published,
     Replica,
     Request,
     Requested,
     Returned,
     Shard,
-    State,
-    Step,
     Table,
     Tick,
     Verb,
     Viewed,
     ViewStatus,
+)
+from saltext_selfheal.healing.model import (
+    Action,
+    Attempt,
+    Dial,
+    Fault,
+    Fire,
+    Limits,
+    Mode,
+    Outcome,
+    Phase,
+    Policy,
+    State,
+    Step,
 )
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
@@ -355,7 +357,7 @@ class World:
             for n, ill in zip(NODES, self.ill, strict=True)
             if n not in self.model.proxies
         )
-        tables = (Table("a.b", True, True, True, (Shard((replicas[0].server,), replicas),)),)
+        tables = (Table("a.b", True, True, True, (Shard(replicas),)),)
         return ClusterView(NAME, NODES[0], ViewStatus.KNOWN, "", tables)
 
     def lead(self, leads: tuple[int, ...]) -> None:

@@ -30,28 +30,15 @@ from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings, EngineSettings
 from saltext_selfheal.healing import looks, start
-from saltext_selfheal.healing.model import (
-    Action,
-    Announce,
-    Answer,
-    Attempt,
-    ClusterState,
+from saltext_selfheal.healing.events import (
     Command,
     Commanded,
-    Dial,
-    Effect,
     Event,
-    Fault,
-    Finish,
-    Fire,
     Issue,
-    Limits,
     Met,
     Missing,
     Observation,
     Observed,
-    Outcome,
-    Policy,
     Published,
     Replica,
     Request,
@@ -60,10 +47,25 @@ from saltext_selfheal.healing.model import (
     Shard,
     Started,
     Table,
-    Tell,
     Tick,
     Verb,
     ViewStatus,
+)
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    Dial,
+    Effect,
+    Fault,
+    Finish,
+    Fire,
+    Limits,
+    Outcome,
+    Policy,
+    Tell,
 )
 from tests.unit.world import NODES, World
 
@@ -622,7 +624,7 @@ def _tables(site: Site, item: Mapping[str, Any], where: str) -> None:
             Replica(server, state, server not in told.get("silent", ()))
             for server, state in told.get("replicas", {}).items()
         )
-        shards = (Shard((replicas[0].server,), replicas),) if replicas else ()
+        shards = (Shard(replicas),) if replicas else ()
         reads, writes = told.get("reads", True), told.get("writes", True)
         every = all(r.state == "ready" for r in replicas)
         tables.append(Table(table, reads, writes, reads and writes and every, shards))
@@ -658,7 +660,7 @@ def _started(site: Site, item: Mapping[str, Any], where: str) -> None:
 
 def _issues(site: Site, item: Mapping[str, Any], where: str) -> None:
     name = site.cluster_of(item, where)
-    site.issues[name] = tuple(Issue(t, d, False) for t, d in item["issues"].items())
+    site.issues[name] = tuple(Issue(t, d) for t, d in item["issues"].items())
 
 
 def _system_tables(site: Site, item: Mapping[str, Any], where: str) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.events import Verb
 from saltext_selfheal.healing.model import (
     CLUSTER_WIDE,
     Action,
@@ -28,7 +29,6 @@ from saltext_selfheal.healing.model import (
     Phase,
     Policy,
     Step,
-    Verb,
 )
 
 from .rules import Broken

@@ -402,7 +402,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "what was asked days ago is done",
-        "take_request",
+        "_impossible",
         "    if age_s >= REQUEST_AGE_S:",
         "    if False:",
     ),
@@ -634,7 +634,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I7: a request may name foreign nodes",
-        "take_request",
+        "_impossible",
         "    foreign = name_foreign(cluster, request.nodes)",
         "    foreign: list[str] = []",
     ),
@@ -765,8 +765,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: what is forced needs no quorum",
         "quorum",
-        '    if _harmless(state, cluster, intent, now):\n        return Gate("quorum"',
-        '    if intent.incident.forced or _harmless(state, cluster, intent, now):\n        return Gate("quorum"',
+        '    if harmless(state, cluster, intent, now):\n        return Gate("quorum"',
+        '    if intent.incident.forced or harmless(state, cluster, intent, now):\n        return Gate("quorum"',
     ),
     Mutation(
         "I9: resolved on the job's word",
@@ -788,9 +788,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a node that died of an earlier fault's age is believed at first sight",
-        "observe",
-        "        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
-        "        first = dict.fromkeys(Fault, node.seen[0][1] if node.seen else now)",
+        "_seen_as",
+        "    first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
+        "    first = dict.fromkeys(Fault, node.seen[0][1] if node.seen else now)",
     ),
     # ------------------------------------------------------------ who refuses the master only
     Mutation(
@@ -849,9 +849,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I2: the first word that it is gone ends a node that was cut off",
-        "observe",
-        "        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
-        "        first = dict(node.seen)",
+        "_seen_as",
+        "    first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}",
+        "    first = dict(node.seen)",
     ),
     Mutation(
         "I2: a node that is cut off is relied on (gate quorum)",
@@ -1058,8 +1058,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a request for a restart is refused on the open connection's word",
         "take_request",
-        "            return _wait_for_dial(state, counted, request, now)",
-        '            return refused("the probe sees nothing wrong")',
+        "        return _wait_for_dial(state, counted, request, now)",
+        '        return _refuse(state, cluster, request, "the probe sees nothing wrong", now)',
     ),
     Mutation(
         "a request waits for a dial for ever",

@@ -13,6 +13,19 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.events import (
+    Commanded,
+    Event,
+    Met,
+    Observation,
+    Observed,
+    Requested,
+    Returned,
+    Started,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
 from saltext_selfheal.healing.model import (
     CLUSTER_WIDE,
     ENDED,
@@ -20,29 +33,18 @@ from saltext_selfheal.healing.model import (
     Announce,
     Answer,
     Attempt,
-    Commanded,
     Effect,
-    Event,
     Fault,
     Finish,
     Fire,
     Limits,
-    Met,
     Mode,
-    Observation,
-    Observed,
     Outcome,
     Phase,
     Policy,
     Reply,
-    Requested,
-    Returned,
-    Started,
     State,
     Tell,
-    Verb,
-    Viewed,
-    ViewStatus,
 )
 
 HARMLESS = frozenset({Action.START, Action.LOOK})

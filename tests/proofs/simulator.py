@@ -20,30 +20,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
-from saltext_selfheal.healing.model import (
-    Action,
-    Announce,
-    Answer,
-    Attempt,
-    ClusterState,
+from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
-    Dial,
-    Effect,
     Event,
-    Fault,
-    Fire,
-    Incident,
     Issue,
-    Limits,
     Met,
     Missing,
     Observation,
     Observed,
-    Outcome,
-    Phase,
-    Policy,
     Published,
     Replica,
     Request,
@@ -56,6 +42,22 @@ from saltext_selfheal.healing.model import (
     Verb,
     Viewed,
     ViewStatus,
+)
+from saltext_selfheal.healing.model import (
+    Action,
+    Announce,
+    Answer,
+    Attempt,
+    ClusterState,
+    Dial,
+    Effect,
+    Fault,
+    Fire,
+    Incident,
+    Limits,
+    Outcome,
+    Phase,
+    Policy,
 )
 from saltext_selfheal.healing.start import begin, forgotten, remains
 from saltext_selfheal.healing.step import step
@@ -627,12 +629,12 @@ class Site:
             up = 2 * sum(r.state == "ready" for r in replicas) > len(nodes)
             if ailing and ailing.fault is Fault.UNAVAILABLE:
                 up = False
-            shards = (Shard((self.titles[nodes[0]],), replicas),) if self.replicas and nodes else ()
+            shards = (Shard(replicas),) if self.replicas and nodes else ()
             return Table(name, up, up, up, shards)
 
         connected = {n: self._sees(self.open[n]) for n in answering}
         started = {f"id-{n}": self.started[n] for n in servers if f"id-{n}" in self._sees(asked)}
-        issues = (Issue(ailing.issue, "so it is", False),) if ailing and ailing.issue else ()
+        issues = (Issue(ailing.issue, "so it is"),) if ailing and ailing.issue else ()
         tables = (table("a.everywhere", servers), table("a.few", servers[:3]))
         return ClusterView(
             policy.name, answering[0], ViewStatus.KNOWN, "", tables, issues, connected, started

@@ -4,41 +4,43 @@ from dataclasses import replace
 
 import pytest
 
+from saltext_selfheal.healing.events import (
+    ClusterView,
+    Command,
+    Commanded,
+    Met,
+    Observation,
+    Observed,
+    Replica,
+    Request,
+    Requested,
+    Returned,
+    Shard,
+    Table,
+    Tick,
+    Verb,
+    Viewed,
+    ViewStatus,
+)
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
     Answer,
     Attempt,
     ClusterState,
-    ClusterView,
-    Command,
-    Commanded,
     Fault,
     Finish,
     Fire,
     Incident,
     Limits,
-    Met,
     Mode,
     NodeState,
-    Observation,
-    Observed,
     Outcome,
     Phase,
     Policy,
-    Replica,
     Reply,
-    Request,
-    Requested,
-    Returned,
-    Shard,
     State,
     Step,
-    Table,
-    Tick,
-    Verb,
-    Viewed,
-    ViewStatus,
 )
 
 from .rules import Broken, Truth, Watch
@@ -196,7 +198,7 @@ def test_i1_the_first_attempt_on_dead_nodes_does_not_wait_for_the_suspected(hand
 
 def _view(*ready: str) -> Viewed:
     replicas = tuple(Replica(n, "ready" if n in ready else "disconnected", True) for n in NODES)
-    table = Table("a.b", True, True, False, (Shard(("n1",), replicas),))
+    table = Table("a.b", True, True, False, (Shard(replicas),))
     return Viewed(ClusterView("c", "n1", ViewStatus.KNOWN, "", (table,)))
 
 

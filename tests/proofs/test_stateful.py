@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from pydantic import TypeAdapter
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.events import Verb
 from saltext_selfheal.healing.model import (
     REMEDIES,
     ClusterState,
@@ -21,7 +22,6 @@ from saltext_selfheal.healing.model import (
     Outcome,
     Policy,
     Step,
-    Verb,
 )
 
 from .incidents import check_end

@@ -2,24 +2,26 @@
 
 import pytest
 
+from saltext_selfheal.healing.events import (
+    Command,
+    Commanded,
+    Published,
+    Request,
+    Requested,
+    Returned,
+    Verb,
+)
 from saltext_selfheal.healing.model import (
     Action,
     Answer,
-    Command,
-    Commanded,
     Fault,
     Limits,
     Mode,
     Outcome,
     Phase,
-    Published,
     Reply,
-    Request,
-    Requested,
-    Returned,
     Step,
     Tell,
-    Verb,
 )
 from saltext_selfheal.healing.start import begin, remains
 from tests.unit.world import World, policy

@@ -5,19 +5,15 @@ from itertools import pairwise
 import pytest
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.events import Issue, Observation, Observed, Published, Returned
 from saltext_selfheal.healing.model import (
     Action,
     ClusterState,
     Fault,
-    Issue,
     NodeState,
-    Observation,
-    Observed,
     Outcome,
     Phase,
-    Published,
     Reply,
-    Returned,
     Step,
 )
 from tests.unit.world import NODES, World, policy, table
@@ -191,11 +187,11 @@ def test_a_lock_for_closed_tables_ends_with_them_though_a_node_has_died():
 def test_another_issue_is_no_relapse():
     both = steps(Fault.ISSUE, Action.HIGHSTATE, Action.RESTART)
     world = World(policy(escalation=both, cooldown_min_s=0.0)).warm()
-    world.pass_time(6, issues=(Issue("log_write_error", "disk", True),))
+    world.pass_time(6, issues=(Issue("log_write_error", "disk"),))
     world.publish()
     world.returns()
     world.pass_time(20, **OPEN_TABLE)
-    world.pass_time(30, issues=(Issue("memory_error", "mem", True),))
+    world.pass_time(30, issues=(Issue("memory_error", "mem"),))
     (incident,) = world.cluster.incidents
     assert (incident.issue, incident.relapse_of, incident.step) == ("memory_error", None, 0)
 
@@ -230,7 +226,7 @@ def test_an_issue_everywhere_is_none():
     policies = [policy(name=f"c{i}", nodes=(f"db{i}a", f"db{i}b")) for i in range(3)]
     world = World(*policies).warm()
     for one in policies:
-        world.look(one.name, issues=(Issue("outdated_index", "old", False),))
+        world.look(one.name, issues=(Issue("outdated_index", "old"),))
     world.break_("db0a", cluster="c0")
     world.pass_time(6)
     assert world.fired == [("restart", ("db0a",))]

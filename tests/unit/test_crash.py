@@ -13,16 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saltext_selfheal.config import EngineSettings
+from saltext_selfheal.healing.events import Missing, Observation, Observed, Published, Returned
 from saltext_selfheal.healing.looks import owed as owed_by
-from saltext_selfheal.healing.model import (
-    Fault,
-    Missing,
-    Observation,
-    Observed,
-    Outcome,
-    Published,
-    Returned,
-)
+from saltext_selfheal.healing.model import Fault, Outcome
 from saltext_selfheal.ledger import claims, records
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer

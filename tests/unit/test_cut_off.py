@@ -3,22 +3,17 @@
 import pytest
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.model import (
-    Action,
-    Dial,
-    Fault,
+from saltext_selfheal.healing.events import (
     Issue,
     Met,
     Observation,
     Observed,
-    Outcome,
-    Reply,
     Request,
     Requested,
     Returned,
-    Step,
     ViewStatus,
 )
+from saltext_selfheal.healing.model import Action, Dial, Fault, Outcome, Reply, Step
 from tests.unit.world import World, policy, table
 
 EVERYWHERE = {"db1": True, "db2": True, "db3": True}
@@ -281,7 +276,7 @@ def test_an_incident_without_steps_swallows_no_request(fault):
 
 def test_nor_does_an_issue_that_is_only_announced():
     world = World().warm()
-    swap = (Issue("memory_error", "the server uses swap", False),)
+    swap = (Issue("memory_error", "the server uses swap"),)
     world.pass_time(10, issues=swap, tables=(table(ready=EVERYWHERE),))
     assert world.cluster.incidents[0].issue == "memory_error"
     answer = world.ask("highstate", id="r1")

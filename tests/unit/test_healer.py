@@ -5,21 +5,19 @@ import sqlite3
 import pytest
 
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healing.model import (
+from saltext_selfheal.healing.events import (
     Command,
     Commanded,
-    Dial,
-    Fault,
     Missing,
     Observation,
     Observed,
-    Outcome,
     Published,
     Request,
     Requested,
     Returned,
     Verb,
 )
+from saltext_selfheal.healing.model import Dial, Fault, Outcome
 from saltext_selfheal.ledger import inbox, records
 from saltext_selfheal.ledger.file import Unavailable, ValueRefused
 from saltext_selfheal.ledger.writer import Ledger

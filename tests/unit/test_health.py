@@ -3,15 +3,8 @@
 import pytest
 
 from saltext_selfheal.healing import health
-from saltext_selfheal.healing.model import (
-    Fault,
-    Issue,
-    NodeState,
-    Observation,
-    Observed,
-    Tell,
-    ViewStatus,
-)
+from saltext_selfheal.healing.events import Issue, Observation, Observed, ViewStatus
+from saltext_selfheal.healing.model import Fault, NodeState, Tell
 from tests.unit.world import World, policy, table
 
 CLOSED = (table(writes=False),)
@@ -222,8 +215,8 @@ def test_nodes_that_disagree_about_who_is_connected_are_partitioned_and_only_ann
 
 def test_each_of_rethinkdbs_issues_is_an_incident_of_its_own_name():
     issues = (
-        Issue("log_write_error", "No space left on device", False),
-        Issue("table_availability", "", True),
+        Issue("log_write_error", "No space left on device"),
+        Issue("table_availability", ""),
     )
     world = World(policy(settle_s=0.0)).warm()
     world.pass_time(10, issues=issues)

@@ -5,15 +5,8 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import gates, remedies
-from saltext_selfheal.healing.model import (
-    Action,
-    Fault,
-    Incident,
-    Observation,
-    Observed,
-    Phase,
-    Step,
-)
+from saltext_selfheal.healing.events import Observation, Observed
+from saltext_selfheal.healing.model import Action, Fault, Incident, Phase, Step
 from tests.unit.world import World, policy
 
 

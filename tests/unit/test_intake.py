@@ -3,7 +3,7 @@
 import pytest
 
 from saltext_selfheal.doors import bus, forms
-from saltext_selfheal.healing.model import Verb
+from saltext_selfheal.healing.events import Verb
 
 
 def test_a_request_of_a_minion_names_its_asker_as_claimed():

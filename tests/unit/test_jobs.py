@@ -7,7 +7,8 @@ import pytest
 import salt.config
 import salt.loader
 
-from saltext_selfheal.healing.model import Action, Outcome, Published, Returned
+from saltext_selfheal.healing.events import Published, Returned
+from saltext_selfheal.healing.model import Action, Outcome
 from saltext_selfheal.loop import jobs
 
 GOOD = {"result": True, "comment": "fine"}

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from saltext_selfheal.healing.events import Command, Request, Verb
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
     Answer,
     Attempt,
     ClusterState,
-    Command,
     Fault,
     Finish,
     Fire,
@@ -29,9 +29,7 @@ from saltext_selfheal.healing.model import (
     Outcome,
     Phase,
     Reply,
-    Request,
     Tell,
-    Verb,
 )
 from saltext_selfheal.ledger import chain as audit_chain
 from saltext_selfheal.ledger import file as ledger_file

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from saltext_selfheal.healing.events import Request
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -18,7 +19,6 @@ from saltext_selfheal.healing.model import (
     Fire,
     Incident,
     Phase,
-    Request,
     Tell,
 )
 from saltext_selfheal.ledger import chain as audit_chain

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from saltext_selfheal.driver import answer, wire
 from saltext_selfheal.driver.address import Address
-from saltext_selfheal.healing.model import Fault, Met, Observed, Viewed, ViewStatus
+from saltext_selfheal.healing.events import Met, Observed, Viewed, ViewStatus
+from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe import names, pulse
 from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.names import Resolver

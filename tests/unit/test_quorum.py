@@ -3,7 +3,8 @@
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.model import Action, Answer, Fault, Reply, Request, Requested, Step
+from saltext_selfheal.healing.events import Request, Requested
+from saltext_selfheal.healing.model import Action, Answer, Fault, Reply, Step
 from tests.unit.world import World, policy, table
 
 THREE = {"db1": True, "db2": True, "db3": True}

@@ -12,17 +12,8 @@ from pathlib import Path
 import pytest
 
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healing.model import (
-    Action,
-    Fault,
-    Missing,
-    Observation,
-    Observed,
-    Outcome,
-    Phase,
-    Published,
-    Returned,
-)
+from saltext_selfheal.healing.events import Missing, Observation, Observed, Published, Returned
+from saltext_selfheal.healing.model import Action, Fault, Outcome, Phase
 from saltext_selfheal.ledger import records
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer

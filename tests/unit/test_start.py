@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import gates, looks
+from saltext_selfheal.healing.events import Returned
 from saltext_selfheal.healing.model import (
     Action,
     ClusterState,
@@ -14,7 +15,6 @@ from saltext_selfheal.healing.model import (
     Limits,
     Outcome,
     Phase,
-    Returned,
     Step,
 )
 from saltext_selfheal.healing.start import forgotten, remains

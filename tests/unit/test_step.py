@@ -3,19 +3,16 @@
 import pytest
 
 from saltext_selfheal.healing import gates
+from saltext_selfheal.healing.events import Observation, Observed, Published, Returned
 from saltext_selfheal.healing.model import (
     Action,
     Fault,
     Finish,
     Limits,
     Mode,
-    Observation,
-    Observed,
     Outcome,
     Phase,
-    Published,
     Reply,
-    Returned,
     Step,
 )
 from saltext_selfheal.healing.start import begin, forgotten

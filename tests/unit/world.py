@@ -3,23 +3,14 @@
 from dataclasses import replace
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.looks import owed
-from saltext_selfheal.healing.model import (
-    Announce,
-    Answer,
+from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
-    Fault,
-    Finish,
-    Fire,
-    Limits,
     Met,
     Missing,
     Observation,
     Observed,
-    Outcome,
-    Policy,
     Published,
     Replica,
     Request,
@@ -31,6 +22,17 @@ from saltext_selfheal.healing.model import (
     Verb,
     Viewed,
     ViewStatus,
+)
+from saltext_selfheal.healing.looks import owed
+from saltext_selfheal.healing.model import (
+    Announce,
+    Answer,
+    Fault,
+    Finish,
+    Fire,
+    Limits,
+    Outcome,
+    Policy,
 )
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
@@ -63,7 +65,7 @@ def table(name="runbook.runbook", reads=True, writes=True, ready=None, silent=()
             Replica(server, "ready" if is_ready else "backfilling", server not in silent)
             for server, is_ready in ready.items()
         )
-        shards = (Shard(tuple(ready)[:1], replicas),)
+        shards = (Shard(replicas),)
     return Table(name, reads, writes, reads and writes, shards)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import ClusterSettings, EngineSettings
-from ..healing.model import Request
+from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, refuse_unknown, salts_own, shown
 from .flow import Flow, Flows

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..driver.text import clean
 from ..healing import remedies
-from ..healing.model import PAUSED_AT_MOST_S, Command, Request, Verb
+from ..healing.events import Command, Request, Verb
+from ..healing.model import PAUSED_AT_MOST_S
 from .arguments import BadRequest, shown
 
 NETAPI = "salt/netapi/hook/"  #: how salt-api tags what it is sent

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import ClusterSettings
 from ..healing import remedies
-from ..healing.model import Request
+from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
 from .flow import Flow, Flows

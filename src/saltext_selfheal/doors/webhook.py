@@ -8,7 +8,7 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
-from ..healing.model import Request
+from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
 from .flow import Flow, Flows

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from . import gates
 from .conditions import Sight
+from .events import Command, Seconds, Verb
 from .explain import explain
 from .facts import open_incident
 from .model import (
@@ -16,17 +17,14 @@ from .model import (
     Announce,
     Answer,
     ClusterState,
-    Command,
     Effect,
     Fault,
     Incident,
     Pause,
     Phase,
     Reply,
-    Seconds,
     State,
     Tell,
-    Verb,
 )
 from .orders import name_foreign, tell_by
 from .table import TRANSITIONS, take

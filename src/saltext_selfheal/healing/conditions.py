@@ -11,19 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from . import gates, health, looks
-from .model import (
-    Attempt,
-    ClusterState,
-    Command,
-    Fault,
-    Incident,
-    Outcome,
-    Phase,
-    Policy,
-    Seconds,
-    State,
-    Step,
-)
+from .events import Command, Seconds
+from .model import Attempt, ClusterState, Fault, Incident, Outcome, Phase, Policy, State, Step
+from .word import agreed_dead
 
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
 FIRINGS = 3
@@ -104,7 +94,7 @@ class Sight:
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
 
     def _agreed(self, name: str) -> bool:
-        return gates.agreed_dead(self.state, self.cluster, name, self.now)
+        return agreed_dead(self.state, self.cluster, name, self.now)
 
     def _passing(self, some: Sequence[gates.Asks]) -> tuple[str, ...]:
         """Those whom the present step has not visited and whom none of these gates stops."""

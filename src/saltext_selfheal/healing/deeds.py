@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from . import escalation, gates, identity, looks
 from .conditions import Sight, verdict
+from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
     Attempt,
@@ -23,7 +24,6 @@ from .model import (
     Late,
     Outcome,
     Recovery,
-    Seconds,
 )
 
 BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this

@@ -5,7 +5,8 @@ The default escalations stand here and nowhere else; the settings may replace th
 
 from __future__ import annotations
 
-from .model import Action, Fault, Policy, Seconds, Step
+from .events import Seconds
+from .model import Action, Fault, Policy, Step
 from .remedies import forbidden
 
 #: What helps by default. A fault without steps is announced and left to people.

@@ -7,7 +7,8 @@ from typing import Any
 
 from . import escalation, gates
 from .conditions import Sight
-from .model import Fault, Incident, Phase, Seconds, State
+from .events import Seconds
+from .model import Fault, Incident, Phase, State, Step
 
 
 def explain(
@@ -26,51 +27,55 @@ def explain(
             continue
         if not incident.by_hand:
             concerned |= set(incident.nodes)
-        sight = Sight(state, here, incident, now)
-        # Elsewhere nothing is decided: the incident's own sentence says what is waited for.
-        deciding = incident.phase is Phase.OPEN and sight.intent is not None
-        judged = gates.judge(state, sight.intent, now) if deciding and sight.intent else ()
-        told.append(
-            {
-                "incident": incident.id,
-                "fault": incident.called,
-                "phase": incident.phase.value,
-                "nodes": list(incident.nodes),
-                "why": incident.why,
-                "step": sight.step.action.value if sight.step else None,
-                "on": list(sight.intent.nodes) if deciding and sight.intent else [],
-                "gates": _in_words(judged),
-            }
-        )
+        told.append(_of_incident(Sight(state, here, incident, now)))
     steps = policy.escalation.get(Fault.DEAD, escalation.DEFAULT[Fault.DEAD])
     for name in nodes or tuple(here.nodes):
-        if name in concerned or not steps:
-            continue
-        node = here.nodes[name]
-        supposed = Incident(
-            id="",  # there is none
-            cluster=cluster,
-            fault=Fault.DEAD,
-            nodes=(name,),
-            phase=Phase.OPEN,
-            opened_at=now,
-            changed_at=now,
-            steps=steps,
-        )
-        intent = gates.Intent(cluster, supposed, steps[0], (name,))
-        told.append(
-            {
-                "incident": None,
-                "fault": node.fault.value if node.fault else None,
-                "phase": None,
-                "nodes": [name],
-                "why": f"supposed that {name} were dead",
-                "step": steps[0].action.value,
-                "on": [name],
-                "gates": _in_words(gates.judge(state, intent, now)),
-            }
-        )
+        if name not in concerned and steps:
+            told.append(_as_if_dead(state, cluster, name, steps, now))
     return tuple(told)
+
+
+def _of_incident(sight: Sight) -> Mapping[str, Any]:
+    incident = sight.incident
+    # Elsewhere nothing is decided: the incident's own sentence says what is waited for.
+    intent = sight.intent if incident.phase is Phase.OPEN else None
+    return {
+        "incident": incident.id,
+        "fault": incident.called,
+        "phase": incident.phase.value,
+        "nodes": list(incident.nodes),
+        "why": incident.why,
+        "step": sight.step.action.value if sight.step else None,
+        "on": list(intent.nodes) if intent else [],
+        "gates": _in_words(gates.judge(sight.state, intent, sight.now) if intent else ()),
+    }
+
+
+def _as_if_dead(
+    state: State, cluster: str, name: str, steps: tuple[Step, ...], now: Seconds
+) -> Mapping[str, Any]:
+    fault = state.clusters[cluster].nodes[name].fault
+    supposed = Incident(
+        id="",  # there is none
+        cluster=cluster,
+        fault=Fault.DEAD,
+        nodes=(name,),
+        phase=Phase.OPEN,
+        opened_at=now,
+        changed_at=now,
+        steps=steps,
+    )
+    intent = gates.Intent(cluster, supposed, steps[0], (name,))
+    return {
+        "incident": None,
+        "fault": fault.value if fault else None,
+        "phase": None,
+        "nodes": [name],
+        "why": f"supposed that {name} were dead",
+        "step": steps[0].action.value,
+        "on": [name],
+        "gates": _in_words(gates.judge(state, intent, now)),
+    }
 
 
 def _in_words(judged: tuple[gates.Gate, ...]) -> list[Mapping[str, Any]]:

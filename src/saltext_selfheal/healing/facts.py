@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import health, identity, looks
+from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
     Announce,
@@ -19,21 +20,13 @@ from .model import (
     Fault,
     Incident,
     Late,
-    Met,
-    Missing,
     NodeState,
-    Observed,
     Outcome,
     Phase,
     Policy,
-    Published,
-    Returned,
-    Seconds,
     State,
     Step,
     Tell,
-    Viewed,
-    ViewStatus,
 )
 
 LATE_S = 3600.0  #: so long a result may come late and is still recorded

@@ -7,63 +7,22 @@ incident is made of these answers and of nothing else, so that telling and doing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
-from . import escalation, health
-from . import identity as identities
-from . import looks, remedies
-from .model import (
-    CLUSTER_WIDE,
-    ClusterState,
-    Fault,
-    Incident,
-    Late,
-    Mode,
-    NodeState,
-    Phase,
-    Policy,
-    Seconds,
-    State,
-    Step,
-    Table,
-    ViewStatus,
-)
+from . import escalation, health, looks, remedies
+from .events import Seconds
+from .gate import Asks as Asks
+from .gate import Gate as Gate
+from .gate import Intent as Intent
+from .gate import of
+from .model import ClusterState, Fault, Incident, Late, Mode, NodeState, Phase, Policy, State, Step
+from .quorum import harmless, one_at_a_time, quorum
+from .word import WORD_WITHIN_S, word
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
-WORD_WITHIN_S = (
-    10.0  #: so long others are waited for who can say whether a node that refuses is gone
-)
 APPROVED_FOR_S = 900.0  #: an approval that no attempt followed within this has expired
-
-#: A node with one of these does not answer: nobody is served by it.
-AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
-#: What the tables say of it may hold for others; the healer does not rely on it.
-UNSURE = AWAY | {Fault.CUT_OFF}
-
-
-class Intent(NamedTuple):
-    """What would be done if every gate were open."""
-
-    cluster: str
-    incident: Incident
-    step: Step
-    nodes: tuple[str, ...]
-
-
-class Gate(NamedTuple):
-    """One gate's answer. ``opens_at`` is None where only an event, not time, opens it."""
-
-    name: str
-    open: bool
-    why: str
-    opens_at: Seconds | None = None
-
-
-def _of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:
-    return state.policies[intent.cluster], state.clusters[intent.cluster]
 
 
 def mode_of(policy: Policy, step: Step) -> Mode:
@@ -76,7 +35,7 @@ def mode_of(policy: Policy, step: Step) -> Mode:
 
 def mode(state: State, intent: Intent, now: Seconds) -> Gate:
     """The mode of the step, or of the cluster, lets the healer act."""
-    policy, _ = _of(state, intent)
+    policy, _ = of(state, intent)
     effective = mode_of(policy, intent.step)
     if effective in (Mode.AUTO, Mode.APPROVE):
         return Gate("mode", True, f"mode is {effective.value}")
@@ -86,7 +45,7 @@ def mode(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def approval(state: State, intent: Intent, now: Seconds) -> Gate:
     """In mode ``approve`` a person has said yes to this step, lately."""
-    policy, _ = _of(state, intent)
+    policy, _ = of(state, intent)
     incident = intent.incident
     if mode_of(policy, intent.step) is not Mode.APPROVE:
         return Gate("approval", True, "none needed")
@@ -104,7 +63,7 @@ def approval(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def paused(state: State, intent: Intent, now: Seconds) -> Gate:
     """Nobody has asked the healer to keep still."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     pause = cluster.pause
     if pause is None or pause.until <= now:
         return Gate("paused", True, "not paused")
@@ -114,7 +73,7 @@ def paused(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def warm_up(state: State, intent: Intent, now: Seconds) -> Gate:
     """A healer that has just started has not seen enough to act."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     polls = min((cluster.nodes[n].polls for n in intent.nodes), default=0)
     opens_at = state.started_at + WARM_UP_S
     ready = now >= opens_at and polls >= WARM_UP_POLLS
@@ -124,7 +83,7 @@ def warm_up(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def target(state: State, intent: Intent, now: Seconds) -> Gate:
     """Exact minions, at least one, each configured and inside the cluster's pattern."""
-    policy, _ = _of(state, intent)
+    policy, _ = of(state, intent)
     if not intent.nodes:
         return Gate("target", False, "no node is left to act on")
     foreign = [
@@ -139,7 +98,7 @@ def target(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def confirmed(state: State, intent: Intent, now: Seconds) -> Gate:
     """Every node named shows the incident's fault, confirmed; for a request, every node was seen and is well."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     if intent.incident.fault is Fault.REQUESTED:
         unseen = [n for n in intent.nodes if cluster.nodes[n].since is None]
         if unseen:
@@ -184,7 +143,7 @@ def has_step_to_come(policy: Policy, incident: Incident) -> bool:
 
 def identity(state: State, intent: Intent, now: Seconds) -> Gate:
     """The server that was probed is the one that the minion's service runs."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     for name in intent.nodes:
         node = cluster.nodes[name]
         if node.doubt:
@@ -195,47 +154,12 @@ def identity(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("identity", True, "no node is in doubt")
 
 
-class Word(NamedTuple):
-    """What is known, beside the healer's own dial, of a node that refuses it."""
-
-    gone: bool  #: others say so, or nobody else answers
-    contradicted: bool  #: somebody is connected to it
-    awaited: bool  #: others are being asked
-    why: str
-
-
-def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
-    """Whether anything but the refused dial speaks for the node's death, or against it."""
-    node = cluster.nodes[name]
-    by = health.vouched(node)
-    if by:
-        why = f"{by} is connected to {name}: it may serve everybody but this master"
-        return Word(False, True, False, why)
-    since = node.refused_at
-    if since is None:
-        return Word(True, False, False, "supposed")
-    if node.word_at is not None and node.word_at >= since:
-        return Word(True, False, False, f"no other node is connected to {name}")
-    others = [other for n, other in cluster.nodes.items() if n != name]
-    if not any(map(health.lives, others)):
-        return Word(True, False, False, f"no node beside {name} answers")
-    may_ask = (
-        node.server_id is not None
-        and not node.proxy  # it stands in nobody's list
-        and any(map(health.speaks, others))
-        and not cluster.view.startswith(ViewStatus.FORBIDDEN.value)
-    )
-    if may_ask and now < since + WORD_WITHIN_S:
-        return Word(False, False, True, f"others are asked whether they are connected to {name}")
-    return Word(False, False, False, f"nobody can say whether {name} is gone")
-
-
 def agreed(state: State, intent: Intent, now: Seconds) -> Gate:
     """A node that refuses the dial is dead only if no other node that answers is connected to it.
 
     Where nobody can say so, it is treated as a node that may serve: one at a time, and the quorum is asked.
     """
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     if intent.incident.fault is not Fault.DEAD:
         return Gate("agreed", True, "not about a dead node")
     words = [word(state, n, cluster, now) for n in intent.nodes]
@@ -250,13 +174,6 @@ def agreed(state: State, intent: Intent, now: Seconds) -> Gate:
     return Gate("agreed", True, words[0].why if words else "no node is meant")
 
 
-def agreed_dead(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
-    """Dead beyond the healer's own dial: nobody is served by it."""
-    node = cluster.nodes[name]
-    dead = node.confirmed and node.fault is Fault.DEAD
-    return dead and word(state, name, cluster, now).gone
-
-
 def blind(state: State, intent: Intent, now: Seconds) -> Gate:
     """A healer that does not trust its own eyes does nothing."""
     return Gate("blind", not state.blind, state.blind or "the healer trusts its own eyes")
@@ -264,7 +181,7 @@ def blind(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def fresh(state: State, intent: Intent, now: Seconds) -> Gate:
     """What the healer believes was seen lately, and the nodes of the last attempt since its end."""
-    policy, cluster = _of(state, intent)
+    policy, cluster = of(state, intent)
     incident = intent.incident
     acted_at = incident.acted_at
     unseen = [
@@ -281,7 +198,7 @@ def fresh(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def flapping(state: State, intent: Intent, now: Seconds) -> Gate:
     """A node that comes and goes by itself is left alone until it is quiet, or steadily faulty."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     restless = [n for n in intent.nodes if cluster.nodes[n].flapping]
     if not restless:
         return Gate("flapping", True, "no node comes and goes")
@@ -290,7 +207,7 @@ def flapping(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def decided(state: State, intent: Intent, now: Seconds) -> Gate:
     """Dead nodes are started together, so the first attempt waits until every suspected node is decided."""
-    policy, cluster = _of(state, intent)
+    policy, cluster = of(state, intent)
     incident = intent.incident
     if incident.fault is not Fault.DEAD or incident.attempts:
         return Gate("decided", True, "no first attempt on dead nodes")
@@ -304,7 +221,7 @@ def decided(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def in_flight(state: State, intent: Intent, now: Seconds) -> Gate:
     """One attempt at a time in a cluster."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     busy = cluster.attempt
     if busy is None:
         return Gate("in flight", True, "nothing in flight")
@@ -313,11 +230,11 @@ def in_flight(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def look(state: State, intent: Intent, now: Seconds) -> Gate:
     """No job of ours may still run on these minions, whatever was said of it; in a roll on none that had its turn."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     if cluster.look is not None:
         return Gate("look", False, f"asking what {', '.join(cluster.look.nodes)} runs")
     own = runs_on(state, intent, now)
-    if not own.open or _harmless(state, cluster, intent, now):
+    if not own.open or harmless(state, cluster, intent, now):
         return own
     for late in cluster.late:
         if late.attempt.incident == intent.incident.id and looks.unproven(late):
@@ -327,7 +244,7 @@ def look(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def runs_on(state: State, intent: Intent, now: Seconds) -> Gate:
     """The part of `look` that is about these nodes alone."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     for late in cluster.late:
         there = [n for n in looks.unproven(late) if n in intent.nodes]
         if there:
@@ -337,7 +254,7 @@ def runs_on(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def not_cleared(state: State, intent: Intent, now: Seconds) -> Gate:
     """As `runs_on`, but a look that is on its way, or the first one, is worth waiting for together."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     for late in cluster.late:
         asked = late.looks == 0 or (cluster.look is not None and cluster.look.of == late.attempt.id)
         there = [n for n in looks.unproven(late) if n in intent.nodes]
@@ -356,7 +273,7 @@ def locked(state: State, intent: Intent, now: Seconds) -> Gate:
 
     A request that failed locks requests, not the healing of the database itself; a person's lock locks all.
     """
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     requested = intent.incident.fault is Fault.REQUESTED
     for other in cluster.incidents:
         if other.phase is not Phase.LOCKED or not set(other.nodes) & set(intent.nodes):
@@ -376,7 +293,7 @@ def after(state: State, intent: Intent, now: Seconds) -> Gate:
 
 def cooldown(state: State, intent: Intent, now: Seconds) -> Gate:
     """A node rests after an attempt of another incident, counted from that attempt's end."""
-    _, cluster = _of(state, intent)
+    _, cluster = of(state, intent)
     resting = [
         (node.cooldown_until, name)
         for name, node in ((n, cluster.nodes[n]) for n in intent.nodes)
@@ -419,7 +336,7 @@ def _left_by(
 
 def budget(state: State, intent: Intent, now: Seconds) -> Gate:
     """Attempts per node within a sliding window."""
-    policy, cluster = _of(state, intent)
+    policy, cluster = of(state, intent)
     most, per_s = policy.budget_attempts, policy.budget_per_s
     if not most:
         return Gate("budget", True, "no budget configured")
@@ -461,142 +378,6 @@ def storm(state: State, intent: Intent, now: Seconds) -> Gate:
     why = f"{ill} of {len(clusters)} clusters show a fault (storm at {share:.0%} of >= 3)"
     return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)
 
-
-def _harmless(state: State, cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
-    """The action takes no serving node away: it only starts, or none of the nodes serves."""
-    if not remedies.TABLE[intent.step.action].takes_away:
-        return True
-    return all(agreed_dead(state, cluster, n, now) for n in intent.nodes)
-
-
-def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
-    """An action that can take a serving node away goes to one node at a time.
-
-    As long as nothing is known of the tables' replicas, a node that may serve is not risked while one that this
-    incident is not about is away. A hung node does not serve: what needs it is lost already.
-    """
-    _, cluster = _of(state, intent)
-    incident = intent.incident
-    if _harmless(state, cluster, intent, now):
-        return Gate("one at a time", True, "takes no serving node away")
-    if len(intent.nodes) > 1:
-        return Gate("one at a time", False, "several nodes that may serve are named")
-    if incident.fault is Fault.HUNG and all(_away(state, cluster, n, now) for n in intent.nodes):
-        return Gate("one at a time", True, "the node does not answer")
-    if incident.fault is Fault.DEAD:
-        return Gate(
-            "one at a time", True, "it refuses the dial, and nobody can say whether it is gone"
-        )
-    had = [n for n in incident.tried if n in cluster.nodes and n not in intent.nodes]
-    tried = {n: cluster.nodes[n] for n in had}
-    served = incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE
-    broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]
-    if broken:
-        return Gate("one at a time", False, f"not well after its turn: {', '.join(broken)}")
-    if table_map(state, intent, now) is not None:
-        return Gate("one at a time", True, "the tables' replicas are known")
-    others = [
-        n
-        for n, node in cluster.nodes.items()
-        if not node.well and not node.proxy and not _about(incident, n, node)
-    ]
-    if others:
-        return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")
-    return Gate("one at a time", True, "the only node taken away")
-
-
-def _about(incident: Incident, name: str, node: NodeState) -> bool:
-    """The node is not well for the very reason that the incident is about."""
-    # A request is not about anybody's fault; what is forced may be about its own nodes'.
-    return name in incident.nodes and (incident.forced or node.fault is incident.fault)
-
-
-def table_map(
-    state: State, intent: Intent, now: Seconds
-) -> tuple[Seconds, tuple[Table, ...]] | None:
-    """When the tables were looked at last, and what they were; None if that is too long ago."""
-    known = state.maps.get(intent.cluster)
-    return None if known is None or now - known[0] > health.VIEW_AGE_S else known
-
-
-def _away(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
-    """It serves nobody: it does not answer, one late probe is not all that says so, and nobody says otherwise.
-
-    One whose open connections answer serves those who have them. One that only this master cannot reach may serve all.
-    """
-    node = cluster.nodes[name]
-    if node.fault is Fault.DEAD:
-        return agreed_dead(state, cluster, name, now)
-    if node.answers or (node.fault is Fault.UNREACHABLE and health.vouched(node)):
-        return False
-    return node.confirmed and node.fault in AWAY
-
-
-def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
-    """No shard that serves now would lose the majority of its voting replicas that are ready now.
-
-    What needs a node that does not answer is lost already, as far as that node is concerned. What the tables say of
-    the others holds: that the healer cannot reach a replica's node proves nothing about those who can. Such a
-    replica, and one whose node is not known, counts as serving now and as missing afterwards. A dead one serves nobody.
-    """
-    _, cluster = _of(state, intent)
-    if _harmless(state, cluster, intent, now):
-        return Gate("quorum", True, "takes no serving node away")
-    in_doubt = identities.uncertain(cluster)
-    if in_doubt:
-        return Gate("quorum", False, f"which server is which is in doubt: {in_doubt}")
-    serving = [
-        n for n in intent.nodes if not cluster.nodes[n].proxy and not _away(state, cluster, n, now)
-    ]
-    if not serving:
-        why = "serves nobody, or holds no replica"
-        return Gate("quorum", True, f"{', '.join(intent.nodes)} {why}")
-    if health.named(Fault.PARTITIONED) in cluster.ailments:
-        # Also when nobody can look any more: who knows less must not do more.
-        why = "the nodes disagree about who is connected: the table map is one side's"
-        return Gate("quorum", False, why)
-    known = table_map(state, intent, now)
-    if known is None:
-        return Gate("quorum", True, "no table map of the last minute: one node at a time")
-    taken, tables = known
-    changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
-    if taken <= changed:
-        opens_at = taken + health.VIEW_AGE_S
-        return Gate("quorum", False, "the table map is older than the last change", opens_at)
-    lost = [told for table in tables for told in _lost(state, cluster, table, serving, now)]
-    if lost:
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        return Gate("quorum", False, f"without {', '.join(serving)} {lost[0]}{more}")
-    return Gate("quorum", True, f"no shard of {len(tables)} tables loses its majority")
-
-
-def _lost(
-    state: State, cluster: ClusterState, table: Table, leaving: list[str], now: Seconds
-) -> Iterator[str]:
-    """The shards of this table that serve now and would not without those nodes, in words.
-
-    A server that is no node's may be the one of a node that leaves and has never told its name.
-    """
-    by_server = {n.server_name: (name, n) for name, n in cluster.nodes.items() if n.server_name}
-    nameless = any(not cluster.nodes[n].server_name for n in leaving)
-    for number, shard in enumerate(table.shards, 1):
-        voters = [r for r in shard.replicas if r.voting]
-        now_ready = then_ready = 0
-        for replica in voters:
-            if replica.state != "ready":
-                continue
-            name, node = by_server.get(replica.server, ("", None))
-            sure = not nameless if node is None else node.since is not None
-            sure = sure and (node is None or node.fault not in UNSURE)
-            gone = node is not None and agreed_dead(state, cluster, name, now)
-            now_ready += not gone
-            then_ready += sure and name not in leaving
-        if 2 * now_ready > len(voters) >= 2 * then_ready:
-            of = f" (shard {number} of {len(table.shards)})" if len(table.shards) > 1 else ""
-            yield f"{table.name}{of} keeps {then_ready} of {len(voters)} voting replicas"
-
-
-Asks = Callable[[State, Intent, Seconds], Gate]
 
 GATES: tuple[Asks, ...] = (
     mode,

@@ -10,19 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .model import (
-    CLUSTER_WIDE,
-    Ailment,
-    ClusterState,
-    ClusterView,
-    Fault,
-    Incident,
-    NodeState,
-    Observation,
-    Policy,
-    Seconds,
-    ViewStatus,
-)
+from .events import ClusterView, Observation, Seconds, ViewStatus
+from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy
 
 VIEW_AGE_S = 60.0  #: a look into the system tables that is older counts as none
 OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long
@@ -39,26 +28,12 @@ def observe(
     if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
         # Only a fresh dial ends what a dial has found.
         return replace(node, at=now, polls=node.polls + 1)
-    own = (
-        seen.server_id is not None and not node.answers_as
-    )  #: what it tells of itself is of this node's server
-    fault, evidence, late = seen.fault, seen.evidence, node.late
+    # What it tells of itself is of this node's server.
+    own = seen.server_id is not None and not node.answers_as
     refused_at = None
-    if fault is Fault.DEAD:
+    if seen.fault is Fault.DEAD:
         refused_at = now if node.refused_at is None else node.refused_at
-        cut_off = _cut_off(replace(node, refused_at=refused_at), seen)
-        if cut_off:
-            fault, evidence = Fault.CUT_OFF, f"{evidence}, but {cut_off}"
-    if node.doubt:
-        evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
-        fault = Fault.MISTAKEN
-    if policy.slow_above_s and fault is None:
-        late = (*late, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
-        if sum(late) >= policy.slow_count:
-            fault = Fault.SLOW
-            evidence = (
-                f"{sum(late)} of {len(late)} answers took more than {policy.slow_above_s:g} s"
-            )
+    fault, evidence, late = _shown(replace(node, refused_at=refused_at), seen, policy)
     same = node.since is not None and node.fault is fault
     since = node.since if same and node.since is not None else now
     changes = node.changes
@@ -68,16 +43,8 @@ def observe(
     if turned and by_itself and not acted_on and policy.flapping_changes:
         changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
     confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
-    seen_as: tuple[tuple[Fault, Seconds], ...] = ()
-    lasted = False
-    if fault is not None:
-        # What others contradict has not lasted: a death after it must last for its own time.
-        first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}
-        first.setdefault(fault, now)
-        seen_as = tuple(first.items())
-        # A node may go from one fault to another and back: the longest patience bounds that, too.
-        longest_s = max(policy.confirm_s.values(), default=0.0)
-        lasted = now - since >= confirm_s or now - first[fault] >= longest_s
+    seen_as = _seen_as(node, fault, now) if fault else ()
+    lasted = fault is not None and _lasted(dict(seen_as)[fault], since, confirm_s, policy, now)
     node = replace(
         node,
         fault=fault,
@@ -103,6 +70,45 @@ def observe(
         return node
     # What has been told once is over with: the next time needs changes of its own.
     return replace(node, flapping=flapping, changes=node.changes if flapping else ())
+
+
+def _shown(
+    node: NodeState, seen: Observation, policy: Policy
+) -> tuple[Fault | None, str, tuple[bool, ...]]:
+    """What the observation amounts to: a fault or none, the evidence, and which of the last answers were slow."""
+    fault, evidence, late = seen.fault, seen.evidence, node.late
+    if fault is Fault.DEAD:
+        cut_off = _cut_off(node, seen)
+        if cut_off:
+            fault, evidence = Fault.CUT_OFF, f"{evidence}, but {cut_off}"
+    if node.doubt:
+        evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
+        fault = Fault.MISTAKEN
+    if policy.slow_above_s and fault is None:
+        late = (*late, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
+        if sum(late) >= policy.slow_count:
+            fault = Fault.SLOW
+            evidence = (
+                f"{sum(late)} of {len(late)} answers took more than {policy.slow_above_s:g} s"
+            )
+    return fault, evidence, late
+
+
+def _seen_as(node: NodeState, fault: Fault, now: Seconds) -> tuple[tuple[Fault, Seconds], ...]:
+    """The faults of this illness with their first sights, this one included."""
+    # What others contradict has not lasted: a death after it must last for its own time.
+    first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}
+    first.setdefault(fault, now)
+    return tuple(first.items())
+
+
+def _lasted(
+    first: Seconds, since: Seconds, confirm_s: Seconds, policy: Policy, now: Seconds
+) -> bool:
+    """Whether a fault is confirmed. ``first``: its first sight in this illness; ``since``: of its present spell."""
+    # A node may go from one fault to another and back: the longest patience bounds that, too.
+    longest_s = max(policy.confirm_s.values(), default=0.0)
+    return now - since >= confirm_s or now - first >= longest_s
 
 
 def _cut_off(node: NodeState, seen: Observation) -> str:

@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .model import ClusterState, Incident, NodeState, Observation, State
+from .events import Observation
+from .model import ClusterState, Incident, NodeState, State
 
 Place = tuple[str, str]  #: cluster and node
 

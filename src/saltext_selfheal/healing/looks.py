@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .events import Seconds
 from .model import (
     Action,
     Attempt,
@@ -23,7 +24,6 @@ from .model import (
     Outcome,
     Phase,
     Policy,
-    Seconds,
 )
 from .remedies import TABLE
 

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 from . import gates, remedies
 from .conditions import REQUEST_AGE_S
+from .events import Command, Request, Seconds
 from .facts import open_incident
 from .model import (
+    Action,
     Announce,
     Answer,
     ClusterState,
-    Command,
     Dial,
     Effect,
     Fault,
@@ -26,8 +27,6 @@ from .model import (
     Phase,
     Policy,
     Reply,
-    Request,
-    Seconds,
     State,
     Step,
 )
@@ -58,28 +57,11 @@ def take_request(
         why = f"unknown cluster {request.cluster!r}; configured: {known}"
         return state, [Answer(request, Reply.REFUSED, why)]
 
-    def refused(why: str) -> tuple[State, list[Effect]]:
-        return _refuse(state, state.clusters[request.cluster], request, why, now)
-
     policy = state.policies[request.cluster]
     action = next((a for a in remedies.REMEDIES if a.value == request.action), None)
-    if action is None:
-        allowed = ", ".join(remedies.names())
-        hint = ""
-        if request.action in ("stop", "reload"):
-            hint = (
-                " (a stopped database is what the healer fights: pause the cluster, and use Salt)"
-            )
-        return refused(f"unknown action {request.action!r}; allowed: {allowed}{hint}")
-    foreign = name_foreign(cluster, request.nodes)
-    if foreign:
-        return refused(foreign)
-    if policy.mode is Mode.OFF:
-        return refused(f"mode of {cluster.name} is off")
-    age_s = 0.0 if request.at is None else now - request.at
-    if age_s >= REQUEST_AGE_S:
-        return refused(f"asked {age_s:.0f} s ago, when no engine ran to decide it: ask again")
-
+    wrong = _impossible(policy, cluster, request, action, now)
+    if wrong or action is None:
+        return _refuse(state, cluster, request, wrong, now)
     if not waited and any(one.request.id == request.id for one in cluster.pending):
         return state, []  # it has its answer when its dial has come
     needs = remedies.TABLE[action].needs_probe
@@ -88,37 +70,74 @@ def take_request(
     ill = () if agreed else _ill(cluster, request.nodes or policy.nodes)
     host = _host(policy, cluster, request, ill)
     if host is not None:
-        repeated = request.source in host.askers
-        joined = replace(
-            host,
-            requests=(*host.requests, request.id)[-20:],
-            askers=host.askers if repeated else (*host.askers, request.source)[-ASKERS:],
-            asked=host.asked + 1,
-        )
-        why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
-        # Of a locked one nothing comes before a person has seen to it.
-        reply = Reply.HELD if host.phase is Phase.LOCKED else Reply.JOINED
-        answer = Answer(request, reply, why, host.id, repeated=repeated)
-        return state.with_cluster(cluster.with_incident(joined)), [answer]
+        return _join(state, cluster, host, request)
     if request.forced and not request.nodes:
-        return refused("force needs the nodes to be named")
+        return _refuse(state, cluster, request, "force needs the nodes to be named", now)
     asked = tuple((t, who) for t, who in cluster.asked if t > now - policy.request_per_s)
     too_many = "" if waited else _too_many(policy, request, asked, now)
     if too_many:
-        return refused(too_many)
+        return _refuse(state, cluster, request, too_many, now)
+    counted = replace(cluster, asked=(*asked, (now, request.source)))
+    nodes = (request.nodes or policy.nodes) if agreed else ill
+    if not nodes:
+        return _wait_for_dial(state, counted, request, now)
+    return _open(state, cluster if waited else counted, request, action, nodes, now)
 
-    nodes = request.nodes or policy.nodes
-    if not agreed:
-        nodes = ill
-        if not nodes:
-            counted = replace(cluster, asked=(*asked, (now, request.source)))
-            return _wait_for_dial(state, counted, request, now)
+
+def _impossible(
+    policy: Policy, cluster: ClusterState, request: Request, action: Action | None, now: Seconds
+) -> str:
+    """Why this request is refused whatever the nodes' health is; empty if nothing of it is wrong."""
+    if action is None:
+        allowed = ", ".join(remedies.names())
+        hint = ""
+        if request.action in ("stop", "reload"):
+            hint = (
+                " (a stopped database is what the healer fights: pause the cluster, and use Salt)"
+            )
+        return f"unknown action {request.action!r}; allowed: {allowed}{hint}"
+    foreign = name_foreign(cluster, request.nodes)
+    if foreign:
+        return foreign
+    if policy.mode is Mode.OFF:
+        return f"mode of {cluster.name} is off"
+    age_s = 0.0 if request.at is None else now - request.at
+    if age_s >= REQUEST_AGE_S:
+        return f"asked {age_s:.0f} s ago, when no engine ran to decide it: ask again"
+    return ""
+
+
+def _join(
+    state: State, cluster: ClusterState, host: Incident, request: Request
+) -> tuple[State, list[Effect]]:
+    """The request is counted in an incident that is there already."""
+    repeated = request.source in host.askers
+    joined = replace(
+        host,
+        requests=(*host.requests, request.id)[-20:],
+        askers=host.askers if repeated else (*host.askers, request.source)[-ASKERS:],
+        asked=host.asked + 1,
+    )
+    why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
+    # Of a locked one nothing comes before a person has seen to it.
+    reply = Reply.HELD if host.phase is Phase.LOCKED else Reply.JOINED
+    answer = Answer(request, reply, why, host.id, repeated=repeated)
+    return state.with_cluster(cluster.with_incident(joined)), [answer]
+
+
+def _open(
+    state: State,
+    cluster: ClusterState,
+    request: Request,
+    action: Action,
+    nodes: tuple[str, ...],
+    now: Seconds,
+) -> tuple[State, list[Effect]]:
+    """An incident of its own, whose one step is what is asked for."""
     told = (
         f"{action.value} {'forced' if request.forced else 'asked'} by {request.asker or 'somebody'}"
     )
     why = f"{told}: {request.reason}" if request.reason else told
-    if not waited:
-        cluster = replace(cluster, asked=(*asked, (now, request.source)))
     cluster, effects = open_incident(cluster, Fault.REQUESTED, nodes, now, why, (Step(action),))
     opened = replace(
         cluster.incidents[-1],

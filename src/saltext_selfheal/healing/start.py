@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from . import escalation, gates, looks
+from .events import Seconds, Started
 from .facts import RUNS_AT_MOST_S
 from .model import (
     Announce,
@@ -24,8 +25,6 @@ from .model import (
     Outcome,
     Phase,
     Policy,
-    Seconds,
-    Started,
     State,
 )
 from .step import step

@@ -43,27 +43,22 @@ from dataclasses import replace
 
 from .commands import take_command
 from .conditions import Sight
-from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
-from .model import (
-    Announce,
-    Answer,
+from .events import (
     Commanded,
-    Dial,
-    Effect,
     Event,
     Met,
     Missing,
     Observed,
-    Phase,
     Published,
     Requested,
     Returned,
     Seconds,
     Started,
-    State,
     Tick,
     Viewed,
 )
+from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
+from .model import Announce, Answer, Dial, Effect, Phase, State
 from .orders import answer_opened, decide_pending, take_request
 from .table import BY_PHASE, take
 

@@ -14,7 +14,8 @@ from . import deeds as do
 from . import health, looks
 from .conditions import Sight
 from .deeds import Change
-from .model import CLUSTER_WIDE, Announce, Effect, Fire, Phase, State, Verb
+from .events import Verb
+from .model import CLUSTER_WIDE, Announce, Effect, Fire, Phase, State
 from .orders import tell_by
 
 QUIET = "quiet"  #: not announced: it would be said again and again

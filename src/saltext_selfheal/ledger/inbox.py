@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ..healing.model import Command, Request, Verb
+from ..healing.events import Command, Request, Verb
 from . import timeline
 from .file import LedgerError
 from .tables import connect, refuse_newer

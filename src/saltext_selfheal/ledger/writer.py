@@ -18,19 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from ..healing.model import (
-    Announce,
-    Answer,
-    Attempt,
-    ClusterState,
-    Command,
-    Effect,
-    Finish,
-    Fire,
-    Request,
-    Tell,
-    Verb,
-)
+from ..healing.events import Command, Request, Verb
+from ..healing.model import Announce, Answer, Attempt, ClusterState, Effect, Finish, Fire, Tell
 from . import chain as audit_chain
 from . import inbox, records
 from . import tables as ledger_tables

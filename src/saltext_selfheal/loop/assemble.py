@@ -17,7 +17,7 @@ import salt.utils.minions
 
 from .. import config
 from ..doors import bus as doors
-from ..healing.model import Requested
+from ..healing.events import Requested
 from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
 from ..ledger.writer import Ledger
 from ..probe import loop as probe

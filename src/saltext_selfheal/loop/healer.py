@@ -17,28 +17,20 @@ from typing import Any, NoReturn, Protocol
 
 from ..config import EngineSettings
 from ..healing import remedies
-from ..healing.looks import owed
-from ..healing.model import (
-    Answer,
-    Attempt,
-    ClusterState,
+from ..healing.events import (
     Command,
     Commanded,
-    Dial,
-    Effect,
     Event,
-    Fire,
     Published,
-    Reply,
     Request,
     Requested,
     Returned,
     Started,
-    State,
-    Tell,
     Tick,
     asking,
 )
+from ..healing.looks import owed
+from ..healing.model import Answer, Attempt, ClusterState, Dial, Effect, Fire, Reply, State, Tell
 from ..healing.start import begin, forgotten, remains
 from ..healing.step import step
 from ..ledger.file import Unavailable, ValueRefused

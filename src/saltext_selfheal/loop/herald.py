@@ -10,7 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ..healing.model import Announce, Answer, Attempt, Effect, Fire, Phase, Reply, Request, Tell
+from ..healing.events import Request
+from ..healing.model import Announce, Answer, Attempt, Effect, Fire, Phase, Reply, Tell
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ import salt.utils.jid
 
 from ..driver.text import clean
 from ..healing import remedies
-from ..healing.model import Action, Event, Missing, Outcome, Published, Returned
+from ..healing.events import Event, Missing, Published, Returned
+from ..healing.model import Action, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from ..config import ClusterSettings
-from ..healing.model import (
-    Fault,
-    Met,
-    Observed,
-    Viewed,
-)
+from ..healing.events import Met, Observed, Viewed
+from ..healing.model import Fault
 from .names import Resolver
 from .node import Look, Target, tls_context
 from .pulse import Pace

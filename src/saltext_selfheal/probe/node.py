@@ -22,10 +22,8 @@ from typing import Any
 from ..driver.address import Address
 from ..driver.text import clean, printable
 from ..driver.wire import Lost, Wire
-from ..healing.model import (
-    Fault,
-    Observation,
-)
+from ..healing.events import Observation
+from ..healing.model import Fault
 from .names import Resolver, told
 from .pulse import Pace, Place
 from .verdict import NOT_FROM_HERE, Verdict, is_ours, judge

@@ -17,15 +17,7 @@ from rethinkdb import RethinkDB
 from ..driver.answer import Keep, leisurely
 from ..driver.text import clean
 from ..driver.wire import Forbidden, Lost
-from ..healing.model import (
-    ClusterView,
-    Issue,
-    Met,
-    Replica,
-    Shard,
-    Table,
-    ViewStatus,
-)
+from ..healing.events import ClusterView, Issue, Met, Replica, Shard, Table, ViewStatus
 from .node import LOOKS, Look, forget, text
 from .pulse import Pace
 from .verdict import in_words, is_ours
@@ -258,7 +250,6 @@ def _table(row: dict[str, Any]) -> tuple[str, Table]:
 def _shard(shard: Any) -> Shard:
     replicas = _at(shard, "replicas")
     return Shard(
-        primaries=_strings(_at(shard, "primary_replicas")),
         replicas=tuple(
             Replica(clean(str(_at(r, "server"))[:200]), clean(str(_at(r, "state"))[:60]), True)
             for r in (replicas if isinstance(replicas, list) else ())
@@ -291,5 +282,4 @@ def _issue(row: dict[str, Any]) -> Issue:
     return Issue(
         type=clean(str(row.get("type"))[:60]),
         description=clean(str(row.get("description"))[:300]),
-        critical=row.get("critical") is True,
     )

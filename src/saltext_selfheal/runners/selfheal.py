@@ -19,16 +19,9 @@ from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config as settings_of
 from saltext_selfheal.doors import arguments, forms
+from saltext_selfheal.healing.events import Command, Verb, asking
 from saltext_selfheal.healing.explain import explain as explained
-from saltext_selfheal.healing.model import (
-    PAUSED_AT_MOST_S,
-    Answer,
-    Command,
-    Phase,
-    Reply,
-    Verb,
-    asking,
-)
+from saltext_selfheal.healing.model import PAUSED_AT_MOST_S, Answer, Phase, Reply
 from saltext_selfheal.healing.orders import take_request
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step

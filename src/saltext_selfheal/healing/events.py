@@ -1,0 +1,237 @@
+"""What happens: all that the healer is told, as frozen data. A `step` takes one of these.
+
+Times are seconds on the healer's timeline (epoch-like, never running backwards); durations carry ``_s``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .faults import Fault
+from .results import Outcome
+
+Seconds = float
+
+
+class Verb(str, Enum):
+    """What an operator may order. ``explain`` only asks."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    LOCK = "lock"
+    ACK = "ack"
+    APPROVE = "approve"
+    REJECT = "reject"
+    EXPLAIN = "explain"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One probe's result. ``fault`` None means: the node answered as it should."""
+
+    cluster: str
+    node: str
+    fault: Fault | None
+    evidence: str
+    latency_s: Seconds = 0.0
+    server_id: str | None = None
+    server_name: str | None = None
+    version: str | None = None
+    ours: bool = False  #: it went wrong on the healer's side and proves nothing about the node
+    dialled: bool = True  #: a fresh dial was part of this look; what it found is what is told
+    answers: bool = (
+        False  #: with a fault: the connection that was open already answers all the same
+    )
+    #: Where the name led at the last dial, as resolved: ``10.0.0.11:28015``. Empty: it was not resolved.
+    addresses: tuple[str, ...] = ()
+    proxy: bool = (
+        False  #: ``rethinkdb proxy``: it stands in nobody's ``server_status`` and holds no replica
+    )
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica of a shard, by the server's name."""
+
+    server: str
+    state: str
+    voting: bool
+
+
+@dataclass(frozen=True)
+class Shard:
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as ``table_status`` and ``table_config`` show it."""
+
+    name: str  #: database.table
+    reads: bool
+    writes: bool
+    all_replicas: bool
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One of ``current_issues``."""
+
+    type: str
+    description: str
+
+
+class ViewStatus(str, Enum):
+    """Whether the system tables could be read."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    FORBIDDEN = "auth"
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """What the system tables of one live node say, and whom each live node is connected to."""
+
+    cluster: str
+    node: str  #: who was asked for the tables
+    status: ViewStatus
+    why: str
+    tables: tuple[Table, ...] = ()
+    issues: tuple[Issue, ...] = ()
+    #: node → ids of the servers that it is connected to, itself included
+    connected: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    #: server id → when that server's process started, epoch seconds of its own clock
+    started: Mapping[str, float] = field(default_factory=dict)
+    took_s: Seconds = 0.0  #: from the first question to the last answer
+
+
+@dataclass(frozen=True)
+class Request:
+    """Somebody asks for healing; ``nodes`` empty means: whichever the fault, or the whole cluster."""
+
+    id: str
+    cluster: str
+    action: str
+    nodes: tuple[str, ...] = ()
+    reason: str = ""
+    door: str = ""
+    asker: str = ""
+    forced: bool = (
+        False  #: an operator's word stands for the probe's agreement, and for nothing else
+    )
+    at: Seconds | None = None  #: when it was put into the inbox; None: just now
+
+    @property
+    def source(self) -> str:
+        """Who counts as one asker. On the bus anybody can claim any name: all of it is one."""
+        return self.door if self.door == "bus" else f"{self.door}:{self.asker}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """An operator orders, or asks. Which fields count depends on the verb."""
+
+    id: str
+    verb: Verb
+    by: str
+    cluster: str | None = None  #: pause, resume: None = every cluster; lock, explain: which
+    incident: str | None = None  #: ack, approve, reject
+    nodes: tuple[str, ...] = ()  #: lock, explain: empty = all of the cluster's
+    for_s: Seconds = 0.0  #: pause
+    reason: str = ""
+    attempt: int | None = None  #: approve, reject: number of the attempt meant; None = the next
+    at: Seconds | None = None  #: when it was given; None = just now
+
+
+@dataclass(frozen=True)
+class Met:
+    """Whom each node that answers is connected to: its ``server_status``, which no hung peer delays (2.4.4).
+
+    Asked in every round over the system tables, and at once when a dial is refused.
+    """
+
+    cluster: str
+    #: node that was asked → ids of the servers that it is connected to, itself included
+    connected: Mapping[str, frozenset[str]]
+    #: server id → its name
+    names: Mapping[str, str] = field(default_factory=dict)
+    #: server id → when that server's process started, epoch seconds of its own clock
+    started: Mapping[str, float] = field(default_factory=dict)
+    took_s: Seconds = 0.0  #: from the question to the last answer
+
+
+@dataclass(frozen=True)
+class Observed:
+    observation: Observation
+
+
+@dataclass(frozen=True)
+class Viewed:
+    view: ClusterView
+
+
+@dataclass(frozen=True)
+class Published:
+    """The job of an attempt (or of its look) is in the job cache."""
+
+    attempt: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The job cache was read, and the job of this attempt is not in it."""
+
+    attempt: str
+
+
+@dataclass(frozen=True)
+class Returned:
+    """One minion's result of an attempt's job. For a look, ``detail`` is what the minion still runs."""
+
+    attempt: str
+    node: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Requested:
+    request: Request
+
+
+@dataclass(frozen=True)
+class Commanded:
+    command: Command
+
+
+@dataclass(frozen=True)
+class Started:
+    """The healer (re)started: what it remembers of the nodes' health is old."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Observed
+    | Met
+    | Viewed
+    | Missing
+    | Published
+    | Returned
+    | Requested
+    | Commanded
+    | Started
+    | Tick
+)
+
+
+def asking(asked: Request | Command) -> Requested | Commanded:
+    """The event that somebody asked for this."""
+    return Commanded(asked) if isinstance(asked, Command) else Requested(asked)
