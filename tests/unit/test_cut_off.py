@@ -14,6 +14,7 @@ from saltext_selfheal.healing.events import (
     ViewStatus,
 )
 from saltext_selfheal.healing.model import Action, Dial, Fault, Outcome, Reply, Step
+from saltext_selfheal.healing.word import word
 from tests.unit.world import World, policy, table
 
 EVERYWHERE = {"db1": True, "db2": True, "db3": True}
@@ -367,6 +368,56 @@ def test_the_database_is_believed_where_it_can_tell(fault, then):
     world.look(started={**starts, "id-db2": 200.0})
     world.pass_time(3)
     assert [action for action, _ in world.fired] == ["restart", *then]
+
+
+def test_a_start_of_before_the_decision_does_not_prove_that_the_restart_is_over():
+    steps = dict.fromkeys(Fault, (Step(Action.RESTART), Step(Action.HIGHSTATE)))
+    world = World(policy(escalation=steps)).warm()
+    world.truthful = False
+    starts = {f"id-db{n}": 100.0 for n in (1, 2, 3)}
+    world.look(started=starts)
+    starts["id-db2"] = 150.0
+    world.look(started=starts)
+    world.break_("db2", fault=Fault.HUNG)
+    world.pass_time(5)
+    world.publish()
+    world.returns(Outcome.FAILED, "as somebody says")
+    world.look(started=starts)
+    world.pass_time(3)
+    assert [action for action, _ in world.fired] == ["restart", "look"]
+
+
+def test_what_others_said_before_the_refusal_is_no_word_about_it():
+    world = World().warm()
+    world.forbidden = True  # nobody can be asked
+    world.break_("db2")
+    world.pass_time(5)
+    connected = {"db1": frozenset({"id-db1"}), "db3": frozenset({"id-db3"})}
+    world.step(Met("runbook", connected, took_s=10.0))  # asked before db2 refused
+    told = word(world.state, "db2", world.cluster, world.now)
+    assert (told.gone, told.awaited) == (False, True)
+    assert world.fired == []
+
+
+def test_a_request_about_one_node_does_not_join_what_is_about_another():
+    world = World().warm()
+    world.break_("db1", fault=Fault.AUTH)
+    world.pass_time(5)
+    assert world.ask("highstate", ["db2"]).reply is not Reply.JOINED
+    assert world.ask("highstate", ["db1"], id="r2").reply is Reply.JOINED
+
+
+def test_a_dead_proxy_does_not_keep_closed_tables_from_being_told():
+    world = World().warm()
+    for _ in range(100):
+        world.pass_time(1, poll=False)
+        for name in ("db1", "db2", "db3"):
+            dead = Fault.DEAD if name == "db3" and world.now > 1_000_030 else None
+            is_proxy = {} if dead else {"proxy": name == "db3", "server_id": f"id-{name}"}
+            world.step(Observed(Observation("runbook", name, dead, "as told", **is_proxy)))
+        there = frozenset({"id-db1", "id-db2"})
+        world.look(tables=(table(reads=False),), connected=dict.fromkeys(("db1", "db2"), there))
+    assert "unavailable" in {i.called for i in world.cluster.incidents}
 
 
 def test_a_database_that_was_started_anew_does_not_prove_that_a_highstate_is_over():
