@@ -19,8 +19,8 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -566,7 +566,25 @@ def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Find
     return findings
 
 
-def worst(findings: list[Finding]) -> Level:
+@dataclass(frozen=True)
+class Visit:
+    """All that the doctor found, for people."""
+
+    findings: tuple[Finding, ...]
+
+    def told(self) -> dict[str, Any]:
+        """``checks``, a line for each finding, and ``worst``; with ``retcode`` 1 if that is ``fail``."""
+        level = worst(self.findings)
+        told = {"checks": [str(f) for f in self.findings], "worst": level.value}
+        return {**told, "retcode": 1} if level is Level.FAIL else told
+
+
+def visit(opts: Mapping[str, Any], api_config: str | None = None) -> Visit:
+    """What `examine` finds, in the form in which it is told."""
+    return Visit(tuple(examine(opts, api_config)))
+
+
+def worst(findings: Sequence[Finding]) -> Level:
     return max((f.level for f in findings), key=list(Level).index, default=Level.OK)
 
 

@@ -8,45 +8,29 @@ For operators by ``salt-run``, for applications through salt-api (``client: runn
 ledger: commands work while the engine is down, and say so.
 """
 
-import datetime
-import logging
-import re
-import time
-from dataclasses import replace
 from pathlib import Path
 
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config as settings_of
-from saltext_selfheal.doors import arguments, forms
-from saltext_selfheal.healing.events import Command, Verb, asking
-from saltext_selfheal.healing.explain import explain as explained
-from saltext_selfheal.healing.model import PAUSED_AT_MOST_S, Answer, Phase, Reply
-from saltext_selfheal.healing.orders import take_request
-from saltext_selfheal.healing.start import begin
-from saltext_selfheal.healing.step import step
-from saltext_selfheal.ledger import file as ledger_file
-from saltext_selfheal.ledger import inbox, records, timeline
+from saltext_selfheal.console import desk, dropin
+from saltext_selfheal.console import history as history_of
+from saltext_selfheal.console import status as status_of
+from saltext_selfheal.doors import arguments
+from saltext_selfheal.healing.events import Verb
 from saltext_selfheal.ledger.file import LedgerError
 
-log = logging.getLogger(__name__)
-
 __virtualname__ = "selfheal"
-
-DECISION_WITHIN_S = 5.0
-MOST_ENTRIES = 1_000_000
-NAMED = 5  #: incidents that an error names at most
-#: An incident's id with the number of an attempt.
-_ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
 
 
 def __virtual__():
     return __virtualname__
 
 
-def _strict(refuse):
+def _strict(refuse, wrong=None):
     """
-    A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer.
+    A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer,
+    also where there is no ledger; ``wrong`` makes the one to a value that is not allowed (default: ``refuse``).
 
     It stands in each loader module, not beside what it calls: Salt puts ``__user__`` and the like into the globals of
     the function that it finds here (3006 to 3008).
@@ -58,182 +42,57 @@ def _strict(refuse):
                 given = arguments.bound(function, args, kwargs)
             except arguments.BadRequest as exc:
                 return refuse(exc)
-            return function(*given.args, **given.kwargs)
+            try:
+                return function(*given.args, **given.kwargs)
+            except LedgerError as exc:
+                return refuse(exc)
+            except (arguments.BadRequest, settings_of.ConfigError, SaltInvocationError) as exc:
+                return (wrong or refuse)(exc)
 
         return arguments.as_taken(function, strict)
 
     return decorate
 
 
-def _settings():
+def _site():
+    """The settings, and the path of the ledger."""
     try:
-        return settings_of.load(__opts__)
+        settings = settings_of.load(__opts__)
     except settings_of.ConfigError as exc:
         raise SaltInvocationError(f"the settings cannot be used: {exc}") from None
+    return settings, settings.ledger_path(__opts__)
 
 
-def _clock(at):
-    """Seconds of the timeline as local time."""
-    if at is None:
-        return None
-    try:
-        when = datetime.datetime.fromtimestamp(at).astimezone()
-    except (OverflowError, ValueError, OSError):  # beyond what a calendar can tell
-        return f"{at:g} s"
-    return when.isoformat(sep=" ", timespec="seconds")
-
-
-def _seconds(what, found, more=""):
-    """A duration in seconds, or one clear error."""
-    try:
-        return settings_of.duration(found)
-    except (ValueError, OverflowError):
-        raise SaltInvocationError(
-            f"{what}: found {arguments.shown(found)}; allowed: {settings_of.DURATION}{more}"
-        ) from None
-
-
-def _configured(settings, cluster):
-    return isinstance(cluster, str) and cluster in settings.clusters
-
-
-def _known(settings, cluster):
-    if cluster is not None and not _configured(settings, cluster):
-        raise SaltInvocationError(
-            f"cluster: found {cluster!r}; allowed: {', '.join(sorted(settings.clusters))}"
-        )
-
-
-def _known_nodes(settings, cluster, nodes):
-    allowed = settings.clusters[cluster].nodes
-    foreign = [node for node in nodes if node not in allowed]
-    if foreign:
-        raise SaltInvocationError(
-            f"nodes: found {', '.join(foreign)}; allowed: {', '.join(sorted(allowed))}"
-        )
-
-
-def _known_incident(path, incident):
-    """Commands name incidents that there are; whether they can be carried out is the engine's to say."""
-    with records.read(path) as db:
-        if not records.knows(db, incident):
-            open_now = records.latest_incidents(db, NAMED, only_open=True)
-            raise SaltInvocationError(
-                f"incident: found {incident!r}; allowed: {', '.join(open_now) or 'none, no incident is open'}"
-            )
-
-
-def _user():
-    """Who asks, as far as the master knows: a login, or the minion that it let in by ``peer_run``."""
+def _desk():
+    """For who asks, as far as the master knows: a login, or the minion that it let in by ``peer_run``."""
     minion = str(__opts__.get("id", ""))
     # There the runner's options carry the minion's id instead of the master's, which has no key among them.
     if minion and "/" not in minion and Path(__opts__["pki_dir"], "minions", minion).is_file():
-        return f"minion {minion}"
-    return str(globals().get("__user__") or "unknown")
+        return desk.Desk(*_site(), by=f"minion {minion}")
+    return desk.Desk(*_site(), by=str(globals().get("__user__") or "unknown"))
 
 
-_LATER = "it will be decided when the engine takes it"
-_FIRST = "it takes effect before the engine's first decision"
-#: Said of what a person saw; that is old news after a while.
-_SOON = f"{_FIRST}, if the engine runs again within a quarter of an hour"
-
-
-def _ask(path, asked, down=_LATER):
-    """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
-    alive = ledger_file.engine_alive(path)
-    if isinstance(asked, Command) and asked.verb is Verb.EXPLAIN and not alive:
-        return {"reply": "stored", "why": "the engine is not running", "incident": None}
-    inbox.ask(path, asked)
-    until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
-    with records.read(path) as db:
-        while True:
-            answer = inbox.answer(db, asked.id)
-            if answer is not None:
-                return answer
-            if time.monotonic() >= until:
-                break
-            time.sleep(0.02)
-    why = (
-        f"no decision within {DECISION_WITHIN_S:g} s; {_LATER}"
-        if alive
-        else f"the engine is not running; {down}"
-    )
-    return {"reply": "stored", "why": why, "incident": None, "jid": None}
+def _told(view):
+    """What people are shown. With its exit code, if it has one, ``pause … && upgrade`` stops here."""
+    told = view.told()
+    if "retcode" in told:
+        __context__["retcode"] = told["retcode"]
+    return told
 
 
 def _invalid(why):
-    """For what prints a file: a refusal must not become its content."""
-    raise SaltInvocationError(str(why))
+    """For what prints a file, and for questions that cannot be answered: Salt's own error."""
+    raise SaltInvocationError(str(why)) from None
 
 
 def _refused(why):
-    """A command that came to nothing. With its exit code, ``pause … && upgrade`` stops here."""
-    __context__["retcode"] = 1
-    return {"command": None, "reply": "refused", "why": str(why), "incident": None, "retcode": 1}
+    """A command that came to nothing."""
+    return _told(desk.refused("command", why))
 
 
 def _not_asked(why):
     """What a request becomes that never reached the ledger."""
-    told = _refused(why)
-    return {"request": told.pop("command"), **told, "jid": None}
-
-
-def _told(asked, answer):
-    """The answer to a request; with its exit code if it was refused."""
-    if answer["reply"] == "refused":
-        return {"request": asked.id, **answer, "retcode": _refused("")["retcode"]}
-    return {"request": asked.id, **answer}
-
-
-def _own_id(settings, request):
-    """`incident` finds both by their ids, so a request's must not be one that incidents have."""
-    cluster, _, number = request.rpartition("-")
-    if cluster in settings.clusters and number.isdigit():
-        raise SaltInvocationError(
-            f"request: found {request!r}; allowed: an id that no incident of {cluster} can have"
-        )
-
-
-def _attempt(name):
-    """``runbook-7.1`` → the incident and the attempt's number; without one, any."""
-    found = _ATTEMPT.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, None)
-
-
-def _possible(settings, request):
-    """Refuse what the settings alone forbid, in the core's own words: for that nobody has to wait for an engine."""
-    state, _ = begin(settings.policies(), settings.bounds(), {}, 0.0)
-    # As if it were forced, on named nodes: then the core asks for nothing that only a running engine knows.
-    cluster = settings.clusters.get(request.cluster)
-    nodes = request.nodes or (tuple(cluster.nodes) if cluster else ())
-    _, effects = take_request(state, replace(request, nodes=nodes, forced=True), 0.0)
-    for effect in effects:
-        if isinstance(effect, Answer) and effect.reply is Reply.REFUSED:
-            raise SaltInvocationError(effect.why)
-
-
-def _command(verb, incident=None, cluster=None, **given):
-    """Give one command to the engine, and tell what it said."""
-    try:
-        settings = _settings()
-        _known(settings, cluster)
-        path = settings.ledger_path(__opts__)
-        attempt = None
-        if verb in (Verb.APPROVE, Verb.REJECT):
-            incident, attempt = _attempt(incident)
-        command = forms.command(verb, by=_user(), incident=incident, cluster=cluster, **given)
-        command = replace(command, attempt=attempt)
-        if command.nodes:
-            _known_nodes(settings, cluster, command.nodes)
-        if incident is not None:
-            _known_incident(path, incident)
-        answer = _ask(path, command, _SOON if verb in (Verb.APPROVE, Verb.ACK) else _FIRST)
-    except (SaltInvocationError, arguments.BadRequest, LedgerError) as exc:
-        return _refused(exc)
-    told = {"command": command.id, **{k: answer[k] for k in ("reply", "why", "incident")}}
-    if told["reply"] == "refused":
-        return {**_refused(told["why"]), **told}
-    return {**told, "told": answer["told"]} if "told" in answer else told
+    return _told(desk.refused("request", why))
 
 
 @_strict(_not_asked)
@@ -268,23 +127,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
 
         salt-run selfheal.trigger runbook action=highstate reason='the configuration drifted'
     """
-    try:
-        settings = _settings()
-        asked = forms.request(
-            cluster,
-            action,
-            nodes,
-            reason,
-            request,
-            door="runner",
-            asker=_user(),
-        )
-        _own_id(settings, asked.id)
-        _possible(settings, asked)
-        answer = _ask(settings.ledger_path(__opts__), asked)
-    except (SaltInvocationError, arguments.BadRequest, LedgerError) as exc:
-        return _not_asked(exc)
-    return _told(asked, answer)
+    return _told(_desk().trigger(cluster, action, nodes, reason, request))
 
 
 @_strict(_not_asked)
@@ -317,20 +160,7 @@ def force(cluster, action, nodes, reason):
 
         salt-run selfheal.force runbook restart db2 reason='memory grows, see ticket 4711'
     """
-    try:
-        settings = _settings()
-        if nodes is None:
-            raise SaltInvocationError("nodes: found None; allowed: minion ids, at least one")
-        if not str(reason or "").strip():
-            raise SaltInvocationError("reason: found nothing; allowed: up to 500 characters")
-        asked = forms.request(
-            cluster, action, nodes, reason, door="force", asker=_user(), forced=True
-        )
-        _possible(settings, asked)
-        answer = _ask(settings.ledger_path(__opts__), asked)
-    except (SaltInvocationError, arguments.BadRequest, LedgerError) as exc:
-        return _not_asked(exc)
-    return _told(asked, answer)
+    return _told(_desk().force(cluster, action, nodes, reason))
 
 
 @_strict(_refused)
@@ -360,26 +190,7 @@ def pause(cluster=None, duration=None, reason=None):
         salt-run selfheal.pause runbook 30m reason='upgrade of the database'
         salt-run selfheal.pause 30m reason='maintenance of the network'
     """
-    try:
-        settings = _settings()
-    except SaltInvocationError as exc:
-        return _refused(exc)
-    if cluster is not None and not _configured(settings, cluster):
-        # The cluster was left out: what stands in its place is the duration.
-        if reason is None:
-            cluster, duration, reason = None, cluster, duration
-        elif duration is None:
-            cluster, duration = None, cluster
-    try:
-        for_s = _seconds(
-            "duration",
-            duration,
-            f", at most {PAUSED_AT_MOST_S / 86400:g}d; "
-            f"before it a cluster: {', '.join(sorted(settings.clusters))}",
-        )
-    except SaltInvocationError as exc:
-        return _refused(exc)
-    return _command(Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
+    return _told(_desk().pause(cluster, duration, reason))
 
 
 @_strict(_refused)
@@ -401,7 +212,7 @@ def resume(cluster=None):
         salt-run selfheal.resume runbook
         salt-run selfheal.resume
     """
-    return _command(Verb.RESUME, cluster=cluster)
+    return _told(_desk().command(Verb.RESUME, cluster=cluster))
 
 
 @_strict(_refused)
@@ -429,7 +240,7 @@ def lock(cluster, nodes=None, reason=None):
         salt-run selfheal.lock runbook reason='the disks are being replaced'
         salt-run selfheal.lock runbook nodes=db2 reason='the disk is being replaced'
     """
-    return _command(Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason)
+    return _told(_desk().command(Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason))
 
 
 @_strict(_refused)
@@ -453,7 +264,7 @@ def ack(incident, comment=None):
 
         salt-run selfheal.ack runbook-7 comment='the disk was replaced'
     """
-    return _command(Verb.ACK, str(incident), reason=comment)
+    return _told(_desk().command(Verb.ACK, incident=str(incident), reason=comment))
 
 
 @_strict(_refused)
@@ -478,7 +289,7 @@ def approve(incident):
 
         salt-run selfheal.approve runbook-7.1
     """
-    return _command(Verb.APPROVE, str(incident))
+    return _told(_desk().command(Verb.APPROVE, incident=str(incident)))
 
 
 @_strict(_refused)
@@ -502,7 +313,7 @@ def reject(incident, comment=None):
 
         salt-run selfheal.reject runbook-7 comment='not during the day'
     """
-    return _command(Verb.REJECT, str(incident), reason=comment)
+    return _told(_desk().command(Verb.REJECT, incident=str(incident), reason=comment))
 
 
 @_strict(_refused)
@@ -532,45 +343,10 @@ def explain(cluster, node=None):
     """
     if cluster is None:
         return _refused("cluster: found nothing; allowed: the name of a configured cluster")
-    answer = _command(Verb.EXPLAIN, cluster=cluster, nodes=node)
-    if answer["reply"] == "refused":
-        return answer
-    if "told" in answer:
-        return {"engine": "running", "entries": [_explained(one) for one in answer["told"]]}
-    settings = _settings()
-    try:
-        with records.read(settings.ledger_path(__opts__)) as db:
-            remembered, now = records.states(db), timeline.now(db)
-            waiting = inbox.unanswered(db)
-    except LedgerError as exc:
-        return _refused(exc)
-    state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
-    for asked in waiting:  # the engine takes these first
-        try:
-            state, _ = step(state, asking(asked), now)
-        except Exception as exc:  # what no door of ours has put there; the engine drops it, too
-            log.warning("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
-    nodes = forms.command(Verb.EXPLAIN, by=_user(), cluster=cluster, nodes=node).nodes
-    told = explained(state, cluster, nodes, now)
-    return {"engine": answer["why"], "entries": [_explained(one) for one in told]}
+    return _told(_desk().explain(cluster, node))
 
 
-def _explained(entry):
-    """One entry of an explanation, in the order in which people read it."""
-    told = {k: entry[k] for k in ("incident", "fault", "phase", "why", "step", "on")}
-    told["shut"] = [gate["gate"] for gate in entry["gates"] if not gate["open"]]
-    told["gates"] = {
-        gate["gate"]: f"{'open' if gate['open'] else 'shut'}: {gate['why']}{_until(gate)}"
-        for gate in entry["gates"]
-    }
-    return told
-
-
-def _until(gate):
-    return f"; opens {_clock(gate['opens_at'])}" if gate["opens_at"] else ""
-
-
-@_strict(_refused)
+@_strict(_refused, _invalid)
 def status(cluster=None):
     """
     How the engine, its clusters and their incidents stand.
@@ -589,83 +365,12 @@ def status(cluster=None):
     """
     try:
         settings = settings_of.load(__opts__)
+        return _told(status_of.look(settings, settings.ledger_path(__opts__), cluster))
     except settings_of.ConfigError as exc:
-        return {
-            "engine": "heals nothing: the settings cannot be used",
-            "errors": [str(p) for p in exc.problems],
-        }
-    _known(settings, cluster)
-    path = settings.ledger_path(__opts__)
-    told = {"engine": "not known", "ledger": str(path), "clusters": {}}
-    try:
-        told["engine"] = "running" if ledger_file.engine_alive(path) else "not running"
-        with records.read(path) as db:
-            states = records.states(db)
-            now = timeline.now(db)
-    except LedgerError as exc:
-        told["errors"] = [str(exc)]
-        states, now = {}, time.time()
-    for name, policy in settings.policies().items():
-        if cluster is None or name == cluster:
-            told["clusters"][name] = _cluster_status(policy, states.get(name), now)
-    return told
+        return _told(status_of.unusable(exc.problems))
 
 
-def _cluster_status(policy, state, now):
-    told = {
-        "mode": policy.mode.value,
-        "tables": state.view if state else "not asked yet",
-        "nodes": {},
-        "incidents": {},
-    }
-    if state and state.pause and now < state.pause.until:
-        everywhere = " (every cluster)" if state.pause.everywhere else ""
-        told["paused"] = (
-            f"until {_clock(state.pause.until)} by {state.pause.by}{everywhere}: {state.pause.why}"
-        )
-    locked = [i for i in state.incidents if i.phase is Phase.LOCKED] if state else []
-    if locked:
-        told["locked"] = [f"{', '.join(i.nodes)} by {i.id}: {i.why}" for i in locked]
-    for name in policy.nodes:
-        node = state.nodes.get(name) if state else None
-        if node is None or node.since is None:
-            told["nodes"][name] = "unknown: not probed yet"
-            continue
-        verdict = "well" if node.fault is None else node.fault.value
-        doubt = " (suspected)" if node.suspected else ""
-        doubt += " (flapping)" if node.flapping else ""
-        told["nodes"][name] = f"{verdict}{doubt} since {_clock(node.since)}: {node.evidence}"
-    for incident in state.incidents if state else ():
-        told["incidents"][incident.id] = {
-            "fault": incident.called,
-            "nodes": list(incident.nodes),
-            "phase": incident.phase.value,
-            "held": incident.held or None,
-            "step": f"{min(incident.step + 1, len(incident.steps))} of {len(incident.steps)}",
-            "attempts": incident.attempts,
-            "requests": incident.asked,
-            "opened": _clock(incident.opened_at),
-            "why": incident.why,
-            "next": _next(incident),
-        }
-    in_flight = state.attempt if state else None
-    if in_flight:
-        told["in flight"] = (
-            f"{in_flight.id}: {in_flight.action.value} on {', '.join(in_flight.nodes)}"
-        )
-    return told
-
-
-def _next(incident):
-    """What is left for a person to do."""
-    if incident.phase is Phase.LOCKED:
-        return f"when it is seen to: salt-run selfheal.ack {incident.id}"
-    if "approval" in incident.held:
-        return f"salt-run selfheal.approve {incident.id}, or salt-run selfheal.reject {incident.id}"
-    return None
-
-
-@_strict(_refused)
+@_strict(_refused, _invalid)
 def history(cluster=None, since=None, limit=50):
     """
     What was seen, asked and done, newest first.
@@ -689,27 +394,10 @@ def history(cluster=None, since=None, limit=50):
 
         salt-run selfheal.history runbook since=24h
     """
-    settings = _settings()
-    _known(settings, cluster)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_ENTRIES:
-        raise SaltInvocationError(
-            f"limit: found {arguments.shown(limit)}; allowed: a whole number from 1 to {MOST_ENTRIES}"
-        )
-    back_s = None if since is None else _seconds("since", since)
-    try:
-        with records.read(settings.ledger_path(__opts__)) as db:
-            oldest = 0.0 if back_s is None else timeline.now(db) - back_s
-            rows = records.history(db, cluster, oldest, limit)
-    except LedgerError as exc:
-        return _refused(exc)
-    return _timed(rows)
+    return [one.told() for one in history_of.read(*_site(), cluster, since, limit)]
 
 
-def _timed(rows):
-    return [{"time": _clock(row.pop("at")), **row} for row in rows]
-
-
-@_strict(_refused)
+@_strict(_refused, _invalid)
 def incident(id):
     """
     One incident whole: where it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
@@ -726,44 +414,7 @@ def incident(id):
 
         salt-run selfheal.incident runbook-7
     """
-    name = str(id)
-    try:
-        with records.read(_settings().ledger_path(__opts__)) as db:
-            if inbox.was_asked(db, f"{forms.BUS_ID}{name}") and not inbox.was_asked(db, name):
-                name = f"{forms.BUS_ID}{name}"  # as the minion knows it
-            found = records.incident(db, name)
-            if found is not None:
-                return _whole(found)
-            if inbox.waits(db, name):
-                return {
-                    "request": name,
-                    "reply": "stored",
-                    "why": "it has no answer yet",
-                    "incident": None,
-                }
-            answer = inbox.answer(db, name)
-            if answer is not None:
-                joined = records.incident(db, answer["incident"]) if answer["incident"] else None
-                return {
-                    "request": name,
-                    **answer,
-                    "incident": _whole(joined) if joined else answer["incident"],
-                }
-            latest = records.latest_incidents(db, NAMED)
-    except LedgerError as exc:
-        return _refused(exc)
-    newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
-    raise SaltInvocationError(
-        f"id: found {name!r}; allowed: the id of an incident, a request or a command{newest}"
-    )
-
-
-def _whole(found):
-    """An incident as the ledger has it, with times that people read."""
-    for one in (found, *found["attempts"]):
-        for key in [key for key in one if key.endswith("_at")]:
-            one[key.removesuffix("_at")] = _clock(one.pop(key))
-    return {**found, "audit": _timed(found["audit"])}
+    return _told(history_of.find(_site()[1], str(id)))
 
 
 @_strict(_refused)
@@ -786,15 +437,9 @@ def audit():
         salt-run selfheal.audit
     """
     try:
-        with records.read(_settings().ledger_path(__opts__)) as db:
-            told = records.audit(db)
-    except (SaltInvocationError, LedgerError) as exc:  # nothing is proven
-        told = {"ok": False, "why": str(exc)}
-    if not told["ok"]:
-        __context__["retcode"] = told["retcode"] = (
-            1  # what Salt's events say, and salt-run's exit code
-        )
-    return told
+        return _told(history_of.prove(_site()[1]))
+    except (SaltInvocationError, LedgerError) as exc:
+        return _told(history_of.unproven(exc))
 
 
 @_strict(_refused)
@@ -809,9 +454,10 @@ def doctor(api_config=None):
         only webhooks: it is looked at, too.
 
     Looks at settings, engine, reactor files, ledger, job cache, minions' keys, permissions, in whose name Salt takes
-    results, salt-api, secrets and versions, and changes nothing. Returns ``{"checks", "worst"}``. Each line of ``checks`` begins with ``ok``,
-    ``warn`` or ``fail``; where something is to be done, what to do follows after an arrow. ``worst`` is the worst of
-    these; ``fail`` comes with ``retcode`` 1, which is then the exit code of ``salt-run``.
+    results, salt-api, secrets and versions, and changes nothing. Returns ``{"checks", "worst"}``. Each line of
+    ``checks`` begins with ``ok``, ``warn`` or ``fail``; where something is to be done, what to do follows after an
+    arrow. ``worst`` is the worst of these; ``fail`` comes with ``retcode`` 1, which is then the exit code of
+    ``salt-run``.
 
     CLI Example:
 
@@ -821,50 +467,9 @@ def doctor(api_config=None):
         salt-run selfheal.doctor api_config=/etc/salt/hooks/master
     """
     # Here and not above: it takes in much of Salt that no other function needs.
-    from saltext_selfheal.doctor import checks as checks
+    from saltext_selfheal.doctor import checks
 
-    findings = checks.examine(__opts__, api_config)
-    told = {"checks": [str(f) for f in findings], "worst": checks.worst(findings).value}
-    if told["worst"] == "fail":
-        __context__["retcode"] = told["retcode"] = 1
-    return told
-
-
-_DROP_IN = """\
-# Self-healing for RethinkDB. Put this into /etc/salt/master.d/selfheal.conf and restart the salt-master.
-{warnings}
-reactor:
-{reactor}
-
-engines:
-  - reactor: {{}}
-  - selfheal:
-      mode: auto                  # off | shadow | approve | auto
-      clusters:
-        {cluster}:
-          minions: {minions!r}
-          nodes:                  # minion id: address[:port of the driver, default 28015]
-{nodes}
-          service: rethinkdb
-          user: admin
-          password: ''            # any sdb:// URI works
-          poll: 2s
-          timeout: 2s
-          confirm: {{dead: 3s, hung: 20s, default: 10s}}
-          stable: 30s
-          attempt: {{timeout: 5m, verify: 60s}}
-          cooldown: {{min: 2m, max: 1h}}
-          budget: {{attempts: 3, per: 1h}}
-      limits: {{attempts: 10, per: 1h, storm: 34%}}
-"""
-
-
-def _reactor_glob():
-    """Where the reactor files are. Salt globs it, so it may survive a change of the onedir's Python."""
-    import saltext_selfheal
-
-    parts = Path(next(iter(saltext_selfheal.__path__))).joinpath("reactor").parts
-    return Path(*("extras-3.*" if p.startswith("extras-3.") else p for p in parts))
+    return _told(checks.visit(__opts__, api_config))
 
 
 @_strict(_invalid)
@@ -883,30 +488,4 @@ def config(cluster="runbook", minions="db*", nodes=None):
 
         salt-run selfheal.config nodes='{db1: 10.0.0.11, db2: 10.0.0.12}' > /etc/salt/master.d/selfheal.conf
     """
-    nodes = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"} if nodes is None else nodes
-    if not isinstance(nodes, dict) or not nodes:
-        raise SaltInvocationError(f"nodes: found {nodes!r}; allowed: {{minion id: address}}")
-    draft = {"clusters": {cluster: {"minions": minions, "nodes": nodes}}}
-    try:
-        settings_of.load({"engines": [{"selfheal": draft}]})
-    except settings_of.ConfigError as exc:
-        raise SaltInvocationError(str(exc)) from None
-    where = _reactor_glob()
-    actions = sorted(path.stem for path in (Path(__file__).parent.parent / "reactor").glob("*.sls"))
-    width = max(map(len, actions)) + 1
-    warnings = [
-        f"# NOTE: this replaces the `{key}:` of the main configuration file; move what stands there into a file "
-        "of master.d, too: lists of several files there are joined."
-        for key in ("engines", "reactor")
-        if __opts__.get(key) and settings_of.entry(__opts__) is None
-    ]
-    return _DROP_IN.format(
-        warnings="\n".join(warnings),
-        reactor="\n".join(
-            f"  - selfheal/remediate/{action + ':':<{width}} ['{where}/{action}.sls']"
-            for action in actions
-        ),
-        cluster=cluster,
-        minions=minions,
-        nodes="\n".join(f"            {node}: '{address}'" for node, address in nodes.items()),
-    )
+    return dropin.render(cluster, minions, nodes, dropin.replaced(__opts__))

@@ -1,0 +1,190 @@
+"""Where requests and commands are taken: each is checked, put into the inbox, waited for, and told of."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config import EngineSettings
+from ..doors import forms
+from ..doors.arguments import BadRequest
+from ..healing.events import Command, Request, Seconds, Verb
+from ..healing.model import PAUSED_AT_MOST_S, Answer, Reply
+from ..healing.orders import take_request
+from ..healing.start import begin
+from ..ledger import file as ledger_file
+from ..ledger import inbox, records
+from . import explanation, given
+from .times import seconds
+
+DECISION_WITHIN_S: Seconds = 5.0  #: how long an answer is waited for
+LOOK_AGAIN_S: Seconds = 0.02
+STORED = "stored"  #: the reply where no answer came in time
+
+_LATER = "it will be decided when the engine takes it"
+_FIRST = "it takes effect before the engine's first decision"
+#: Said of what a person saw; that is old news after a while.
+_SOON = f"{_FIRST}, if the engine runs again within a quarter of an hour"
+
+What = Literal["request", "command"]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What became of a request or a command."""
+
+    what: What
+    reply: str  #: a `Reply`, or `STORED`
+    why: str
+    id: str | None = None  #: its own; None: it never reached the ledger
+    incident: str | None = None
+    jid: str | None = None  #: of the incident's latest attempt
+    explained: tuple[dict[str, Any], ...] | None = None  #: the core's answer to ``explain``
+
+    @property
+    def refused(self) -> bool:
+        return self.reply == Reply.REFUSED.value
+
+    def told(self) -> dict[str, Any]:
+        """``request`` or ``command`` with its id, ``reply``, ``why`` and ``incident``, for a request also ``jid``.
+
+        And ``retcode`` 1 if it was refused.
+        """
+        told = {self.what: self.id, "reply": self.reply, "why": self.why, "incident": self.incident}
+        failed = {"retcode": 1} if self.refused else {}
+        if self.what == "command":
+            return {**told, **failed}
+        if self.id is None:
+            return {**told, **failed, "jid": self.jid}
+        return {**told, "jid": self.jid, **failed}
+
+
+def refused(what: What, why: object) -> Answered:
+    """What becomes of something that never reached the ledger."""
+    return Answered(what, Reply.REFUSED.value, str(why))
+
+
+def recorded(what: What, name: str, found: dict[str, Any]) -> Answered:
+    """An answer as the ledger has it."""
+    told = found.get("told")
+    return Answered(
+        what,
+        reply=found["reply"],
+        why=found["why"],
+        id=name,
+        incident=found["incident"],
+        jid=found["jid"],
+        explained=None if told is None else tuple(told),
+    )
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Takes what one person or application asks for. Its methods wait up to `DECISION_WITHIN_S` for the engine.
+
+    They raise BadRequest for what has not the form, is not configured or is forbidden by the settings alone, and
+    LedgerError. What they are given may be of any type: it is judged here.
+    """
+
+    settings: EngineSettings
+    ledger: Path
+    by: str  #: who asks
+
+    def trigger(
+        self, cluster: Any, action: Any, nodes: Any, reason: Any, request: Any = None
+    ) -> Answered:
+        """Ask for healing. ``request`` is an id of the asker's own."""
+        asked = forms.request(cluster, action, nodes, reason, request, door="runner", asker=self.by)
+        given.own_id(self.settings, asked.id)
+        return self._request(asked)
+
+    def force(self, cluster: Any, action: Any, nodes: Any, reason: Any) -> Answered:
+        """Ask for something whether the probe agrees or not: nodes and a reason must be given."""
+        if nodes is None:
+            raise BadRequest("nodes: found None; allowed: minion ids, at least one")
+        if not str(reason or "").strip():
+            raise BadRequest("reason: found nothing; allowed: up to 500 characters")
+        asked = forms.request(
+            cluster, action, nodes, reason, door="force", asker=self.by, forced=True
+        )
+        return self._request(asked)
+
+    def pause(self, cluster: Any, duration: Any, reason: Any) -> Answered:
+        """Pause a cluster, or all of them if it is left out: then the arguments may stand one place before theirs."""
+        if cluster is not None and not given.is_cluster(self.settings, cluster):
+            if reason is None:
+                cluster, duration, reason = None, cluster, duration
+            elif duration is None:
+                cluster, duration = None, cluster
+        more = (
+            f", at most {PAUSED_AT_MOST_S / 86400:g}d; "
+            f"before it a cluster: {', '.join(sorted(self.settings.clusters))}"
+        )
+        for_s = seconds("duration", duration, more)
+        return self.command(Verb.PAUSE, cluster=cluster, for_s=for_s, reason=reason)
+
+    def command(
+        self, verb: Verb, *, incident: Any = None, cluster: Any = None, **more: Any
+    ) -> Answered:
+        """Give one command. ``more`` is what `forms.command` takes besides."""
+        given.known_cluster(self.settings, cluster)
+        attempt = None
+        if verb in (Verb.APPROVE, Verb.REJECT):
+            incident, attempt = given.attempt(incident)
+        asked = forms.command(verb, by=self.by, incident=incident, cluster=cluster, **more)
+        asked = replace(asked, attempt=attempt)
+        if asked.nodes and asked.cluster is not None:
+            given.known_nodes(self.settings, asked.cluster, asked.nodes)
+        if asked.incident is not None:
+            given.known_incident(self.ledger, asked.incident)
+        return self._submitted(asked, _SOON if verb in (Verb.APPROVE, Verb.ACK) else _FIRST)
+
+    def explain(self, cluster: Any, nodes: Any) -> explanation.Explanation | Answered:
+        """Ask why something is being done or not. An answer only if the engine refuses to explain it."""
+        answer = self.command(Verb.EXPLAIN, cluster=cluster, nodes=nodes)
+        if answer.refused:
+            return answer
+        if answer.explained is not None:
+            return explanation.of_engine(answer.explained)
+        names = forms.command(Verb.EXPLAIN, by=self.by, cluster=cluster, nodes=nodes).nodes
+        return explanation.at_start(self.settings, self.ledger, cluster, names, answer.why)
+
+    def _request(self, asked: Request) -> Answered:
+        self._refuse_impossible(asked)
+        return self._submitted(asked, _LATER)
+
+    def _refuse_impossible(self, asked: Request) -> None:
+        """Refuse what the settings alone forbid, in the core's own words: for that nobody has to wait for an engine."""
+        state, _ = begin(self.settings.policies(), self.settings.bounds(), {}, 0.0)
+        # As if it were forced, on named nodes: then the core asks for nothing that only a running engine knows.
+        cluster = self.settings.clusters.get(asked.cluster)
+        nodes = asked.nodes or (tuple(cluster.nodes) if cluster else ())
+        _, effects = take_request(state, replace(asked, nodes=nodes, forced=True), 0.0)
+        for effect in effects:
+            if isinstance(effect, Answer) and effect.reply is Reply.REFUSED:
+                raise BadRequest(effect.why)
+
+    def _submitted(self, asked: Request | Command, down: str) -> Answered:
+        """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
+        what: What = "command" if isinstance(asked, Command) else "request"
+        alive = ledger_file.engine_alive(self.ledger)
+        if isinstance(asked, Command) and asked.verb is Verb.EXPLAIN and not alive:
+            return Answered(what, STORED, "the engine is not running", asked.id)
+        inbox.ask(self.ledger, asked)
+        until = time.monotonic() + (DECISION_WITHIN_S if alive else 0.0)
+        with records.read(self.ledger) as db:
+            while True:
+                found = inbox.answer(db, asked.id)
+                if found is not None:
+                    return recorded(what, asked.id, found)
+                if time.monotonic() >= until:
+                    break
+                time.sleep(LOOK_AGAIN_S)
+        why = (
+            f"no decision within {DECISION_WITHIN_S:g} s; {_LATER}"
+            if alive
+            else f"the engine is not running; {down}"
+        )
+        return Answered(what, STORED, why, asked.id)

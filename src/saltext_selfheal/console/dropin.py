@@ -1,0 +1,86 @@
+"""A complete drop-in for ``master.d``, with the real paths of this installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import config
+from ..doors.arguments import BadRequest
+
+EXAMPLE: dict[str, str] = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
+#: The lists that it brings: one in the main configuration file would be replaced.
+LISTS = ("engines", "reactor")
+_REACTOR = Path(__file__).parents[1] / "reactor"
+_DROP_IN = """\
+# Self-healing for RethinkDB. Put this into /etc/salt/master.d/selfheal.conf and restart the salt-master.
+{warnings}
+reactor:
+{reactor}
+
+engines:
+  - reactor: {{}}
+  - selfheal:
+      mode: auto                  # off | shadow | approve | auto
+      clusters:
+        {cluster}:
+          minions: {minions!r}
+          nodes:                  # minion id: address[:port of the driver, default 28015]
+{nodes}
+          service: rethinkdb
+          user: admin
+          password: ''            # any sdb:// URI works
+          poll: 2s
+          timeout: 2s
+          confirm: {{dead: 3s, hung: 20s, default: 10s}}
+          stable: 30s
+          attempt: {{timeout: 5m, verify: 60s}}
+          cooldown: {{min: 2m, max: 1h}}
+          budget: {{attempts: 3, per: 1h}}
+      limits: {{attempts: 10, per: 1h, storm: 34%}}
+"""
+
+
+def packaged(action: str) -> Path:
+    """The reactor file of this action in this installation."""
+    return _REACTOR / f"{action}.sls"
+
+
+def reference(action: str) -> str:
+    """What to write for it: Salt globs it, so it may survive a change of the onedir's Python."""
+    parts = packaged(action).parts
+    return str(Path(*("extras-3.*" if one.startswith("extras-3.") else one for one in parts)))
+
+
+def replaced(opts: Mapping[str, Any]) -> list[str]:
+    """The lists of these options that the drop-in would replace; none if the healer is among the engines already."""
+    return [key for key in LISTS if opts.get(key) and config.entry(opts) is None]
+
+
+def render(cluster: str, minions: str, nodes: Any, replaces: Iterable[str] = ()) -> str:
+    """The text of the drop-in. ``nodes``: minion id → address, None for an example; ``replaces``: see `replaced`.
+
+    Raises BadRequest if nodes are no such mapping; config.ConfigError if such settings cannot be used.
+    """
+    nodes = EXAMPLE if nodes is None else nodes
+    if not isinstance(nodes, dict) or not nodes:
+        raise BadRequest(f"nodes: found {nodes!r}; allowed: {{minion id: address}}")
+    draft = {"clusters": {cluster: {"minions": minions, "nodes": nodes}}}
+    config.load({"engines": [{"selfheal": draft}]})
+    actions = sorted(path.stem for path in _REACTOR.glob("*.sls"))
+    width = max(map(len, actions)) + 1
+    return _DROP_IN.format(
+        warnings="\n".join(
+            f"# NOTE: this replaces the `{key}:` of the main configuration file; move what stands there into a file "
+            "of master.d, too: lists of several files there are joined."
+            for key in replaces
+        ),
+        reactor="\n".join(
+            f"  - selfheal/remediate/{action + ':':<{width}} ['{reference(action)}']"
+            for action in actions
+        ),
+        cluster=cluster,
+        minions=minions,
+        nodes="\n".join(f"            {node}: '{address}'" for node, address in nodes.items()),
+    )

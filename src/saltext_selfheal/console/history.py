@@ -1,0 +1,221 @@
+"""What was seen, asked and done: the ledger's entries, one incident whole, the proof of the audit's chain."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import EngineSettings
+from ..doors import forms
+from ..doors.arguments import BadRequest, shown
+from ..healing.events import Seconds
+from ..ledger import inbox, records, timeline
+from . import desk
+from .given import NAMED, known_cluster
+from .times import clock, seconds
+
+MOST_ENTRIES = 1_000_000
+_TIMES = "_at"  #: how the names of the ledger's times end
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the audit."""
+
+    seq: int
+    at: Seconds
+    cluster: str
+    incident: str | None
+    kind: str
+    row: Mapping[str, Any]  #: all that it says, these columns among it
+
+    def told(self) -> dict[str, Any]:
+        """``time``, then what the row says."""
+        rest = {key: value for key, value in self.row.items() if key != "at"}
+        return {"time": clock(self.at), **rest}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One attempt of an incident."""
+
+    id: str
+    decided_at: Seconds
+    ended_at: Seconds | None
+    row: Mapping[str, Any]  #: all that the ledger has of it
+
+    def told(self) -> dict[str, Any]:
+        return _timed(self.row)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One incident from its first entry to its last."""
+
+    id: str
+    cluster: str
+    fault: str
+    nodes: tuple[str, ...]
+    phase: str
+    why: str
+    opened_at: Seconds
+    changed_at: Seconds
+    ended_at: Seconds | None
+    attempts: tuple[Tried, ...]
+    audit: tuple[Entry, ...]  #: oldest first
+    requests: Mapping[str, Mapping[str, Any]]  #: id → its answer
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "cluster": self.cluster,
+            "fault": self.fault,
+            "nodes": list(self.nodes),
+            "phase": self.phase,
+            "attempts": [one.told() for one in self.attempts],
+            "why": self.why,
+            "audit": [one.told() for one in self.audit],
+            "requests": {name: dict(answer) for name, answer in self.requests.items()},
+            "opened": clock(self.opened_at),
+            "changed": clock(self.changed_at),
+            "ended": clock(self.ended_at),
+        }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request or a command by its id, with the incident that it opened or joined."""
+
+    answer: desk.Answered
+    incident: Whole | None = None
+
+    def told(self) -> dict[str, Any]:
+        answer = self.answer
+        told = {"request": answer.id, "reply": answer.reply, "why": answer.why}
+        incident = self.incident.told() if self.incident else answer.incident
+        if answer.reply == desk.STORED:
+            return {**told, "incident": incident}
+        explained = {} if answer.explained is None else {"told": list(answer.explained)}
+        return {**told, "incident": incident, **explained, "jid": answer.jid}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the audit's chain holds."""
+
+    ok: bool
+    rows: int | None = None  #: entries proven; None: the ledger could not be read
+    first: int | None = None
+    last: int | None = None
+    broken: int | None = (
+        None  #: the first entry that does not hold; 0: where it begins is not known
+    )
+    why: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """``ok`` and how far; if it is not ok also where and ``why``, and ``retcode`` 1."""
+        if self.rows is None:
+            return {"ok": self.ok, "why": self.why, "retcode": 1}
+        told: dict[str, Any] = {
+            "ok": self.ok,
+            "rows": self.rows,
+            "from": self.first,
+            "to": self.last,
+        }
+        return told if self.ok else {**told, "broken": self.broken, "why": self.why, "retcode": 1}
+
+
+def read(settings: EngineSettings, path: Path, cluster: Any, since: Any, limit: Any) -> list[Entry]:
+    """At most ``limit`` entries, newest first; ``since`` says how far back, as a duration, None as far as there are.
+
+    Raises BadRequest if an argument is wrong; LedgerError.
+    """
+    known_cluster(settings, cluster)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_ENTRIES:
+        raise BadRequest(
+            f"limit: found {shown(limit)}; allowed: a whole number from 1 to {MOST_ENTRIES}"
+        )
+    back_s = None if since is None else seconds("since", since)
+    with records.read(path) as db:
+        oldest = 0.0 if back_s is None else timeline.now(db) - back_s
+        return list(map(_entry, records.history(db, cluster, oldest, limit)))
+
+
+def find(path: Path, name: str) -> Whole | Asked:
+    """The incident of this id, or the request or command of this id.
+
+    Raises BadRequest if there is none of these; LedgerError.
+    """
+    with records.read(path) as db:
+        if inbox.was_asked(db, f"{forms.BUS_ID}{name}") and not inbox.was_asked(db, name):
+            name = f"{forms.BUS_ID}{name}"  # as the minion knows it
+        found = _whole(db, name)
+        if found is not None:
+            return found
+        if inbox.waits(db, name):
+            return Asked(desk.Answered("request", desk.STORED, "it has no answer yet", name))
+        answer = inbox.answer(db, name)
+        if answer is not None:
+            joined = _whole(db, answer["incident"]) if answer["incident"] else None
+            return Asked(desk.recorded("request", name, answer), joined)
+        latest = records.latest_incidents(db, NAMED)
+    newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
+    raise BadRequest(
+        f"id: found {name!r}; allowed: the id of an incident, a request or a command{newest}"
+    )
+
+
+def prove(path: Path) -> Proof:
+    """Prove the audit's chain from its oldest entry to its newest. Raises LedgerError."""
+    with records.read(path) as db:
+        found = records.audit(db)
+    return Proof(
+        ok=found["ok"],
+        rows=found["rows"],
+        first=found["from"],
+        last=found["to"],
+        broken=found.get("broken"),
+        why=found.get("why", ""),
+    )
+
+
+def unproven(why: object) -> Proof:
+    """The proof where nothing could be read."""
+    return Proof(False, why=str(why))
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(row["seq"], row["at"], row["cluster"], row["incident"], row["kind"], row)
+
+
+def _whole(db: sqlite3.Connection, name: str) -> Whole | None:
+    found = records.incident(db, name)
+    if found is None:
+        return None
+    attempts = (
+        Tried(one["id"], one["decided_at"], one["ended_at"], one) for one in found["attempts"]
+    )
+    return Whole(
+        id=found["id"],
+        cluster=found["cluster"],
+        fault=found["fault"],
+        nodes=tuple(found["nodes"]),
+        phase=found["phase"],
+        why=found["why"],
+        opened_at=found["opened_at"],
+        changed_at=found["changed_at"],
+        ended_at=found["ended_at"],
+        attempts=tuple(attempts),
+        audit=tuple(map(_entry, found["audit"])),
+        requests=found["requests"],
+    )
+
+
+def _timed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its times last, as people read them."""
+    told = {key: value for key, value in row.items() if not key.endswith(_TIMES)}
+    times = {key.removesuffix(_TIMES): clock(row[key]) for key in row if key.endswith(_TIMES)}
+    return {**told, **times}

@@ -1,0 +1,221 @@
+"""How the engine, its clusters and their incidents stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from .. import config
+from ..healing.events import Seconds
+from ..healing.model import (
+    Attempt,
+    ClusterState,
+    Fault,
+    Incident,
+    Mode,
+    NodeState,
+    Pause,
+    Phase,
+    Policy,
+)
+from ..ledger import file as ledger_file
+from ..ledger import records, timeline
+from ..ledger.file import LedgerError
+from .given import known_cluster
+from .times import clock
+
+
+class Engine(str, Enum):
+    """What is known of the engine."""
+
+    RUNNING = "running"
+    NOT_RUNNING = "not running"
+    NOT_KNOWN = "not known"
+    USELESS = "heals nothing: the settings cannot be used"
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One node as the healer saw it last."""
+
+    name: str
+    since: Seconds | None = None  #: since when the verdict holds; None: it was not probed yet
+    fault: Fault | None = None  #: None: it is well
+    suspected: bool = False
+    flapping: bool = False
+    evidence: str = ""
+
+    def told(self) -> str:
+        if self.since is None:
+            return "unknown: not probed yet"
+        verdict = "well" if self.fault is None else self.fault.value
+        doubt = " (suspected)" if self.suspected else ""
+        doubt += " (flapping)" if self.flapping else ""
+        return f"{verdict}{doubt} since {clock(self.since)}: {self.evidence}"
+
+
+@dataclass(frozen=True)
+class IncidentStatus:
+    """An incident that has not ended."""
+
+    id: str
+    fault: str  #: as operators read it
+    nodes: tuple[str, ...]
+    phase: Phase
+    held: str  #: the shut gates as last announced; empty: none
+    step: int  #: the present one, from 1
+    steps: int
+    attempts: int
+    requests: int
+    opened_at: Seconds
+    why: str
+
+    @property
+    def next(self) -> str | None:
+        """What is left for a person to do; None: nothing."""
+        if self.phase is Phase.LOCKED:
+            return f"when it is seen to: salt-run selfheal.ack {self.id}"
+        if "approval" in self.held:
+            return f"salt-run selfheal.approve {self.id}, or salt-run selfheal.reject {self.id}"
+        return None
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "fault": self.fault,
+            "nodes": list(self.nodes),
+            "phase": self.phase.value,
+            "held": self.held or None,
+            "step": f"{self.step} of {self.steps}",
+            "attempts": self.attempts,
+            "requests": self.requests,
+            "opened": clock(self.opened_at),
+            "why": self.why,
+            "next": self.next,
+        }
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    name: str
+    mode: Mode
+    tables: str  #: whether the system tables could be read
+    nodes: tuple[NodeStatus, ...]
+    incidents: tuple[IncidentStatus, ...] = ()
+    pause: Pause | None = None  #: one that is not over
+    in_flight: Attempt | None = None
+
+    @property
+    def locked(self) -> tuple[IncidentStatus, ...]:
+        """The incidents that lock their nodes."""
+        return tuple(i for i in self.incidents if i.phase is Phase.LOCKED)
+
+    def told(self) -> dict[str, Any]:
+        """``paused``, ``locked`` and ``in flight`` are there only if they say something."""
+        told: dict[str, Any] = {
+            "mode": self.mode.value,
+            "tables": self.tables,
+            "nodes": {node.name: node.told() for node in self.nodes},
+            "incidents": {incident.id: incident.told() for incident in self.incidents},
+        }
+        if self.pause:
+            everywhere = " (every cluster)" if self.pause.everywhere else ""
+            told["paused"] = (
+                f"until {clock(self.pause.until)} by {self.pause.by}{everywhere}: {self.pause.why}"
+            )
+        if self.locked:
+            told["locked"] = [f"{', '.join(i.nodes)} by {i.id}: {i.why}" for i in self.locked]
+        if self.in_flight:
+            told["in flight"] = (
+                f"{self.in_flight.id}: {self.in_flight.action.value} on {', '.join(self.in_flight.nodes)}"
+            )
+        return told
+
+
+@dataclass(frozen=True)
+class Status:
+    engine: Engine
+    ledger: Path | None = None  #: None: without settings it is not known where it is
+    clusters: tuple[ClusterStatus, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """``errors`` are there only if there are any."""
+        told: dict[str, Any] = {"engine": self.engine.value}
+        if self.ledger is not None:
+            told["ledger"] = str(self.ledger)
+            told["clusters"] = {cluster.name: cluster.told() for cluster in self.clusters}
+        if self.errors:
+            told["errors"] = list(self.errors)
+        return told
+
+
+def unusable(problems: Iterable[config.Problem]) -> Status:
+    """The status of a master whose settings have these problems."""
+    return Status(Engine.USELESS, errors=tuple(map(str, problems)))
+
+
+def look(settings: config.EngineSettings, path: Path, cluster: str | None = None) -> Status:
+    """The status of one cluster, or of all. A ledger that cannot be read is among its errors.
+
+    Raises BadRequest if there is no such cluster.
+    """
+    known_cluster(settings, cluster)
+    engine = Engine.NOT_KNOWN
+    errors: tuple[str, ...] = ()
+    states: dict[str, ClusterState] = {}
+    try:
+        engine = Engine.RUNNING if ledger_file.engine_alive(path) else Engine.NOT_RUNNING
+        with records.read(path) as db:
+            states = records.states(db)
+            now = timeline.now(db)
+    except LedgerError as exc:
+        errors = (str(exc),)
+        states, now = {}, time.time()
+    clusters = tuple(
+        _cluster(policy, states.get(name), now)
+        for name, policy in settings.policies().items()
+        if cluster is None or name == cluster
+    )
+    return Status(engine, path, clusters, errors)
+
+
+def _cluster(policy: Policy, state: ClusterState | None, now: Seconds) -> ClusterStatus:
+    if state is None:
+        nodes = tuple(map(NodeStatus, policy.nodes))
+        return ClusterStatus(policy.name, policy.mode, "not asked yet", nodes)
+    return ClusterStatus(
+        name=policy.name,
+        mode=policy.mode,
+        tables=state.view,
+        nodes=tuple(_node(name, state.nodes.get(name)) for name in policy.nodes),
+        incidents=tuple(map(_incident, state.incidents)),
+        pause=state.pause if state.pause and now < state.pause.until else None,
+        in_flight=state.attempt,
+    )
+
+
+def _node(name: str, node: NodeState | None) -> NodeStatus:
+    if node is None:
+        return NodeStatus(name)
+    return NodeStatus(name, node.since, node.fault, node.suspected, node.flapping, node.evidence)
+
+
+def _incident(incident: Incident) -> IncidentStatus:
+    steps = len(incident.steps)
+    return IncidentStatus(
+        id=incident.id,
+        fault=incident.called,
+        nodes=incident.nodes,
+        phase=incident.phase,
+        held=incident.held,
+        step=min(incident.step + 1, steps),
+        steps=steps,
+        attempts=incident.attempts,
+        requests=incident.asked,
+        opened_at=incident.opened_at,
+        why=incident.why,
+    )

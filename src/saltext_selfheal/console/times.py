@@ -1,0 +1,38 @@
+"""Times and durations as people read and write them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, overload
+
+from .. import config
+from ..doors.arguments import BadRequest, shown
+from ..healing.events import Seconds
+
+
+@overload
+def clock(at: None) -> None: ...
+@overload
+def clock(at: Seconds) -> str: ...
+def clock(at: Seconds | None) -> str | None:
+    """Seconds of the timeline as local time, such as ``2026-11-23 03:45:23+01:00``; None if there is none."""
+    if at is None:
+        return None
+    try:
+        when = datetime.datetime.fromtimestamp(at).astimezone()
+    except (OverflowError, ValueError, OSError):  # beyond what a calendar can tell
+        return f"{at:g} s"
+    return when.isoformat(sep=" ", timespec="seconds")
+
+
+def seconds(what: str, found: Any, more: str = "") -> Seconds:
+    """A duration such as ``30m`` in seconds. ``what`` names the argument, ``more`` goes on saying what is allowed.
+
+    Raises BadRequest.
+    """
+    try:
+        return config.duration(found)
+    except (ValueError, OverflowError):
+        raise BadRequest(
+            f"{what}: found {shown(found)}; allowed: {config.DURATION}{more}"
+        ) from None
