@@ -1,1 +1,1 @@
-"""What may be wrong around the healer: settings, reactor, ledger, permissions. It changes nothing."""
+"""What may be wrong around the healer, and what to do about it. The checks change nothing."""

@@ -1,7 +1,4 @@
-"""Who may ask the healer for what, and by which way they come in: permission lists, salt-api, its hooks.
-
-Checks of the doctor's, as those in `doctor`.
-"""
+"""Who may ask the healer for what, and by which way they come in: permission lists, salt-api, its hooks."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import permissions, returns
+from ..doors.forms import NETAPI
+from . import permissions
 from .master import CLIENTS, Api, Finding, Master, fail, may_read, ok, warn
 
-HOOK = "salt/netapi/hook/"
 #: Where a caller of the formula's routes puts its key.
 WITH_KEY = (
     "states/highstate",
@@ -128,61 +125,6 @@ def check_peers(master: Master) -> Iterator[Finding]:
                 )
     if good:
         yield ok("no minion may call more of the healer than selfheal.trigger")
-
-
-# ---------------------------------------------------------------- in whose name results come
-
-
-def check_results(master: Master) -> Iterator[Finding]:
-    """Whether a minion can say what became of another's job."""
-    opts = master.opts
-    if opts.get("ext_job_cache"):
-        yield warn(
-            f"minions write their results into {opts['ext_job_cache']} themselves: whoever can write there can write "
-            "any minion's",
-            "Remove ext_job_cache, so that results pass through the master; in any case a result is only a hint to "
-            "the healer (docs/security.md).",
-        )
-        return
-    if not returns.honest_is_stored(opts):
-        yield fail(
-            f"require_minion_sign_messages without {returns.ALGORITHM}: this Salt stores no result at all",
-            f"Set {returns.ALGORITHM} to what the minions have, such as {returns.SIGNED[returns.ALGORITHM]}, and "
-            "restart the salt-master.",
-        )
-    found = returns.open_routes(opts)
-    old = returns.Route.OLD_PROTOCOL
-    if old in found:
-        yield warn(
-            f"any minion can store a result under another's name, by {old.value}",
-            f"Set minimum_auth_version: {returns.COMPARED_SINCE}, and restart the salt-master; update a Salt that does "
-            "not know that option.",
-        )
-    others = [route for route in found if route is not old]
-    if others:
-        yield warn(
-            "any minion can store a result under another's name, by "
-            + " and ".join(route.value for route in others),
-            _results_remedy(opts, others),
-        )
-    if not found:
-        yield ok("this Salt stores what a minion says under its own name only")
-
-
-def _results_remedy(opts: Mapping[str, Any], found: list[returns.Route]) -> str:
-    settings = ", ".join(
-        f"{k}: {str(v).lower() if v is True else v}" for k, v in returns.SIGNED.items()
-    )
-    left = returns.open_routes({**opts, **returns.SIGNED})
-    if not set(found) & set(left):
-        return (
-            f"Set {settings}, and minion_sign_messages: true on every minion, try it on one job, and restart the "
-            "salt-master."
-        )
-    return (
-        "No setting of this Salt stops it. Keep minions that you do not trust on a master of their own. A result is "
-        "only a hint to the healer: docs/security.md says what such a lie can do."
-    )
 
 
 # ---------------------------------------------------------------- salt-api and its hooks
@@ -376,11 +318,11 @@ def _traces_of_key(master: Master) -> Iterator[Finding]:
         return
     remedy = "{}, or remove formula_secretkey: every call puts the key on the event bus."
     if master.opts.get("event_return") and any(
-        _stored(master.opts, f"{HOOK}{route}") for route in WITH_KEY
+        _stored(master.opts, f"{NETAPI}{route}") for route in WITH_KEY
     ):
         yield warn(
             "event_return stores hooks, and formula_secretkey with them",
-            remedy.format(f"Add {HOOK}* to event_return_blacklist and restart the salt-master"),
+            remedy.format(f"Add {NETAPI}* to event_return_blacklist and restart the salt-master"),
         )
     for api in master.apis:  # the first has the master's own options
         of = f"{api.name}: " if api.name else ""

@@ -1,6 +1,6 @@
 """What the doctor looks at: a master's options, the files they come from, its salt-apis; and the lines that it says.
 
-Nothing here judges: that is `doctor` and, for whoever asks from outside, `doctor_doors`.
+Nothing here judges: that is for the checks.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 
 #: The runner's functions, by who should have them. Salt's patterns are tested against these names.
 FOR_APPLICATIONS = ("trigger", "status")
-FOR_READERS = ("history", "incident", "explain", "audit", "config", "doctor", "stats")
+FOR_READERS = ("history", "incident", "explain", "audit", "config", "doctor")
 FOR_OPERATORS = ("force", "pause", "resume", "lock", "ack", "approve", "reject")
 RUNNER = (*FOR_APPLICATIONS, *FOR_READERS, *FOR_OPERATORS)
 #: The execution module's.

@@ -48,7 +48,7 @@ class Route(str, Enum):
     OLD_PROTOCOL = "_return by an old protocol"
 
 
-class _Cache(dict):
+class _Cache(dict[str, Callable[..., Any]]):
     """The returner of a job cache that keeps nothing."""
 
     def __init__(self) -> None:

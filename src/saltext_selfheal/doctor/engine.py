@@ -1,0 +1,113 @@
+"""Whether the healer's engine is listed and runs, and since when its master does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import config
+from ..ledger import file as ledger_file
+from ..ledger import records, timeline
+from ..ledger.file import LedgerError
+from .master import Finding, Master, fail, ok, warn
+
+SILENT_AFTER_S = 90.0  #: an engine that runs writes every 30 s
+
+
+def check_engine(master: Master) -> Iterator[Finding]:
+    if config.entry(master.opts) is None:
+        lost = [str(file.path) for file in master.files if file.holds_ours]
+        also = f" any more, though {', '.join(lost)} lists it" if lost else ""
+        yield fail(
+            f"`engines:` does not list selfheal{also}",
+            "Put what `salt-run selfheal.config` prints into a file of master.d and restart the salt-master.",
+        )
+    for name in config.aliases(master.opts):
+        yield fail(
+            f"`engines:` lists selfheal as {name!r}, too, and nobody heals what stands there",
+            "Put its clusters under an entry `- selfheal:`. Several files may have one: Salt joins the lists, and one "
+            "engine heals them all.",
+        )
+    path = master.ledger_path
+    silent_s = None
+    # What is wrong with the ledger tells its own check.
+    with contextlib.suppress(LedgerError), records.read(path) as db:
+        silent_s = timeline.sign_of_life_s(db)
+    told = "no sign of life yet" if silent_s is None else f"last sign of life {silent_s:.0f} s ago"
+    try:
+        alive = ledger_file.engine_alive(path)
+    except LedgerError as exc:
+        yield fail(f"whether it runs is not known: {exc}", "See the ledger's own line below.")
+        return
+    if not alive:
+        yield fail(
+            f"not running, {told}", "Restart the salt-master, and look for selfheal in its log."
+        )
+    elif silent_s is not None and silent_s > SILENT_AFTER_S:
+        yield warn(
+            f"it holds the ledger, but {told}",
+            "Look for selfheal in the master's log, and restart the salt-master.",
+        )
+    else:
+        yield ok(f"running, {told}")
+
+
+def master_started_at(master: Master) -> float | None:
+    """When the master was started whose engine holds the ledger; None if that cannot be known.
+
+    An engine that Salt started again still has the options of its master, so the master counts.
+    """
+    engine = _holder(master.ledger_path)
+    if engine is None:
+        return None
+    process, pid = engine, _pid_in(Path(str(master.opts.get("pidfile") or "")))
+    ancestor = engine
+    try:
+        while ancestor > 1:
+            if ancestor == pid:
+                process = pid
+            ancestor = int(_proc_stat(ancestor)[1])
+        ticks = int(_proc_stat(process)[19])
+    except OSError:  # it ended in this moment
+        return None
+    return time.time() - timeline.boottime() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _proc_stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat after the name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+
+
+def _holder(path: Path) -> int | None:
+    """The process that holds the ledger's lock, as the kernel tells."""
+    lock = ledger_file.lock_path(path)
+    try:
+        inode = lock.stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            parts = line.split()
+            if parts[1] != "FLOCK" or not parts[5].endswith(f":{inode}"):
+                continue
+            pid = int(parts[4])
+            if pid > 0 and _has_open(pid, lock):
+                return pid
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Where the kernel does not let us look, as with a process that changed its user, the inode must do."""
+    try:
+        return any(file.samefile(path) for file in Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True
