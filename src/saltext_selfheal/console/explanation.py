@@ -29,6 +29,7 @@ class Gate:
     opens_at: Seconds | None = None  #: None: it is open, or no time opens it
 
     def told(self) -> str:
+        """``open: why``, or ``shut: why``, and when it opens if a time does that."""
         until = f"; opens {clock(self.opens_at)}" if self.opens_at else ""
         return f"{'open' if self.open else 'shut'}: {self.why}{until}"
 
@@ -65,6 +66,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Explanation:
+    """What keeps one cluster from being healed, incident by incident."""
+
     engine: str  #: ``running``, or why it did not answer itself
     entries: tuple[Entry, ...]
 

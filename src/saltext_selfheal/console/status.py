@@ -100,6 +100,8 @@ class IncidentStatus:
 
 @dataclass(frozen=True)
 class ClusterStatus:
+    """One cluster as its engine has left it in the ledger."""
+
     name: str
     mode: Mode
     tables: str  #: whether the system tables could be read
@@ -137,6 +139,8 @@ class ClusterStatus:
 
 @dataclass(frozen=True)
 class Status:
+    """The engine and all clusters, or the one that was asked for."""
+
     engine: Engine
     ledger: Path | None = None  #: None: without settings it is not known where it is
     clusters: tuple[ClusterStatus, ...] = ()
