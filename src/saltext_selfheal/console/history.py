@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,15 +151,15 @@ def find(path: Path, name: str) -> Whole | Asked:
     with records.read(path) as db:
         if inbox.was_asked(db, f"{forms.BUS_ID}{name}") and not inbox.was_asked(db, name):
             name = f"{forms.BUS_ID}{name}"  # as the minion knows it
-        found = _whole(db, name)
+        found = records.incident(db, name)
         if found is not None:
-            return found
+            return _whole(found)
         if inbox.waits(db, name):
             return Asked(desk.Answered("request", desk.STORED, "it has no answer yet", name))
         answer = inbox.answer(db, name)
         if answer is not None:
-            joined = _whole(db, answer["incident"]) if answer["incident"] else None
-            return Asked(desk.recorded("request", name, answer), joined)
+            joined = records.incident(db, answer["incident"]) if answer["incident"] else None
+            return Asked(desk.recorded("request", name, answer), _whole(joined) if joined else None)
         latest = records.latest_incidents(db, NAMED)
     newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
     raise BadRequest(
@@ -191,10 +190,8 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     return Entry(row["seq"], row["at"], row["cluster"], row["incident"], row["kind"], row)
 
 
-def _whole(db: sqlite3.Connection, name: str) -> Whole | None:
-    found = records.incident(db, name)
-    if found is None:
-        return None
+def _whole(found: Mapping[str, Any]) -> Whole:
+    """An incident as `records.incident` gives it."""
     attempts = (
         Tried(one["id"], one["decided_at"], one["ended_at"], one) for one in found["attempts"]
     )
