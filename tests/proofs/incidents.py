@@ -325,7 +325,15 @@ def check_end(site: Site) -> None:
                 told = len(sick) < len(incident.nodes)
                 ill = told and ailing is not None and ailing.fault is incident.fault
             else:
-                ill = any(tells(incident, site.ill[n]) for n in sick)
+                # Of a node that others are connected to, what is told is the incident of that: no dead one has to act.
+                ill = any(
+                    tells(incident, site.ill[n])
+                    and (
+                        incident.fault is Fault.CUT_OFF
+                        or cluster.nodes[n].fault is not Fault.CUT_OFF
+                    )
+                    for n in sick
+                )
             # Who died while another address led to it cannot prove who it is: a person must.
             waiting = any(
                 (o.phase is Phase.LOCKED or o.fault is Fault.MISTAKEN)
