@@ -24,7 +24,8 @@ from saltext_selfheal import config
 from saltext_selfheal.doctor import checks
 from saltext_selfheal.doctor.master import Master
 from saltext_selfheal.doors import bus
-from saltext_selfheal.healing.model import Action, Fault, Observation, Observed
+from saltext_selfheal.healing.events import Observation, Observed
+from saltext_selfheal.healing.model import Action, Fault
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop import jobs
 from saltext_selfheal.loop.healer import Healer
