@@ -905,8 +905,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a wrong address gets a highstate (gate identity)",
         "identity",
-        "        if intent.incident.fault is Fault.ALIEN and node.server_id is None:",
+        "        if alien and node.server_id is None:",
         "        if False:",
+    ),
+    Mutation(
+        "I2: who asks may have a node restarted that was never seen as a database (gate identity)",
+        "identity",
+        "        alien = Fault.ALIEN in (intent.incident.fault, node.fault)",
+        "        alien = intent.incident.fault is Fault.ALIEN",
     ),
     Mutation(
         "I2: another node's id becomes a node's own",

@@ -211,6 +211,22 @@ def test_a_node_that_was_never_rethinkdb_is_a_fault_of_the_settings():
     assert "db2 has never answered as RethinkDB" in world.last_said().why
 
 
+@pytest.mark.parametrize("action", ["restart", "highstate", "start"])
+def test_nor_does_anybody_who_asks_have_it_touched(action):
+    """Its address may be wrong: then the minion's own server serves, and nobody has looked at it."""
+    world = World()
+    world.faults["runbook", "db2"] = Fault.ALIEN
+    for _ in range(30):
+        world.pass_time(1, poll=False)
+        for name in ("db1", "db3"):
+            see(world, name)
+        see(world, "db2", fault=Fault.ALIEN, server_id=None, server_name=None)
+    assert "identity" in shut(world, action, ("db2",))
+    world.ask(action, ["db2"])
+    world.pass_time(5, poll=False)
+    assert world.fired == []
+
+
 def test_a_node_that_was_rethinkdb_and_is_something_else_now_gets_its_highstate():
     world = World().warm()
     for _ in range(20):

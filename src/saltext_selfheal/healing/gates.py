@@ -148,7 +148,9 @@ def identity(state: State, intent: Intent, now: Seconds) -> Gate:
         node = cluster.nodes[name]
         if node.doubt:
             return Gate("identity", False, f"whose server {name} is, is in doubt: {node.doubt}")
-        if intent.incident.fault is Fault.ALIEN and node.server_id is None:
+        # Whoever asks for it: the minion's own server may serve all the while, at another address than the settings say.
+        alien = Fault.ALIEN in (intent.incident.fault, node.fault)
+        if alien and node.server_id is None:
             why = f"{name} has never answered as RethinkDB: is its address right?"
             return Gate("identity", False, why)
     return Gate("identity", True, "no node is in doubt")
