@@ -109,3 +109,17 @@ def test_what_the_page_for_developers_names_is_there():
         text = (HOUSE / file).read_text(encoding="utf-8")
         for part in name.split("."):
             assert re.search(rf"(?:def|class) {part}\b", text), f"{file} has no {part}"
+
+
+LONGEST_FILE = 500
+LONGEST_FUNCTION = 60
+
+
+def test_no_file_and_no_function_is_longer_than_can_be_read_at_a_time():
+    for path in HOUSE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= LONGEST_FILE, path.name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= LONGEST_FUNCTION, f"{path.name}: {node.name} has {lines} lines"

@@ -171,17 +171,11 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
 
         salt-call selfheal.probe 10.0.0.11
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    from saltext_selfheal.config.values import NodeAddress
     from saltext_selfheal.probe import node as eyes
 
-    try:
-        where = TypeAdapter(NodeAddress).validate_python(address)
-    except ValidationError as exc:
-        _invalid(f"address: found {address!r}; allowed: {exc.errors()[0]['msg']}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
         _invalid(f"timeout: found {timeout!r}; allowed: seconds, more than 0 and at most 60")
+    where = _address(address)
     user, password = (_resolved(*one) for one in (("user", user), ("password", password)))
     try:
         tls = eyes.tls_context(ca_certs) if ca_certs else None
@@ -189,16 +183,9 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
         _invalid(f"ca_certs: found {ca_certs!r}; allowed: a file of PEM certificates ({exc})")
     seen = eyes.probe_once(
         eyes.Target(
-            "",
-            "",
-            where,
-            user=user,
-            password=password,
-            tls=tls,
-            timeout_s=timeout,
-            here="this minion",
+            "", "", where, user=user, password=password, tls=tls, timeout_s=timeout, here="this minion"
         )
-    )
+    )  # fmt: skip
     return {
         "well": seen.fault is None,
         "fault": seen.fault.value if seen.fault else None,
@@ -211,6 +198,18 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
         "proxy": seen.proxy,
         "addresses": list(seen.addresses),
     }
+
+
+def _address(found):
+    """An address as the settings take it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from saltext_selfheal.config.values import NodeAddress
+
+    try:
+        return TypeAdapter(NodeAddress).validate_python(found)
+    except ValidationError as exc:
+        _invalid(f"address: found {found!r}; allowed: {exc.errors()[0]['msg']}")
 
 
 def _resolved(what, value):
