@@ -99,7 +99,7 @@ def _pytest(session: nox.Session, python) -> None:
     if session.posargs:
         python("-m", "pytest", *session.posargs)
         return
-    python("-m", "pytest", "tests/unit", "tests/functional", "tests/proofs")
+    python("-m", "pytest", "tests/unit", "tests/lab", "tests/functional", "tests/proofs")
     python("-m", "pytest", "tests/integration")
 
 
@@ -123,7 +123,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure on the lab's site."""
-    lab(session).python("-m", "tests.lab.bench", *session.posargs)
+    lab(session).python("-m", "tests.bench", *session.posargs)
 
 
 @nox.session(venv_backend="none")

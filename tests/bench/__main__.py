@@ -1,7 +1,7 @@
 """
 Measurements, into ``artifacts/bench.json``: each as a ratio to a floor or a peer that was measured in the same run.
 
-``python -m tests.lab.bench [heal …]`` (``make bench``). No test depends on these figures: machines are noisy.
+``python -m tests.bench [heal …]`` (``make bench``). No test depends on these figures: machines are noisy.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab import bench_app, bench_decide, bench_probe, bench_requests
+from tests.bench import app, decide, probe, requests
 from tests.lab.site import CHECKOUT, REAL, SIMULATED, Site
 
 ROUNDS = 12
@@ -81,16 +81,16 @@ def heal(options, tell):
 
 BENCHES = {
     "heal": heal,
-    "probe": bench_probe.measure,
-    "decide": bench_decide.measure,
-    "requests": bench_requests.measure,
-    "app": bench_app.measure,
+    "probe": probe.measure,
+    "decide": decide.measure,
+    "requests": requests.measure,
+    "app": app.measure,
 }
 
 
 def main():
     """Measure, and write artifacts/bench.json."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab.bench", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=main.__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHES)}; default: all")
     parser.add_argument("--server", choices=[REAL, SIMULATED], help="default: real where it exists")
     parser.add_argument(
