@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import config
 from ..doors.arguments import BadRequest
+from ..driver.tags import REMEDIATE
 
 EXAMPLE: dict[str, str] = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
 #: The lists that it brings: one in the main configuration file would be replaced.
@@ -77,8 +78,7 @@ def render(cluster: str, minions: str, nodes: Any, replaces: Iterable[str] = ())
             for key in replaces
         ),
         reactor="\n".join(
-            f"  - selfheal/remediate/{action + ':':<{width}} ['{reference(action)}']"
-            for action in actions
+            f"  - {REMEDIATE}{action + ':':<{width}} ['{reference(action)}']" for action in actions
         ),
         cluster=cluster,
         minions=minions,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..doors.forms import NETAPI
+from ..driver.tags import NETAPI
 from . import permissions
 from .master import CLIENTS, Api, Finding, Master, fail, may_read, ok, warn
 

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..console import dropin
-from ..doors.forms import NETAPI
+from ..driver.tags import DECISION, NETAPI, OURS, REMEDIATE, REQUEST
 from ..healing.model import Action
 from .master import Finding, Master, fail, ok, warn
 
 UNKNOWN_JID = "20000101000000000000"  #: of the right form, and no attempt has it
-REMEDIATE = "selfheal/remediate/"
 
 
 def check_reactor(master: Master) -> Iterator[Finding]:
@@ -125,7 +124,7 @@ def _foreign(master: Master) -> Iterator[Finding]:
         orders = [
             t for t in (f"{REMEDIATE}{a.value}" for a in Action) if fnmatch.fnmatch(t, pattern)
         ]
-        if orders or pattern.startswith((REMEDIATE, "selfheal/request", "selfheal/decision")):
+        if orders or pattern.startswith((REMEDIATE, REQUEST.rstrip("/"), DECISION.rstrip("/"))):
             paths = itertools.chain.from_iterable(_paths(master, one) for one in references)
             strange = [path for path in paths if not _ours(path)]
             if strange:
@@ -133,7 +132,7 @@ def _foreign(master: Master) -> Iterator[Finding]:
                     f"{pattern} also leads to {', '.join(strange)}",
                     "Listen to selfheal/incident/* instead, and never act on such an event: any minion can forge it.",
                 )
-        elif pattern.startswith("selfheal/"):
+        elif pattern.startswith(OURS):
             told.append(pattern)
         if _hears_hooks(pattern) and (
             master.takes_hooks or any(a.open_to_all for a in master.apis)

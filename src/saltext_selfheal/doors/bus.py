@@ -13,17 +13,17 @@ from dataclasses import replace
 from typing import Any
 
 from ..config import ClusterSettings, EngineSettings
+from ..driver.tags import HOOK, NETAPI, REQUEST
 from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, refuse_unknown, salts_own, shown
 from .flow import Flow, Flows
-from .forms import BUS_ID, NETAPI, refuse_null_nodes, who
+from .forms import BUS_ID, refuse_null_nodes, who
 from .formula import Formula
-from .webhook import HOOKS, Caller, Hooks
+from .webhook import Caller, Hooks
 
 log = logging.getLogger(__name__)
 
-REQUESTS = "selfheal/request/"
 TELL_EVERY_S = 10.0  #: what was dropped costs one line of the log in this time
 BUS_FLOW = Flow(600, 1.0)  #: requests of the bus, per cluster
 #: What a request on the bus may say.
@@ -84,9 +84,9 @@ class Doors:
     @property
     def tags(self) -> str:
         """A regular expression of the tags to listen to."""
-        tags = [re.escape(REQUESTS)]
+        tags = [re.escape(REQUEST)]
         if self._hooks:
-            tags.append(re.escape(HOOKS))
+            tags.append(re.escape(HOOK))
         if self._formula:
             tags += [f"{re.escape(NETAPI)}{path}(/|$)" for path in ("states", "services", "cmd")]
         return f"^(?:{'|'.join(tags)})"
@@ -94,16 +94,16 @@ class Doors:
     def take(self, tag: str, data: Mapping[str, Any]) -> list[Request]:
         """The requests in one event: none, if it has not the form of one, or nobody has signed it."""
         try:
-            if tag.startswith(REQUESTS):
+            if tag.startswith(REQUEST):
                 # Before anything else is looked at: a flood is to cost nothing.
-                cluster = tag[len(REQUESTS) :]
+                cluster = tag[len(REQUEST) :]
                 if cluster not in self._clusters:
                     raise BadRequest(
                         f"cluster: found {shown(cluster)}; allowed: the name of a configured cluster"
                     )
                 self._flows.take(f"the bus for {cluster}", BUS_FLOW)
                 return [from_bus(tag, data)]
-            if tag.startswith(HOOKS):
+            if tag.startswith(HOOK):
                 return [self._hooks.take(tag, data)]
             if self._formula is None:
                 raise BadRequest("the article's interface is closed")

@@ -18,7 +18,6 @@ from ..healing.events import Command, Request, Verb
 from ..healing.model import PAUSED_AT_MOST_S
 from .arguments import BadRequest, shown
 
-NETAPI = "salt/netapi/hook/"  #: how salt-api tags what it is sent
 BUS_ID = "bus:"  #: before the ids of requests that came by the bus
 
 MAX_BODY = 64 * 1024

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..config import ClusterSettings
+from ..driver.tags import NETAPI
 from ..healing import remedies
 from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
 from .flow import Flow, Flows
-from .forms import MAX_BODY, MAX_HEADER, MAX_NODES, NETAPI, one_line
+from .forms import MAX_BODY, MAX_HEADER, MAX_NODES, one_line
 
 MAX_TARGET = 1000
 MAX_WILD = 3  #: of ``*:``, each of which multiplies what Salt compares

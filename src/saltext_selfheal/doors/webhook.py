@@ -8,13 +8,13 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from ..driver.tags import HOOK
 from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
 from .flow import Flow, Flows
-from .forms import MAX_BODY, MAX_HEADER, NETAPI, PLAIN_ID, PLAIN_ID_WORDS, refuse_null_nodes
+from .forms import MAX_BODY, MAX_HEADER, PLAIN_ID, PLAIN_ID_WORDS, refuse_null_nodes
 
-HOOKS = f"{NETAPI}selfheal/"
 MAX_HEADERS = 100
 HOOKS_FLOW = Flow(6000, 100.0)  #: signed ones, per caller
 #: What a signed webhook may say. The first two must stand there: they say what was signed.
@@ -47,7 +47,7 @@ class Hooks:
 
     def take(self, tag: str, data: Mapping[str, Any]) -> Request:
         """The request of one call. Raises BadRequest."""
-        parts = tag[len(HOOKS) :].split("/", 2)
+        parts = tag[len(HOOK) :].split("/", 2)
         if len(parts) != 2:
             raise BadRequest(
                 f"path: found {shown(tag)}; allowed: /hook/selfheal/<cluster>/<action>"

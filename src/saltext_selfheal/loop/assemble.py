@@ -17,6 +17,7 @@ import salt.utils.minions
 
 from .. import config
 from ..doors import bus as doors
+from ..driver.tags import ENGINE
 from ..healing.events import Requested
 from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
 from ..ledger.writer import Ledger
@@ -45,7 +46,7 @@ class Waiting:
         """Nothing is healed meanwhile: that is said loudly."""
         if why != self._told:
             log.critical("selfheal: nothing is healed until the ledger can be used: %s", why)
-            self._bus.fire("selfheal/engine/ledger_failed", {"why": why, "at": time.time()})
+            self._bus.fire(f"{ENGINE}ledger_failed", {"why": why, "at": time.time()})
         self._told = why
         time.sleep(1)
 
@@ -90,7 +91,7 @@ def _do_nothing(bus: Bus, why: str, problems: list[str]) -> NoReturn:
     log.critical("selfheal: nothing is healed until the master is restarted: %s", why)
     for problem in problems:
         log.critical("selfheal: %s", problem)
-    bus.fire("selfheal/engine/config_error", {"why": why, "problems": problems, "at": time.time()})
+    bus.fire(f"{ENGINE}config_error", {"why": why, "problems": problems, "at": time.time()})
     while True:
         time.sleep(3600)
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ..driver.tags import DECISION, ENGINE, INCIDENT, REMEDIATE
 from ..healing.events import Request
 from ..healing.model import Announce, Answer, Attempt, Effect, Fire, Phase, Reply, Tell
 
@@ -41,12 +42,12 @@ class Herald:
 
     def engine(self, what: str, data: Mapping[str, Any], now: float) -> None:
         """Something about the engine itself."""
-        self._bus.fire(f"selfheal/engine/{what}", {**data, "at": now})
+        self._bus.fire(f"{ENGINE}{what}", {**data, "at": now})
 
     def fire(self, attempt: Attempt, now: float) -> None:
         """The remediation event of an attempt."""
         self._bus.fire(
-            f"selfheal/remediate/{attempt.action.value}",
+            f"{REMEDIATE}{attempt.action.value}",
             {
                 "jid": attempt.jid,
                 "cluster": attempt.cluster,
@@ -72,7 +73,7 @@ class Herald:
             else None
         )
         self._bus.fire(
-            f"selfheal/incident/{incident.cluster}/{effect.said}",
+            f"{INCIDENT}{incident.cluster}/{effect.said}",
             {
                 "incident": incident.id,
                 "fault": incident.called,
@@ -98,7 +99,7 @@ class Herald:
         level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
         level = logging.DEBUG if effect.repeated else level
         log.log(level, "selfheal: %s %s: %s", what, effect.reply.value, effect.why)
-        self._bus.fire(f"selfheal/decision/{asked.id}", {"request": asked.id})
+        self._bus.fire(f"{DECISION}{asked.id}", {"request": asked.id})
 
     def _say(self, effect: Tell, now: float) -> None:
         where = " ".join(word for word in (effect.cluster, effect.node) if word)

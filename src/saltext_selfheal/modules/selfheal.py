@@ -94,6 +94,7 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
         salt-call selfheal.trigger runbook restart reason='no connection for 10 minutes'
     """
     from saltext_selfheal.doors import arguments, forms
+    from saltext_selfheal.driver import tags
 
     try:
         request = forms.request(cluster, action, nodes, reason, door="minion", asker=__opts__["id"])
@@ -102,7 +103,7 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
     data = {"request": request.id, "action": request.action, "reason": request.reason}
     if request.nodes:
         data["nodes"] = list(request.nodes)
-    sent = __salt__["event.send"](f"selfheal/request/{request.cluster}", data)
+    sent = __salt__["event.send"](f"{tags.REQUEST}{request.cluster}", data)
     if not sent:
         return _not_sent("the master did not take the event", request.id)
     return {"request": request.id, "sent": True}
