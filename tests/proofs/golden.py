@@ -310,7 +310,7 @@ class Played:
 
 
 @dataclass
-class Site(World):
+class Stage(World):
     """The world of one case: what stands in its files happens to it."""
 
     case: Case
@@ -547,7 +547,7 @@ class Site(World):
             }
 
 
-def _break(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _break(site: Stage, item: Mapping[str, Any], where: str) -> None:
     name, nodes = site.nodes_of(item, "break", where)
     fault = Fault(item.get("fault", "dead"))
     site.break_(*nodes, fault=fault, cluster=name)
@@ -556,7 +556,7 @@ def _break(site: Site, item: Mapping[str, Any], where: str) -> None:
         site.evidence[name, node] = item.get("evidence") or EVIDENCE.get(fault, fault.value)
 
 
-def _mend(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _mend(site: Stage, item: Mapping[str, Any], where: str) -> None:
     name, nodes = site.nodes_of(item, "mend", where)
     for node in nodes:
         if site.faults[name, node] is Fault.DEAD:
@@ -565,11 +565,11 @@ def _mend(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.mend(*nodes, cluster=name)
 
 
-def _published(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _published(site: Stage, item: Mapping[str, Any], where: str) -> None:
     site.step(Published(item["published"]))
 
 
-def _returned(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _returned(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """From every minion of the attempt, if none is named; one that is not in flight must name them."""
     attempts = [a for c in site.state.clusters.values() for a in (c.attempt, c.look) if a]
     named = item.get("from")
@@ -583,7 +583,7 @@ def _returned(site: Site, item: Mapping[str, Any], where: str) -> None:
         site.step(Returned(item["returned"], node, outcome, item.get("detail", "")))
 
 
-def _request(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _request(site: Stage, item: Mapping[str, Any], where: str) -> None:
     request = Request(
         item.get("id", "r1"),
         item.get("cluster") or next(iter(site.policies)),
@@ -596,7 +596,7 @@ def _request(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.step(Requested(request))
 
 
-def _command(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _command(site: Stage, item: Mapping[str, Any], where: str) -> None:
     site.commands += 1
     command = Command(
         item.get("id") or f"c{site.commands}",
@@ -611,7 +611,7 @@ def _command(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.step(Commanded(command))
 
 
-def _tables(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _tables(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """``{db.table: {reads, writes, replicas: {server: ready|…}, silent: [server]}}``; ``unseen``: no more."""
     name = site.cluster_of(item, where)
     if item["tables"] == "unseen":
@@ -631,39 +631,39 @@ def _tables(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.tables[name] = tuple(tables)
 
 
-def _connected(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _connected(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """``{db1: [db1], …}``: whom each node is connected to; ``all`` again."""
     name = site.cluster_of(item, where)
     site.connected[name] = {} if item["connected"] == "all" else item["connected"]
 
 
-def _words(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _words(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """Whether anybody is heard about whom he is connected to."""
     site.words = _one_of(item, "words", ("heard", "lost"), where)
 
 
-def _leads(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _leads(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """A node's address leads to another node's server; to its own again."""
     name, (node,) = site.nodes_of(item, "leads", where)
     site.leads[name, node] = item["to"]
 
 
-def _named(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _named(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """A server, of a node or of none, has this name."""
     site.titles[item["named"]] = item["as"]
 
 
-def _started(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _started(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """A server's process is started now, as the system tables tell it."""
     site.starts[item["started"]] = site.now
 
 
-def _issues(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _issues(site: Stage, item: Mapping[str, Any], where: str) -> None:
     name = site.cluster_of(item, where)
     site.issues[name] = tuple(Issue(t, d) for t, d in item["issues"].items())
 
 
-def _system_tables(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _system_tables(site: Stage, item: Mapping[str, Any], where: str) -> None:
     name = site.cluster_of(item, where)
     site.system_tables[name] = (ViewStatus(item["system_tables"]), item.get("why", ""))
 
@@ -675,15 +675,15 @@ def _one_of(item: Mapping[str, Any], kind: str, allowed: tuple[str, str], where:
     return item[kind] == allowed[0]
 
 
-def _job_cache(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _job_cache(site: Stage, item: Mapping[str, Any], where: str) -> None:
     site.cache_readable = _one_of(item, "job_cache", ("readable", "unreadable"), where)
 
 
-def _probes(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _probes(site: Stage, item: Mapping[str, Any], where: str) -> None:
     site.probing = _one_of(item, "probes", ("go on", "stop"), where)
 
 
-def _probe_failed_here(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _probe_failed_here(site: Stage, item: Mapping[str, Any], where: str) -> None:
     name, policy = next(iter(site.policies.items()))
     failed = Observation(
         name, policy.nodes[0], Fault.UNREACHABLE, item["probe_failed_here"], ours=True
@@ -691,7 +691,7 @@ def _probe_failed_here(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.step(Observed(failed))
 
 
-def _healer(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _healer(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """A stop loses all but what the ledger holds. What happens meanwhile is seen by nobody."""
     if _one_of(item, "healer", ("stops", "starts"), where):
         site.up = False
@@ -710,7 +710,7 @@ def _healer(site: Site, item: Mapping[str, Any], where: str) -> None:
     site._note(effects)
 
 
-def _machine(site: Site, item: Mapping[str, Any], where: str) -> None:
+def _machine(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """A suspended machine: the healer wakes up, sees a gap in its own time, and looks anew."""
     if _one_of(item, "machine", ("sleeps", "wakes"), where):
         site.awake = False
@@ -718,7 +718,7 @@ def _machine(site: Site, item: Mapping[str, Any], where: str) -> None:
     site.awake, site.anew = True, True
 
 
-_HAPPEN: dict[str, Callable[[Site, Mapping[str, Any], str], None]] = {
+_HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "break": _break,
     "mend": _mend,
     "published": _published,
@@ -785,7 +785,7 @@ def in_words(effect: Effect) -> dict[str, Any]:
 
 def play(case: Case) -> Played:
     """Let the case happen."""
-    site = Site(case)
+    site = Stage(case)
     while site.now < site.zero:
         site.pass_second()
     for number, (at, item) in enumerate(case.timeline, 1):

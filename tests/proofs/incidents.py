@@ -32,7 +32,7 @@ from saltext_selfheal.healing.model import (
 )
 
 from .rules import Broken
-from .simulator import Luck, Site, tells
+from .simulator import Luck, Simulation, tells
 
 #: What befalls a node, how often, and what may cure it.
 NODE_FAULTS = (
@@ -129,7 +129,7 @@ def luck(chance: random.Random) -> Luck:
     )
 
 
-def scenario(seed: int) -> Site:
+def scenario(seed: int) -> Simulation:
     """A site, and what is going to happen to it."""
     chance = random.Random(seed)
     count = chance.choice((1, 1, 1, 2, 4))
@@ -140,7 +140,7 @@ def scenario(seed: int) -> Site:
         policies.append(policy(chance, name, nodes))
     limits = Limits(chance.choice((0, 5, 10, 30)), 900.0, chance.choice((0.0, 0.34)))
     proxies = tuple(p.nodes[-1] for p in policies if len(p.nodes) > 1 and chance.random() < 0.15)
-    site = Site(
+    site = Simulation(
         *policies,
         seed=seed,
         limits=limits,
@@ -181,7 +181,7 @@ def scenario(seed: int) -> Site:
     return site
 
 
-def _faults(chance: random.Random, site: Site, one: Policy) -> None:
+def _faults(chance: random.Random, site: Simulation, one: Policy) -> None:
     kinds = [f for f, weight, _ in NODE_FAULTS for _ in range(weight)]
     helps = {f: cures for f, _, cures in NODE_FAULTS}
     for _ in range(chance.randint(4, 20)):
@@ -216,7 +216,7 @@ def _faults(chance: random.Random, site: Site, one: Policy) -> None:
         site.at(when + chance.choice((20.0, 300.0)), site.minion, node, True)
 
 
-def _half_faults(chance: random.Random, site: Site, one: Policy) -> None:
+def _half_faults(chance: random.Random, site: Simulation, one: Policy) -> None:
     for _ in range(chance.choice((0, 0, 1, 3))):
         fault, keeps, helps = chance.choice(HALF_FAULTS)
         cure, keep = chance.choice(helps), chance.choice(keeps)
@@ -239,7 +239,7 @@ def _half_faults(chance: random.Random, site: Site, one: Policy) -> None:
         site.at(chance.uniform(0, SPAN_S), site.restart_minion, chance.choice(one.nodes))
 
 
-def _identities(chance: random.Random, site: Site, policies: list[Policy]) -> None:
+def _identities(chance: random.Random, site: Simulation, policies: list[Policy]) -> None:
     """Addresses that lead elsewhere, names that two servers have; and servers that die meanwhile."""
     nodes = [n for one in policies for n in one.nodes]
     for _ in range(chance.choice((0, 0, 0, 0, 1, 2))):
@@ -263,7 +263,7 @@ def _identities(chance: random.Random, site: Site, policies: list[Policy]) -> No
                 site.at(dies, site.fail, node, Fault.DEAD, Action.RESTART)
 
 
-def _people(chance: random.Random, site: Site, policies: list[Policy]) -> None:
+def _people(chance: random.Random, site: Simulation, policies: list[Policy]) -> None:
     def on_some_incident(verb: Verb) -> None:
         ids = [i.id for c in site.state.clusters.values() for i in c.incidents]
         if ids:
@@ -299,7 +299,7 @@ def _people(chance: random.Random, site: Site, policies: list[Policy]) -> None:
         site.at(chance.uniform(0, SPAN_S), site.forge, f"{one.name}-1.1")
 
 
-def check_end(site: Site) -> None:
+def check_end(site: Simulation) -> None:
     """After a long calm: nothing in flight, nothing open without a lock or a word about what it waits for."""
     now = site.now
     if not site.up:
@@ -354,14 +354,14 @@ def check_end(site: Site) -> None:
                 raise Broken("life", now, f"{why}, held by {incident.held!r}: {incident.why}")
 
 
-def _check_identity(site: Site, incident: Incident) -> None:
+def _check_identity(site: Simulation, incident: Incident) -> None:
     """Every address leads home by now: who answers is in doubt no longer, unless a person had taken it as it was."""
     strange = site.figures.crashes or any(site.watch.book.acks.get(n) for n in site.home)
     if not strange and not any(n in site.ill for n in site.home):
         raise Broken("life", site.now, f"{incident.id} stays, and every address leads home")
 
 
-def play(seed: int) -> Site:
+def play(seed: int) -> Simulation:
     """One scenario to its end. Raises Broken."""
     site = scenario(seed)
     site.run(until=SPAN_S)
@@ -390,7 +390,7 @@ class Sum:
     repaired: dict[str, list[float]] = field(default_factory=dict)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, site: Site) -> None:
+    def add(self, site: Simulation) -> None:
         figures = site.figures
         self.scenarios += 1
         for name in ("incidents", "events", "on_nodes", "needless", "locked", "crashes", "collisions", "refused", "forged", "mistaken", "cut_off"):  # fmt: skip

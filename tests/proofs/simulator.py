@@ -1,6 +1,6 @@
 """A site in virtual time: clusters, probes, a bus, a reactor, minions, a job cache, people, and one healer.
 
-`Site` runs the core against all of it. Everything that happens is an entry of one heap, all chance comes from one
+`Simulation` runs the core against all of it. Everything that happens is an entry of one heap, all chance comes from one
 seed: the same seed gives the same history. Times given to `at` and `run` are seconds since the start. A cluster in
 which nothing is wrong is not probed; whatever happens to it wakes its probes.
 
@@ -8,7 +8,7 @@ A node is a minion and an address. The minion's own database server has the node
 another one (`mislead`). The healer keeps a connection open to whatever answered it, and dials afresh at times. What the
 world knows and the healer need not (who serves, what runs where) is told to the rules with each firing.
 
-    site = Site(policy, seed=1)
+    site = Simulation(policy, seed=1)
     site.at(30, site.fail, "db2", Fault.DEAD, cured_by=Action.RESTART)
     site.run(until=120)
 """
@@ -142,7 +142,7 @@ class Figures:
     repaired: list[tuple[Fault, float]] = field(default_factory=list)
 
 
-class Site:
+class Simulation:
     """All of it. ``keep`` stands for the ledger: what the healer finds again after a crash."""
 
     def __init__(
@@ -223,7 +223,7 @@ class Site:
     def _later(self, seconds: float, do: Callable[..., None], *args) -> None:
         self._push(self.now + seconds, do, *args)
 
-    def run(self, until: float) -> Site:
+    def run(self, until: float) -> Simulation:
         """Let it happen, up to so many seconds after the start."""
         end = START + until
         heap = self._heap
@@ -886,7 +886,7 @@ class Site:
 
     # ------------------------------------------------------------ the end
 
-    def calm_down(self, within_s: float = 5000.0) -> Site:
+    def calm_down(self, within_s: float = 5000.0) -> Simulation:
         """Nothing goes wrong any more: what can be healed must be healed, or locked and announced."""
         self.luck = Luck()
         self.straighten()

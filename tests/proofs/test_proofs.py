@@ -5,7 +5,7 @@ import pytest
 from saltext_selfheal.healing.model import Action, Fault, Outcome, Policy
 
 from . import exhaustive, incidents
-from .simulator import Job, Luck, Site
+from .simulator import Job, Luck, Simulation
 
 POLICY = Policy("c", ("n1", "n2", "n3"), "n*", confirm_s=dict.fromkeys(Fault, 3.0))
 
@@ -33,7 +33,7 @@ def test_the_same_seed_tells_the_same_history():
 
 
 def test_a_dead_node_is_healed():
-    site = Site(POLICY, seed=1)
+    site = Simulation(POLICY, seed=1)
     site.at(30, site.fail, "n2", Fault.DEAD, cured_by=Action.RESTART)
     site.run(until=120)
     assert [(action, nodes) for _, action, nodes in site.figures.fired] == [
@@ -44,7 +44,7 @@ def test_a_dead_node_is_healed():
 
 
 def test_the_second_highstate_helps():
-    site = Site(POLICY, seed=1)
+    site = Simulation(POLICY, seed=1)
     site.jobs["n1"] = [Job(Outcome.FAILED)]
     site.at(30, site.fail, "n1", Fault.DEAD, cured_by=Action.HIGHSTATE)
     site.run(until=600)
@@ -53,7 +53,7 @@ def test_the_second_highstate_helps():
 
 
 def test_a_forged_event_runs_nothing():
-    site = Site(POLICY, seed=1)
+    site = Simulation(POLICY, seed=1)
     site.at(40, site.forge, "c-1.1")
     site.run(until=60)
     assert site.figures.refused == 1
@@ -61,7 +61,7 @@ def test_a_forged_event_runs_nothing():
 
 
 def test_an_event_that_nobody_hears_is_fired_again_and_runs_once():
-    site = Site(POLICY, seed=1, luck=Luck(lost=1.0))
+    site = Simulation(POLICY, seed=1, luck=Luck(lost=1.0))
     site.at(30, site.fail, "n1", Fault.DEAD, cured_by=Action.RESTART)
     site.at(40, setattr, site, "luck", Luck())
     site.run(until=200)
@@ -70,7 +70,7 @@ def test_an_event_that_nobody_hears_is_fired_again_and_runs_once():
 
 
 def test_a_crash_between_record_and_deed_loses_nothing():
-    site = Site(POLICY, seed=1, luck=Luck(crash_on_fire=1.0))
+    site = Simulation(POLICY, seed=1, luck=Luck(crash_on_fire=1.0))
     site.at(30, site.fail, "n1", Fault.DEAD, cured_by=Action.RESTART)
     site.at(34, setattr, site, "luck", Luck())
     site.at(50, setattr, site, "luck", Luck())

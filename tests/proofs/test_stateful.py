@@ -25,7 +25,7 @@ from saltext_selfheal.healing.model import (
 )
 
 from .incidents import check_end
-from .simulator import Job, Site
+from .simulator import Job, Simulation
 
 _MANY = int(os.environ.get("SELFHEAL_EXAMPLES", "0"))
 _WAITS_S = [1, 3, 7, 16, 31, 61] + ([130, 310, 910] if _MANY else [])
@@ -97,7 +97,7 @@ class Healing(RuleBasedStateMachine):
         seed=st.integers(0, 3),
     )
     def begin(self, made, attempts, storm, replicas, lost, proxy, redial_s, seed):
-        self.site = Site(
+        self.site = Simulation(
             *made,
             seed=seed,
             limits=Limits(attempts, 600.0, storm),
