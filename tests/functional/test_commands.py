@@ -415,6 +415,7 @@ def test_an_incident_is_told_by_its_id_and_by_that_of_a_request(path, runner):
     )  # fmt: skip
     assert tried["decided"].startswith("20")
     assert [row["kind"] for row in told["audit"]] == ["incident", "request", "fire", "finish"]
+    assert told["audit"][0]["rule"] == "open.held"
     assert all(row["time"].startswith("20") for row in told["audit"])
     assert told["requests"]["app-7"]["reply"] == "joined"
     assert not [key for key in told if key.endswith("_at")]
