@@ -33,7 +33,8 @@ def observe(
     refused_at = None
     if seen.fault is Fault.DEAD:
         refused_at = now if node.refused_at is None else node.refused_at
-    fault, evidence, late = _shown(replace(node, refused_at=refused_at), seen, policy)
+    refusing = node if refused_at is None else replace(node, refused_at=refused_at)
+    fault, evidence, late = _shown(refusing, seen, policy)
     same = node.since is not None and node.fault is fault
     since = node.since if same and node.since is not None else now
     changes = node.changes
