@@ -818,6 +818,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if may_ask:",
     ),
     Mutation(
+        "I2: in a partition the word of one side proves a death (gate agreed)",
+        "word",
+        "    apart = health.named(Fault.PARTITIONED) in cluster.ailments",
+        "    apart = False",
+    ),
+    Mutation(
         "I2: what was said before the refusal counts (gate agreed)",
         "word",
         "    if node.word_at is not None and node.word_at >= since:",

@@ -399,6 +399,22 @@ def test_what_others_said_before_the_refusal_is_no_word_about_it():
     assert world.fired == []
 
 
+def test_in_a_partition_nobodys_word_proves_a_death():
+    """Whom the others have lost may serve on its own side: no two are restarted together, and none without the quorum."""
+    world = World().warm()
+    apart = {
+        "db1": frozenset({"id-db1"}),
+        "db2": frozenset({"id-db2"}),
+        "db3": frozenset({"id-db3"}),
+    }
+    world.look(connected=apart)
+    world.break_("db1", "db2")
+    world.pass_time(20)
+    told = word(world.state, "db2", world.cluster, world.now)
+    assert (told.gone, told.contradicted) == (False, False)
+    assert world.fired == []
+
+
 def test_a_request_about_one_node_does_not_join_what_is_about_another():
     world = World().warm()
     world.break_("db1", fault=Fault.AUTH)
