@@ -101,9 +101,9 @@ def webhook_names() -> tuple[str, ...]:
     return tuple(action.value for action in REMEDIES if TABLE[action].by_webhook)
 
 
-def routes() -> dict[tuple[str, str], Action]:
+def routes() -> tuple[tuple[str, str], ...]:
     """The routes of the article's interface, as kind and name."""
-    return {(TABLE[a].route, a.value): a for a in REMEDIES if TABLE[a].route}
+    return tuple((TABLE[a].route, a.value) for a in REMEDIES if TABLE[a].route)
 
 
 def forbidden(fault: Fault) -> frozenset[Action]:

@@ -36,14 +36,14 @@ def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
     since = node.refused_at
     if since is None:
         return Word(True, False, False, "supposed")
+    others = [other for n, other in cluster.nodes.items() if n != name]
     apart = health.named(Fault.PARTITIONED) in cluster.ailments
-    if apart and any(health.lives(other) for n, other in cluster.nodes.items() if n != name):
+    if apart and any(map(health.lives, others)):
         # Those who have lost it are one side: it may serve on its own.
         why = f"the nodes disagree about who is connected: nobody can say whether {name} is gone"
         return Word(False, False, False, why)
     if node.word_at is not None and node.word_at >= since:
         return Word(True, False, False, f"no other node is connected to {name}")
-    others = [other for n, other in cluster.nodes.items() if n != name]
     if not any(map(health.lives, others)):
         return Word(True, False, False, f"no node beside {name} answers")
     may_ask = (
