@@ -44,6 +44,7 @@ from saltext_selfheal.healing.events import (
     ViewStatus,
 )
 from saltext_selfheal.healing.model import (
+    CLUSTER_WIDE,
     Action,
     Announce,
     Answer,
@@ -904,15 +905,32 @@ class Simulation:
         return not self.up or not all(self._settled(c) for c in self.state.clusters.values())
 
     def _settled(self, cluster: ClusterState) -> bool:
-        """Well, or given up, and said so."""
+        """Well, or given up, and said so.
+
+        An incident whose nodes are well or ill of something else by now waits for the incidents of that.
+        """
         waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
-        return all(
-            i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
+        ends = [
+            i
             for i in cluster.incidents
-        ) and all(
-            any(n in i.nodes and tells(i, self.ill[n]) for i in cluster.incidents)
-            for n in cluster.nodes
-            if n in self.ill
+            if i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
+        ]
+
+        def told(node: str) -> bool:
+            return any(node in i.nodes and tells(i, self.ill[node]) for i in ends)
+
+        return all(told(n) for n in cluster.nodes if n in self.ill) and all(
+            i in ends or self._outlived(i) for i in cluster.incidents
+        )
+
+    def _outlived(self, incident: Incident) -> bool:
+        """None of its nodes has its fault any more, and one of them is ill of another."""
+        sick = [self.ill[n] for n in incident.nodes if n in self.ill]
+        return (
+            incident.phase is Phase.OPEN
+            and incident.fault not in CLUSTER_WIDE
+            and bool(sick)
+            and not any(tells(incident, ill) for ill in sick)
         )
 
 
