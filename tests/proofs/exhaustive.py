@@ -617,7 +617,15 @@ class World:
                     if self.model.mislead
                     else ()
                 ),
-                (its.own, its.answers_as, its.addresses) if self.model.mislead and its else (),
+                (
+                    (
+                        (its.own, its.answers_as, its.addresses, its.silent_at is not None),
+                        tuple(o for o in NODES if o in book.known and book.outlived(name, o)),
+                        age(its.disputed_at, 16.0),
+                    )
+                    if self.model.mislead and its
+                    else ()
+                ),
                 age(node.refused_at, gates.WORD_WITHIN_S),
                 (node.word_at >= node.refused_at, bool(node.word_by)) if heard else (),
                 word and bool(word.by),

@@ -100,6 +100,8 @@ class Identity(NamedTuple):
     addresses: frozenset[str] = frozenset()
     proxy: bool = False
     at: float = 0.0  #: its last answer
+    silent_at: float | None = None  #: since when it does not answer, whatever starts of the healer
+    disputed_at: float | None = None  #: when something new last put it in doubt
     taken: float = -1.0  #: when a person took it as it was
 
 
@@ -272,7 +274,9 @@ class Book:
         old = self.known.get(seen.node, Identity())
         new = old._replace(addresses=frozenset(seen.addresses) or old.addresses)
         if seen.server_id is not None:
-            new = new._replace(answers_as=seen.server_id, proxy=seen.proxy, at=now)
+            new = new._replace(answers_as=seen.server_id, proxy=seen.proxy, at=now, silent_at=None)
+        elif seen.fault is not None and not seen.answers and old.silent_at is None:
+            new = new._replace(silent_at=now)
         if seen.server_name is not None or seen.proxy:
             new = new._replace(title=seen.server_name)
         self.known[seen.node] = new
@@ -280,6 +284,8 @@ class Book:
             return
         if seen.server_id is not None and not self._others(seen.node, seen.server_id):
             self.known[seen.node] = new._replace(own=seen.server_id)
+        for node in [n for n in self.known if any(self.disputes(n))]:
+            self.known[node] = self.known[node]._replace(disputed_at=now)
 
     def _others(self, node: str, server: str) -> list[str]:
         """Nodes that have this server, or answer as it."""
@@ -303,7 +309,7 @@ class Book:
             elif mine.answers_as is not None and mine.answers_as == its.own:
                 yield f"{node} answers as {other}"
             elif its.answers_as is not None and its.answers_as in (mine.own, mine.answers_as):
-                if mine.answers_as != mine.own or not self._outlived(node, other):
+                if mine.answers_as != mine.own or not self.outlived(node, other):
                     yield f"{other} answers as {node}"
             elif here == there and mine.title is not None and mine.title == its.title:
                 yield f"{node} and {other} have one name"
@@ -311,12 +317,10 @@ class Book:
         if met is not None and [*met.names.values()].count(mine.title or "") > 1:
             yield f"{node} has the name of another server"
 
-    def _outlived(self, node: str, other: str) -> bool:
+    def outlived(self, node: str, other: str) -> bool:
         """A node has answered as itself when the other one, which had done so in its name, did not answer any more."""
-        silent = self.sighted.get(other)
-        if silent is None or silent.fault is None or not silent.first or silent.answers:
-            return False
-        return self.known[node].at >= min(silent.first.values()) > self.known[other].at
+        its = self.known[other]
+        return its.silent_at is not None and self.known[node].at >= its.silent_at > its.at
 
     def settle(self, policies: Mapping[str, Policy]) -> None:
         """The settings from now on. Of a node that they do not name nothing is known when it comes back."""
@@ -1082,7 +1086,9 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
     if seen.now - book.known.get(told.node, Identity()).taken <= longest_s:
         return  # a person has just said whose server that is: what it shows begins anew
     patience_s = longest_s + policy.poll_s + policy.timeout_s
-    if any(book.disputes(told.node)) and seen.now - sighting.since <= patience_s:
+    disputed_at = book.known.get(told.node, Identity()).disputed_at
+    disputed = disputed_at is not None and seen.now - disputed_at <= patience_s
+    if (disputed or any(book.disputes(told.node))) and seen.now - sighting.since <= patience_s:
         return  # it joins those whose server is in doubt, when that has lasted
     # It may just have left an incident whose step never came to it: the next probe opens its own.
     there = (seen.before.clusters[told.cluster], seen.after.clusters[told.cluster])

@@ -123,3 +123,21 @@ def test_no_file_and_no_function_is_longer_than_can_be_read_at_a_time():
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines = node.end_lineno - node.lineno + 1
                 assert lines <= LONGEST_FUNCTION, f"{path.name}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("room", sorted(set(BELOW) - {"app", "console", "doctor"}))
+def test_the_engine_reads_its_own_files_at_its_start_only(room):
+    """An upgrade replaces the package under an engine that runs: a later import would mix two releases."""
+    for path in files(room):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                own = isinstance(node, ast.ImportFrom) and (
+                    node.level or (node.module or "").startswith(HOUSE.name)
+                )
+                own = own or (
+                    isinstance(node, ast.Import)
+                    and any(n.name.startswith(HOUSE.name) for n in node.names)
+                )
+                assert not own, f"{path.name}: {function.name} imports of this package when it runs"
