@@ -874,8 +874,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a server of a name that nobody knows is not this node's (gate quorum)",
         "_lost",
-        "    nameless = any(not cluster.nodes[n].server_name for n in leaving)",
+        "    nameless = any(not n.server_name and not n.proxy for n in cluster.nodes.values())",
         "    nameless = False",
+    ),
+    Mutation(
+        "I2: a server of a name that nobody knows is not that of a node that is away (gate quorum)",
+        "_lost",
+        "    nameless = any(not n.server_name and not n.proxy for n in cluster.nodes.values())",
+        "    nameless = any(not cluster.nodes[n].server_name for n in leaving)",
     ),
     Mutation(
         "a dead node waits for another one's fault where nobody can vouch for it (gate one at a time)",

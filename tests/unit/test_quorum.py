@@ -1,5 +1,7 @@
 """The quorum gate: no shard that serves now loses the majority of its voting replicas that are ready now."""
 
+from dataclasses import replace
+
 import pytest
 
 from saltext_selfheal.healing import gates
@@ -87,6 +89,20 @@ def test_a_node_that_is_away_is_no_replica_that_is_ready():
     assert "keeps 1 of 3" in quorum_of(world, world.cluster.incidents[0]).why or (
         "keeps 1 of 3" in quorum_of(world, world.cluster.incidents[1]).why
     )
+
+
+def test_a_server_that_no_node_is_known_by_may_be_the_one_that_has_never_answered():
+    """The healer has started while db3 could not be reached: which of the tables' servers is its own, nobody knows."""
+    tables = (table(ready=THREE),)
+    world = broken("db2", Fault.SLOW, *tables, others={"db3": Fault.UNREACHABLE})
+    slow = next(i for i in world.cluster.incidents if i.fault is Fault.SLOW)
+    unseen = replace(world.cluster.nodes["db3"], server_id=None, server_name=None)
+    world.state = world.state.with_cluster(world.cluster.with_nodes({"db3": unseen}))
+    assert quorum_of(world, slow).why == "without db2 runbook.runbook keeps 1 of 3 voting replicas"
+    # A server of the cluster that is none of the settings' nodes holds what it holds, once all of them are known.
+    spare = {"db1": True, "db2": True, "spare": True}
+    world = broken("db2", Fault.SLOW, table(ready=spare))
+    assert quorum_of(world).open
 
 
 def test_what_has_lost_its_majority_already_cannot_lose_it_again():

@@ -131,10 +131,10 @@ def _lost(
 ) -> Iterator[str]:
     """The shards of this table that serve now and would not without those nodes, in words.
 
-    A server that is no node's may be the one of a node that leaves and has never told its name.
+    A server that is no node's may be the one of a node that has never told its name: one that leaves, or is away.
     """
     by_server = {n.server_name: (name, n) for name, n in cluster.nodes.items() if n.server_name}
-    nameless = any(not cluster.nodes[n].server_name for n in leaving)
+    nameless = any(not n.server_name and not n.proxy for n in cluster.nodes.values())
     for number, shard in enumerate(table.shards, 1):
         voters = [r for r in shard.replicas if r.voting]
         now_ready = then_ready = 0
