@@ -100,7 +100,9 @@ class Identity(NamedTuple):
     addresses: frozenset[str] = frozenset()
     proxy: bool = False
     at: float = 0.0  #: its last answer
-    silent_at: float | None = None  #: since when it does not answer, whatever starts of the healer
+    silent_at: float | None = (
+        None  #: since when no dial finds an answer, whatever starts of the healer
+    )
     disputed_at: float | None = None  #: when something new last put it in doubt
     taken: float = -1.0  #: when a person took it as it was
 
@@ -277,7 +279,8 @@ class Book:
         new = old._replace(addresses=frozenset(seen.addresses) or old.addresses)
         if seen.server_id is not None:
             new = new._replace(answers_as=seen.server_id, proxy=seen.proxy, at=now, silent_at=None)
-        elif seen.fault is not None and not seen.answers and old.silent_at is None:
+        elif seen.fault is not None and old.silent_at is None:
+            # An open connection tells where the address led once, the dial where it leads.
             new = new._replace(silent_at=now)
         if seen.server_name is not None or seen.proxy:
             new = new._replace(title=seen.server_name)
