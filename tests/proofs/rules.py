@@ -482,6 +482,18 @@ class Book:
                         if incident.fault is Fault.MISTAKEN and node in self.known:
                             its = self.known[node]  # a person takes it as it answers now
                             self.known[node] = its._replace(own=its.answers_as, taken=now)
+                            if node in self.sighted:  # what it shows begins anew
+                                self.sighted[node] = self.sighted[node]._replace(first={})
+                    if incident.fault is Fault.MISTAKEN:
+                        self._tell_apart(incident.nodes)
+
+    def _tell_apart(self, nodes: Iterable[str]) -> None:
+        """An id that two nodes would have after a person's word is not that of the one that is silent."""
+        its = {n: self.known[n] for n in nodes if n in self.known}
+        for node, one in its.items():
+            others = [n for n, its in self.known.items() if n != node and its.own == one.own]
+            if one.silent_at is not None and one.own is not None and others:
+                self.known[node] = one._replace(own=None, answers_as=None, title=None)
 
     def forget(self, now: float) -> None:
         """The ledger was lost: nodes rest at their maximum and have no budget."""
@@ -559,7 +571,8 @@ def i1_decided(book: Book, attempt: Attempt, seen: Seen) -> None:
         sighting = book.sighted.get(node)
         if sighting is None or sighting.fault is None or sighting.decided or not sighting.polls:
             continue
-        if any(book.disputes(node)):
+        doubt = seen.before.clusters[attempt.cluster].nodes[node].doubt
+        if doubt or any(book.disputes(node)):
             continue  # it is not acted on, whatever it shows
         if seen.now - incident.opened_at < patience_s - 1e-6:
             raise Broken("I1", seen.now, f"{attempt.id} did not wait for {node}")
@@ -1012,7 +1025,8 @@ def i9_dialled(book: Book, seen: Seen) -> None:
             was = before.get(incident.id)
             if incident.verified and was is not None and not was.verified:
                 ended_at, acted = book.ended_at.get(incident.id, (0.0, ()))
-                _dialled(book, incident.id, acted, ended_at, seen.now)
+                named = [n for n in acted if n in book.policies[name].nodes]
+                _dialled(book, incident.id, named, ended_at, seen.now)
 
 
 def _dialled(book: Book, what: str, nodes: Iterable[str], since: float, now: float) -> None:
