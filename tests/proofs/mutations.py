@@ -383,6 +383,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if False:",
     ),
     Mutation(
+        "I9: an incident ends by the looks of a connection that was open before its job",
+        "_well_again",
+        "        and all(health.seen_after(s.cluster, i, n, i.acted_at) for n in i.acting)",
+        "",
+    ),
+    Mutation(
         "I6: what cannot be seen is verified for ever",
         "cannot_be_verified",
         "    return not all(map(s.seen_after, s.incident.acting))",

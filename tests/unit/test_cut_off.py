@@ -223,6 +223,36 @@ def test_well_again_needs_a_dial_after_the_job():
     assert ("runbook-1", "resolved") in world.said
 
 
+def test_what_no_dial_has_verified_ends_by_a_dial_only():
+    """The node was seen well before its job ended, and nobody dials it after that: a look that was open says nothing."""
+    world = World().warm()
+    world.break_("db2")
+    world.pass_time(5)
+    world.publish()
+    world.mend("db2")
+    world.pass_time(2)
+    world.returns()
+
+    def looks(seconds, dialled):
+        for _ in range(seconds):
+            world.pass_time(1, poll=False)
+            for name in ("db1", "db2", "db3"):
+                world.step(
+                    Observed(
+                        Observation(
+                            "runbook", name, None, "answers",
+                            server_id=f"id-{name}", server_name=name, dialled=dialled,
+                        )
+                    )
+                )  # fmt: skip
+
+    looks(150, dialled=False)
+    assert world.said[-1] == ("runbook-1", "held")
+    assert world.last_said().why.endswith("cannot be seen: no fresh dial of db2")
+    looks(5, dialled=True)
+    assert world.said[-1] == ("runbook-1", "resolved")
+
+
 def test_the_nodes_of_a_job_are_dialled_afresh_at_its_end():
     world = World().warm()
     world.break_("db2")

@@ -144,8 +144,12 @@ def asked(s: Sight) -> bool:
 
 
 def _well_again(s: Sight) -> bool:
-    return s.gone_for_s >= s.policy.stable_s and all(
-        health.fresh(s.cluster, s.policy, s.incident, n, s.now) for n in s.incident.nodes
+    """For long enough, seen lately, and those that were acted on by a fresh dial since then."""
+    i = s.incident
+    return (
+        s.gone_for_s >= s.policy.stable_s
+        and all(health.fresh(s.cluster, s.policy, i, n, s.now) for n in i.nodes)
+        and all(health.seen_after(s.cluster, i, n, i.acted_at) for n in i.acting)
     )
 
 
