@@ -325,13 +325,11 @@ def check_end(site: Simulation) -> None:
                 told = len(sick) < len(incident.nodes)
                 ill = told and ailing is not None and ailing.fault is incident.fault
             else:
-                # Of a node that others are connected to, what is told is the incident of that: no dead one has to act.
+                # What is told of a node that refuses is the incident of the name it has: dead, or cut off.
                 ill = any(
                     tells(incident, site.ill[n])
-                    and (
-                        incident.fault is Fault.CUT_OFF
-                        or cluster.nodes[n].fault is not Fault.CUT_OFF
-                    )
+                    and (incident.fault is Fault.CUT_OFF)
+                    == (cluster.nodes[n].fault is Fault.CUT_OFF)
                     for n in sick
                 )
             # Who died while another address led to it cannot prove who it is: a person must.

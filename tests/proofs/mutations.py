@@ -697,8 +697,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I9: resolved without staying well",
         "_well_again",
-        "    return s.gone_for_s >= s.policy.stable_s and all(",
-        "    return s.gone_for_s >= 0 and all(",
+        "        s.gone_for_s >= s.policy.stable_s\n",
+        "        s.gone_for_s >= 0\n",
     ),
     # ------------------------------------------------------------ I10: a lost ledger
     Mutation(
