@@ -27,13 +27,17 @@ The engine probes the nodes of the configured clusters and, when a fault is conf
 """
 
 import logging
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 __virtualname__ = "selfheal"
 
+# What Salt's loader puts here.
+__opts__: dict[str, Any]
 
-def __virtual__():
+
+def __virtual__() -> str | tuple[bool, str]:
     if __opts__.get("__role") != "master":
         # `start_engines` says nothing about an engine that did not load (3006 to 3008).
         log.error("selfheal: the engine runs on a master only, not on a %s", __opts__.get("__role"))
@@ -41,7 +45,7 @@ def __virtual__():
     return __virtualname__
 
 
-def start(**kwargs):
+def start(**kwargs: Any) -> None:
     """
     Run the healer. Never returns and never raises: Salt would restart the engine every ten seconds for ever.
 

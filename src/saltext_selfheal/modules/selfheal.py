@@ -13,20 +13,31 @@ Sent is no decision: the healer may join the request to an incident, hold it or 
 
 import logging
 import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:  # whoever only lists this module should not pay for these
+    from saltext_selfheal.config import EngineSettings
+    from saltext_selfheal.driver.address import Address
 
 log = logging.getLogger(__name__)
 
 __virtualname__ = "selfheal"
-__func_alias__ = {}
+__func_alias__: dict[str, str] = {}
+
+# What Salt's loader puts here.
+__opts__: dict[str, Any]
+__context__: dict[str, Any]
+__salt__: Mapping[str, Callable[..., Any]]
 
 _JID = re.compile(r"\d{20}(_\d+)?")
 
 
-def __virtual__():
+def __virtual__() -> str:
     return __virtualname__
 
 
-def _strict(refuse):
+def _strict(refuse: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
     A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer.
 
@@ -34,10 +45,10 @@ def _strict(refuse):
     the function that it finds here (3006 to 3008).
     """
 
-    def decorate(function):
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         from saltext_selfheal.doors import arguments
 
-        def strict(*args, **kwargs):
+        def strict(*args: Any, **kwargs: Any) -> Any:
             try:
                 given = arguments.bound(function, args, kwargs)
             except arguments.BadRequest as exc:
@@ -49,24 +60,26 @@ def _strict(refuse):
     return decorate
 
 
-def _not_sent(why, request=None):
+def _not_sent(why: object, request: str | None = None) -> dict[str, Any]:
     """A request that did not leave this minion."""
     __context__["retcode"] = 1
     return {"request": request, "sent": False, "error": str(why)}
 
 
-def _invalid(why):
+def _invalid(why: object) -> NoReturn:
     from salt.exceptions import SaltInvocationError
 
     raise SaltInvocationError(str(why))
 
 
-def _no_claim(why):
+def _no_claim(why: object) -> None:
     log.error("selfheal: nothing is claimed by a call of this form: %s", why)
 
 
 @_strict(_not_sent)
-def trigger(cluster, action="highstate", reason=None, nodes=None):
+def trigger(
+    cluster: Any, action: Any = "highstate", reason: Any = None, nodes: Any = None
+) -> dict[str, Any]:
     """
     Ask the master to heal a cluster.
 
@@ -100,7 +113,11 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
         request = forms.request(cluster, action, nodes, reason, door="minion", asker=__opts__["id"])
     except arguments.BadRequest as exc:
         return _not_sent(exc)
-    data = {"request": request.id, "action": request.action, "reason": request.reason}
+    data: dict[str, Any] = {
+        "request": request.id,
+        "action": request.action,
+        "reason": request.reason,
+    }
     if request.nodes:
         data["nodes"] = list(request.nodes)
     sent = __salt__["event.send"](f"{tags.REQUEST}{request.cluster}", data)
@@ -110,7 +127,7 @@ def trigger(cluster, action="highstate", reason=None, nodes=None):
 
 
 @_strict(_not_sent)
-def highstate(cluster, reason=None):
+def highstate(cluster: Any, reason: Any = None) -> dict[str, Any]:
     """
     Ask the master for a highstate of a cluster: `trigger` with ``action='highstate'``.
 
@@ -122,11 +139,12 @@ def highstate(cluster, reason=None):
 
         salt-call selfheal.highstate runbook reason='the configuration looks wrong'
     """
-    return trigger(cluster, "highstate", reason)
+    asked: dict[str, Any] = trigger(cluster, "highstate", reason)
+    return asked
 
 
 @_strict(_not_sent)
-def restart(cluster, reason=None):
+def restart(cluster: Any, reason: Any = None) -> dict[str, Any]:
     """
     Ask the master to restart the database of a cluster: `trigger` with ``action='restart'``.
 
@@ -140,11 +158,14 @@ def restart(cluster, reason=None):
 
         salt-call selfheal.restart runbook reason='no connection for 10 minutes'
     """
-    return trigger(cluster, "restart", reason)
+    asked: dict[str, Any] = trigger(cluster, "restart", reason)
+    return asked
 
 
 @_strict(_invalid)
-def probe(address, user="admin", password="", timeout=2, ca_certs=None):
+def probe(
+    address: Any, user: Any = "admin", password: Any = "", timeout: Any = 2, ca_certs: Any = None
+) -> dict[str, Any]:
     """
     Look at a RethinkDB node from this minion's place.
 
@@ -201,7 +222,7 @@ def probe(address, user="admin", password="", timeout=2, ca_certs=None):
     }
 
 
-def _address(found):
+def _address(found: Any) -> "Address":
     """An address as the settings take it."""
     from pydantic import TypeAdapter, ValidationError
 
@@ -213,7 +234,7 @@ def _address(found):
         _invalid(f"address: found {found!r}; allowed: {exc.errors()[0]['msg']}")
 
 
-def _resolved(what, value):
+def _resolved(what: str, value: Any) -> str:
     """Text, or what an ``sdb://`` URI stands for. Salt gives the URI back where it cannot tell (3006 to 3008)."""
     text = str(value)
     if text.startswith("sdb://"):
@@ -227,7 +248,7 @@ def _resolved(what, value):
 
 
 @_strict(_no_claim)
-def attempt(jid, action):
+def attempt(jid: Any, action: Any) -> dict[str, Any] | None:
     """
     For the reactor files, on the master: claim what the engine has fired under this JID, and get what the job may do.
 
@@ -279,7 +300,7 @@ def attempt(jid, action):
         return None
 
 
-def _allowed(settings, order):
+def _allowed(settings: "EngineSettings", order: Mapping[str, Any]) -> bool:
     """Whether the settings in force let an order go to its minions."""
     from fnmatch import fnmatchcase
 
@@ -293,7 +314,7 @@ def _allowed(settings, order):
     )
 
 
-def _unpublished(order):
+def _unpublished(order: Mapping[str, Any]) -> bool:
     """
     Whether the job of this order has not been published yet, as far as it matters.
 
@@ -306,7 +327,7 @@ def _unpublished(order):
     try:
         published = jobs.CACHE_LOOK.published(__opts__, order["jid"])
     except jobs.Unreadable as exc:
-        first = order["claimed"] == 0
+        first: bool = order["claimed"] == 0
         log.log(
             logging.WARNING if first else logging.ERROR,
             "selfheal: the job cache cannot be read (%s); attempt %s was %s",

@@ -8,7 +8,9 @@ For operators by ``salt-run``, for applications through salt-api (``client: runn
 ledger: commands work while the engine is down, and say so.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from salt.exceptions import SaltInvocationError
 
@@ -22,12 +24,17 @@ from saltext_selfheal.ledger.file import LedgerError
 
 __virtualname__ = "selfheal"
 
+# The first two are what Salt's loader puts here.
+__opts__: dict[str, Any]
+__context__: dict[str, Any]
+_Called = Callable[..., Any]
 
-def __virtual__():
+
+def __virtual__() -> str:
     return __virtualname__
 
 
-def _strict(refuse, wrong=None):
+def _strict(refuse: _Called, wrong: _Called | None = None) -> Callable[[_Called], _Called]:
     """
     A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer,
     also where there is no ledger; ``wrong`` makes the one to a value that is not allowed (default: ``refuse``).
@@ -36,8 +43,8 @@ def _strict(refuse, wrong=None):
     the function that it finds here (3006 to 3008).
     """
 
-    def decorate(function):
-        def strict(*args, **kwargs):
+    def decorate(function: _Called) -> _Called:
+        def strict(*args: Any, **kwargs: Any) -> Any:
             try:
                 given = arguments.bound(function, args, kwargs)
             except arguments.BadRequest as exc:
@@ -54,7 +61,7 @@ def _strict(refuse, wrong=None):
     return decorate
 
 
-def _site():
+def _site() -> tuple[settings_of.EngineSettings, Path]:
     """The settings, and the path of the ledger."""
     try:
         settings = settings_of.load(__opts__)
@@ -63,7 +70,7 @@ def _site():
     return settings, settings.ledger_path(__opts__)
 
 
-def _desk():
+def _desk() -> desk.Desk:
     """For who asks, as far as the master knows: a login, or the minion that it let in by ``peer_run``."""
     minion = str(__opts__.get("id", ""))
     # There the runner's options carry the minion's id instead of the master's, which has no key among them.
@@ -72,31 +79,33 @@ def _desk():
     return desk.Desk(*_site(), by=str(globals().get("__user__") or "unknown"))
 
 
-def _told(view):
+def _told(view: Any) -> dict[str, Any]:
     """What people are shown. With its exit code, if it has one, ``pause … && upgrade`` stops here."""
-    told = view.told()
+    told: dict[str, Any] = view.told()
     if "retcode" in told:
         __context__["retcode"] = told["retcode"]
     return told
 
 
-def _invalid(why):
+def _invalid(why: object) -> NoReturn:
     """For what prints a file, and for questions that cannot be answered: Salt's own error."""
     raise SaltInvocationError(str(why)) from None
 
 
-def _refused(why):
+def _refused(why: object) -> dict[str, Any]:
     """A command that came to nothing."""
     return _told(desk.refused("command", why))
 
 
-def _not_asked(why):
+def _not_asked(why: object) -> dict[str, Any]:
     """What a request becomes that never reached the ledger."""
     return _told(desk.refused("request", why))
 
 
 @_strict(_not_asked)
-def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
+def trigger(
+    cluster: Any, action: Any = "highstate", nodes: Any = None, reason: Any = None, request: Any = None
+) -> dict[str, Any]:  # fmt: skip
     """
     Ask for healing, and wait up to five seconds for the decision.
 
@@ -131,7 +140,7 @@ def trigger(cluster, action="highstate", nodes=None, reason=None, request=None):
 
 
 @_strict(_not_asked)
-def force(cluster, action, nodes, reason):
+def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> dict[str, Any]:
     """
     Have something done although the probe sees nothing wrong, or something else. For operators.
 
@@ -164,7 +173,7 @@ def force(cluster, action, nodes, reason):
 
 
 @_strict(_refused)
-def pause(cluster=None, duration=None, reason=None):
+def pause(cluster: Any = None, duration: Any = None, reason: Any = None) -> dict[str, Any]:
     """
     Let the healer watch, but do nothing, for a while.
 
@@ -194,7 +203,7 @@ def pause(cluster=None, duration=None, reason=None):
 
 
 @_strict(_refused)
-def resume(cluster=None):
+def resume(cluster: Any = None) -> dict[str, Any]:
     """
     End a pause.
 
@@ -216,7 +225,7 @@ def resume(cluster=None):
 
 
 @_strict(_refused)
-def lock(cluster, nodes=None, reason=None):
+def lock(cluster: Any, nodes: Any = None, reason: Any = None) -> dict[str, Any]:
     """
     Keep the healer from acting on a cluster or on some of its nodes until a person lifts the lock.
 
@@ -244,7 +253,7 @@ def lock(cluster, nodes=None, reason=None):
 
 
 @_strict(_refused)
-def ack(incident, comment=None):
+def ack(incident: Any, comment: Any = None) -> dict[str, Any]:
     """
     Lift an incident's lock and end the incident: a person has seen to it.
 
@@ -268,7 +277,7 @@ def ack(incident, comment=None):
 
 
 @_strict(_refused)
-def approve(incident):
+def approve(incident: Any) -> dict[str, Any]:
     """
     Let the healer take the step that an incident waits with, in mode ``approve``.
 
@@ -293,7 +302,7 @@ def approve(incident):
 
 
 @_strict(_refused)
-def reject(incident, comment=None):
+def reject(incident: Any, comment: Any = None) -> dict[str, Any]:
     """
     Forbid the step that an incident waits with: the incident is locked until `ack`. A request is over with that.
 
@@ -317,7 +326,7 @@ def reject(incident, comment=None):
 
 
 @_strict(_refused)
-def explain(cluster, node=None):
+def explain(cluster: Any, node: Any = None) -> dict[str, Any]:
     """
     Why something is being done or not: every gate, open or shut, with its numbers, and when it opens.
 
@@ -347,7 +356,7 @@ def explain(cluster, node=None):
 
 
 @_strict(_refused, _invalid)
-def status(cluster=None):
+def status(cluster: Any = None) -> dict[str, Any]:
     """
     How the engine, its clusters and their incidents stand.
 
@@ -371,7 +380,7 @@ def status(cluster=None):
 
 
 @_strict(_refused, _invalid)
-def history(cluster=None, since=None, limit=50):
+def history(cluster: Any = None, since: Any = None, limit: Any = 50) -> list[dict[str, Any]]:
     """
     What was seen, asked and done, newest first.
 
@@ -398,7 +407,7 @@ def history(cluster=None, since=None, limit=50):
 
 
 @_strict(_refused, _invalid)
-def incident(id):
+def incident(id: Any) -> dict[str, Any]:
     """
     One incident whole: where it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
 
@@ -418,7 +427,7 @@ def incident(id):
 
 
 @_strict(_refused)
-def audit():
+def audit() -> dict[str, Any]:
     """
     Prove the chain of the ledger's audit, from its oldest entry to its newest.
 
@@ -443,7 +452,7 @@ def audit():
 
 
 @_strict(_refused)
-def doctor(api_config=None):
+def doctor(api_config: Any = None) -> dict[str, Any]:
     """
     Look for what keeps the healer from healing, or lets others misuse it, and say what to do about it.
 
@@ -473,7 +482,7 @@ def doctor(api_config=None):
 
 
 @_strict(_invalid)
-def config(cluster="runbook", minions="db*", nodes=None):
+def config(cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None) -> str:
     """
     Print a complete drop-in for ``master.d`` with the real paths of this installation.
 
