@@ -389,6 +389,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         "",
     ),
     Mutation(
+        "I2: a node that answers over an open connection is dead",
+        "word",
+        "    if node.answers:",
+        "    if False:",
+    ),
+    Mutation(
+        "I2: who answers over an open connection tells nobody who it is",
+        "observe",
+        "        if own and node.server_id is None:",
+        "        if False:",
+    ),
+    Mutation(
         "I6: what cannot be seen is verified for ever",
         "cannot_be_verified",
         "    return not all(map(s.seen_after, s.incident.acting))",

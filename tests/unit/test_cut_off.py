@@ -513,6 +513,30 @@ def test_a_look_over_the_old_connection_does_not_end_what_a_dial_has_found(world
     assert world.cluster.nodes["db2"].fault is Fault.HUNG
 
 
+def test_a_node_that_answers_over_an_open_connection_is_not_dead_and_tells_who_it_is():
+    """The good dial in between was lost on its way, and with it who it is: nobody could vouch for it."""
+    world = World(policy(escalation=escalation.DEFAULT))
+    for name in ("db1", "db2", "db3"):
+        dead = Fault.DEAD if name == "db2" else None
+        world.step(Observed(Observation("runbook", name, dead, "as told", server_id=None)))
+    seen = Observation(
+        "runbook", "db2", None, "answers", server_id="id-db2", server_name="db2", dialled=False
+    )
+    for _ in range(60):
+        world.pass_time(1, poll=False)
+        world.step(Observed(seen))
+        for name in ("db1", "db3"):
+            well = Observation(
+                "runbook", name, None, "answers", server_id=f"id-{name}", server_name=name
+            )
+            world.step(Observed(well))
+    node = world.cluster.nodes["db2"]
+    assert (node.fault, node.answers, node.server_id) == (Fault.DEAD, True, "id-db2")
+    told = word(world.state, "db2", world.cluster, world.now)
+    assert (told.contradicted, told.why) == (True, "db2 answers over a connection that is open")
+    assert world.fired == []
+
+
 def test_a_node_whose_name_nobody_knows_may_be_any_server_of_the_map():
     world = World()
     for _ in range(40):

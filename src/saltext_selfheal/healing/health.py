@@ -25,11 +25,15 @@ def observe(
     node: NodeState, seen: Observation, policy: Policy, now: Seconds, acted_on: bool
 ) -> NodeState:
     """The node after one more observation. ``acted_on``: its changes at present are the healer's own work."""
-    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
-        # Only a fresh dial ends what a dial has found.
-        return replace(node, at=now, polls=node.polls + 1)
     # What it tells of itself is of this node's server.
     own = seen.server_id is not None and not node.answers_as
+    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
+        # Only a fresh dial ends what a dial has found. But it answers, and tells who it is.
+        if own and node.server_id is None:
+            node = replace(
+                node, server_id=seen.server_id, server_name=seen.server_name, proxy=seen.proxy
+            )
+        return replace(node, at=now, polls=node.polls + 1, answers=True)
     refused_at = None
     if seen.fault is Fault.DEAD:
         refused_at = now if node.refused_at is None else node.refused_at

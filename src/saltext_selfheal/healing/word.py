@@ -33,6 +33,9 @@ def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
     if by:
         why = f"{by} is connected to {name}: it may serve everybody but this master"
         return Word(False, True, False, why)
+    if node.answers:
+        why = f"{name} answers over a connection that is open"
+        return Word(False, True, False, why)
     since = node.refused_at
     if since is None:
         return Word(True, False, False, "supposed")
