@@ -368,8 +368,8 @@ def test_explain_of_what_there_is_not(path, runner, args, why):
 def test_status_shows_pauses_locks_and_what_is_left_to_do(path, runner):
     until = time.time() + 3600
     locked = incident("runbook-1", Phase.LOCKED)
-    asks = incident("runbook-2", held="approval")
-    other = incident("runbook-3", held="cooldown, budget")
+    asks = incident("runbook-2", held=("approval",))
+    other = incident("runbook-3", held=("cooldown", "budget"))
     pause = Pause(until, "root", "upgrade", everywhere=True)
     recorded(path, locked, asks, other, pause=pause)
     told = runner["selfheal.status"]("runbook")["clusters"]["runbook"]

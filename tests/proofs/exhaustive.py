@@ -557,8 +557,8 @@ class World:
                 yield incident.changed_at + POLL_S + policy.poll_s + policy.timeout_s
             if incident.fault is Fault.REQUESTED:
                 yield incident.opened_at + 900.0
-            if incident.approved_step is not None:
-                yield incident.approved_at + 900.0
+            if incident.approval is not None:
+                yield incident.approval.at + 900.0
         for attempt in (cluster.attempt, cluster.look):
             if attempt is None:
                 continue
@@ -735,13 +735,15 @@ class World:
                 age(i.busy_since, policy.attempt_timeout_s),
                 min(i.lost, 6),
                 i.attempts > 0,
-                i.held == "announce only",
+                i.held == (gates.ANNOUNCE_ONLY,),
                 left(i.not_before),
                 age(i.gone_since, policy.stable_s),
                 min(i.relapses, 3),
-                i.approved_step,
-                age(i.approved_at, 900.0) if i.approved_step is not None else 0.0,
-                placed(i.approved_nodes),
+                (
+                    (i.approval.step, age(i.approval.at, 900.0), placed(i.approval.nodes))
+                    if i.approval
+                    else ()
+                ),
                 i.by_hand,
                 ended is not None and all(book.sighted[n].at >= ended[0] for n in ended[1]),
                 of_approval(book.approved.get(i.id)),

@@ -776,7 +776,7 @@ def in_words(effect: Effect) -> dict[str, Any]:
             }
         return {**told, "why": effect.why}
     assert isinstance(effect, Tell)
-    told = {"told": effect.what}
+    told = {"told": effect.what.value}
     for key in ("cluster", "node", "incident"):
         if getattr(effect, key):
             told[key] = getattr(effect, key)

@@ -346,10 +346,10 @@ def check_end(site: Simulation) -> None:
             mode = min(policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index)
             waits = {"storm", "one at a time", "quorum", "confirmed", "locked", "limits", "look"}
             waits |= {"flapping", "blind", "identity"}
-            held = set(incident.held.split(", "))
+            held = set(incident.held)
             if mode is Mode.AUTO and step and ill and not waiting and not held & waits:
                 why = f"{incident.id} ({incident.called}) is {incident.phase.value}"
-                raise Broken("life", now, f"{why}, held by {incident.held!r}: {incident.why}")
+                raise Broken("life", now, f"{why}, held by {incident.held}: {incident.why}")
 
 
 def _check_identity(site: Simulation, incident: Incident) -> None:

@@ -192,7 +192,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: the map of one side of a partition is believed (gate quorum)",
         "quorum",
-        "    if health.named(Fault.PARTITIONED) in cluster.ailments:",
+        "    if cluster.ailment(Fault.PARTITIONED):",
         "    if False:",
     ),
     Mutation(
@@ -283,14 +283,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: closed tables are no storm (gate storm)",
         "gates._ill",
-        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
+        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)",
         "    return False",
     ),
     Mutation(
         "closed tables that nobody sees any more are a storm for ever (gate storm)",
         "gates._ill",
-        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
-        "    return any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())",
+        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)",
+        "    return any(a.fault is not Fault.ISSUE for a in cluster.ailments)",
     ),
     Mutation(
         "I9: what nobody has looked at has failed",
@@ -373,7 +373,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: an approval is good for every node",
         "approval",
-        "        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(incident.approved_nodes):",
+        "        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(given.nodes):",
         "        if now < since + APPROVED_FOR_S:",
     ),
     Mutation(
@@ -483,14 +483,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: an approval never expires (gate approval)",
         "approval",
-        "        since = max(incident.approved_at, incident.changed_at if incident.tried else 0.0)",
+        "        since = max(given.at, incident.changed_at if incident.tried else 0.0)",
         "        since = now",
     ),
     Mutation(
         "I5: an approval holds for every later step (gate approval)",
         "approval",
-        "    if incident.approved_step == incident.step:",
-        "    if incident.approved_step is not None:",
+        "    if given and given.step == incident.step:",
+        "    if given:",
     ),
     Mutation(
         "I5: acts while paused (gate paused)",
@@ -838,7 +838,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: in a partition the word of one side proves a death (gate agreed)",
         "word",
-        "    apart = health.named(Fault.PARTITIONED) in cluster.ailments",
+        "    apart = cluster.ailment(Fault.PARTITIONED) is not None",
         "    apart = False",
     ),
     Mutation(

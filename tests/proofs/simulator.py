@@ -911,9 +911,7 @@ class Simulation:
         """
         waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
         ends = [
-            i
-            for i in cluster.incidents
-            if i.phase is Phase.LOCKED or not waits.isdisjoint(i.held.split(", "))
+            i for i in cluster.incidents if i.phase is Phase.LOCKED or not waits.isdisjoint(i.held)
         ]
 
         def told(node: str) -> bool:

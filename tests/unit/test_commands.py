@@ -370,7 +370,7 @@ def test_explain_tells_what_the_gates_say_and_changes_nothing():
     assert (one["incident"], one["step"], one["on"]) == ("runbook-1", "restart", ["db2"])
     shut = [g["gate"] for g in one["gates"] if not g["open"]]
     assert shut == ["approval"]
-    assert world.cluster.incidents[0].held == "approval"
+    assert world.cluster.incidents[0].held == ("approval",)
 
 
 def test_explain_supposes_a_death_where_nothing_is_wrong():

@@ -25,6 +25,7 @@ from saltext_selfheal.healing.model import (
     Fire,
     Incident,
     Late,
+    News,
     NodeState,
     Outcome,
     Phase,
@@ -566,7 +567,7 @@ def test_an_explanation_is_told_and_leaves_no_trace_in_the_history(book, path):
 
 
 def test_what_is_told_of_an_incident_belongs_to_it(book, path):
-    book.commit(1.0, [], [Tell("late", "runbook", "db2", "it came", "runbook-1")])
+    book.commit(1.0, [], [Tell(News.LATE, "runbook", "db2", "it came", "runbook-1")])
     row = newest(path)
     assert (row["said"], row["incident"], row["nodes"]) == ("late", "runbook-1", ["db2"])
 
@@ -576,7 +577,7 @@ def test_what_is_told_of_an_incident_belongs_to_it(book, path):
 
 def test_history_reads_only_what_it_returns(book, path):
     for n in range(200):
-        tells = [Tell("view", name, "", "") for name in ("runbook", "web")]
+        tells = [Tell(News.VIEW, name, "", "") for name in ("runbook", "web")]
         book.commit(float(n), [], tells)
     with records.read(path) as db:
         for cluster, since in ((None, 0.0), (None, 150.0), ("runbook", 0.0), ("runbook", 150.0)):
@@ -598,7 +599,7 @@ def test_history_reads_only_what_it_returns(book, path):
 @pytest.mark.parametrize("since", [-1.0, 0.0, 0.5, 7.0, 7.5, 19.0, 20.0])
 def test_history_since_begins_where_it_should(book, path, since):
     for n in range(20):
-        book.commit(float(n // 2 * 2), [], [Tell("view", "runbook", "", "")])
+        book.commit(float(n // 2 * 2), [], [Tell(News.VIEW, "runbook", "", "")])
     book.prune(100.0, 95.0)  # the first few are gone
     with records.read(path) as db:
         for cluster in (None, "runbook"):
@@ -614,7 +615,7 @@ def test_an_incident_is_told_whole(book, path):
     book.commit(2.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")])
     one = fired(book)
     book.commit(4.0, [], [Finish(one, Outcome.FAILED, "no such service")])
-    book.commit(4.0, [], [Tell("view", "runbook", "", "of no incident")])
+    book.commit(4.0, [], [Tell(News.VIEW, "runbook", "", "of no incident")])
     announced(book, phase=Phase.RESOLVED, at=5.0)
     with records.read(path) as db:
         told = records.incident(db, "runbook-1")
@@ -657,26 +658,26 @@ def test_an_empty_ledger_is_proven(book, path):
 
 def test_the_chain_goes_on_when_all_of_it_was_forgotten(book, path):
     for n in range(5):
-        book.commit(float(n), [], [Tell("view", "runbook", "", "")])
+        book.commit(float(n), [], [Tell(News.VIEW, "runbook", "", "")])
     assert book.prune(1000.0, 10.0) == 5
     assert proven(path) == {"ok": True, "rows": 0, "from": None, "to": None}
     book.close()
     book = ledger.Ledger(path)
     assert book.lost is None
-    book.commit(1000.0, [], [Tell("view", "runbook", "", "")])
+    book.commit(1000.0, [], [Tell(News.VIEW, "runbook", "", "")])
     assert proven(path) == {"ok": True, "rows": 1, "from": 6, "to": 6}
 
 
 @pytest.mark.parametrize("keep_s", [None, 0, 0.0])
 def test_without_a_limit_everything_is_kept(book, path, keep_s):
-    book.commit(1.0, [], [Tell("view", "runbook", "", "")])
+    book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "")])
     assert book.prune(1e12, keep_s) == 0
     assert count(path, "audit") == 1
 
 
 def test_a_bounded_part_is_forgotten_at_a_time(book, path, monkeypatch):
     monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
-    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(10)])
+    book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "") for _ in range(10)])
     for n in range(3):
         book.commit(1.0, [], [Answer(Request(f"r{n}", "web", "look"), Reply.REFUSED, "")])
     removed = []
@@ -687,7 +688,7 @@ def test_a_bounded_part_is_forgotten_at_a_time(book, path, monkeypatch):
 
 
 def test_nothing_goes_from_the_first_row_of_an_open_incident_on(book, path):
-    book.commit(1.0, [], [Tell("view", "runbook", "", "")])
+    book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "")])
     announced(book, "runbook-1", at=2.0)
     announced(book, "runbook-2", at=3.0)
     announced(book, "runbook-2", Phase.RESOLVED, at=4.0)
@@ -738,7 +739,7 @@ def test_answers_go_after_a_week_and_what_is_told_of_them_stays(book, path):
 
 def test_questions_do_not_hold_up_what_is_old(book, path, monkeypatch):
     monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
-    book.commit(1.0, [], [Tell("view", "runbook", "", "") for _ in range(3)])
+    book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "") for _ in range(3)])
     for n in range(2):
         asked = Command(f"q{n}", Verb.EXPLAIN, "ann", "runbook")
         book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "")])
@@ -789,7 +790,7 @@ def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
             of = name if name in written else None
             effects = [Answer(asked, Reply.JOINED, "", of)]
         elif what == "tell":
-            effects = [Tell("view", "c", "", "")]
+            effects = [Tell(News.VIEW, "c", "", "")]
         elif what == "wait":
             now += how[0]
         elif what == "prune":

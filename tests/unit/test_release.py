@@ -7,14 +7,22 @@ with an incident that waits for an approval; and a lock that lies in the inbox u
 
 import gzip
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 
 from saltext_selfheal.config import EngineSettings
-from saltext_selfheal.healing.events import Missing, Observation, Observed, Published, Returned
-from saltext_selfheal.healing.model import Action, Fault, Outcome, Phase
-from saltext_selfheal.ledger import records
+from saltext_selfheal.healing.events import (
+    Missing,
+    Observation,
+    Observed,
+    Published,
+    Returned,
+    ViewStatus,
+)
+from saltext_selfheal.healing.model import Action, Approval, Fault, Outcome, Phase, TablesRead
+from saltext_selfheal.ledger import older, records
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
 
@@ -96,10 +104,34 @@ def test_what_an_older_engine_had_written_stands_as_it_was(path):
         ("shop-2", Phase.LOCKED, True),
     ]
     assert wiki.pause.by == "root"
+    assert wiki.incidents[0].held == ("paused", "approval")
     assert [r.node for r in runbook.recoveries] == ["db1"]
     with records.read(path) as db:
         assert records.audit(db)["ok"]
         assert records.incident(db, "runbook-1")["phase"] == "resolved"
+
+
+def test_what_that_release_kept_in_texts_is_read_as_what_it_meant():
+    incident = {
+        "id": "wiki-1", "cluster": "wiki", "fault": "issue", "issue": "log_write_error", "nodes": ["wiki1"],
+        "phase": "open", "opened_at": 1.0, "changed_at": 2.0, "held": "cooldown, limits",
+        "approved_step": 1, "approved_at": 3.0, "approved_by": "root", "approved_nodes": ["wiki1"],
+    }  # fmt: skip
+    other = {**incident, "id": "wiki-2", "held": "", "approved_step": None}
+    ailment = {"fault": "issue", "since": 1.0, "confirmed": True, "evidence": "no space left"}
+    body = {
+        "name": "wiki",
+        "incidents": [incident, other],
+        "ailments": {"issue:log_write_error": ailment, "partitioned": {**ailment, "fault": "partitioned"}},
+        "view": "auth: the user may not read: it has no grant",
+    }  # fmt: skip
+    found = records.CLUSTER.validate_json(older.body_of_4(json.dumps(body)))
+    assert [i.held for i in found.incidents] == [("cooldown", "limits"), ()]
+    assert [i.approval for i in found.incidents] == [Approval(1, 3.0, "root", ("wiki1",)), None]
+    assert found.ailment(Fault.ISSUE, "log_write_error").evidence == "no space left"
+    assert found.ailment(Fault.PARTITIONED).issue == ""
+    why = "the user may not read: it has no grant"
+    assert found.tables == TablesRead(ViewStatus.FORBIDDEN, why)
 
 
 class Opened:

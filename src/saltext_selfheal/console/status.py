@@ -21,6 +21,7 @@ from ..healing.model import (
     Pause,
     Phase,
     Policy,
+    TablesRead,
 )
 from ..ledger import file as ledger_file
 from ..ledger import records, timeline
@@ -66,7 +67,7 @@ class IncidentStatus:
     fault: str  #: as operators read it
     nodes: tuple[str, ...]
     phase: Phase
-    held: str  #: the shut gates as last announced; empty: none
+    held: tuple[str, ...]  #: the shut gates as last announced
     step: int  #: the present one, from 1
     steps: int
     attempts: int
@@ -88,7 +89,7 @@ class IncidentStatus:
             "fault": self.fault,
             "nodes": list(self.nodes),
             "phase": self.phase.value,
-            "held": self.held or None,
+            "held": ", ".join(self.held) or None,
             "step": f"{self.step} of {self.steps}",
             "attempts": self.attempts,
             "requests": self.requests,
@@ -190,11 +191,11 @@ def look(settings: config.EngineSettings, path: Path, cluster: str | None = None
 def _cluster(policy: Policy, state: ClusterState | None, now: Seconds) -> ClusterStatus:
     if state is None:
         nodes = tuple(map(NodeStatus, policy.nodes))
-        return ClusterStatus(policy.name, policy.mode, "not asked yet", nodes)
+        return ClusterStatus(policy.name, policy.mode, str(TablesRead()), nodes)
     return ClusterStatus(
         name=policy.name,
         mode=policy.mode,
-        tables=state.view,
+        tables=str(state.tables),
         nodes=tuple(_node(name, state.nodes.get(name)) for name in policy.nodes),
         incidents=tuple(map(_incident, state.incidents)),
         pause=state.pause if state.pause and now < state.pause.until else None,

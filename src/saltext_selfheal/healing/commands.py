@@ -20,6 +20,7 @@ from .model import (
     Effect,
     Fault,
     Incident,
+    News,
     Pause,
     Phase,
     Reply,
@@ -126,7 +127,9 @@ def pause_clusters(
             continue
         pause = replace(new, everywhere=new.everywhere or bool(old and old.everywhere))
         state = state.with_cluster(replace(state.clusters[name], pause=pause))
-        effects.append(Tell("paused", name, "", f"for {command.for_s:.0f} s by {tell_by(command)}"))
+        effects.append(
+            Tell(News.PAUSED, name, "", f"for {command.for_s:.0f} s by {tell_by(command)}")
+        )
     if not effects and longer:
         return state, [Answer(command, Reply.JOINED, "; ".join(longer))]
     why = f"paused for {command.for_s:.0f} s"
@@ -141,7 +144,7 @@ def resume_clusters(
     for name in names:
         if state.clusters[name].pause is not None:
             state = state.with_cluster(replace(state.clusters[name], pause=None))
-            effects.append(Tell("resumed", name, "", f"by {tell_by(command)}"))
+            effects.append(Tell(News.RESUMED, name, "", f"by {tell_by(command)}"))
     if not effects:
         return state, [Answer(command, Reply.REFUSED, f"not paused: {', '.join(names)}")]
     return state, [*effects, Answer(command, Reply.ACCEPTED, "resumed")]

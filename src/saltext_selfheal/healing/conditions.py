@@ -183,7 +183,7 @@ def no_step_left(s: Sight) -> bool:
 
 
 def nothing_to_do(s: Sight) -> bool:
-    return not s.incident.steps and s.incident.held != "announce only"
+    return not s.incident.steps and s.incident.held != (gates.ANNOUNCE_ONLY,)
 
 
 def may_act(s: Sight) -> bool:
@@ -244,7 +244,7 @@ def always(s: Sight) -> bool:
 
 def held_no_more(s: Sight) -> bool:
     """What held it is history: at the moment there is no node to act on."""
-    return s.intent is not None and not s.intent.nodes and s.incident.held != ""
+    return s.intent is not None and not s.intent.nodes and s.incident.held != ()
 
 
 def held_anew(s: Sight) -> bool:
@@ -253,7 +253,7 @@ def held_anew(s: Sight) -> bool:
     only_look = {g.name for g in s.shut} == {"look"}
     if only_look and gates.not_cleared(s.state, s.intent, s.now).open:
         return False  # the minion is being asked: that takes a moment, and is told if it lasts
-    return s.incident.held != ", ".join(g.name for g in s.shut)
+    return s.incident.held != tuple(g.name for g in s.shut)
 
 
 def verdict(s: Sight) -> Outcome | None:

@@ -13,6 +13,7 @@ from .conditions import Sight, verdict
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
+    Approval,
     Attempt,
     ClusterState,
     Dial,
@@ -90,15 +91,15 @@ def hold(s: Sight) -> Change:
     """What holds it now also ends the patience with a minion that was busy: nothing is asked meanwhile."""
     names = [g.name for g in s.shut]
     since = s.incident.busy_since if set(names) <= gates.ORDINARY else None
-    return s.cluster, replace(s.incident, held=", ".join(names), busy_since=since), ()
+    return s.cluster, replace(s.incident, held=tuple(names), busy_since=since), ()
 
 
 def let_go(s: Sight) -> Change:
-    return s.cluster, replace(s.incident, held=""), ()
+    return s.cluster, replace(s.incident, held=()), ()
 
 
 def only_tell(s: Sight) -> Change:
-    return s.cluster, replace(s.incident, held="announce only"), ()
+    return s.cluster, replace(s.incident, held=(gates.ANNOUNCE_ONLY,)), ()
 
 
 def next_step(s: Sight) -> Change:
@@ -113,7 +114,7 @@ def next_step(s: Sight) -> Change:
         nodes=tuple(n for n in s.incident.nodes if n not in left),
         step=index,
         tried=(),
-        held="",
+        held=(),
         not_before=not_before,
         busy_since=None,
     )
@@ -146,7 +147,7 @@ def act(s: Sight) -> Change:
     incident = replace(
         s.incident,
         attempts=number,
-        held="",
+        held=(),
         acting=intent.nodes,
         tried=(*s.incident.tried, *intent.nodes),
         verified=False,
@@ -329,7 +330,7 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
         s.incident,
         tried=tuple(n for n in s.incident.tried if n not in acting),
         not_before=s.now + pause_s,
-        held="after",  # said with its reason; the gate of that name adds nothing to it
+        held=("after",),  # said with its reason; the gate of that name adds nothing to it
     )
 
 
@@ -349,14 +350,8 @@ def write_off(s: Sight) -> Change:
 
 def approve(s: Sight) -> Change:
     assert s.command is not None
-    incident = replace(
-        s.incident,
-        approved_step=s.incident.step,
-        approved_at=s.now,
-        approved_by=s.command.by,
-        approved_nodes=s.incident.nodes,
-    )
-    return s.cluster, incident, ()
+    given = Approval(s.incident.step, s.now, s.command.by, s.incident.nodes)
+    return s.cluster, replace(s.incident, approval=given), ()
 
 
 def acknowledge(s: Sight) -> Change:

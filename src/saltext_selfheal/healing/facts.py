@@ -20,12 +20,14 @@ from .model import (
     Fault,
     Incident,
     Late,
+    News,
     NodeState,
     Outcome,
     Phase,
     Policy,
     State,
     Step,
+    TablesRead,
     Tell,
 )
 
@@ -76,7 +78,7 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
         times = len(node.changes)
         why = f"{times} changes that nobody made" if node.flapping else "it is steady again"
         effects.append(
-            Tell("flapping" if node.flapping else "steady", cluster.name, seen.node, why)
+            Tell(News.FLAPPING if node.flapping else News.STEADY, cluster.name, seen.node, why)
         )
     cluster = cluster.with_nodes({seen.node: node})
     if node.fault is not None:
@@ -104,7 +106,9 @@ def _eyes(state: State, now: Seconds) -> tuple[State, list[Effect]]:
     if bool(why) is bool(state.blind):
         return state, []
     told = (
-        Tell("blind", "", "", why) if why else Tell("sighted", "", "", f"no longer: {state.blind}")
+        Tell(News.BLIND, "", "", why)
+        if why
+        else Tell(News.SIGHTED, "", "", f"no longer: {state.blind}")
     )
     return replace(state, blind=why), [told]
 
@@ -117,23 +121,22 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
         return state, []
     effects: list[Effect] = []
     # Told when it can be had no longer, or can again; not once a round for each node that was asked.
-    before = cluster.view.partition(":")[0]
-    if before != seen.status.value:
-        told = f"{seen.status.value}: {seen.why}" if seen.why else seen.status.value
-        if (before, told) != ("not asked yet", ViewStatus.KNOWN.value):
-            effects.append(Tell("view", cluster.name, seen.node, told))
-        cluster = replace(cluster, view=told)
+    before = cluster.tables.status
+    if before is not seen.status:
+        tables = TablesRead(seen.status, seen.why)
+        if before is not None or tables != TablesRead(ViewStatus.KNOWN):
+            effects.append(Tell(News.VIEW, cluster.name, seen.node, str(tables)))
+        cluster = replace(cluster, tables=tables)
     if seen.status is ViewStatus.KNOWN:
         cluster = _take_starts(cluster, seen.started, now)
         ailments = health.view(cluster, seen, state.policies[seen.cluster], now)
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
-        for name, ailment in ailments.items():
-            issue = name.partition(":")[2]
-            if not any(i.fault is ailment.fault and i.issue == issue for i in cluster.incidents):
+        for one in ailments:
+            if not any(i.fault is one.fault and i.issue == one.issue for i in cluster.incidents):
                 nodes = tuple(cluster.nodes)
                 cluster, more = open_incident(
-                    cluster, ailment.fault, nodes, now, ailment.evidence, issue=issue
+                    cluster, one.fault, nodes, now, one.evidence, issue=one.issue
                 )
                 effects += more
         cluster = _watch_gone(cluster, now)
@@ -325,7 +328,7 @@ def _came_after_all(
     )
     why = f"{attempt.action.value} of {attempt.id} was published: that was not known when it was given up"
     nodes = ", ".join(attempt.nodes)
-    return cluster, came, [Tell("late", cluster.name, nodes, why, attempt.incident)]
+    return cluster, came, [Tell(News.LATE, cluster.name, nodes, why, attempt.incident)]
 
 
 def _late_result(
@@ -343,7 +346,7 @@ def _late_result(
     after = f"{attempt.action.value} of {attempt.id}, {now - late.ended_at:.0f} s after its end"
     detail = f" ({event.detail})" if event.detail else ""
     told = Tell(
-        "late",
+        News.LATE,
         cluster.name,
         event.node,
         f"{after}: {event.outcome.value}{detail}",
@@ -376,7 +379,7 @@ def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
         pause = cluster.pause
         if pause is not None and pause.until <= now:
             cluster = replace(cluster, pause=None)
-            effects.append(Tell("resumed", name, "", f"the pause by {pause.by} is over"))
+            effects.append(Tell(News.RESUMED, name, "", f"the pause by {pause.by} is over"))
         late = tuple(
             one
             for one in cluster.late
@@ -414,12 +417,12 @@ def forget_health(state: State, now: Seconds) -> State:
             )
             for n, s in cluster.nodes.items()
         }
-        incidents = tuple(replace(i, gone_since=None, held="") for i in cluster.incidents)
+        incidents = tuple(replace(i, gone_since=None, held=()) for i in cluster.incidents)
         clusters[name] = replace(
             cluster,
             nodes=nodes,
-            ailments={},
-            view="not asked yet",
+            ailments=(),
+            tables=TablesRead(),
             viewed_at=None,
             incidents=incidents,
             pending=tuple(replace(one, since=now) for one in cluster.pending),

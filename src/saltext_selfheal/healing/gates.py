@@ -22,6 +22,7 @@ from .word import WORD_WITHIN_S, word
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
+ANNOUNCE_ONLY = "announce only"  #: what holds an incident against which no action helps
 APPROVED_FOR_S = 900.0  #: an approval that no attempt followed within this has expired
 
 
@@ -49,11 +50,12 @@ def approval(state: State, intent: Intent, now: Seconds) -> Gate:
     incident = intent.incident
     if mode_of(policy, intent.step) is not Mode.APPROVE:
         return Gate("approval", True, "none needed")
-    if incident.approved_step == incident.step:
+    given = incident.approval
+    if given and given.step == incident.step:
         # A step that rolls over several nodes was approved for all that the incident had then.
-        since = max(incident.approved_at, incident.changed_at if incident.tried else 0.0)
-        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(incident.approved_nodes):
-            return Gate("approval", True, f"approved by {incident.approved_by}")
+        since = max(given.at, incident.changed_at if incident.tried else 0.0)
+        if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(given.nodes):
+            return Gate("approval", True, f"approved by {given.by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
     if not incident.id:  # supposed, for an explanation
         return Gate("approval", False, f"{would} would wait for a person's approval")
@@ -369,7 +371,7 @@ def _ill(cluster: ClusterState, now: Seconds) -> bool:
     if any(node.fault is not None for node in cluster.nodes.values()):
         return True
     lately = cluster.viewed_at is not None and now - cluster.viewed_at <= health.VIEW_AGE_S
-    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments.values())
+    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)
 
 
 def storm(state: State, intent: Intent, now: Seconds) -> Gate:

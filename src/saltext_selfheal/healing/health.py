@@ -168,14 +168,9 @@ def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds)
 # ---------------------------------------------------------------- clusters
 
 
-def named(fault: Fault, issue: str = "") -> str:
-    """The name of a cluster-wide fault among the ailments."""
-    return f"{fault.value}:{issue}" if issue else fault.value
-
-
 def view(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
-) -> Mapping[str, Ailment]:
+) -> tuple[Ailment, ...]:
     """The cluster's ailments after one more look into its system tables.
 
     A look that could not be finished proves nothing, neither for nor against: some peer hangs, and that peer's own
@@ -183,27 +178,29 @@ def view(
     """
     if seen.status is not ViewStatus.KNOWN:
         return cluster.ailments
-    found: dict[str, Ailment] = {}
-    for name, fault, evidence in _complaints(cluster, seen, policy, now):
-        old = cluster.ailments.get(name)
+    found: dict[tuple[Fault, str], Ailment] = {}
+    for fault, issue, evidence in _complaints(cluster, seen, policy, now):
+        old = cluster.ailment(fault, issue)
         since = old.since if old else now
         confirmed = now - since >= policy.confirm_s.get(fault, 0.0)
-        found[name] = Ailment(fault, since, confirmed, old.evidence if old else evidence)
-    return found
+        told = old.evidence if old else evidence
+        found[fault, issue] = Ailment(fault, since, confirmed, told, issue)
+    return tuple(found.values())
 
 
 def _complaints(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
-) -> Iterator[tuple[str, Fault, str]]:
+) -> Iterator[tuple[Fault, str, str]]:
+    """Each fault, RethinkDB's type of it if it is an issue, and the evidence."""
     apart = _apart(cluster, seen)
     if apart:
-        yield named(Fault.PARTITIONED), Fault.PARTITIONED, apart
+        yield Fault.PARTITIONED, "", apart
     closed = _unavailable(cluster, seen, policy, now, bool(apart))
     if closed:
-        yield named(Fault.UNAVAILABLE), Fault.UNAVAILABLE, closed
+        yield Fault.UNAVAILABLE, "", closed
     for issue in seen.issues:
         if issue.type != "table_availability":  # told by the tables themselves
-            yield named(Fault.ISSUE, issue.type), Fault.ISSUE, issue.description
+            yield Fault.ISSUE, issue.type, issue.description
 
 
 def _apart(cluster: ClusterState, seen: ClusterView) -> str:
@@ -247,7 +244,7 @@ def _unavailable(
         ]
         told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
     stands = any(i.fault is Fault.UNAVAILABLE for i in cluster.incidents)
-    if not stands and named(Fault.UNAVAILABLE) not in cluster.ailments:
+    if not stands and cluster.ailment(Fault.UNAVAILABLE) is None:
         if apart:
             return ""  # that explains it
         for node in cluster.nodes.values():
@@ -271,14 +268,14 @@ def counts(table: str, wanted: tuple[str, ...]) -> bool:
 def shows(cluster: ClusterState, incident: Incident, name: str) -> bool:
     """The node shows this incident's fault, suspected or confirmed."""
     if incident.fault in CLUSTER_WIDE:
-        return named(incident.fault, incident.issue) in cluster.ailments
+        return cluster.ailment(incident.fault, incident.issue) is not None
     return cluster.nodes[name].fault is incident.fault
 
 
 def confirmed(cluster: ClusterState, incident: Incident, name: str) -> bool:
     """The node shows this incident's fault, confirmed."""
     if incident.fault in CLUSTER_WIDE:
-        ailment = cluster.ailments.get(named(incident.fault, incident.issue))
+        ailment = cluster.ailment(incident.fault, incident.issue)
         return ailment is not None and ailment.confirmed
     node = cluster.nodes[name]
     return node.confirmed and node.fault is incident.fault
@@ -337,7 +334,7 @@ def unseen(cluster: ClusterState, incident: Incident) -> str:
 def evidence(cluster: ClusterState, incident: Incident) -> str:
     """What speaks for the incident's fault now."""
     if incident.fault in CLUSTER_WIDE:
-        ailment = cluster.ailments.get(named(incident.fault, incident.issue))
+        ailment = cluster.ailment(incident.fault, incident.issue)
         return ailment.evidence if ailment else "nothing wrong at the moment"
     requested = incident.fault is Fault.REQUESTED
     told = [

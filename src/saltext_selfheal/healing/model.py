@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from .events import Command, Request, Seconds, Table
+from .events import Command, Request, Seconds, Table, ViewStatus
 from .faults import CLUSTER_WIDE as CLUSTER_WIDE
 from .faults import Fault as Fault
 from .remedies import REMEDIES as REMEDIES
@@ -173,6 +173,20 @@ class Ailment:
     since: Seconds
     confirmed: bool
     evidence: str
+    issue: str = ""  #: RethinkDB's type of it
+
+
+@dataclass(frozen=True)
+class TablesRead:
+    """Whether the cluster's system tables could be read when they were asked for last."""
+
+    status: ViewStatus | None = None  #: None: not asked yet
+    why: str = ""
+
+    def __str__(self) -> str:
+        if self.status is None:
+            return "not asked yet"
+        return f"{self.status.value}: {self.why}" if self.why else self.status.value
 
 
 @dataclass(frozen=True)
@@ -230,6 +244,16 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class Approval:
+    """A person's yes to one step of an incident."""
+
+    step: int
+    at: Seconds
+    by: str
+    nodes: tuple[str, ...]  #: those the incident had then
+
+
+@dataclass(frozen=True)
 class Incident:
     """One fault of one cluster, from first sight to its end."""
 
@@ -254,7 +278,7 @@ class Incident:
     looks: int = 0  #: how often its minions were asked what they run
     why: str = ""
     rule: str = ""  #: the row that was taken last
-    held: str = ""  #: the shut gates as last announced
+    held: tuple[str, ...] = ()  #: the shut gates as last announced
     not_before: Seconds = 0.0
     issue: str = ""  #: for a fault ``issue``: RethinkDB's type of it
     gone_since: Seconds | None = None  #: since when all of its nodes are well
@@ -264,10 +288,7 @@ class Incident:
     askers: tuple[str, ...] = ()  #: sources of requests that have joined or opened it
     asked: int = 0  #: how many requests have
     forced: bool = False
-    approved_step: int | None = None
-    approved_at: Seconds = 0.0
-    approved_by: str = ""
-    approved_nodes: tuple[str, ...] = ()  #: those it had then
+    approval: Approval | None = None
     meant: tuple[
         str, ...
     ] = ()  #: a person's lock: its nodes, whether the settings name them or not
@@ -315,8 +336,8 @@ class ClusterState:
     #: What is remembered of nodes that the settings do not name any more: what they have paid, how long they rest.
     former: Mapping[str, NodeState] = field(default_factory=dict)
     adrift: tuple[Late, ...] = ()  #: jobs that may run on nodes that no settings name
-    ailments: Mapping[str, Ailment] = field(default_factory=dict)  #: by name: fault, or issue:type
-    view: str = "not asked yet"  #: whether the system tables could be read
+    ailments: tuple[Ailment, ...] = ()
+    tables: TablesRead = TablesRead()
     viewed_at: Seconds | None = field(default=None, compare=False)
     incidents: tuple[Incident, ...] = ()  #: those that have not ended
     attempt: Attempt | None = None  #: in flight
@@ -335,6 +356,10 @@ class ClusterState:
     serial: int = 0  #: number of the last incident
     away: bool = False  #: the settings did not name it when this was written
     forgotten_at: Seconds | None = None  #: when the ledger was lost: attempts of then are supposed
+
+    def ailment(self, fault: Fault, issue: str = "") -> Ailment | None:
+        """The cluster's ailment of this fault, if it has it."""
+        return next((a for a in self.ailments if (a.fault, a.issue) == (fault, issue)), None)
 
     def with_incident(self, incident: Incident) -> ClusterState:
         """The cluster with this incident in its new shape (and without it, if it has ended)."""
@@ -415,11 +440,25 @@ class Announce:
     attempt: str | None = None
 
 
+class News(str, Enum):
+    """What is told beside the incidents."""
+
+    BLIND = "blind"  #: the healer does not trust its own eyes …
+    SIGHTED = "sighted"  #: … or does again
+    FLAPPING = "flapping"  #: a node comes and goes by itself …
+    STEADY = "steady"  #: … or does no more
+    VIEW = "view"  #: whether the system tables can be read
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    LATE = "late"  #: a job that was given up came, or what it returned
+    LEDGER_LOST = "ledger_lost"
+
+
 @dataclass(frozen=True)
 class Tell:
     """Something about the healer's own eyes, or about a cluster or node beside its incidents."""
 
-    what: str  #: blind, sighted, flapping, steady, view, paused, resumed, late
+    what: News
     cluster: str
     node: str
     why: str

@@ -107,7 +107,7 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     if not serving:
         why = "serves nobody, or holds no replica"
         return Gate("quorum", True, f"{', '.join(intent.nodes)} {why}")
-    if health.named(Fault.PARTITIONED) in cluster.ailments:
+    if cluster.ailment(Fault.PARTITIONED):
         # Also when nobody can look any more: who knows less must not do more.
         why = "the nodes disagree about who is connected: the table map is one side's"
         return Gate("quorum", False, why)

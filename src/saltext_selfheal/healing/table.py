@@ -151,7 +151,9 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "failed": lambda s: ", ".join(s.failed_on),
     "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
     "unseen": lambda s: (
-        s.cluster.view if s.incident.fault in CLUSTER_WIDE else health.unseen(s.cluster, s.incident)
+        str(s.cluster.tables)
+        if s.incident.fault in CLUSTER_WIDE
+        else health.unseen(s.cluster, s.incident)
     ),
     "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,

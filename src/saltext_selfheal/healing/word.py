@@ -40,7 +40,7 @@ def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
     if since is None:
         return Word(True, False, False, "supposed")
     others = [other for n, other in cluster.nodes.items() if n != name]
-    apart = health.named(Fault.PARTITIONED) in cluster.ailments
+    apart = cluster.ailment(Fault.PARTITIONED) is not None
     if apart and any(map(health.lives, others)):
         # Those who have lost it are one side: it may serve on its own.
         why = f"the nodes disagree about who is connected: nobody can say whether {name} is gone"
@@ -53,7 +53,7 @@ def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
         node.server_id is not None
         and not node.proxy  # it stands in nobody's list
         and any(map(health.speaks, others))
-        and not cluster.view.startswith(ViewStatus.FORBIDDEN.value)
+        and cluster.tables.status is not ViewStatus.FORBIDDEN
     )
     if may_ask and now < since + WORD_WITHIN_S:
         return Word(False, False, True, f"others are asked whether they are connected to {name}")

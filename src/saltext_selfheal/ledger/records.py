@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ..healing.model import ClusterState
-from . import inbox, timeline
+from . import inbox, older, timeline
 from .chain import Chain, prove
 from .file import LedgerError
 from .tables import connect, damaged, refuse_newer, schema
@@ -78,9 +78,10 @@ def order(path: Path, jid: str) -> dict[str, Any] | None:
 def states(db: sqlite3.Connection) -> dict[str, ClusterState]:
     """What the engine remembers of each cluster."""
     rows = db.execute("SELECT cluster, body FROM state")
+    modern = older.body_of_4 if schema(db) < 4 else str
     try:
-        return {row["cluster"]: CLUSTER.validate_json(row["body"]) for row in rows}
-    except ValueError as exc:
+        return {row["cluster"]: CLUSTER.validate_json(modern(row["body"])) for row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise sqlite3.DatabaseError(f"state is unreadable: {str(exc).splitlines()[0]}") from exc
 
 

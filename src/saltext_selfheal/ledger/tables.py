@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from . import older
 from .file import LedgerRefused
 
-SCHEMA = 3
+SCHEMA = 4
 
 _TABLES = """
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
@@ -43,6 +44,7 @@ _MIGRATIONS = {
     1: "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;",
     # What the older release had fired may be published already. If it is not, the engine fires it again.
     2: "ALTER TABLE attempts ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0; UPDATE attempts SET claimed = firings;",
+    3: "UPDATE state SET body = body_of_4(body);",
 }
 
 #: Tables that stay small: the audit's pages are not walked at the start.
@@ -93,6 +95,7 @@ def create(db: sqlite3.Connection, first: str) -> None:
 def migrate(db: sqlite3.Connection, version: int) -> None:
     """Bring a ledger of this schema to ours, or leave it as it is. Raises sqlite3.DatabaseError."""
     try:
+        db.create_function("body_of_4", 1, older.body_of_4, deterministic=True)
         script = " ".join(_MIGRATIONS[step] for step in range(version, SCHEMA))
         db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={SCHEMA}; COMMIT;")
     except (KeyError, sqlite3.DatabaseError) as exc:

@@ -308,7 +308,7 @@ class Ledger:
             self._answer(now, effect)
         elif isinstance(effect, Tell):
             told = {
-                "said": effect.what,
+                "said": effect.what.value,
                 "nodes": [effect.node] if effect.node else [],
                 "why": effect.why,
             }

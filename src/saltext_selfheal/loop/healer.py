@@ -30,7 +30,18 @@ from ..healing.events import (
     asking,
 )
 from ..healing.looks import owed
-from ..healing.model import Answer, Attempt, ClusterState, Dial, Effect, Fire, Reply, State, Tell
+from ..healing.model import (
+    Answer,
+    Attempt,
+    ClusterState,
+    Dial,
+    Effect,
+    Fire,
+    News,
+    Reply,
+    State,
+    Tell,
+)
 from ..healing.start import begin, forgotten, remains
 from ..healing.step import step
 from ..ledger.file import Unavailable, ValueRefused
@@ -288,7 +299,7 @@ class Healer:
         state, effects = jids.give(state, begun, self._complete)
         # What belonged to clusters that are gone has ended.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
-        told = [Tell("ledger_lost", "", "", lost)] if lost else []
+        told = [Tell(News.LEDGER_LOST, "", "", lost)] if lost else []
         self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects])
         self.state = state
         if lost:  # only now: who cannot write it down begins again every second

@@ -103,7 +103,6 @@ class Herald:
 
     def _say(self, effect: Tell, now: float) -> None:
         where = " ".join(word for word in (effect.cluster, effect.node) if word)
-        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", effect.what, effect.why)
-        self.engine(
-            effect.what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why}, now
-        )
+        what = effect.what.value
+        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", what, effect.why)
+        self.engine(what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why}, now)

@@ -9,7 +9,7 @@ import salt.config
 import salt.utils.yaml
 
 from saltext_selfheal.doctor import checks
-from saltext_selfheal.healing.model import Action, Tell
+from saltext_selfheal.healing.model import Action, News, Tell
 from saltext_selfheal.ledger import writer as ledger
 from tests.functional.conftest import REACTOR, SETTINGS
 
@@ -54,7 +54,7 @@ def path(opts):
 def engine(path):
     """The ledger, held by an engine that has written something."""
     book = ledger.Ledger(path)
-    book.commit(book.timeline.now(), [], [Tell("runbook", "well", "db1", "answers")])
+    book.commit(book.timeline.now(), [], [Tell(News.STEADY, "runbook", "db1", "answers")])
     yield book
     book.close()
 

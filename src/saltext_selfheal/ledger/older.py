@@ -1,0 +1,35 @@
+"""What older releases have written, in the form of this one.
+
+A state is read before its ledger is brought up: the runners look into a ledger whose engine has not run yet, and the
+engine looks whether a ledger can be used before it changes anything in it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def body_of_4(text: str) -> str:
+    """A cluster's state of schema 3 as schema 4 has it.
+
+    What holds an incident was a text; a person's yes, four fields of the incident; the ailments, a mapping by name; and
+    whether the system tables could be read, a text, too. Raises ValueError, KeyError, TypeError or AttributeError.
+    """
+    cluster: dict[str, Any] = json.loads(text)
+    for incident in cluster.get("incidents", ()):
+        held = incident.get("held", "")
+        incident["held"] = held.split(", ") if held else []
+        step, at, by, nodes = (
+            incident.pop(f"approved_{what}", None) for what in ("step", "at", "by", "nodes")
+        )
+        if step is not None:
+            incident["approval"] = {"step": step, "at": at, "by": by, "nodes": nodes}
+    ailments = cluster.get("ailments", {})
+    cluster["ailments"] = [
+        {**one, "issue": name.partition(":")[2]} for name, one in ailments.items()
+    ]
+    status, _, why = cluster.pop("view", "not asked yet").partition(": ")
+    asked = status != "not asked yet"
+    cluster["tables"] = {"status": status, "why": why} if asked else {"status": None, "why": ""}
+    return json.dumps(cluster, ensure_ascii=False, separators=(",", ":"))
