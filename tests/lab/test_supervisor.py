@@ -31,12 +31,12 @@ def test_a_server_starts_from_an_odd_path(tmp_path, checkout):
     try:
         made.call("startProcess", f"db1:{SERVICE}", False)
         process = psutil.Process(made.pid("db1"))
-        assert checkout.samefile(process.cwd())
         # The shell in between replaces itself, a moment after supervisord has called it started.
         deadline = time.monotonic() + 30
         while process.cmdline()[-1:] != ["# ; end"]:
             assert time.monotonic() < deadline, process.cmdline()
             time.sleep(0.01)
+        assert checkout.samefile(process.cwd())
     finally:
         made.stop(timeout_s=30)
         made.reap()
