@@ -69,89 +69,71 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
     Fault.REQUESTED: (True, "Somebody asked for healing while the probe saw nothing wrong."),
 }
 
-#: Gate → the name under which it is announced, and what it asks.
-GATES: dict[str, tuple[str, str]] = {
+#: Gate → what it asks.
+GATES: dict[str, str] = {
     "mode": (
-        "mode",
         "May the healer act at all? Not in the modes `off` and `shadow`; the more careful of the cluster's and the "
-        "step's counts.",
+        "step's counts."
     ),
-    "paused": ("paused", "Has nobody paused the cluster? A pause ends by itself."),
-    "warm_up": (
-        "warm-up",
-        f"Has the engine run for {gates.WARM_UP_S:.0f} s and probed each node concerned {gates.WARM_UP_POLLS} times?",
+    "paused": ("Has nobody paused the cluster? A pause ends by itself."),
+    "warm-up": (
+        f"Has the engine run for {gates.WARM_UP_S:.0f} s and probed each node concerned {gates.WARM_UP_POLLS} times?"
     ),
     "target": (
-        "target",
-        "Is at least one node named, and is every one of them configured and inside `minions`?",
+        "Is at least one node named, and is every one of them configured and inside `minions`?"
     ),
     "blind": (
-        "blind",
         "Does the engine trust its own eyes? Not if every node of every cluster is unreachable at once, or if its own "
-        "process can open no connection.",
+        "process can open no connection."
     ),
-    "fresh": (
-        "fresh",
-        "Was each node concerned probed lately, within three intervals and timeouts?",
-    ),
+    "fresh": ("Was each node concerned probed lately, within three intervals and timeouts?"),
     "flapping": (
-        "flapping",
         "Are the nodes concerned calm? One that came and went by itself more often than `flapping` allows is left "
-        "alone until it is quiet, or steadily faulty.",
+        "alone until it is quiet, or steadily faulty."
     ),
-    "confirmed": ("confirmed", "Has the fault lasted for `confirm` on every node concerned?"),
+    "confirmed": ("Has the fault lasted for `confirm` on every node concerned?"),
     "identity": (
-        "identity",
         "Is it clear whose server each node concerned is? Not where two nodes lead to one server, two servers have one name, "
-        "or a node answers as another one; and not where nothing that speaks as RethinkDB was ever seen.",
+        "or a node answers as another one; and not where nothing that speaks as RethinkDB was ever seen."
     ),
     "agreed": (
-        "agreed",
         "Does more than a refused dial speak for a node's death? A node that answers says that it is not connected to it, or "
         f"none answers. Where that is to be heard it is waited for, for {gates.WORD_WITHIN_S:.0f} s; where nobody can "
-        "say so, dead nodes go one at a time, as nodes that may serve.",
+        "say so, dead nodes go one at a time, as nodes that may serve."
     ),
     "decided": (
-        "decided",
         "Before the first attempt on dead nodes: is every suspected node of the cluster decided, so that all "
-        "dead ones are started together?",
+        "dead ones are started together?"
     ),
-    "in_flight": ("in flight", "Has the cluster's previous attempt ended?"),
+    "in flight": ("Has the cluster's previous attempt ended?"),
     "look": (
-        "look",
         "Does no job of ours still run on these minions, or, while a step goes from node to node, on those that had their "
         "turn? What opens it is a look, under a JID of its own, that finds no such job, or a new start time of the server "
-        "after a restart, or `ack` of the incident that it was for. A result alone does not.",
+        "after a restart, or `ack` of the incident that it was for. A result alone does not."
     ),
-    "locked": ("locked", "Is no locked incident open on these nodes?"),
+    "locked": ("Is no locked incident open on these nodes?"),
     "after": (
-        "after",
-        "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost or busy?",
+        "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost or busy?"
     ),
     "cooldown": (
-        "cooldown",
-        "Has each node rested since an attempt of another incident? Counted from that attempt's end.",
+        "Has each node rested since an attempt of another incident? Counted from that attempt's end."
     ),
-    "budget": ("budget", "Has each node attempts left in its sliding window?"),
-    "limits": ("limits", "Are attempts left over all clusters?"),
+    "budget": ("Has each node attempts left in its sliding window?"),
+    "limits": ("Are attempts left over all clusters?"),
     "storm": (
-        "storm",
-        "With three clusters or more: do few enough of them show a fault, or closed tables, for the cause to lie in each?",
+        "With three clusters or more: do few enough of them show a fault, or closed tables, for the cause to lie in each?"
     ),
-    "one_at_a_time": (
-        "one at a time",
+    "one at a time": (
         "Is at most one node concerned that may still serve, and has this step left none worse than it was? And, as long as "
-        "the tables' replicas are not known: are all nodes well but for those that show this very fault?",
+        "the tables' replicas are not known: are all nodes well but for those that show this very fault?"
     ),
     "quorum": (
-        "quorum",
         "Does every shard that serves now keep the majority of its voting replicas, ready ones, without the node? Judged by "
         "a table map that is newer than the last change and not one side's of a partition; a node that does not answer "
-        "serves nobody.",
+        "serves nobody."
     ),
     "approval": (
-        "approval",
-        f"In mode `approve`: has a person said yes to this step within the last {gates.APPROVED_FOR_S / 60:.0f} minutes?",
+        f"In mode `approve`: has a person said yes to this step within the last {gates.APPROVED_FOR_S / 60:.0f} minutes?"
     ),
 }
 
@@ -390,9 +372,10 @@ def actions_table() -> str:
 
 
 def gates_table() -> str:
-    _same(set(GATES), {gate.__name__ for gate in gates.GATES}, "gates")
-    rows = [list(GATES[gate.__name__]) for gate in gates.GATES]
-    return _table(["gate", "asks; a yes is open"], [[f"`{name}`", text] for name, text in rows])
+    _same(set(GATES), set(gates.GATES), "gates")
+    return _table(
+        ["gate", "asks; a yes is open"], [[f"`{name}`", GATES[name]] for name in gates.GATES]
+    )
 
 
 def _condition(row: table.Row) -> str:

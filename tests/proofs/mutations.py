@@ -190,6 +190,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "            gone = node is not None and _away(state, cluster, name, now)",
     ),
     Mutation(
+        "I2: a node whose name two servers have is acted on until it is looked at (gate identity)",
+        "gates.identity",
+        "        if node.server_name in cluster.twins:",
+        "        if False:",
+    ),
+    Mutation(
         "I2: the map of one side of a partition is believed (gate quorum)",
         "quorum",
         "    if cluster.ailment(Fault.PARTITIONED):",
@@ -513,8 +519,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: acts although it cannot trust its eyes (gate blind)",
         "gates.blind",
-        '    return Gate("blind", not state.blind,',
-        '    return Gate("blind", True,',
+        "    return Shut(state.blind) if state.blind else",
+        "    return",
     ),
     Mutation(
         "I5: takes its own blindness for the databases' death",
@@ -549,31 +555,31 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: acts in a storm (gate storm)",
         "storm",
-        '    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)',
-        '    return Gate("storm", True, why)',
+        "    few = not share or len(clusters) < 3 or ill <= share * len(clusters)",
+        "    few = True",
     ),
     Mutation(
         "I5: two of two clusters are a storm (gate storm)",
         "storm",
-        '    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)',
-        '    return Gate("storm", not share or ill <= share * len(clusters), why)',
+        "    few = not share or len(clusters) < 3 or ill <= share * len(clusters)",
+        "    few = not share or ill <= share * len(clusters)",
     ),
     Mutation(
         "I5: acts on what was seen long ago (gate fresh)",
         "gates.fresh",
-        '    return Gate("fresh", not old, why)',
-        '    return Gate("fresh", True, why)',
+        """    return Shut(f"not seen lately: {', '.join(old)}") if old else""",
+        "    return",
     ),
     Mutation(
         "I5: acts on what is not confirmed (gate confirmed)",
         "gates.confirmed",
-        '    return Gate("confirmed", not doubtful, why)',
-        '    return Gate("confirmed", True, why)',
+        "    if doubtful:",
+        "    if False:",
     ),
     Mutation(
         "I5: acts on what nobody has seen yet (gate confirmed)",
         "gates.confirmed",
-        '            return Gate("confirmed", False, f"not probed yet: {\', \'.join(unseen)}")',
+        "            return Shut(f\"not probed yet: {', '.join(unseen)}\")",
         "            pass",
     ),
     Mutation(
@@ -783,8 +789,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: what is forced needs no quorum",
         "quorum",
-        '    if harmless(state, cluster, intent, now):\n        return Gate("quorum"',
-        '    if intent.incident.forced or harmless(state, cluster, intent, now):\n        return Gate("quorum"',
+        "    if harmless(state, cluster, intent, now):\n        return Open(",
+        "    if intent.incident.forced or harmless(state, cluster, intent, now):\n        return Open(",
     ),
     Mutation(
         "I9: resolved on the job's word",
@@ -904,8 +910,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a dead node waits for another one's fault where nobody can vouch for it (gate one at a time)",
         "one_at_a_time",
-        "    if incident.fault is Fault.DEAD:\n        return Gate(\n",
-        "    if False:\n        return Gate(\n",
+        "    if incident.fault is Fault.DEAD:\n        return Open(",
+        "    if False:\n        return Open(",
     ),
     Mutation(
         "a proxy among the nodes is a partition",

@@ -332,6 +332,7 @@ class Book:
         self.policies = dict(policies)
         named = {n for p in policies.values() for n in p.nodes}
         self.known = {n: its for n, its in self.known.items() if n in named}
+        self.servers = {server: n for server, n in self.servers.items() if n in named}
 
     def twins(self, cluster: str) -> bool:
         """Two servers of it have one name."""
@@ -1102,9 +1103,9 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
     if told.ours or told.fault is None or sighting is None or not sighting.decided:
         return
     longest_s = max(policy.confirm_s.values(), default=0.0)
-    if seen.now - book.known.get(told.node, Identity()).taken <= longest_s:
-        return  # a person has just said whose server that is: what it shows begins anew
     patience_s = longest_s + policy.poll_s + policy.timeout_s
+    if seen.now - book.known.get(told.node, Identity()).taken <= patience_s:
+        return  # a person has just said whose server that is: what it shows begins anew
     disputed_at = book.known.get(told.node, Identity()).disputed_at
     disputed = disputed_at is not None and seen.now - disputed_at <= patience_s
     if (disputed or any(book.disputes(told.node))) and seen.now - sighting.since <= patience_s:

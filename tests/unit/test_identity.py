@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import gates, remedies
-from saltext_selfheal.healing.events import Observation, Observed
+from saltext_selfheal.healing.events import Met, Observation, Observed
 from saltext_selfheal.healing.model import Action, Fault, Incident, Phase, Step
 from tests.unit.world import World, policy
 
@@ -165,6 +165,17 @@ def test_a_name_that_a_server_beside_the_nodes_has_as_well():
     world.meet(names={"id-db2": "db2"})
     world.pass_time(1)
     assert doubts(world) == {}
+
+
+def test_a_name_that_two_servers_have_holds_its_node_before_anybody_looks_at_that_again():
+    """A node that hangs answers no dial that could put it in doubt."""
+    world = World().warm()
+    ids = frozenset({"id-db1", "id-db2", "id-db3", "id-new"})
+    names = {"id-db1": "db1", "id-db2": "db2", "id-db3": "db3", "id-new": "db3"}
+    world.step(Met("runbook", {"db1": ids}, names))
+    assert not doubts(world)
+    assert "identity" in shut(world, "start", nodes=("db3",))
+    assert "identity" not in shut(world, "start", nodes=("db2",))
 
 
 def test_one_name_in_two_clusters_is_nothing():

@@ -18,16 +18,42 @@ class Intent(NamedTuple):
     nodes: tuple[str, ...]
 
 
+class Open(NamedTuple):
+    """The gate has nothing against it."""
+
+    why: str
+
+    @property
+    def open(self) -> bool:
+        return True
+
+    @property
+    def opens_at(self) -> None:
+        return None
+
+
+class Shut(NamedTuple):
+    """The gate forbids it. ``opens_at`` is None where only an event, not time, opens it."""
+
+    why: str
+    opens_at: Seconds | None = None
+
+    @property
+    def open(self) -> bool:
+        return False
+
+
+Answer = Open | Shut
+Asks = Callable[[State, Intent, Seconds], Answer]
+
+
 class Gate(NamedTuple):
-    """One gate's answer. ``opens_at`` is None where only an event, not time, opens it."""
+    """One gate's answer, under the gate's name."""
 
     name: str
     open: bool
     why: str
     opens_at: Seconds | None = None
-
-
-Asks = Callable[[State, Intent, Seconds], Gate]
 
 
 def of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:

@@ -7,15 +7,15 @@ incident is made of these answers and of nothing else, so that telling and doing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from . import escalation, health, looks, remedies
 from .events import Seconds
+from .gate import Answer, Open, Shut, of
 from .gate import Asks as Asks
 from .gate import Gate as Gate
 from .gate import Intent as Intent
-from .gate import of
 from .model import ClusterState, Fault, Incident, Late, Mode, NodeState, Phase, Policy, State, Step
 from .quorum import harmless, one_at_a_time, quorum
 from .word import WORD_WITHIN_S, word
@@ -34,94 +34,94 @@ def mode_of(policy: Policy, step: Step) -> Mode:
     return min(policy.mode, step.mode, key=order.index)
 
 
-def mode(state: State, intent: Intent, now: Seconds) -> Gate:
+def mode(state: State, intent: Intent, now: Seconds) -> Answer:
     """The mode of the step, or of the cluster, lets the healer act."""
     policy, _ = of(state, intent)
     effective = mode_of(policy, intent.step)
     if effective in (Mode.AUTO, Mode.APPROVE):
-        return Gate("mode", True, f"mode is {effective.value}")
+        return Open(f"mode is {effective.value}")
     would = f"would {intent.step.action.value} {', '.join(intent.nodes)}"
-    return Gate("mode", False, f"mode is {effective.value}: {would}")
+    return Shut(f"mode is {effective.value}: {would}")
 
 
-def approval(state: State, intent: Intent, now: Seconds) -> Gate:
+def approval(state: State, intent: Intent, now: Seconds) -> Answer:
     """In mode ``approve`` a person has said yes to this step, lately."""
     policy, _ = of(state, intent)
     incident = intent.incident
     if mode_of(policy, intent.step) is not Mode.APPROVE:
-        return Gate("approval", True, "none needed")
+        return Open("none needed")
     given = incident.approval
     if given and given.step == incident.step:
         # A step that rolls over several nodes was approved for all that the incident had then.
         since = max(given.at, incident.changed_at if incident.tried else 0.0)
         if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(given.nodes):
-            return Gate("approval", True, f"approved by {given.by}")
+            return Open(f"approved by {given.by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
     if not incident.id:  # supposed, for an explanation
-        return Gate("approval", False, f"{would} would wait for a person's approval")
+        return Shut(f"{would} would wait for a person's approval")
     name = f"{incident.id}.{incident.attempts + 1}"
-    return Gate("approval", False, f"{would} waits for: salt-run selfheal.approve {name}")
+    return Shut(f"{would} waits for: salt-run selfheal.approve {name}")
 
 
-def paused(state: State, intent: Intent, now: Seconds) -> Gate:
+def paused(state: State, intent: Intent, now: Seconds) -> Answer:
     """Nobody has asked the healer to keep still."""
     _, cluster = of(state, intent)
     pause = cluster.pause
     if pause is None or pause.until <= now:
-        return Gate("paused", True, "not paused")
+        return Open("not paused")
     why = f"by {pause.by} for {pause.until - now:.0f} s more: {pause.why}"
-    return Gate("paused", False, why, pause.until)
+    return Shut(why, pause.until)
 
 
-def warm_up(state: State, intent: Intent, now: Seconds) -> Gate:
+def warm_up(state: State, intent: Intent, now: Seconds) -> Answer:
     """A healer that has just started has not seen enough to act."""
     _, cluster = of(state, intent)
     polls = min((cluster.nodes[n].polls for n in intent.nodes), default=0)
     opens_at = state.started_at + WARM_UP_S
     ready = now >= opens_at and polls >= WARM_UP_POLLS
     why = f"{now - state.started_at:.0f} s and {polls} polls since the start"
-    return Gate("warm-up", ready, f"{why} (needs {WARM_UP_S:.0f} s and {WARM_UP_POLLS})", opens_at)
+    why += f" (needs {WARM_UP_S:.0f} s and {WARM_UP_POLLS})"
+    return Open(why) if ready else Shut(why, opens_at)
 
 
-def target(state: State, intent: Intent, now: Seconds) -> Gate:
+def target(state: State, intent: Intent, now: Seconds) -> Answer:
     """Exact minions, at least one, each configured and inside the cluster's pattern."""
     policy, _ = of(state, intent)
     if not intent.nodes:
-        return Gate("target", False, "no node is left to act on")
+        return Shut("no node is left to act on")
     foreign = [
         n for n in intent.nodes if n not in policy.nodes or not fnmatchcase(n, policy.minions)
     ]
     if foreign:
-        return Gate(
-            "target", False, f"{', '.join(foreign)}: not allowed by minions {policy.minions!r}"
-        )
-    return Gate("target", True, f"{', '.join(intent.nodes)} allowed by {policy.minions!r}")
+        return Shut(f"{', '.join(foreign)}: not allowed by minions {policy.minions!r}")
+    return Open(f"{', '.join(intent.nodes)} allowed by {policy.minions!r}")
 
 
-def confirmed(state: State, intent: Intent, now: Seconds) -> Gate:
+def confirmed(state: State, intent: Intent, now: Seconds) -> Answer:
     """Every node named shows the incident's fault, confirmed; for a request, every node was seen and is well."""
     _, cluster = of(state, intent)
     if intent.incident.fault is Fault.REQUESTED:
         unseen = [n for n in intent.nodes if cluster.nodes[n].since is None]
         if unseen:
-            return Gate("confirmed", False, f"not probed yet: {', '.join(unseen)}")
+            return Shut(f"not probed yet: {', '.join(unseen)}")
         if intent.incident.forced:
-            return Gate("confirmed", True, "forced by an operator")
+            return Open("forced by an operator")
         ill = [n for n in intent.nodes if not cluster.nodes[n].well]
         treated = [n for n in ill if _treated(state, cluster, n)]
         if treated:
             why = f"has an incident of its own: {', '.join(treated)}"
-            return Gate("confirmed", False, why)
+            return Shut(why)
         for name in ill:
             fault = cluster.nodes[name].fault
             if fault and intent.step.action in remedies.forbidden(fault):
                 why = f"{intent.step.action.value} does not help against {fault.value} on {name}"
-                return Gate("confirmed", False, why)
-        return Gate("confirmed", True, "requested")
+                return Shut(why)
+        return Open("requested")
     doubtful = [n for n in intent.nodes if not health.confirmed(cluster, intent.incident, n)]
-    where = f"not confirmed on {', '.join(doubtful)}" if doubtful else "confirmed"
-    why = f"{intent.incident.called} {where}"
-    return Gate("confirmed", not doubtful, why)
+    called = intent.incident.called
+    if doubtful:
+        return Shut(f"{called} not confirmed on {', '.join(doubtful)}")
+    return Open(f"{called} confirmed")
 
 
 def _treated(state: State, cluster: ClusterState, name: str) -> bool:
@@ -143,47 +143,49 @@ def has_step_to_come(policy: Policy, incident: Incident) -> bool:
     return incident.phase is not Phase.LOCKED and incident.step < len(steps)
 
 
-def identity(state: State, intent: Intent, now: Seconds) -> Gate:
+def identity(state: State, intent: Intent, now: Seconds) -> Answer:
     """The server that was probed is the one that the minion's service runs."""
     _, cluster = of(state, intent)
     for name in intent.nodes:
         node = cluster.nodes[name]
         if node.doubt:
-            return Gate("identity", False, f"whose server {name} is, is in doubt: {node.doubt}")
+            return Shut(f"whose server {name} is, is in doubt: {node.doubt}")
+        if node.server_name in cluster.twins:  # the next look at it will put it in doubt
+            return Shut(f"two servers have the name {node.server_name}, which is {name}'s")
         # Whoever asks for it: the minion's own server may serve all the while, at another address than the settings say.
         alien = Fault.ALIEN in (intent.incident.fault, node.fault)
         if alien and node.server_id is None:
             why = f"{name} has never answered as RethinkDB: is its address right?"
-            return Gate("identity", False, why)
-    return Gate("identity", True, "no node is in doubt")
+            return Shut(why)
+    return Open("no node is in doubt")
 
 
-def agreed(state: State, intent: Intent, now: Seconds) -> Gate:
+def agreed(state: State, intent: Intent, now: Seconds) -> Answer:
     """A node that refuses the dial is dead only if no other node that answers is connected to it.
 
     Where nobody can say so, it is treated as a node that may serve: one at a time, and the quorum is asked.
     """
     _, cluster = of(state, intent)
     if intent.incident.fault is not Fault.DEAD:
-        return Gate("agreed", True, "not about a dead node")
+        return Open("not about a dead node")
     words = [word(state, n, cluster, now) for n in intent.nodes]
     for one in words:
         if one.contradicted or one.awaited:
             opens = [cluster.nodes[n].refused_at or now for n in intent.nodes]
             opens_at = max(opens) + WORD_WITHIN_S if one.awaited else None
-            return Gate("agreed", False, one.why, opens_at)
+            return Shut(one.why, opens_at)
     unsure = [one for one in words if not one.gone]
     if unsure and len(intent.nodes) > 1:
-        return Gate("agreed", False, f"{unsure[0].why}: one at a time")
-    return Gate("agreed", True, words[0].why if words else "no node is meant")
+        return Shut(f"{unsure[0].why}: one at a time")
+    return Open(words[0].why if words else "no node is meant")
 
 
-def blind(state: State, intent: Intent, now: Seconds) -> Gate:
+def blind(state: State, intent: Intent, now: Seconds) -> Answer:
     """A healer that does not trust its own eyes does nothing."""
-    return Gate("blind", not state.blind, state.blind or "the healer trusts its own eyes")
+    return Shut(state.blind) if state.blind else Open("the healer trusts its own eyes")
 
 
-def fresh(state: State, intent: Intent, now: Seconds) -> Gate:
+def fresh(state: State, intent: Intent, now: Seconds) -> Answer:
     """What the healer believes was seen lately, and the nodes of the last attempt since its end."""
     policy, cluster = of(state, intent)
     incident = intent.incident
@@ -194,49 +196,48 @@ def fresh(state: State, intent: Intent, now: Seconds) -> Gate:
         if acted_at and not health.seen_since(cluster, incident, n, acted_at)
     ]
     if unseen:
-        return Gate("fresh", False, f"not seen since the last attempt: {', '.join(unseen)}")
+        return Shut(f"not seen since the last attempt: {', '.join(unseen)}")
     old = [n for n in intent.nodes if not health.fresh(cluster, policy, intent.incident, n, now)]
-    why = f"not seen lately: {', '.join(old)}" if old else "seen lately"
-    return Gate("fresh", not old, why)
+    return Shut(f"not seen lately: {', '.join(old)}") if old else Open("seen lately")
 
 
-def flapping(state: State, intent: Intent, now: Seconds) -> Gate:
+def flapping(state: State, intent: Intent, now: Seconds) -> Answer:
     """A node that comes and goes by itself is left alone until it is quiet, or steadily faulty."""
     _, cluster = of(state, intent)
     restless = [n for n in intent.nodes if cluster.nodes[n].flapping]
     if not restless:
-        return Gate("flapping", True, "no node comes and goes")
-    return Gate("flapping", False, f"{', '.join(restless)} comes and goes by itself")
+        return Open("no node comes and goes")
+    return Shut(f"{', '.join(restless)} comes and goes by itself")
 
 
-def decided(state: State, intent: Intent, now: Seconds) -> Gate:
+def decided(state: State, intent: Intent, now: Seconds) -> Answer:
     """Dead nodes are started together, so the first attempt waits until every suspected node is decided."""
     policy, cluster = of(state, intent)
     incident = intent.incident
     if incident.fault is not Fault.DEAD or incident.attempts:
-        return Gate("decided", True, "no first attempt on dead nodes")
+        return Open("no first attempt on dead nodes")
     suspected = [n for n in policy.nodes if cluster.nodes[n].suspected]
     confirm_s = max(policy.confirm_s.values(), default=0.0)
     opens_at = incident.changed_at + confirm_s + policy.poll_s + policy.timeout_s
     if not suspected or now >= opens_at:
-        return Gate("decided", True, "every suspected node is decided")
-    return Gate("decided", False, f"still suspected: {', '.join(suspected)}", opens_at)
+        return Open("every suspected node is decided")
+    return Shut(f"still suspected: {', '.join(suspected)}", opens_at)
 
 
-def in_flight(state: State, intent: Intent, now: Seconds) -> Gate:
+def in_flight(state: State, intent: Intent, now: Seconds) -> Answer:
     """One attempt at a time in a cluster."""
     _, cluster = of(state, intent)
     busy = cluster.attempt
     if busy is None:
-        return Gate("in flight", True, "nothing in flight")
-    return Gate("in flight", False, f"attempt {busy.id} ({busy.action.value}) has not ended")
+        return Open("nothing in flight")
+    return Shut(f"attempt {busy.id} ({busy.action.value}) has not ended")
 
 
-def look(state: State, intent: Intent, now: Seconds) -> Gate:
+def look(state: State, intent: Intent, now: Seconds) -> Answer:
     """No job of ours may still run on these minions, whatever was said of it; in a roll on none that had its turn."""
     _, cluster = of(state, intent)
     if cluster.look is not None:
-        return Gate("look", False, f"asking what {', '.join(cluster.look.nodes)} runs")
+        return Shut(f"asking what {', '.join(cluster.look.nodes)} runs")
     own = runs_on(state, intent, now)
     if not own.open or harmless(state, cluster, intent, now):
         return own
@@ -246,17 +247,17 @@ def look(state: State, intent: Intent, now: Seconds) -> Gate:
     return own
 
 
-def runs_on(state: State, intent: Intent, now: Seconds) -> Gate:
+def runs_on(state: State, intent: Intent, now: Seconds) -> Answer:
     """The part of `look` that is about these nodes alone."""
     _, cluster = of(state, intent)
     for late in cluster.late:
         there = [n for n in looks.unproven(late) if n in intent.nodes]
         if there:
             return _may_run(late, there)
-    return Gate("look", True, "no job of ours runs on")
+    return Open("no job of ours runs on")
 
 
-def not_cleared(state: State, intent: Intent, now: Seconds) -> Gate:
+def not_cleared(state: State, intent: Intent, now: Seconds) -> Answer:
     """As `runs_on`, but a look that is on its way, or the first one, is worth waiting for together."""
     _, cluster = of(state, intent)
     for late in cluster.late:
@@ -264,15 +265,15 @@ def not_cleared(state: State, intent: Intent, now: Seconds) -> Gate:
         there = [n for n in looks.unproven(late) if n in intent.nodes]
         if there and (not asked or set(there) & set(looks.owed(late.attempt))):
             return _may_run(late, there)
-    return Gate("look", True, "no job of ours runs on, as far as was looked")
+    return Open("no job of ours runs on, as far as was looked")
 
 
-def _may_run(late: Late, nodes: Sequence[str]) -> Gate:
+def _may_run(late: Late, nodes: Sequence[str]) -> Answer:
     what = f"{late.attempt.action.value} of {late.attempt.id}"
-    return Gate("look", False, f"{what} may still run on {', '.join(sorted(nodes))}")
+    return Shut(f"{what} may still run on {', '.join(sorted(nodes))}")
 
 
-def locked(state: State, intent: Intent, now: Seconds) -> Gate:
+def locked(state: State, intent: Intent, now: Seconds) -> Answer:
     """Where the healer has given up, a person must come first.
 
     A request that failed locks requests, not the healing of the database itself; a person's lock locks all.
@@ -283,19 +284,19 @@ def locked(state: State, intent: Intent, now: Seconds) -> Gate:
         if other.phase is not Phase.LOCKED or not set(other.nodes) & set(intent.nodes):
             continue
         if other.by_hand or other.fault is not Fault.REQUESTED or requested:
-            return Gate("locked", False, f"{other.id} is locked: {other.why}")
-    return Gate("locked", True, "no lock on these nodes")
+            return Shut(f"{other.id} is locked: {other.why}")
+    return Open("no lock on these nodes")
 
 
-def after(state: State, intent: Intent, now: Seconds) -> Gate:
+def after(state: State, intent: Intent, now: Seconds) -> Answer:
     """The step's ``after`` since the incident opened, and any pause the incident was given."""
     opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)
     if now >= opens_at:
-        return Gate("after", True, "the step is due")
-    return Gate("after", False, f"the step is due in {opens_at - now:.0f} s", opens_at)
+        return Open("the step is due")
+    return Shut(f"the step is due in {opens_at - now:.0f} s", opens_at)
 
 
-def cooldown(state: State, intent: Intent, now: Seconds) -> Gate:
+def cooldown(state: State, intent: Intent, now: Seconds) -> Answer:
     """A node rests after an attempt of another incident, counted from that attempt's end."""
     _, cluster = of(state, intent)
     resting = [
@@ -304,9 +305,9 @@ def cooldown(state: State, intent: Intent, now: Seconds) -> Gate:
         if node.cooldown_until > now and node.cooldown_incident != intent.incident.id
     ]
     if not resting:
-        return Gate("cooldown", True, "no node rests")
+        return Open("no node rests")
     opens_at, name = max(resting)
-    return Gate("cooldown", False, f"{name} rests for {opens_at - now:.0f} s more", opens_at)
+    return Shut(f"{name} rests for {opens_at - now:.0f} s more", opens_at)
 
 
 def recent(node: NodeState, policy: Policy, now: Seconds) -> tuple[Seconds, ...]:
@@ -322,45 +323,45 @@ def share(most: int, incident: Incident) -> int:
 
 def _left_by(
     paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident, state: State
-) -> Gate:
-    """Whether one more is allowed, by the share of so many per so long; unnamed."""
+) -> Answer:
+    """Whether one more is allowed, by the share of so many per so long."""
     allowed = share(most, incident)
     left = f" that requests may use of {most}" if allowed < most else ""
     if not allowed:
-        return Gate("", False, f"requests may use none of {most} per {per_s:.0f} s")
+        return Shut(f"requests may use none of {most} per {per_s:.0f} s")
     why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
     forgotten_at = {c.forgotten_at for c in state.clusters.values() if c.forgotten_at is not None}
     supposed = sum(1 for t in paid if t in forgotten_at) if forgotten_at else 0
     if supposed:
         why += f" ({supposed} supposed: the ledger was lost)"
     if len(paid) < allowed:
-        return Gate("", True, why)
-    return Gate("", False, why, paid[len(paid) - allowed] + per_s)
+        return Open(why)
+    return Shut(why, paid[len(paid) - allowed] + per_s)
 
 
-def budget(state: State, intent: Intent, now: Seconds) -> Gate:
+def budget(state: State, intent: Intent, now: Seconds) -> Answer:
     """Attempts per node within a sliding window."""
     policy, cluster = of(state, intent)
     most, per_s = policy.budget_attempts, policy.budget_per_s
     if not most:
-        return Gate("budget", True, "no budget configured")
+        return Open("no budget configured")
     paid = {name: recent(cluster.nodes[name], policy, now) for name in intent.nodes}
     name = max(paid, key=lambda one: len(paid[one]), default=None)
     left = _left_by(paid[name] if name else (), most, per_s, intent.incident, state)
     had = not left.open and paid.get(name or "")
-    return left._replace(name="budget", why=f"{name} has had {left.why}" if had else left.why)
+    return left._replace(why=f"{name} has had {left.why}") if had else left
 
 
-def limits(state: State, intent: Intent, now: Seconds) -> Gate:
+def limits(state: State, intent: Intent, now: Seconds) -> Answer:
     """Attempts over all clusters within a sliding window."""
     bounds = state.limits
     if not bounds.attempts:
-        return Gate("limits", True, "no limit configured")
+        return Open("no limit configured")
     paid = sorted(
         t for cluster in state.clusters.values() for t in cluster.acts if t > now - bounds.per_s
     )
     left = _left_by(paid, bounds.attempts, bounds.per_s, intent.incident, state)
-    return left._replace(name="limits", why=f"{left.why} over all clusters")
+    return left._replace(why=f"{left.why} over all clusters")
 
 
 def _ill(cluster: ClusterState, now: Seconds) -> bool:
@@ -374,39 +375,41 @@ def _ill(cluster: ClusterState, now: Seconds) -> bool:
     return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)
 
 
-def storm(state: State, intent: Intent, now: Seconds) -> Gate:
+def storm(state: State, intent: Intent, now: Seconds) -> Answer:
     """When many clusters fail at once, the cause is hardly in each of them."""
     clusters = state.clusters.values()
     share = state.limits.storm_share
     ill = sum(1 for cluster in clusters if _ill(cluster, now))
     why = f"{ill} of {len(clusters)} clusters show a fault (storm at {share:.0%} of >= 3)"
-    return Gate("storm", not share or len(clusters) < 3 or ill <= share * len(clusters), why)
+    few = not share or len(clusters) < 3 or ill <= share * len(clusters)
+    return Open(why) if few else Shut(why)
 
 
-GATES: tuple[Asks, ...] = (
-    mode,
-    paused,
-    warm_up,
-    target,
-    blind,
-    fresh,
-    confirmed,
-    identity,
-    agreed,
-    flapping,
-    decided,
-    in_flight,
-    look,
-    locked,
-    after,
-    cooldown,
-    budget,
-    limits,
-    storm,
-    one_at_a_time,
-    quorum,
-    approval,
-)
+#: By name, in the order in which an operator reads them.
+GATES: Mapping[str, Asks] = {
+    "mode": mode,
+    "paused": paused,
+    "warm-up": warm_up,
+    "target": target,
+    "blind": blind,
+    "fresh": fresh,
+    "confirmed": confirmed,
+    "identity": identity,
+    "agreed": agreed,
+    "flapping": flapping,
+    "decided": decided,
+    "in flight": in_flight,
+    "look": look,
+    "locked": locked,
+    "after": after,
+    "cooldown": cooldown,
+    "budget": budget,
+    "limits": limits,
+    "storm": storm,
+    "one at a time": one_at_a_time,
+    "quorum": quorum,
+    "approval": approval,
+}
 
 
 #: About one node by itself: whom these stop, they stop whatever becomes of the others.
@@ -417,8 +420,9 @@ ORDINARY = frozenset({"after", "in flight", "look", "fresh"})
 
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:
-    """Every gate's answer, in the order in which an operator reads them."""
-    return tuple(gate(state, intent, now) for gate in GATES)
+    """Every gate's answer."""
+    answers = ((name, gate(state, intent, now)) for name, gate in GATES.items())
+    return tuple(Gate(name, one.open, one.why, one.opens_at) for name, one in answers)
 
 
 def shut(gates: tuple[Gate, ...]) -> tuple[Gate, ...]:

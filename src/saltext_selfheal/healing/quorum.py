@@ -8,7 +8,7 @@ from . import health
 from . import identity as identities
 from . import remedies
 from .events import Seconds, Table
-from .gate import Gate, Intent, of
+from .gate import Answer, Intent, Open, Shut, of
 from .model import CLUSTER_WIDE, ClusterState, Fault, Incident, NodeState, State
 from .word import agreed_dead
 
@@ -25,7 +25,7 @@ def harmless(state: State, cluster: ClusterState, intent: Intent, now: Seconds) 
     return all(agreed_dead(state, cluster, n, now) for n in intent.nodes)
 
 
-def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
+def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
     """An action that can take a serving node away goes to one node at a time.
 
     As long as nothing is known of the tables' replicas, a node that may serve is not risked while one that this
@@ -34,31 +34,29 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Gate:
     _, cluster = of(state, intent)
     incident = intent.incident
     if harmless(state, cluster, intent, now):
-        return Gate("one at a time", True, "takes no serving node away")
+        return Open("takes no serving node away")
     if len(intent.nodes) > 1:
-        return Gate("one at a time", False, "several nodes that may serve are named")
+        return Shut("several nodes that may serve are named")
     if incident.fault is Fault.HUNG and all(_away(state, cluster, n, now) for n in intent.nodes):
-        return Gate("one at a time", True, "the node does not answer")
+        return Open("the node does not answer")
     if incident.fault is Fault.DEAD:
-        return Gate(
-            "one at a time", True, "it refuses the dial, and nobody can say whether it is gone"
-        )
+        return Open("it refuses the dial, and nobody can say whether it is gone")
     had = [n for n in incident.tried if n in cluster.nodes and n not in intent.nodes]
     tried = {n: cluster.nodes[n] for n in had}
     served = incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE
     broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]
     if broken:
-        return Gate("one at a time", False, f"not well after its turn: {', '.join(broken)}")
+        return Shut(f"not well after its turn: {', '.join(broken)}")
     if table_map(state, intent, now) is not None:
-        return Gate("one at a time", True, "the tables' replicas are known")
+        return Open("the tables' replicas are known")
     others = [
         n
         for n, node in cluster.nodes.items()
         if not node.well and not node.proxy and not _about(incident, n, node)
     ]
     if others:
-        return Gate("one at a time", False, f"not well at the moment: {', '.join(others)}")
-    return Gate("one at a time", True, "the only node taken away")
+        return Shut(f"not well at the moment: {', '.join(others)}")
+    return Open("the only node taken away")
 
 
 def _about(incident: Incident, name: str, node: NodeState) -> bool:
@@ -88,7 +86,7 @@ def _away(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
     return node.confirmed and node.fault in AWAY
 
 
-def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
+def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
     """No shard that serves now would lose the majority of its voting replicas that are ready now.
 
     What needs a node that does not answer is lost already, as far as that node is concerned. What the tables say of
@@ -97,33 +95,33 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Gate:
     """
     _, cluster = of(state, intent)
     if harmless(state, cluster, intent, now):
-        return Gate("quorum", True, "takes no serving node away")
+        return Open("takes no serving node away")
     in_doubt = identities.uncertain(cluster)
     if in_doubt:
-        return Gate("quorum", False, f"which server is which is in doubt: {in_doubt}")
+        return Shut(f"which server is which is in doubt: {in_doubt}")
     serving = [
         n for n in intent.nodes if not cluster.nodes[n].proxy and not _away(state, cluster, n, now)
     ]
     if not serving:
         why = "serves nobody, or holds no replica"
-        return Gate("quorum", True, f"{', '.join(intent.nodes)} {why}")
+        return Open(f"{', '.join(intent.nodes)} {why}")
     if cluster.ailment(Fault.PARTITIONED):
         # Also when nobody can look any more: who knows less must not do more.
         why = "the nodes disagree about who is connected: the table map is one side's"
-        return Gate("quorum", False, why)
+        return Shut(why)
     known = table_map(state, intent, now)
     if known is None:
-        return Gate("quorum", True, "no table map of the last minute: one node at a time")
+        return Open("no table map of the last minute: one node at a time")
     taken, tables = known
     changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
     if taken <= changed:
         opens_at = taken + health.VIEW_AGE_S
-        return Gate("quorum", False, "the table map is older than the last change", opens_at)
+        return Shut("the table map is older than the last change", opens_at)
     lost = [told for table in tables for told in _lost(state, cluster, table, serving, now)]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        return Gate("quorum", False, f"without {', '.join(serving)} {lost[0]}{more}")
-    return Gate("quorum", True, f"no shard of {len(tables)} tables loses its majority")
+        return Shut(f"without {', '.join(serving)} {lost[0]}{more}")
+    return Open(f"no shard of {len(tables)} tables loses its majority")
 
 
 def _lost(
