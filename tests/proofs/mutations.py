@@ -155,7 +155,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: what needs a node that does not answer is not taken for lost (gate quorum)",
         "_lost",
-        "            gone = node is not None and agreed_dead(state, cluster, name, now)",
+        "            gone = node is not None and agreed_dead(cluster, name, now)",
         "            gone = False",
     ),
     Mutation(
@@ -186,8 +186,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a replica that the healer cannot reach counts as lost (gate quorum)",
         "_lost",
-        "            gone = node is not None and agreed_dead(state, cluster, name, now)",
-        "            gone = node is not None and _away(state, cluster, name, now)",
+        "            gone = node is not None and agreed_dead(cluster, name, now)",
+        "            gone = node is not None and _away(cluster, name, now)",
     ),
     Mutation(
         "I2: a node whose name two servers have is acted on until it is looked at (gate identity)",
@@ -789,8 +789,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: what is forced needs no quorum",
         "quorum",
-        "    if harmless(state, cluster, intent, now):\n        return Open(",
-        "    if intent.incident.forced or harmless(state, cluster, intent, now):\n        return Open(",
+        "    if harmless(cluster, intent, now):\n        return Open(",
+        "    if intent.incident.forced or harmless(cluster, intent, now):\n        return Open(",
     ),
     Mutation(
         "I9: resolved on the job's word",
@@ -868,7 +868,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a node that refuses is dead to the quorum, whatever the others say",
         "agreed_dead",
-        "    return dead and word(state, name, cluster, now).gone",
+        "    return dead and word(cluster, name, now).gone",
         "    return dead",
     ),
     Mutation(

@@ -424,7 +424,7 @@ def test_what_others_said_before_the_refusal_is_no_word_about_it():
     world.pass_time(5)
     connected = {"db1": frozenset({"id-db1"}), "db3": frozenset({"id-db3"})}
     world.step(Met("runbook", connected, took_s=10.0))  # asked before db2 refused
-    told = word(world.state, "db2", world.cluster, world.now)
+    told = word(world.cluster, "db2", world.now)
     assert (told.gone, told.awaited) == (False, True)
     assert world.fired == []
 
@@ -440,7 +440,7 @@ def test_in_a_partition_nobodys_word_proves_a_death():
     world.look(connected=apart)
     world.break_("db1", "db2")
     world.pass_time(20)
-    told = word(world.state, "db2", world.cluster, world.now)
+    told = word(world.cluster, "db2", world.now)
     assert (told.gone, told.contradicted) == (False, False)
     assert world.fired == []
 
@@ -532,7 +532,7 @@ def test_a_node_that_answers_over_an_open_connection_is_not_dead_and_tells_who_i
             world.step(Observed(well))
     node = world.cluster.nodes["db2"]
     assert (node.fault, node.answers, node.server_id) == (Fault.DEAD, True, "id-db2")
-    told = word(world.state, "db2", world.cluster, world.now)
+    told = word(world.cluster, "db2", world.now)
     assert (told.contradicted, told.why) == (True, "db2 answers over a connection that is open")
     assert world.fired == []
 

@@ -94,7 +94,7 @@ class Sight:
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
 
     def _agreed(self, name: str) -> bool:
-        return agreed_dead(self.state, self.cluster, name, self.now)
+        return agreed_dead(self.cluster, name, self.now)
 
     def _passing(self, some: Sequence[gates.Asks]) -> tuple[str, ...]:
         """Those whom the present step has not visited and whom none of these gates stops."""

@@ -168,7 +168,7 @@ def agreed(state: State, intent: Intent, now: Seconds) -> Answer:
     _, cluster = of(state, intent)
     if intent.incident.fault is not Fault.DEAD:
         return Open("not about a dead node")
-    words = [word(state, n, cluster, now) for n in intent.nodes]
+    words = [word(cluster, n, now) for n in intent.nodes]
     for one in words:
         if one.contradicted or one.awaited:
             opens = [cluster.nodes[n].refused_at or now for n in intent.nodes]
@@ -239,7 +239,7 @@ def look(state: State, intent: Intent, now: Seconds) -> Answer:
     if cluster.look is not None:
         return Shut(f"asking what {', '.join(cluster.look.nodes)} runs")
     own = runs_on(state, intent, now)
-    if not own.open or harmless(state, cluster, intent, now):
+    if not own.open or harmless(cluster, intent, now):
         return own
     for late in cluster.late:
         if late.attempt.incident == intent.incident.id and looks.unproven(late):

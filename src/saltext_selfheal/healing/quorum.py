@@ -18,11 +18,11 @@ AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 UNSURE = AWAY | {Fault.CUT_OFF}
 
 
-def harmless(state: State, cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
+def harmless(cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
     """The action takes no serving node away: it only starts, or none of the nodes serves."""
     if not remedies.TABLE[intent.step.action].takes_away:
         return True
-    return all(agreed_dead(state, cluster, n, now) for n in intent.nodes)
+    return all(agreed_dead(cluster, n, now) for n in intent.nodes)
 
 
 def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
@@ -33,11 +33,11 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
     """
     _, cluster = of(state, intent)
     incident = intent.incident
-    if harmless(state, cluster, intent, now):
+    if harmless(cluster, intent, now):
         return Open("takes no serving node away")
     if len(intent.nodes) > 1:
         return Shut("several nodes that may serve are named")
-    if incident.fault is Fault.HUNG and all(_away(state, cluster, n, now) for n in intent.nodes):
+    if incident.fault is Fault.HUNG and all(_away(cluster, n, now) for n in intent.nodes):
         return Open("the node does not answer")
     if incident.fault is Fault.DEAD:
         return Open("it refuses the dial, and nobody can say whether it is gone")
@@ -73,14 +73,14 @@ def table_map(
     return None if known is None or now - known[0] > health.VIEW_AGE_S else known
 
 
-def _away(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
+def _away(cluster: ClusterState, name: str, now: Seconds) -> bool:
     """It serves nobody: it does not answer, one late probe is not all that says so, and nobody says otherwise.
 
     One whose open connections answer serves those who have them. One that only this master cannot reach may serve all.
     """
     node = cluster.nodes[name]
     if node.fault is Fault.DEAD:
-        return agreed_dead(state, cluster, name, now)
+        return agreed_dead(cluster, name, now)
     if node.answers or (node.fault is Fault.UNREACHABLE and health.vouched(node)):
         return False
     return node.confirmed and node.fault in AWAY
@@ -94,14 +94,12 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
     replica, and one whose node is not known, counts as serving now and as missing afterwards. A dead one serves nobody.
     """
     _, cluster = of(state, intent)
-    if harmless(state, cluster, intent, now):
+    if harmless(cluster, intent, now):
         return Open("takes no serving node away")
     in_doubt = identities.uncertain(cluster)
     if in_doubt:
         return Shut(f"which server is which is in doubt: {in_doubt}")
-    serving = [
-        n for n in intent.nodes if not cluster.nodes[n].proxy and not _away(state, cluster, n, now)
-    ]
+    serving = [n for n in intent.nodes if not cluster.nodes[n].proxy and not _away(cluster, n, now)]
     if not serving:
         why = "serves nobody, or holds no replica"
         return Open(f"{', '.join(intent.nodes)} {why}")
@@ -117,16 +115,14 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
     if taken <= changed:
         opens_at = taken + health.VIEW_AGE_S
         return Shut("the table map is older than the last change", opens_at)
-    lost = [told for table in tables for told in _lost(state, cluster, table, serving, now)]
+    lost = [told for table in tables for told in _lost(cluster, table, serving, now)]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         return Shut(f"without {', '.join(serving)} {lost[0]}{more}")
     return Open(f"no shard of {len(tables)} tables loses its majority")
 
 
-def _lost(
-    state: State, cluster: ClusterState, table: Table, leaving: list[str], now: Seconds
-) -> Iterator[str]:
+def _lost(cluster: ClusterState, table: Table, leaving: list[str], now: Seconds) -> Iterator[str]:
     """The shards of this table that serve now and would not without those nodes, in words.
 
     A server that is no node's may be the one of a node that has never told its name: one that leaves, or is away.
@@ -142,7 +138,7 @@ def _lost(
             name, node = by_server.get(replica.server, ("", None))
             sure = not nameless if node is None else node.since is not None
             sure = sure and (node is None or node.fault not in UNSURE)
-            gone = node is not None and agreed_dead(state, cluster, name, now)
+            gone = node is not None and agreed_dead(cluster, name, now)
             now_ready += not gone
             then_ready += sure and name not in leaving
         if 2 * now_ready > len(voters) >= 2 * then_ready:

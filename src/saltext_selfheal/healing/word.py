@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from . import health
 from .events import Seconds, ViewStatus
-from .model import ClusterState, Fault, State
+from .model import ClusterState, Fault
 
 WORD_WITHIN_S = (
     10.0  #: so long others are waited for who can say whether a node that refuses is gone
@@ -26,7 +26,7 @@ class Word(NamedTuple):
     why: str
 
 
-def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
+def word(cluster: ClusterState, name: str, now: Seconds) -> Word:
     """Whether anything but the refused dial speaks for the node's death, or against it."""
     node = cluster.nodes[name]
     by = health.vouched(node)
@@ -60,8 +60,8 @@ def word(state: State, name: str, cluster: ClusterState, now: Seconds) -> Word:
     return Word(False, False, False, f"nobody can say whether {name} is gone")
 
 
-def agreed_dead(state: State, cluster: ClusterState, name: str, now: Seconds) -> bool:
+def agreed_dead(cluster: ClusterState, name: str, now: Seconds) -> bool:
     """Dead beyond the healer's own dial: nobody is served by it."""
     node = cluster.nodes[name]
     dead = node.confirmed and node.fault is Fault.DEAD
-    return dead and word(state, name, cluster, now).gone
+    return dead and word(cluster, name, now).gone
