@@ -395,6 +395,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "",
     ),
     Mutation(
+        "I2: a death that was contradicted between two dials need not last anew",
+        "heard",
+        "    if not (by and noticed and node.fault is Fault.DEAD):",
+        "    if True:",
+    ),
+    Mutation(
         "I2: a node that answers over an open connection is dead",
         "word",
         "    if node.answers:",

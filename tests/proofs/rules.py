@@ -322,6 +322,12 @@ class Book:
         if met is not None and [*met.names.values()].count(mine.title or "") > 1:
             yield f"{node} has the name of another server"
 
+    def _doubtful(self, node: str) -> bool:
+        """Disputed, and no dial has found it well since then: one that is ill of something else stays in doubt."""
+        its, sighting = self.known.get(node, Identity()), self.sighted.get(node)
+        dialled_at = (sighting.dialled_at if sighting else None) or 0.0
+        return its.disputed_at is not None and max(dialled_at, its.taken) <= its.disputed_at
+
     def outlived(self, node: str, other: str) -> bool:
         """A node has answered as itself when the other one, which had done so in its name, did not answer any more."""
         its = self.known[other]
@@ -354,7 +360,7 @@ class Book:
             its = self.known.get(node)
             if its is None or its.own is None or its.proxy:
                 continue  # nobody could name it
-            others = [n for n in met.connected if n != node]
+            others = [n for n in met.connected if n != node and not self._doubtful(n)]
             if others:
                 by = next((n for n in others if its.own in met.connected[n]), "")
                 self.words[node] = Word(asked_at, by)
@@ -505,7 +511,7 @@ class Book:
         lost = (self.flying, self.approved, self.paused, self.remediating, self.ended_at)
         for book in (*lost, self.not_before, self.verifying):
             book.clear()
-        self.fired = self.claims = self.began = frozenset()
+        self.fired = self.claims = self.began = self.runs_on = frozenset()
         self.known.clear()
 
 

@@ -537,6 +537,24 @@ def test_a_node_that_answers_over_an_open_connection_is_not_dead_and_tells_who_i
     assert world.fired == []
 
 
+def test_a_death_that_somebody_contradicted_has_to_last_anew():
+    """Between two dials the others said that they are connected to it, and then that they are not."""
+    world = World(policy(confirm_s=dict.fromkeys(Fault, 4.0))).warm()
+    world.break_("db2")
+    world.forbidden = True  # nobody is asked by the world itself
+    world.pass_time(5)
+    names = [n for n in world.policies["runbook"].nodes if n != "db2"]
+    everybody = frozenset({"id-db1", "id-db2", "id-db3"})
+    world.step(Met("runbook", dict.fromkeys(names, everybody)))
+    assert not world.cluster.nodes["db2"].confirmed
+    world.step(Met("runbook", dict.fromkeys(names, everybody - {"id-db2"})))
+    assert world.fired == []
+    world.pass_time(3)
+    assert world.fired == []
+    world.pass_time(2)
+    assert world.fired == [("restart", ("db2",))]
+
+
 def test_a_node_whose_name_nobody_knows_may_be_any_server_of_the_map():
     world = World()
     for _ in range(40):

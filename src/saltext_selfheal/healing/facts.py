@@ -163,8 +163,8 @@ def take_met(state: State, event: Met, now: Seconds) -> State:
             and cluster.nodes[other].server_id != node.server_id
         ]
         if others:
-            by = (one for one in sorted(others) if node.server_id in event.connected[one])
-            heard[name] = replace(node, word_at=asked_at, word_by=next(by, ""))
+            by = next((o for o in sorted(others) if node.server_id in event.connected[o]), "")
+            heard[name] = health.heard(node, by, asked_at, now)
     cluster = _take_starts(cluster.with_nodes(heard), event.started, now)
     if event.names:
         cluster = replace(cluster, twins=identity.twins(event.names))

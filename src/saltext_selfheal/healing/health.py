@@ -130,6 +130,21 @@ def _cut_off(node: NodeState, seen: Observation) -> str:
     return f"{by} is connected to it" if node.word_at - node.refused_at >= NOTICED_S else ""
 
 
+def heard(node: NodeState, by: str, asked_at: Seconds, now: Seconds) -> NodeState:
+    """The node after others were asked. ``by``: one that is connected to its server, if any is.
+
+    A death that is contradicted, after the first moment, has to last anew, also if nobody contradicts it any more when
+    the node is dialled again.
+    """
+    node = replace(node, word_at=asked_at, word_by=by)
+    refused_at = node.refused_at
+    noticed = refused_at is not None and asked_at - refused_at >= NOTICED_S
+    if not (by and noticed and node.fault is Fault.DEAD):
+        return node
+    others = tuple(one for one in node.seen if one[0] is not Fault.DEAD)
+    return replace(node, since=now, confirmed=False, seen=others)
+
+
 def vouched(node: NodeState) -> str:
     """Who said, asked since the healer does not reach the node, that it is connected to its server; empty: nobody."""
     since = node.refused_at if node.refused_at is not None else node.since
