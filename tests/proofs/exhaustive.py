@@ -656,7 +656,7 @@ class World:
                     else -1.0
                 ),
                 tuple(numbers[i.id] for i in cluster.incidents if name in i.nodes),
-                tuple(numbers[i.id] for i in cluster.incidents if name in i.tried),
+                tuple(numbers[i.id] for i in cluster.incidents if name in i.turn.tried),
                 tuple(
                     (r.step, r.relapses, age(r.at, policy.relapse_s))
                     for r in cluster.recoveries
@@ -727,11 +727,11 @@ class World:
                     else 0.0
                 ),
                 i.step,
-                placed(i.tried),
-                placed(i.acting),
-                tuple(sorted(placed(i.visited))),
+                placed(i.turn.tried),
+                placed(i.turn.acting),
+                tuple(sorted(placed(i.turn.visited))),
                 i.verified,
-                tuple(sorted(placed(i.job_failed))),
+                tuple(sorted(placed(i.turn.failed))),
                 age(i.busy_since, policy.attempt_timeout_s),
                 min(i.lost, 6),
                 i.attempts > 0,

@@ -301,7 +301,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I9: what nobody has looked at has failed",
         "did_not_help",
-        "    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.acting)",
+        "    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.turn.acting)",
         "    return True",
     ),
     Mutation(
@@ -391,7 +391,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I9: an incident ends by the looks of a connection that was open before its job",
         "_well_again",
-        "        and all(health.seen_after(s.cluster, i, n, i.acted_at) for n in i.acting)",
+        "        and all(health.seen_after(s.cluster, i, n, i.acted_at) for n in i.turn.acting)",
         "",
     ),
     Mutation(
@@ -415,7 +415,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I6: what cannot be seen is verified for ever",
         "cannot_be_verified",
-        "    return not all(map(s.seen_after, s.incident.acting))",
+        "    return not all(map(s.seen_after, s.incident.turn.acting))",
         "    return False",
     ),
     Mutation(
@@ -495,7 +495,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: an approval never expires (gate approval)",
         "approval",
-        "        since = max(given.at, incident.changed_at if incident.tried else 0.0)",
+        "        since = max(given.at, incident.changed_at if incident.turn.tried else 0.0)",
         "        since = now",
     ),
     Mutation(
@@ -703,14 +703,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I9: what was seen before the job's end is recovery",
         "recovered",
-        "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
-        "        health.well(s.cluster, s.incident, n) for n in s.incident.acting",
+        "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.turn.acting",
+        "        health.well(s.cluster, s.incident, n) for n in s.incident.turn.acting",
     ),
     Mutation(
         "I9: a job's success is recovery",
         "recovered",
-        "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting",
-        "        s.seen_after(n) for n in s.incident.acting",
+        "        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.turn.acting",
+        "        s.seen_after(n) for n in s.incident.turn.acting",
     ),
     Mutation(
         "I9: a job's failure leads to the next step though the database is well",

@@ -422,7 +422,7 @@ class Book:
         elif isinstance(effect, Announce):
             self.verifying.pop(effect.incident.id, None)
             if effect.incident.phase is Phase.VERIFYING:
-                self.verifying[effect.incident.id] = effect.incident.acting
+                self.verifying[effect.incident.id] = effect.incident.turn.acting
         elif isinstance(effect, Tell) and effect.what in ("flapping", "steady"):
             self.turns.pop(
                 effect.node, None
@@ -651,7 +651,7 @@ def i2_one_away(book: Book, attempt: Attempt, seen: Seen) -> None:
     if incident.fault is Fault.DEAD and _dead(book, node) and (word is None or not word.by):
         return  # nobody can say: then it goes alone, whoever else is away
     _, before = book.ended_at.get(attempt.incident, (0.0, ()))
-    broken = [n for n in before if n != node and n in incident.tried and _silent(book, n)]
+    broken = [n for n in before if n != node and n in incident.turn.tried and _silent(book, n)]
     if broken and attempt.firings == 1:
         raise Broken("I2", seen.now, f"{attempt.id} on {node}, after it broke {broken}")
     at, viewed = book.views.get(attempt.cluster, (-MAP_AGE_S, None))
@@ -996,7 +996,7 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         if showing:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
         return
-    waited_s = now - (was.changed_at if was.visited else was.opened_at)
+    waited_s = now - (was.changed_at if was.turn.visited else was.opened_at)
     if incident.fault is Fault.REQUESTED:
         command = getattr(seen.event, "command", None)
         rejected = command is not None and command.verb is Verb.REJECT

@@ -41,6 +41,7 @@ from saltext_selfheal.healing.model import (
     Reply,
     State,
     Step,
+    Turn,
 )
 
 from .rules import Broken, Truth, Watch
@@ -313,7 +314,7 @@ def test_i5_approved_is_allowed():
 
 
 def test_i2_a_step_goes_on_where_it_broke_a_node(hand):
-    hand.see(incidents=(hand.incident(nodes=NODES, tried=("n1",)),))
+    hand.see(incidents=(hand.incident(nodes=NODES, turn=Turn(tried=("n1",))),))
     hand.fire(hand.attempt())
     hand.finish(hand.attempt())
     hand.probe("n1", fault=Fault.DEAD)

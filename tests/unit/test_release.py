@@ -21,7 +21,7 @@ from saltext_selfheal.healing.events import (
     Returned,
     ViewStatus,
 )
-from saltext_selfheal.healing.model import Action, Approval, Fault, Outcome, Phase, TablesRead
+from saltext_selfheal.healing.model import Action, Approval, Fault, Outcome, Phase, TablesRead, Turn
 from saltext_selfheal.ledger import older, records
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
@@ -115,6 +115,7 @@ def test_what_that_release_kept_in_texts_is_read_as_what_it_meant():
     incident = {
         "id": "wiki-1", "cluster": "wiki", "fault": "issue", "issue": "log_write_error", "nodes": ["wiki1"],
         "phase": "open", "opened_at": 1.0, "changed_at": 2.0, "held": "cooldown, limits",
+        "acting": ["wiki1"], "job_failed": ["wiki1"], "tried": [], "visited": ["wiki1"],
         "approved_step": 1, "approved_at": 3.0, "approved_by": "root", "approved_nodes": ["wiki1"],
     }  # fmt: skip
     other = {**incident, "id": "wiki-2", "held": "", "approved_step": None}
@@ -128,6 +129,7 @@ def test_what_that_release_kept_in_texts_is_read_as_what_it_meant():
     found = records.CLUSTER.validate_json(older.body_of_4(json.dumps(body)))
     assert [i.held for i in found.incidents] == [("cooldown", "limits"), ()]
     assert [i.approval for i in found.incidents] == [Approval(1, 3.0, "root", ("wiki1",)), None]
+    assert found.incidents[0].turn == Turn(("wiki1",), ("wiki1",), (), ("wiki1",))
     assert found.ailment(Fault.ISSUE, "log_write_error").evidence == "no space left"
     assert found.ailment(Fault.PARTITIONED).issue == ""
     why = "the user may not read: it has no grant"

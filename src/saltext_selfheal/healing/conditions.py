@@ -61,17 +61,17 @@ class Sight:
     def afflicted(self) -> tuple[str, ...]:
         """Nodes that the present step is for: those confirmed, or those a request names and no job has visited."""
         if self.requested:
-            return tuple(n for n in self.incident.nodes if n not in self.incident.tried)
+            return tuple(n for n in self.incident.nodes if n not in self.incident.turn.tried)
         return tuple(n for n in self.incident.nodes if self.confirmed(n))
 
     @property
     def untried(self) -> tuple[str, ...]:
-        return tuple(n for n in self.afflicted if n not in self.incident.tried)
+        return tuple(n for n in self.afflicted if n not in self.incident.turn.tried)
 
     @property
     def failed_on(self) -> tuple[str, ...]:
         """Nodes that the present step has visited and that (again) show the fault."""
-        return tuple(n for n in self.afflicted if n in self.incident.tried)
+        return tuple(n for n in self.afflicted if n in self.incident.turn.tried)
 
     @property
     def step(self) -> Step | None:
@@ -149,13 +149,13 @@ def _well_again(s: Sight) -> bool:
     return (
         s.gone_for_s >= s.policy.stable_s
         and all(health.fresh(s.cluster, s.policy, i, n, s.now) for n in i.nodes)
-        and all(health.seen_after(s.cluster, i, n, i.acted_at) for n in i.acting)
+        and all(health.seen_after(s.cluster, i, n, i.acted_at) for n in i.turn.acting)
     )
 
 
 def expired(s: Sight) -> bool:
     """A request that no gate lets through, or not through to its next node, is forgotten as its asker forgets it."""
-    since = s.incident.changed_at if s.incident.visited else s.incident.opened_at
+    since = s.incident.changed_at if s.incident.turn.visited else s.incident.opened_at
     return s.requested and s.now - since >= REQUEST_AGE_S
 
 
@@ -175,7 +175,7 @@ def did_not_help(s: Sight) -> bool:
     """Only when nobody waits for the present step any more, and all were seen since: each node has its turn."""
     if s.step is None or not s.failed_on or s.awaited:
         return False
-    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.acting)
+    return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.turn.acting)
 
 
 def no_step_left(s: Sight) -> bool:
@@ -410,25 +410,25 @@ def still_running(s: Sight) -> bool:
 def recovered(s: Sight) -> bool:
     """Seen after the job's end: the nodes it was for are well, whatever the job said of itself."""
     return not s.incident.verified and all(
-        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.acting
+        s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.turn.acting
     )
 
 
 def seen_faulty(s: Sight) -> bool:
     """After a job that failed, one look that still shows the fault is enough."""
     since = s.incident.changed_at
-    acting = s.incident.acting
-    if not s.incident.job_failed or not all(s.seen_since(n, since) for n in acting):
+    acting = s.incident.turn.acting
+    if not s.incident.turn.failed or not all(s.seen_since(n, since) for n in acting):
         return False
     # Where the job was done the node has its time to come up.
     ill = [n for n in acting if s.shows(n)]
-    return bool(ill) and set(ill) <= set(s.incident.job_failed)
+    return bool(ill) and set(ill) <= set(s.incident.turn.failed)
 
 
 def not_in_time(s: Sight) -> bool:
     if s.incident.verified:
         return False
-    seen = all(map(s.seen_after, s.incident.acting))
+    seen = all(map(s.seen_after, s.incident.turn.acting))
     return seen and s.now - s.incident.changed_at >= s.policy.verify_s
 
 
@@ -437,7 +437,7 @@ def cannot_be_verified(s: Sight) -> bool:
     patience_s = max(UNSEEN_S, s.policy.verify_s)
     if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < patience_s:
         return False
-    return not all(map(s.seen_after, s.incident.acting))
+    return not all(map(s.seen_after, s.incident.turn.acting))
 
 
 def did_not_hold(s: Sight) -> bool:

@@ -25,6 +25,7 @@ from .model import (
     Late,
     Outcome,
     Recovery,
+    Turn,
 )
 
 BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
@@ -72,17 +73,17 @@ def resolve(s: Sight) -> Change:
 
     def helped(node: str) -> int:
         """The last step that the node has had; the present one may never have come to it."""
-        return incident.step - (node not in incident.tried)
+        return incident.step - (node not in incident.turn.tried)
 
     recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
     if not s.requested:
         recoveries = tuple(
-            r for r in recoveries if r.node not in incident.visited or not r.of(incident)
+            r for r in recoveries if r.node not in incident.turn.visited or not r.of(incident)
         ) + tuple(
             Recovery(
                 n, incident.fault, incident.id, s.now, helped(n), incident.relapses, incident.issue
             )
-            for n in incident.visited
+            for n in incident.turn.visited
         )
     return replace(s.cluster, recoveries=recoveries), incident, ()
 
@@ -113,7 +114,7 @@ def next_step(s: Sight) -> Change:
         s.incident,
         nodes=tuple(n for n in s.incident.nodes if n not in left),
         step=index,
-        tried=(),
+        turn=replace(s.incident.turn, tried=()),
         held=(),
         not_before=not_before,
         busy_since=None,
@@ -144,14 +145,14 @@ def act(s: Sight) -> Change:
     }
     acts = tuple(t for t in s.cluster.acts if t > s.now - s.state.limits.per_s)
     cluster = replace(s.cluster.with_nodes(charged), attempt=attempt, acts=(*acts, s.now))
+    turn = s.incident.turn
+    tried = (*turn.tried, *intent.nodes)
     incident = replace(
         s.incident,
         attempts=number,
         held=(),
-        acting=intent.nodes,
-        tried=(*s.incident.tried, *intent.nodes),
+        turn=replace(turn, acting=intent.nodes, tried=tried, failed=()),
         verified=False,
-        job_failed=(),
         not_before=0.0,
     )
     return cluster, incident, (Fire(attempt),)
@@ -288,13 +289,16 @@ def verify(s: Sight, looked: bool = True) -> Change:
     ):  # for too long: nothing was done or is paid, but the step has had its turn
         idle = frozenset()
     had = tuple(n for n in attempt.nodes if n not in idle)
+    turn = Turn(
+        acting=had,
+        tried=tuple(n for n in incident.turn.tried if n not in idle),
+        visited=tuple(dict.fromkeys((*incident.turn.visited, *had))),
+        failed=tuple(n for n in had if attempt.results[n][0] is not Outcome.DONE),
+    )
     incident = replace(
         incident,
-        acting=had,
+        turn=turn,
         acted_at=s.now,
-        tried=tuple(n for n in incident.tried if n not in idle),
-        visited=tuple(dict.fromkeys((*incident.visited, *had))),
-        job_failed=tuple(n for n in had if attempt.results[n][0] is not Outcome.DONE),
         busy_since=None,
         lost=0,
         gone_since=None,  # what was seen while the job ran proves nothing
@@ -325,10 +329,10 @@ def look_again(s: Sight) -> Change:
 
 
 def _untry(s: Sight, pause_s: Seconds) -> Incident:
-    acting = set(s.incident.acting)
+    turn = s.incident.turn
     return replace(
         s.incident,
-        tried=tuple(n for n in s.incident.tried if n not in acting),
+        turn=replace(turn, tried=tuple(n for n in turn.tried if n not in turn.acting)),
         not_before=s.now + pause_s,
         held=("after",),  # said with its reason; the gate of that name adds nothing to it
     )

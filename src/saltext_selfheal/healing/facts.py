@@ -97,7 +97,7 @@ def _acted_on(cluster: ClusterState, node: str) -> bool:
     """An attempt on this node is in flight or being verified: its changes are the healer's own work."""
     if cluster.attempt and node in cluster.attempt.nodes:
         return True
-    return any(i.phase is Phase.VERIFYING and node in i.acting for i in cluster.incidents)
+    return any(i.phase is Phase.VERIFYING and node in i.turn.acting for i in cluster.incidents)
 
 
 def _eyes(state: State, now: Seconds) -> tuple[State, list[Effect]]:

@@ -12,10 +12,11 @@ from fnmatch import fnmatchcase
 
 from . import escalation, health, looks, remedies
 from .events import Seconds
-from .gate import Answer, Open, Shut, of
+from .gate import Answer
 from .gate import Asks as Asks
 from .gate import Gate as Gate
 from .gate import Intent as Intent
+from .gate import Open, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, NodeState, Phase, Policy, State, Step
 from .quorum import harmless, one_at_a_time, quorum
 from .word import WORD_WITHIN_S, word
@@ -53,7 +54,7 @@ def approval(state: State, intent: Intent, now: Seconds) -> Answer:
     given = incident.approval
     if given and given.step == incident.step:
         # A step that rolls over several nodes was approved for all that the incident had then.
-        since = max(given.at, incident.changed_at if incident.tried else 0.0)
+        since = max(given.at, incident.changed_at if incident.turn.tried else 0.0)
         if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(given.nodes):
             return Open(f"approved by {given.by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
@@ -192,7 +193,7 @@ def fresh(state: State, intent: Intent, now: Seconds) -> Answer:
     acted_at = incident.acted_at
     unseen = [
         n
-        for n in incident.acting
+        for n in incident.turn.acting
         if acted_at and not health.seen_since(cluster, incident, n, acted_at)
     ]
     if unseen:

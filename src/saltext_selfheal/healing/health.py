@@ -342,7 +342,9 @@ def fresh(
 
 def unseen(cluster: ClusterState, incident: Incident) -> str:
     """Which of the nodes that were acted on nobody has seen since, in words."""
-    late = [n for n in incident.acting if not seen_after(cluster, incident, n, incident.changed_at)]
+    late = [
+        n for n in incident.turn.acting if not seen_after(cluster, incident, n, incident.changed_at)
+    ]
     return f"no fresh dial of {', '.join(late)}"
 
 

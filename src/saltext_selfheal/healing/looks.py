@@ -102,8 +102,8 @@ def _wants_more(incident: Incident) -> bool:
     """It wants its next step, or its next node, or will in a moment."""
     if incident.phase in (Phase.SUSPECTED, Phase.OPEN):
         return True
-    rolls = set(incident.nodes) - set(incident.tried)
-    goes_on = incident.job_failed and incident.step + 1 < len(incident.steps)
+    rolls = set(incident.nodes) - set(incident.turn.tried)
+    goes_on = incident.turn.failed and incident.step + 1 < len(incident.steps)
     return incident.phase is Phase.VERIFYING and bool(rolls or goes_on)
 
 

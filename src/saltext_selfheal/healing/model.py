@@ -7,7 +7,7 @@ by the ledger, so a field added here needs a default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -244,6 +244,24 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """Nodes of an incident, by what has come to them."""
+
+    acting: tuple[str, ...] = ()  #: the last attempt
+    failed: tuple[str, ...] = ()  #: … and their job did not say that it was done
+    tried: tuple[str, ...] = ()  #: the present step
+    visited: tuple[str, ...] = ()  #: any step
+
+    def among(self, nodes: Collection[str]) -> Turn:
+        """Without those that are none of these."""
+        kept = (
+            tuple(n for n in had if n in nodes)
+            for had in (self.acting, self.failed, self.tried, self.visited)
+        )
+        return Turn(*kept)
+
+
+@dataclass(frozen=True)
 class Approval:
     """A person's yes to one step of an incident."""
 
@@ -266,12 +284,9 @@ class Incident:
     changed_at: Seconds
     steps: tuple[Step, ...] = ()
     step: int = 0
-    tried: tuple[str, ...] = ()  #: nodes that the present step has visited
-    acting: tuple[str, ...] = ()  #: nodes of the last attempt
+    turn: Turn = Turn()
     acted_at: Seconds = 0.0  #: end of the last attempt whose job was over
-    visited: tuple[str, ...] = ()  #: nodes that any step has visited
     verified: bool = False  #: the fault was seen gone from them after the job
-    job_failed: tuple[str, ...] = ()  #: nodes whose job did not say that it was done
     busy_since: Seconds | None = None
     lost: int = 0  #: attempts in a row that nobody published
     attempts: int = 0

@@ -41,7 +41,7 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
         return Open("the node does not answer")
     if incident.fault is Fault.DEAD:
         return Open("it refuses the dial, and nobody can say whether it is gone")
-    had = [n for n in incident.tried if n in cluster.nodes and n not in intent.nodes]
+    had = [n for n in incident.turn.tried if n in cluster.nodes and n not in intent.nodes]
     tried = {n: cluster.nodes[n] for n in had}
     served = incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE
     broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]

@@ -105,9 +105,7 @@ def _still_named(
         kept = replace(
             incident,
             nodes=tuple(n for n in incident.meant or incident.nodes if n in named),
-            tried=tuple(n for n in incident.tried if n in named),
-            acting=tuple(n for n in incident.acting if n in named),
-            visited=tuple(n for n in incident.visited if n in named),
+            turn=incident.turn.among(named),
         )
         if not kept.nodes and not kept.by_hand:  # a person's lock ends by ``ack`` alone
             effects.append(_over(kept, why, now))

@@ -133,7 +133,7 @@ def _last_action(s: Sight) -> str:
 def _unpublished(s: Sight) -> str:
     """Why a job was never seen: after three firings it is the reactor, before that what forbade to fire again."""
     shut = when.shut_again(s) if s.attempt and s.attempt.firings < when.FIRINGS else ()
-    what = f"{_last_action(s)} on {', '.join(s.incident.acting)}"
+    what = f"{_last_action(s)} on {', '.join(s.incident.turn.acting)}"
     if not shut:
         return f"the reactor does not publish {what}"
     told = "; ".join(f"{g.name}: {g.why}" for g in shut)
@@ -146,7 +146,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "evidence": lambda s: health.evidence(s.cluster, s.incident),
     "action": _last_action,
     "target": lambda s: ", ".join(s.intent.nodes) if s.intent else "",
-    "acting": lambda s: ", ".join(s.incident.acting),
+    "acting": lambda s: ", ".join(s.incident.turn.acting),
     "waiting": lambda s: ", ".join(s.untried),
     "failed": lambda s: ", ".join(s.failed_on),
     "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),

@@ -13,13 +13,20 @@ from typing import Any
 def body_of_4(text: str) -> str:
     """A cluster's state of schema 3 as schema 4 has it.
 
-    What holds an incident was a text; a person's yes, four fields of the incident; the ailments, a mapping by name; and
-    whether the system tables could be read, a text, too. Raises ValueError, KeyError, TypeError or AttributeError.
+    What holds an incident was a text, and whether the system tables could be read was one; the ailments were a mapping by
+    name; a person's yes to a step, and which nodes have had their turn, were fields of the incident itself. Raises
+    ValueError, KeyError, TypeError or AttributeError.
     """
     cluster: dict[str, Any] = json.loads(text)
     for incident in cluster.get("incidents", ()):
         held = incident.get("held", "")
         incident["held"] = held.split(", ") if held else []
+        incident["turn"] = {
+            new: incident.pop(name, [])
+            for name, new in (
+                ("acting", "acting"), ("job_failed", "failed"), ("tried", "tried"), ("visited", "visited"),
+            )
+        }  # fmt: skip
         step, at, by, nodes = (
             incident.pop(f"approved_{what}", None) for what in ("step", "at", "by", "nodes")
         )
