@@ -66,7 +66,6 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
         True,
         "The database itself reports an issue; each type is an incident of its own, `issue:log_write_error` for example.",
     ),
-    Fault.REQUESTED: (True, "Somebody asked for healing while the probe saw nothing wrong."),
 }
 
 #: Gate → what it asks.
@@ -350,11 +349,13 @@ def faults_table() -> str:
     for fault, (looked_for, evidence) in EVIDENCE.items():
         steps = " → ".join(s.action.value for s in escalation.DEFAULT[fault])
         helps = f"{steps} → lock" if steps else "none: announced, left to people"
-        if fault is Fault.REQUESTED:
-            helps = "the action asked for, once"
         never = ", ".join(sorted(a.value for a in remedies.forbidden(fault)))
         mark = "" if looked_for else " *Not looked for in this release.*"
         rows.append([f"`{fault.value}`", evidence + mark, helps, never and f"`{never}`"])
+    # Not seen, but told in the same place.
+    asked = "Somebody asked for healing while the probe saw nothing wrong."
+    rows.append(["`requested`", asked, "the action asked for, once", ""])
+    rows.append(["`lock`", "A person has locked the nodes.", "none: `ack` ends it", ""])
     return _table(["fault", "evidence", "steps by default", "never"], rows)
 
 

@@ -29,6 +29,7 @@ from saltext_selfheal.healing.model import (
     Pause,
     Phase,
     Reply,
+    Seen,
 )
 from saltext_selfheal.ledger import inbox, records
 from saltext_selfheal.ledger import writer as ledger
@@ -54,7 +55,7 @@ def path(opts):
 
 def incident(name="runbook-1", phase=Phase.OPEN, **changes):
     return Incident(
-        name, "runbook", Fault.DEAD, ("db2",), phase, 1e9, 1e9, why="no connection", **changes
+        name, "runbook", Seen(Fault.DEAD), ("db2",), phase, 1e9, 1e9, why="no connection", **changes
     )
 
 
@@ -191,7 +192,7 @@ def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runne
 def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
     path, runner, call, args, kwargs, told
 ):
-    ended = Incident("runbook-2", "runbook", Fault.HUNG, ("db1",), Phase.RESOLVED, 2e9, 2e9)
+    ended = Incident("runbook-2", "runbook", Seen(Fault.HUNG), ("db1",), Phase.RESOLVED, 2e9, 2e9)
     recorded(path, incident(), ended)
     answer = runner[f"selfheal.{call}"](*args, **kwargs)
     assert (answer["reply"], answer["retcode"]) == ("refused", 1)

@@ -159,6 +159,7 @@ MODELS = (
         views=True,
         frail=2,
         prompt=True,
+        depth=13,
     ),
     # An application asks too.
     Model(
@@ -170,11 +171,12 @@ MODELS = (
         views=True,
         frail=1,
         prompt=True,
+        depth=13,
     ),
     # A person locks a node out.
     Model("locked", _SMALL, (AUTH,), (Verb.ACK, Verb.LOCK), frail=1, prompt=True),
     # One node's whole life.
-    Model("one", _LONGER, (DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=None),
+    Model("one", _LONGER, (DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=24),
     # Nothing goes without a person.
     Model(
         "approved",
@@ -555,7 +557,7 @@ class World:
                 yield incident.busy_since + policy.attempt_timeout_s
             if incident.fault is Fault.DEAD:
                 yield incident.changed_at + POLL_S + policy.poll_s + policy.timeout_s
-            if incident.fault is Fault.REQUESTED:
+            if incident.fault is None:
                 yield incident.opened_at + 900.0
             if incident.approval is not None:
                 yield incident.approval.at + 900.0
@@ -717,10 +719,10 @@ class World:
         def of_incident(i) -> tuple:
             ended = book.ended_at.get(i.id)
             return (
-                i.fault.value,
+                (i.called, i.forced),
                 placed(i.nodes),
                 i.phase.value,
-                age(i.opened_at, 900.0 if i.fault is Fault.REQUESTED else 0.0),
+                age(i.opened_at, 900.0 if i.fault is None else 0.0),
                 (
                     age(i.changed_at, policy.verify_s + 6.0)
                     if i.phase is Phase.VERIFYING or (i.phase is Phase.OPEN and not i.attempts)
@@ -861,7 +863,7 @@ def _say(line: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="for each model, at most")
+    parser.add_argument("--minutes", type=float, default=40.0, help="for each model, at most")
     parser.add_argument("--depth", type=int, help="of each model; default: its own")
     parser.add_argument("--model", choices=[m.name for m in MODELS])
     options = parser.parse_args()

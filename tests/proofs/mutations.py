@@ -198,7 +198,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: the map of one side of a partition is believed (gate quorum)",
         "quorum",
-        "    if cluster.ailment(Fault.PARTITIONED):",
+        "    if cluster.ailment(Seen(Fault.PARTITIONED)):",
         "    if False:",
     ),
     Mutation(
@@ -289,14 +289,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: closed tables are no storm (gate storm)",
         "gates._ill",
-        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)",
+        "    return lately and any(a.seen.fault is not Fault.ISSUE for a in cluster.ailments)",
         "    return False",
     ),
     Mutation(
         "closed tables that nobody sees any more are a storm for ever (gate storm)",
         "gates._ill",
-        "    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)",
-        "    return any(a.fault is not Fault.ISSUE for a in cluster.ailments)",
+        "    return lately and any(a.seen.fault is not Fault.ISSUE for a in cluster.ailments)",
+        "    return any(a.seen.fault is not Fault.ISSUE for a in cluster.ailments)",
     ),
     Mutation(
         "I9: what nobody has looked at has failed",
@@ -330,9 +330,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "another issue is taken for a relapse",
-        "Recovery",
-        "        return (self.fault, self.issue) == (incident.fault, incident.issue)",
-        "        return self.fault is incident.fault",
+        "open_it",
+        "        if r.node in nodes and r.seen == incident.cause and s.now - r.at < s.policy.relapse_s",
+        "        if r.node in nodes and r.seen.fault is incident.fault and s.now - r.at < s.policy.relapse_s",
     ),
     Mutation(
         "I3: attempts are not paid for",
@@ -427,8 +427,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a stranger's wish stands for everybody's",
         "_host",
-        "            or (i.fault is Fault.REQUESTED and wanted <= set(i.nodes) and same(i))",
-        "            or i.fault is Fault.REQUESTED",
+        "            or (i.fault is None and wanted <= set(i.nodes) and same(i))",
+        "            or i.fault is None",
     ),
     Mutation(
         "what was asked days ago is done",
@@ -549,14 +549,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: acts on locked nodes (gate locked)",
         "locked",
-        "        if other.by_hand or other.fault is not Fault.REQUESTED or requested:",
+        "        if other.by_hand or other.fault is not None or requested:",
         "        if requested:",
     ),
     Mutation(
         "I5: a person's lock does not hold (gate locked)",
         "locked",
-        "        if other.by_hand or other.fault is not Fault.REQUESTED or requested:",
-        "        if other.fault is not Fault.REQUESTED or requested:",
+        "        if other.by_hand or other.fault is not None or requested:",
+        "        if other.fault is not None or requested:",
     ),
     Mutation(
         "I5: acts in a storm (gate storm)",
@@ -753,8 +753,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a relapse is remembered for ever",
         "open_it",
-        "        if r.node in nodes and r.of(incident) and s.now - r.at < s.policy.relapse_s",
-        "        if r.node in nodes and r.of(incident)",
+        "        if r.node in nodes and r.seen == incident.cause and s.now - r.at < s.policy.relapse_s",
+        "        if r.node in nodes and r.seen == incident.cause",
     ),
     Mutation(
         "tables have no time to open",
@@ -850,7 +850,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: in a partition the word of one side proves a death (gate agreed)",
         "word",
-        "    apart = cluster.ailment(Fault.PARTITIONED) is not None",
+        "    apart = cluster.ailment(Seen(Fault.PARTITIONED)) is not None",
         "    apart = False",
     ),
     Mutation(
@@ -1100,8 +1100,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a request joins what is about other nodes",
         "_host",
-        "            if (i.fault is not Fault.REQUESTED and meant <= set(i.nodes))",
-        "            if i.fault is not Fault.REQUESTED",
+        "            if (i.fault is not None and meant <= set(i.nodes))",
+        "            if i.fault is not None",
     ),
     Mutation(
         "a request for a restart is refused on the open connection's word",

@@ -760,7 +760,7 @@ def i3_budget(book: Book, attempt: Attempt, seen: Seen) -> None:
         return
     policy, now = book.policies[attempt.cluster], seen.now
     incident = _incident(seen.after, attempt)
-    asked = incident is not None and incident.fault is Fault.REQUESTED and not incident.forced
+    asked = incident is not None and incident.fault is None and not incident.forced
     for node in attempt.nodes:
         since = now - policy.budget_per_s
         had = sum(1 for t in book.paid.get(node, ()) if t > since)
@@ -806,13 +806,13 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise broken(f"{node} was hardly seen since the start")
         if cluster.nodes[node].flapping or _flaps(book, policy, node, now):
             raise broken(f"{node} is flapping")
-    requested = incident is not None and incident.fault is Fault.REQUESTED
+    requested = incident is not None and incident.fault is None
     still = {i.id for i in cluster.incidents if i.phase is Phase.LOCKED}
     for other in seen.before.clusters[attempt.cluster].incidents:
         if other.phase is not Phase.LOCKED or other.id not in still:
             continue
         if set(other.nodes) & set(attempt.nodes) and (
-            requested or other.by_hand or other.fault is not Fault.REQUESTED
+            requested or other.by_hand or other.fault is not None
         ):
             raise broken(f"{other.id} is locked")
     order = [Mode.OFF, Mode.SHADOW, Mode.APPROVE, Mode.AUTO]
@@ -997,7 +997,7 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
         return
     waited_s = now - (was.changed_at if was.turn.visited else was.opened_at)
-    if incident.fault is Fault.REQUESTED:
+    if incident.fault is None:
         command = getattr(seen.event, "command", None)
         rejected = command is not None and command.verb is Verb.REJECT
         if rejected or waited_s >= REQUEST_AGE_S:
@@ -1091,7 +1091,7 @@ def _shows(book: Book, incident, node: str) -> bool:
                 if not wanted or t.name in wanted or t.name.partition(".")[0] in wanted
             )
         if incident.fault is Fault.ISSUE:
-            return any(i.type == incident.issue for i in viewed.view.issues)
+            return any(incident.called == f"issue:{i.type}" for i in viewed.view.issues)
         return False
     sighting = book.sighted.get(node)
     return sighting is not None and sighting.fault is incident.fault

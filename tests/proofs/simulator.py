@@ -713,7 +713,7 @@ class Simulation:
         incident = next(
             i for i in self.state.clusters[attempt.cluster].incidents if i.id == attempt.incident
         )
-        if incident.fault is Fault.REQUESTED:
+        if incident.fault is None:
             return
         for node in attempt.nodes:
             self.figures.on_nodes += 1

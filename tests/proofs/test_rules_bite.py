@@ -39,6 +39,7 @@ from saltext_selfheal.healing.model import (
     Phase,
     Policy,
     Reply,
+    Seen,
     State,
     Step,
     Turn,
@@ -65,7 +66,14 @@ class Hand:
         self.now = 1000.0
         self.watch = Watch([policy], limits or Limits(), self.now)
         incident = Incident(
-            "c-1", "c", Fault.AUTH, NODES[:1], Phase.OPEN, 1060.0, 1060.0, (Step(Action.HIGHSTATE),)
+            "c-1",
+            "c",
+            Seen(Fault.AUTH),
+            NODES[:1],
+            Phase.OPEN,
+            1060.0,
+            1060.0,
+            (Step(Action.HIGHSTATE),),
         )
         cluster = ClusterState("c", dict.fromkeys(NODES, NodeState()), incidents=(incident,))
         self.state = State({"c": policy}, limits or Limits(), {"c": cluster}, self.now)
@@ -92,7 +100,7 @@ class Hand:
 
     def die(self, *nodes: str, for_s: float = 4.0) -> None:
         """These nodes refuse for so long."""
-        self.see(incidents=(self.incident(fault=Fault.DEAD, nodes=NODES),))
+        self.see(incidents=(self.incident(cause=Seen(Fault.DEAD), nodes=NODES),))
         for pause_s in (for_s, 0.0):
             self.probe(*nodes, fault=Fault.DEAD, server_id=None, server_name=None)
             self.now += pause_s
@@ -190,7 +198,7 @@ def test_i1_a_look_for_nothing(hand):
 def test_i1_the_first_attempt_on_dead_nodes_does_not_wait_for_the_suspected(hand):
     hand.probe("n1", fault=Fault.DEAD)
     hand.now += 3.0
-    incident = hand.incident(fault=Fault.DEAD, opened_at=hand.now)
+    incident = hand.incident(cause=Seen(Fault.DEAD), opened_at=hand.now)
     hand.see(incidents=(incident,))
     hand.probe("n1", "n2", fault=Fault.DEAD)
     with breaks("I1"):
@@ -218,7 +226,7 @@ def test_i2_a_replica_that_does_not_answer_counts_as_away(hand):
 
 def test_i2_what_is_lost_already_may_be_restarted(hand):
     hand.see(event=_view("n1", "n2"))
-    hand.see(incidents=(hand.incident(fault=Fault.HUNG),))
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.HUNG)),))
     hand.probe("n1", fault=Fault.HUNG)
     with breaks("I2"):  # one late answer proves nothing
         hand.fire(hand.attempt(action=Action.RESTART))
@@ -559,7 +567,7 @@ def test_i2_who_refuses_the_login_is_alive(hand):
 def test_i2_an_open_connection_answers(hand):
     hand.probe("n1", fault=Fault.DEAD, answers=True)
     hand.now += 60.0
-    hand.see(incidents=(hand.incident(fault=Fault.DEAD),))
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.DEAD)),))
     with breaks("I2"):
         hand.fire(hand.attempt(action=Action.RESTART))
 
@@ -586,7 +594,7 @@ def test_i2_the_world_knows_better(hand):
 
 def test_i2_one_that_lets_nobody_new_in_serves_a_majority(hand):
     hand.see(event=_view("n1", "n2"))
-    hand.see(incidents=(hand.incident(fault=Fault.HUNG),))
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.HUNG)),))
     for _ in range(2):
         hand.probe("n1", fault=Fault.HUNG, answers=True)
         hand.now += 5.0
@@ -639,7 +647,7 @@ def test_i2_a_server_that_is_no_node_has_the_name_of_one(hand):
 def test_i2_what_was_never_a_database():
     hand = Hand()
     hand.watch.book.known.clear()
-    hand.see(incidents=(hand.incident(fault=Fault.ALIEN),))
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.ALIEN)),))
     for _ in range(60):
         hand.now += 1.0
         hand.probe("n1", fault=Fault.ALIEN, server_id=None, server_name=None)
@@ -736,7 +744,7 @@ def _asks(hand, nodes=(), incident="c-1"):
     [
         {"steps": ()},
         {"step": 1},
-        {"phase": Phase.SUSPECTED, "fault": Fault.UNREACHABLE, "steps": ()},
+        {"phase": Phase.SUSPECTED, "cause": Seen(Fault.UNREACHABLE), "steps": ()},
         {"nodes": ("n2",)},
     ],
     ids=["no steps", "none is left", "none will come", "others"],

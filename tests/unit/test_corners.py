@@ -193,7 +193,7 @@ def test_another_issue_is_no_relapse():
     world.pass_time(20, **OPEN_TABLE)
     world.pass_time(30, issues=(Issue("memory_error", "mem"),))
     (incident,) = world.cluster.incidents
-    assert (incident.issue, incident.relapse_of, incident.step) == ("memory_error", None, 0)
+    assert (incident.called, incident.relapse_of, incident.step) == ("issue:memory_error", None, 0)
 
 
 def test_tables_that_close_everywhere_at_once_are_a_storm():

@@ -309,7 +309,7 @@ def test_nor_does_an_issue_that_is_only_announced():
     world = World().warm()
     swap = (Issue("memory_error", "the server uses swap"),)
     world.pass_time(10, issues=swap, tables=(table(ready=EVERYWHERE),))
-    assert world.cluster.incidents[0].issue == "memory_error"
+    assert world.cluster.incidents[0].called == "issue:memory_error"
     answer = world.ask("highstate", id="r1")
     assert (answer.reply, answer.incident) == (Reply.ACCEPTED, "runbook-2")
 

@@ -161,7 +161,7 @@ def test_a_table_is_given_time_after_a_node_started_and_ready_ends_it_at_once():
     world.pass_time(40, tables=CLOSED)
     assert world.cluster.ailments == ()
     world.pass_time(10, tables=CLOSED)
-    assert [a.fault for a in world.cluster.ailments] == [Fault.UNAVAILABLE]
+    assert [a.seen.fault for a in world.cluster.ailments] == [Fault.UNAVAILABLE]
     world.look()
     assert world.cluster.ailments == ()
 

@@ -6,7 +6,7 @@ import pytest
 
 from saltext_selfheal.healing import gates, remedies
 from saltext_selfheal.healing.events import Met, Observation, Observed
-from saltext_selfheal.healing.model import Action, Fault, Incident, Phase, Step
+from saltext_selfheal.healing.model import Action, Asked, Fault, Incident, Phase, Step
 from tests.unit.world import World, policy
 
 
@@ -22,9 +22,7 @@ def doubts(world, cluster="runbook"):
 
 def shut(world, action="restart", nodes=("db3",)):
     """Names of the gates that hold a forced request."""
-    incident = Incident(
-        "x-1", "runbook", Fault.REQUESTED, nodes, Phase.OPEN, world.now, world.now, forced=True
-    )
+    incident = Incident("x-1", "runbook", Asked(True), nodes, Phase.OPEN, world.now, world.now)
     intent = gates.Intent("runbook", incident, Step(Action(action)), nodes)
     return {g.name for g in gates.shut(gates.judge(world.state, intent, world.now))}
 

@@ -30,6 +30,7 @@ from saltext_selfheal.healing.model import (
     Outcome,
     Phase,
     Reply,
+    Seen,
     Tell,
 )
 from saltext_selfheal.ledger import chain as audit_chain
@@ -368,7 +369,7 @@ def test_the_time_of_the_last_transition_survives(book, path):
 
 def incident(name="runbook-1", phase=Phase.OPEN, at=1.0, **changes):
     cluster = name.rpartition("-")[0]
-    return Incident(name, cluster, Fault.DEAD, ("db2",), phase, 1.0, at, **changes)
+    return Incident(name, cluster, Seen(Fault.DEAD), ("db2",), phase, 1.0, at, **changes)
 
 
 def announced(book, name="runbook-1", phase=Phase.OPEN, at=1.0):

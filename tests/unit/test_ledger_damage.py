@@ -21,6 +21,7 @@ from saltext_selfheal.healing.model import (
     Incident,
     News,
     Phase,
+    Seen,
     Tell,
 )
 from saltext_selfheal.ledger import chain as audit_chain
@@ -67,7 +68,7 @@ def filled(path, rows=50):
     """A ledger with something in every table that matters, closed: one file."""
     book = ledger.Ledger(path)
     now = book.timeline.now()
-    one = Incident("runbook-1", "runbook", Fault.DEAD, ("db1",), Phase.OPEN, now, now)
+    one = Incident("runbook-1", "runbook", Seen(Fault.DEAD), ("db1",), Phase.OPEN, now, now)
     tells = [Tell(News.VIEW, "runbook", "db1", "x" * 500, "runbook-1") for _ in range(rows)]
     book.commit(
         now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "", "suspected.confirmed")]

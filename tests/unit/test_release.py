@@ -21,7 +21,18 @@ from saltext_selfheal.healing.events import (
     Returned,
     ViewStatus,
 )
-from saltext_selfheal.healing.model import Action, Approval, Fault, Outcome, Phase, TablesRead, Turn
+from saltext_selfheal.healing.model import (
+    Action,
+    Approval,
+    Asked,
+    Fault,
+    Locked,
+    Outcome,
+    Phase,
+    Seen,
+    TablesRead,
+    Turn,
+)
 from saltext_selfheal.ledger import older, records
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
@@ -119,19 +130,25 @@ def test_what_that_release_kept_in_texts_is_read_as_what_it_meant():
         "approved_step": 1, "approved_at": 3.0, "approved_by": "root", "approved_nodes": ["wiki1"],
     }  # fmt: skip
     other = {**incident, "id": "wiki-2", "held": "", "approved_step": None}
+    asked = {**other, "id": "wiki-3", "fault": "requested", "issue": "", "forced": True}
+    lock = {**asked, "id": "wiki-4", "forced": False, "by_hand": True, "meant": ["wiki1"]}
     ailment = {"fault": "issue", "since": 1.0, "confirmed": True, "evidence": "no space left"}
     body = {
         "name": "wiki",
-        "incidents": [incident, other],
+        "incidents": [incident, other, asked, lock],
         "ailments": {"issue:log_write_error": ailment, "partitioned": {**ailment, "fault": "partitioned"}},
         "view": "auth: the user may not read: it has no grant",
     }  # fmt: skip
     found = records.CLUSTER.validate_json(older.body_of_4(json.dumps(body)))
-    assert [i.held for i in found.incidents] == [("cooldown", "limits"), ()]
-    assert [i.approval for i in found.incidents] == [Approval(1, 3.0, "root", ("wiki1",)), None]
+    assert [i.held for i in found.incidents] == [("cooldown", "limits"), (), (), ()]
+    assert [i.approval for i in found.incidents] == [
+        Approval(1, 3.0, "root", ("wiki1",)), None, None, None,
+    ]  # fmt: skip
     assert found.incidents[0].turn == Turn(("wiki1",), ("wiki1",), (), ("wiki1",))
-    assert found.ailment(Fault.ISSUE, "log_write_error").evidence == "no space left"
-    assert found.ailment(Fault.PARTITIONED).issue == ""
+    assert found.incidents[0].cause == Seen(Fault.ISSUE, "log_write_error")
+    assert [i.cause for i in found.incidents[2:]] == [Asked(True), Locked(("wiki1",))]
+    assert found.ailment(Seen(Fault.ISSUE, "log_write_error")).evidence == "no space left"
+    assert found.ailment(Seen(Fault.PARTITIONED)).confirmed
     why = "the user may not read: it has no grant"
     assert found.tables == TablesRead(ViewStatus.FORBIDDEN, why)
 

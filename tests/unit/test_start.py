@@ -15,6 +15,7 @@ from saltext_selfheal.healing.model import (
     Limits,
     Outcome,
     Phase,
+    Seen,
     Step,
 )
 from saltext_selfheal.healing.start import forgotten, remains
@@ -123,7 +124,9 @@ def test_attempts_that_two_clusters_remember_count_once():
 def limits_of(world, cluster, node):
     """What the gate ``limits`` says of a restart there."""
     one = Step(Action.RESTART)
-    incident = Incident("x-1", cluster, Fault.DEAD, (node,), Phase.OPEN, 0.0, 0.0, steps=(one,))
+    incident = Incident(
+        "x-1", cluster, Seen(Fault.DEAD), (node,), Phase.OPEN, 0.0, 0.0, steps=(one,)
+    )
     return gates.limits(world.state, gates.Intent(cluster, incident, one, (node,)), world.now).why
 
 

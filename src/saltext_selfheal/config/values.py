@@ -14,7 +14,7 @@ from ..healing import escalation, remedies
 from ..healing.model import Action, Fault, Mode, Step
 
 #: Faults that settings may speak of; `requested` is no fault of a database.
-FAULTS = tuple(f.value for f in Fault if f is not Fault.REQUESTED)
+FAULTS = tuple(f.value for f in Fault)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = "a duration such as 500ms, 2s, 5m, 1h, 90d, or a number of seconds"
 

@@ -18,8 +18,8 @@ from .model import (
     Answer,
     ClusterState,
     Effect,
-    Fault,
     Incident,
+    Locked,
     News,
     Pause,
     Phase,
@@ -163,8 +163,8 @@ def lock_nodes(
         why = f"{same.id} is locked already: {same.why}"
         return state, [Answer(command, Reply.JOINED, why, same.id)]
     why = f"locked by {tell_by(command)}"
-    cluster, _ = open_incident(cluster, Fault.REQUESTED, nodes, now, why)
-    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED, by_hand=True, meant=nodes)
+    cluster, _ = open_incident(cluster, Locked(nodes), nodes, now, why)
+    lock = replace(cluster.incidents[-1], phase=Phase.LOCKED)
     state = state.with_cluster(cluster.with_incident(lock))
     answer = Answer(command, Reply.ACCEPTED, why, lock.id)
     return state, [Announce(lock, Phase.LOCKED.value, why, "order.locked"), answer]

@@ -39,7 +39,7 @@ class Sight:
 
     @property
     def requested(self) -> bool:
-        return self.incident.fault is Fault.REQUESTED
+        return self.incident.fault is None
 
     def shows(self, name: str) -> bool:
         return health.shows(self.cluster, self.incident, name)
@@ -365,9 +365,7 @@ def overdue(s: Sight) -> bool:
 def runs_for_ever(s: Sight) -> bool:
     """Looked for long enough: a person must end it. What was only asked for does not keep a fault waiting."""
     attempt = s.attempt
-    waits = any(
-        i.phase is Phase.OPEN and i.fault is not Fault.REQUESTED for i in s.cluster.incidents
-    )
+    waits = any(i.phase is Phase.OPEN and i.fault is not None for i in s.cluster.incidents)
     times = 1 if s.requested and waits else looks.GIVE_UP_AFTER
     patience_s = times * s.policy.attempt_timeout_s + looks.LOOK_PAUSE_S
     if attempt is None or attempt.published_at is None or verdict(s) is not None:

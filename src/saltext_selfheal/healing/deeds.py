@@ -25,6 +25,7 @@ from .model import (
     Late,
     Outcome,
     Recovery,
+    Seen,
     Turn,
 )
 
@@ -49,12 +50,12 @@ def open_it(s: Sight) -> Change:
     if s.requested:
         return s.cluster, replace(incident, opened_at=s.now), ()
     nodes = tuple(n for n in incident.nodes if s.confirmed(n))
-    steps = s.policy.escalation.get(incident.fault, escalation.DEFAULT[incident.fault])
+    steps = escalation.steps_against(s.policy, incident)
     incident = replace(incident, nodes=nodes, steps=steps, opened_at=s.now)
     before = [
         r
         for r in s.cluster.recoveries
-        if r.node in nodes and r.of(incident) and s.now - r.at < s.policy.relapse_s
+        if r.node in nodes and r.seen == incident.cause and s.now - r.at < s.policy.relapse_s
     ]
     if before:
         last = max(before, key=lambda r: (r.relapses, r.at))
@@ -76,14 +77,12 @@ def resolve(s: Sight) -> Change:
         return incident.step - (node not in incident.turn.tried)
 
     recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
-    if not s.requested:
+    cause, visited = incident.cause, incident.turn.visited
+    if isinstance(cause, Seen):
         recoveries = tuple(
-            r for r in recoveries if r.node not in incident.turn.visited or not r.of(incident)
+            r for r in recoveries if r.node not in visited or r.seen != cause
         ) + tuple(
-            Recovery(
-                n, incident.fault, incident.id, s.now, helped(n), incident.relapses, incident.issue
-            )
-            for n in incident.turn.visited
+            Recovery(n, cause, incident.id, s.now, helped(n), incident.relapses) for n in visited
         )
     return replace(s.cluster, recoveries=recoveries), incident, ()
 

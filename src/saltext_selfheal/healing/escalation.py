@@ -6,7 +6,7 @@ The default escalations stand here and nowhere else; the settings may replace th
 from __future__ import annotations
 
 from .events import Seconds
-from .model import Action, Fault, Policy, Step
+from .model import Action, Fault, Incident, Policy, Step
 from .remedies import forbidden
 
 #: What helps by default. A fault without steps is announced and left to people.
@@ -25,7 +25,6 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
     Fault.ALIEN: (Step(Action.HIGHSTATE),),
     Fault.SLOW: (),
     Fault.ISSUE: (),
-    Fault.REQUESTED: (),
 }
 
 
@@ -35,6 +34,12 @@ def for_every_fault(steps: tuple[Step, ...]) -> dict[Fault, tuple[Step, ...]]:
         fault: tuple(s for s in steps if s.action not in forbidden(fault)) if default else ()
         for fault, default in DEFAULT.items()
     }
+
+
+def steps_against(policy: Policy, incident: Incident) -> tuple[Step, ...]:
+    """The steps that the settings know against what the incident is about; a request brings its own."""
+    fault = incident.fault
+    return () if fault is None else policy.escalation.get(fault, DEFAULT[fault])
 
 
 def rest_s(policy: Policy, relapses: int) -> Seconds:

@@ -8,7 +8,7 @@ from typing import Any
 from . import escalation, gates
 from .conditions import Sight
 from .events import Seconds
-from .model import Fault, Incident, Phase, State, Step
+from .model import Fault, Incident, Phase, Seen, State, Step
 
 
 def explain(
@@ -58,7 +58,7 @@ def _as_if_dead(
     supposed = Incident(
         id="",  # there is none
         cluster=cluster,
-        fault=Fault.DEAD,
+        cause=Seen(Fault.DEAD),
         nodes=(name,),
         phase=Phase.OPEN,
         opened_at=now,

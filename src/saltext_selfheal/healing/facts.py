@@ -14,17 +14,20 @@ from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed
 from .model import (
     CLUSTER_WIDE,
     Announce,
+    Asked,
     Attempt,
     ClusterState,
     Effect,
     Fault,
     Incident,
     Late,
+    Locked,
     News,
     NodeState,
     Outcome,
     Phase,
     Policy,
+    Seen,
     State,
     Step,
     TablesRead,
@@ -133,11 +136,9 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
         for one in ailments:
-            if not any(i.fault is one.fault and i.issue == one.issue for i in cluster.incidents):
+            if not any(i.cause == one.seen for i in cluster.incidents):
                 nodes = tuple(cluster.nodes)
-                cluster, more = open_incident(
-                    cluster, one.fault, nodes, now, one.evidence, issue=one.issue
-                )
+                cluster, more = open_incident(cluster, one.seen, nodes, now, one.evidence)
                 effects += more
         cluster = _watch_gone(cluster, now)
     return state.with_cluster(cluster), effects
@@ -210,7 +211,7 @@ def _assign(
     free = [i for i in same if i.phase is not Phase.LOCKED and (i.step == 0 or not i.attempts)]
     incident = free[0] if free else None
     if incident is None:
-        return open_incident(cluster, node.fault, (name,), now, node.evidence)
+        return open_incident(cluster, Seen(node.fault), (name,), now, node.evidence)
     if incident.phase is not Phase.SUSPECTED and not node.confirmed:
         return cluster, []
     joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
@@ -223,33 +224,33 @@ def _assign(
 
 
 def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
-    return any(r.node == name and r.fault is fault and r.at > since for r in cluster.recoveries)
+    return any(
+        r.node == name and r.seen.fault is fault and r.at > since for r in cluster.recoveries
+    )
 
 
 def open_incident(
     cluster: ClusterState,
-    fault: Fault,
+    cause: Seen | Asked | Locked,
     nodes: tuple[str, ...],
     now: Seconds,
     why: str,
     steps: tuple[Step, ...] = (),
-    issue: str = "",
 ) -> tuple[ClusterState, list[Effect]]:
     serial = cluster.serial + 1
     incident = Incident(
         id=f"{cluster.name}-{serial}",
         cluster=cluster.name,
-        fault=fault,
+        cause=cause,
         nodes=nodes,
         phase=Phase.SUSPECTED,
         opened_at=now,
         changed_at=now,
         steps=steps,
-        issue=issue,
         why=why,
     )
     cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
-    if fault is Fault.REQUESTED:  # nothing is suspected: it opens in the same step
+    if not isinstance(cause, Seen):  # nothing is suspected: it opens in the same step
         return cluster, []
     return cluster, [Announce(incident, Phase.SUSPECTED.value, why, "fact.seen")]
 

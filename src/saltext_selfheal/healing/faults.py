@@ -20,7 +20,6 @@ class Fault(str, Enum):
     ALIEN = "alien"
     SLOW = "slow"
     ISSUE = "issue"
-    REQUESTED = "requested"
 
 
 #: Faults of a cluster as a whole: seen in its system tables, not on one node's dial.

@@ -101,7 +101,7 @@ def target(state: State, intent: Intent, now: Seconds) -> Answer:
 def confirmed(state: State, intent: Intent, now: Seconds) -> Answer:
     """Every node named shows the incident's fault, confirmed; for a request, every node was seen and is well."""
     _, cluster = of(state, intent)
-    if intent.incident.fault is Fault.REQUESTED:
+    if intent.incident.fault is None:
         unseen = [n for n in intent.nodes if cluster.nodes[n].since is None]
         if unseen:
             return Shut(f"not probed yet: {', '.join(unseen)}")
@@ -140,7 +140,7 @@ def has_step_to_come(policy: Policy, incident: Incident) -> bool:
         return True
     steps = incident.steps
     if incident.phase is Phase.SUSPECTED:
-        steps = policy.escalation.get(incident.fault, escalation.DEFAULT[incident.fault])
+        steps = escalation.steps_against(policy, incident)
     return incident.phase is not Phase.LOCKED and incident.step < len(steps)
 
 
@@ -280,11 +280,11 @@ def locked(state: State, intent: Intent, now: Seconds) -> Answer:
     A request that failed locks requests, not the healing of the database itself; a person's lock locks all.
     """
     _, cluster = of(state, intent)
-    requested = intent.incident.fault is Fault.REQUESTED
+    requested = intent.incident.fault is None
     for other in cluster.incidents:
         if other.phase is not Phase.LOCKED or not set(other.nodes) & set(intent.nodes):
             continue
-        if other.by_hand or other.fault is not Fault.REQUESTED or requested:
+        if other.by_hand or other.fault is not None or requested:
             return Shut(f"{other.id} is locked: {other.why}")
     return Open("no lock on these nodes")
 
@@ -318,7 +318,7 @@ def recent(node: NodeState, policy: Policy, now: Seconds) -> tuple[Seconds, ...]
 
 def share(most: int, incident: Incident) -> int:
     """What an incident may use of so many attempts: requests leave half of them for what the probe itself finds."""
-    asked = incident.fault is Fault.REQUESTED and not incident.forced
+    asked = incident.fault is None and not incident.forced
     return most // 2 if asked else most
 
 
@@ -373,7 +373,7 @@ def _ill(cluster: ClusterState, now: Seconds) -> bool:
     if any(node.fault is not None for node in cluster.nodes.values()):
         return True
     lately = cluster.viewed_at is not None and now - cluster.viewed_at <= health.VIEW_AGE_S
-    return lately and any(a.fault is not Fault.ISSUE for a in cluster.ailments)
+    return lately and any(a.seen.fault is not Fault.ISSUE for a in cluster.ailments)
 
 
 def storm(state: State, intent: Intent, now: Seconds) -> Answer:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from .events import ClusterView, Observation, Seconds, ViewStatus
-from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy
+from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy, Seen
 
 VIEW_AGE_S = 60.0  #: a look into the system tables that is older counts as none
 OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long
@@ -193,29 +193,27 @@ def view(
     """
     if seen.status is not ViewStatus.KNOWN:
         return cluster.ailments
-    found: dict[tuple[Fault, str], Ailment] = {}
-    for fault, issue, evidence in _complaints(cluster, seen, policy, now):
-        old = cluster.ailment(fault, issue)
+    found: dict[Seen, Ailment] = {}
+    for what, evidence in _complaints(cluster, seen, policy, now):
+        old = cluster.ailment(what)
         since = old.since if old else now
-        confirmed = now - since >= policy.confirm_s.get(fault, 0.0)
-        told = old.evidence if old else evidence
-        found[fault, issue] = Ailment(fault, since, confirmed, told, issue)
+        confirmed = now - since >= policy.confirm_s.get(what.fault, 0.0)
+        found[what] = Ailment(what, since, confirmed, old.evidence if old else evidence)
     return tuple(found.values())
 
 
 def _complaints(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
-) -> Iterator[tuple[Fault, str, str]]:
-    """Each fault, RethinkDB's type of it if it is an issue, and the evidence."""
+) -> Iterator[tuple[Seen, str]]:
     apart = _apart(cluster, seen)
     if apart:
-        yield Fault.PARTITIONED, "", apart
+        yield Seen(Fault.PARTITIONED), apart
     closed = _unavailable(cluster, seen, policy, now, bool(apart))
     if closed:
-        yield Fault.UNAVAILABLE, "", closed
+        yield Seen(Fault.UNAVAILABLE), closed
     for issue in seen.issues:
         if issue.type != "table_availability":  # told by the tables themselves
-            yield Fault.ISSUE, issue.type, issue.description
+            yield Seen(Fault.ISSUE, issue.type), issue.description
 
 
 def _apart(cluster: ClusterState, seen: ClusterView) -> str:
@@ -259,7 +257,7 @@ def _unavailable(
         ]
         told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
     stands = any(i.fault is Fault.UNAVAILABLE for i in cluster.incidents)
-    if not stands and cluster.ailment(Fault.UNAVAILABLE) is None:
+    if not stands and cluster.ailment(Seen(Fault.UNAVAILABLE)) is None:
         if apart:
             return ""  # that explains it
         for node in cluster.nodes.values():
@@ -283,14 +281,14 @@ def counts(table: str, wanted: tuple[str, ...]) -> bool:
 def shows(cluster: ClusterState, incident: Incident, name: str) -> bool:
     """The node shows this incident's fault, suspected or confirmed."""
     if incident.fault in CLUSTER_WIDE:
-        return cluster.ailment(incident.fault, incident.issue) is not None
-    return cluster.nodes[name].fault is incident.fault
+        return cluster.ailment(incident.cause) is not None
+    return incident.fault is not None and cluster.nodes[name].fault is incident.fault
 
 
 def confirmed(cluster: ClusterState, incident: Incident, name: str) -> bool:
     """The node shows this incident's fault, confirmed."""
     if incident.fault in CLUSTER_WIDE:
-        ailment = cluster.ailment(incident.fault, incident.issue)
+        ailment = cluster.ailment(incident.cause)
         return ailment is not None and ailment.confirmed
     node = cluster.nodes[name]
     return node.confirmed and node.fault is incident.fault
@@ -351,9 +349,9 @@ def unseen(cluster: ClusterState, incident: Incident) -> str:
 def evidence(cluster: ClusterState, incident: Incident) -> str:
     """What speaks for the incident's fault now."""
     if incident.fault in CLUSTER_WIDE:
-        ailment = cluster.ailment(incident.fault, incident.issue)
+        ailment = cluster.ailment(incident.cause)
         return ailment.evidence if ailment else "nothing wrong at the moment"
-    requested = incident.fault is Fault.REQUESTED
+    requested = incident.fault is None
     told = [
         f"{n}: {cluster.nodes[n].evidence}"
         for n in incident.nodes

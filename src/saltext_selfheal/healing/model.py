@@ -15,20 +15,15 @@ from typing import Any
 from .events import Command, Request, Seconds, Table, ViewStatus
 from .faults import CLUSTER_WIDE as CLUSTER_WIDE
 from .faults import Fault as Fault
+from .policy import Limits as Limits
+from .policy import Mode as Mode
+from .policy import Policy as Policy
+from .policy import Step as Step
 from .remedies import REMEDIES as REMEDIES
 from .remedies import Action as Action
 from .results import Outcome as Outcome
 
 PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: who wants a longer pause wants the mode off
-
-
-class Mode(str, Enum):
-    """How much the healer may do by itself."""
-
-    OFF = "off"
-    SHADOW = "shadow"
-    APPROVE = "approve"
-    AUTO = "auto"
 
 
 class Phase(str, Enum):
@@ -54,62 +49,6 @@ class Reply(str, Enum):
     JOINED = "joined"
     HELD = "held"
     REFUSED = "refused"
-
-
-# ---------------------------------------------------------------- what the settings ask for
-
-
-@dataclass(frozen=True)
-class Step:
-    """One rung of an escalation: an action, not before ``after_s`` since the incident opened."""
-
-    action: Action
-    after_s: Seconds = 0.0
-    mode: Mode | None = None
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Everything the core needs to know of one cluster's settings."""
-
-    name: str
-    nodes: tuple[str, ...]
-    minions: str
-    mode: Mode = Mode.AUTO
-    confirm_s: Mapping[Fault, Seconds] = field(default_factory=dict)
-    poll_s: Seconds = 2.0
-    timeout_s: Seconds = 2.0
-    settle_s: Seconds = 45.0
-    stable_s: Seconds = 30.0
-    slow_above_s: Seconds = 0.0  #: 0 = not looked for
-    slow_count: int = 3
-    slow_of: int = 5
-    flapping_changes: int = 4  #: 0 = not looked for
-    flapping_within_s: Seconds = 900.0
-    flapping_quiet_s: Seconds = 1800.0
-    tables: tuple[str, ...] = ()  #: databases or db.table that must be available; empty = all
-    escalation: Mapping[Fault, tuple[Step, ...]] = field(default_factory=dict)
-    attempt_timeout_s: Seconds = 300.0
-    verify_s: Seconds = 60.0
-    cooldown_min_s: Seconds = 120.0
-    cooldown_max_s: Seconds = 3600.0
-    budget_attempts: int = 3  #: 0 = no budget
-    budget_per_s: Seconds = 3600.0
-    relapse_s: Seconds = 3600.0
-    restart_needs_probe: bool = True
-    request_count: int = (
-        6  #: requests that open an incident, within ``request_per_s``; 0 = no limit
-    )
-    request_per_s: Seconds = 60.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds over all clusters; 0 switches one off."""
-
-    attempts: int = 10
-    per_s: Seconds = 3600.0
-    storm_share: float = 0.34
 
 
 # ---------------------------------------------------------------- what is remembered
@@ -166,14 +105,21 @@ class NodeState:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A fault that the probe has seen at nodes, or the system tables tell of the cluster."""
+
+    fault: Fault
+    issue: str = ""  #: for the fault ``issue``: RethinkDB's type of it
+
+
+@dataclass(frozen=True)
 class Ailment:
     """A fault of the cluster as a whole, or one of RethinkDB's own issues."""
 
-    fault: Fault
+    seen: Seen
     since: Seconds
     confirmed: bool
     evidence: str
-    issue: str = ""  #: RethinkDB's type of it
 
 
 @dataclass(frozen=True)
@@ -272,12 +218,26 @@ class Approval:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Somebody's request, while the probe saw nothing wrong, or something else."""
+
+    forced: bool  #: by an operator, whose word stands for the probe's agreement
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A person's lock: no fault of its own, ended by ``ack`` alone."""
+
+    meant: tuple[str, ...]  #: its nodes, whether the settings name them or not
+
+
+@dataclass(frozen=True)
 class Incident:
-    """One fault of one cluster, from first sight to its end."""
+    """What is done about one thing in one cluster, from its first sight to its end."""
 
     id: str
     cluster: str
-    fault: Fault
+    cause: Seen | Asked | Locked
     nodes: tuple[str, ...]
     phase: Phase
     opened_at: Seconds
@@ -295,26 +255,37 @@ class Incident:
     rule: str = ""  #: the row that was taken last
     held: tuple[str, ...] = ()  #: the shut gates as last announced
     not_before: Seconds = 0.0
-    issue: str = ""  #: for a fault ``issue``: RethinkDB's type of it
     gone_since: Seconds | None = None  #: since when all of its nodes are well
     relapse_of: str | None = None
     relapses: int = 0
     requests: tuple[str, ...] = ()
     askers: tuple[str, ...] = ()  #: sources of requests that have joined or opened it
     asked: int = 0  #: how many requests have
-    forced: bool = False
     approval: Approval | None = None
-    meant: tuple[
-        str, ...
-    ] = ()  #: a person's lock: its nodes, whether the settings name them or not
-    by_hand: bool = False  #: a person's lock: no fault of its own, ended by ``ack`` alone
+
+    @property
+    def fault(self) -> Fault | None:
+        """The fault that was seen, if that is what it is about."""
+        return self.cause.fault if isinstance(self.cause, Seen) else None
+
+    @property
+    def by_hand(self) -> bool:
+        return isinstance(self.cause, Locked)
+
+    @property
+    def forced(self) -> bool:
+        return isinstance(self.cause, Asked) and self.cause.forced
 
     @property
     def called(self) -> str:
-        """The fault as operators read it."""
-        if self.by_hand:
-            return "lock"
-        return f"{self.fault.value}:{self.issue}" if self.issue else self.fault.value
+        """What it is about as operators read it."""
+        match self.cause:
+            case Seen(fault, issue):
+                return f"{fault.value}:{issue}" if issue else fault.value
+            case Asked():
+                return "requested"
+            case Locked():
+                return "lock"
 
 
 @dataclass(frozen=True)
@@ -322,16 +293,11 @@ class Recovery:
     """How a node was healed last: what a relapse starts from."""
 
     node: str
-    fault: Fault
+    seen: Seen
     incident: str
     at: Seconds
     step: int
     relapses: int
-    issue: str = ""
-
-    def of(self, incident: Incident) -> bool:
-        """The recovery from what the incident is about."""
-        return (self.fault, self.issue) == (incident.fault, incident.issue)
 
 
 @dataclass(frozen=True)
@@ -372,9 +338,9 @@ class ClusterState:
     away: bool = False  #: the settings did not name it when this was written
     forgotten_at: Seconds | None = None  #: when the ledger was lost: attempts of then are supposed
 
-    def ailment(self, fault: Fault, issue: str = "") -> Ailment | None:
-        """The cluster's ailment of this fault, if it has it."""
-        return next((a for a in self.ailments if (a.fault, a.issue) == (fault, issue)), None)
+    def ailment(self, seen: Seen | Asked | Locked) -> Ailment | None:
+        """The cluster's ailment of this kind, if it has it."""
+        return next((a for a in self.ailments if a.seen == seen), None)
 
     def with_incident(self, incident: Incident) -> ClusterState:
         """The cluster with this incident in its new shape (and without it, if it has ended)."""

@@ -17,10 +17,10 @@ from .model import (
     Action,
     Announce,
     Answer,
+    Asked,
     ClusterState,
     Dial,
     Effect,
-    Fault,
     Incident,
     Mode,
     Pending,
@@ -138,13 +138,14 @@ def _open(
         f"{action.value} {'forced' if request.forced else 'asked'} by {request.asker or 'somebody'}"
     )
     why = f"{told}: {request.reason}" if request.reason else told
-    cluster, effects = open_incident(cluster, Fault.REQUESTED, nodes, now, why, (Step(action),))
+    cluster, effects = open_incident(
+        cluster, Asked(request.forced), nodes, now, why, (Step(action),)
+    )
     opened = replace(
         cluster.incidents[-1],
         requests=(request.id,),
         askers=(request.source,),
         asked=1,
-        forced=request.forced,
     )
     return state.with_cluster(cluster.with_incident(opened)), effects
 
@@ -242,8 +243,8 @@ def _host(
         live = [
             i
             for i in live
-            if (i.fault is not Fault.REQUESTED and meant <= set(i.nodes))
-            or (i.fault is Fault.REQUESTED and wanted <= set(i.nodes) and same(i))
+            if (i.fault is not None and meant <= set(i.nodes))
+            or (i.fault is None and wanted <= set(i.nodes) and same(i))
         ]
     live.sort(key=lambda i: i.opened_at, reverse=True)
     able = (i for i in live if i.phase is not Phase.LOCKED)

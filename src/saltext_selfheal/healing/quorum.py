@@ -9,7 +9,7 @@ from . import identity as identities
 from . import remedies
 from .events import Seconds, Table
 from .gate import Answer, Intent, Open, Shut, of
-from .model import CLUSTER_WIDE, ClusterState, Fault, Incident, NodeState, State
+from .model import CLUSTER_WIDE, ClusterState, Fault, Incident, NodeState, Seen, State
 from .word import agreed_dead
 
 #: A node with one of these does not answer: nobody is served by it.
@@ -43,7 +43,7 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
         return Open("it refuses the dial, and nobody can say whether it is gone")
     had = [n for n in incident.turn.tried if n in cluster.nodes and n not in intent.nodes]
     tried = {n: cluster.nodes[n] for n in had}
-    served = incident.fault is Fault.REQUESTED or incident.fault in CLUSTER_WIDE
+    served = incident.fault is None or incident.fault in CLUSTER_WIDE
     broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]
     if broken:
         return Shut(f"not well after its turn: {', '.join(broken)}")
@@ -62,7 +62,7 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
 def _about(incident: Incident, name: str, node: NodeState) -> bool:
     """The node is not well for the very reason that the incident is about."""
     # A request is not about anybody's fault; what is forced may be about its own nodes'.
-    return name in incident.nodes and (incident.forced or node.fault is incident.fault)
+    return name in incident.nodes and (incident.forced or node.fault is incident.fault is not None)
 
 
 def table_map(
@@ -103,7 +103,7 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
     if not serving:
         why = "serves nobody, or holds no replica"
         return Open(f"{', '.join(intent.nodes)} {why}")
-    if cluster.ailment(Fault.PARTITIONED):
+    if cluster.ailment(Seen(Fault.PARTITIONED)):
         # Also when nobody can look any more: who knows less must not do more.
         why = "the nodes disagree about who is connected: the table map is one side's"
         return Shut(why)

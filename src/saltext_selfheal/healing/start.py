@@ -21,6 +21,7 @@ from .model import (
     Incident,
     Late,
     Limits,
+    Locked,
     NodeState,
     Outcome,
     Phase,
@@ -84,6 +85,11 @@ def begin(
     return state, (*effects, *more)
 
 
+def _meant(incident: Incident) -> tuple[str, ...]:
+    """Its nodes; of a person's lock also those that the settings did not name for a while."""
+    return incident.cause.meant if isinstance(incident.cause, Locked) else incident.nodes
+
+
 def _still_named(
     old: ClusterState, policy: Policy, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
@@ -104,7 +110,7 @@ def _still_named(
     for incident in old.incidents:
         kept = replace(
             incident,
-            nodes=tuple(n for n in incident.meant or incident.nodes if n in named),
+            nodes=tuple(n for n in _meant(incident) if n in named),
             turn=incident.turn.among(named),
         )
         if not kept.nodes and not kept.by_hand:  # a person's lock ends by ``ack`` alone

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from . import health
 from .events import Seconds, ViewStatus
-from .model import ClusterState, Fault
+from .model import ClusterState, Fault, Seen
 
 WORD_WITHIN_S = (
     10.0  #: so long others are waited for who can say whether a node that refuses is gone
@@ -40,7 +40,7 @@ def word(cluster: ClusterState, name: str, now: Seconds) -> Word:
     if since is None:
         return Word(True, False, False, "supposed")
     others = [other for n, other in cluster.nodes.items() if n != name]
-    apart = cluster.ailment(Fault.PARTITIONED) is not None
+    apart = cluster.ailment(Seen(Fault.PARTITIONED)) is not None
     if apart and any(map(health.lives, others)):
         # Those who have lost it are one side: it may serve on its own.
         why = f"the nodes disagree about who is connected: nobody can say whether {name} is gone"

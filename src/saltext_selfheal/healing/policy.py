@@ -1,0 +1,73 @@
+"""What the settings ask for, as the core takes it. Durations are seconds, and carry ``_s``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .events import Seconds
+from .faults import Fault
+from .remedies import Action
+
+
+class Mode(str, Enum):
+    """How much the healer may do by itself."""
+
+    OFF = "off"
+    SHADOW = "shadow"
+    APPROVE = "approve"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rung of an escalation: an action, not before ``after_s`` since the incident opened."""
+
+    action: Action
+    after_s: Seconds = 0.0
+    mode: Mode | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Everything the core needs to know of one cluster's settings."""
+
+    name: str
+    nodes: tuple[str, ...]
+    minions: str
+    mode: Mode = Mode.AUTO
+    confirm_s: Mapping[Fault, Seconds] = field(default_factory=dict)
+    poll_s: Seconds = 2.0
+    timeout_s: Seconds = 2.0
+    settle_s: Seconds = 45.0
+    stable_s: Seconds = 30.0
+    slow_above_s: Seconds = 0.0  #: 0 = not looked for
+    slow_count: int = 3
+    slow_of: int = 5
+    flapping_changes: int = 4  #: 0 = not looked for
+    flapping_within_s: Seconds = 900.0
+    flapping_quiet_s: Seconds = 1800.0
+    tables: tuple[str, ...] = ()  #: databases or db.table that must be available; empty = all
+    escalation: Mapping[Fault, tuple[Step, ...]] = field(default_factory=dict)
+    attempt_timeout_s: Seconds = 300.0
+    verify_s: Seconds = 60.0
+    cooldown_min_s: Seconds = 120.0
+    cooldown_max_s: Seconds = 3600.0
+    budget_attempts: int = 3  #: 0 = no budget
+    budget_per_s: Seconds = 3600.0
+    relapse_s: Seconds = 3600.0
+    restart_needs_probe: bool = True
+    request_count: int = (
+        6  #: requests that open an incident, within ``request_per_s``; 0 = no limit
+    )
+    request_per_s: Seconds = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds over all clusters; 0 switches one off."""
+
+    attempts: int = 10
+    per_s: Seconds = 3600.0
+    storm_share: float = 0.34
