@@ -945,6 +945,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if False:",
     ),
     Mutation(
+        "I2: a map that lists one name twice counts both as one server's (gate quorum)",
+        "quorum",
+        "    if twice:",
+        "    if False:",
+    ),
+    Mutation(
         "a wrong address gets a highstate (gate identity)",
         "identity",
         "        if alien and node.server_id is None:",

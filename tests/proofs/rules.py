@@ -1075,6 +1075,8 @@ def _was(state: State, incident):
 
 
 def _shows(book: Book, incident, node: str) -> bool:
+    if incident.fault is None:
+        return False  # nothing was seen: it was asked for
     if incident.fault in (Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE):
         _, viewed = book.views.get(incident.cluster, (0.0, None))
         if viewed is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.events import Request, Requested
+from saltext_selfheal.healing.events import Replica, Request, Requested, Shard, Table
 from saltext_selfheal.healing.model import Action, Answer, Fault, Reply, Step
 from tests.unit.world import World, policy, table
 
@@ -121,6 +121,17 @@ def test_a_replica_whose_node_does_not_answer_the_healer_may_serve_all_the_same(
     world.pass_time(5, tables=(table(ready=ready),))
     slow = next(i for i in world.cluster.incidents if i.fault is Fault.SLOW)
     assert quorum_of(world, slow).why == "without db2 runbook.runbook keeps 0 of 3 voting replicas"
+
+
+def test_a_map_that_lists_one_name_twice_counts_for_nothing():
+    """A server holds one replica of a shard: a second one of its name is another server's, whose fault nobody sees."""
+    shard = Shard(tuple(Replica(name, "ready", True) for name in ("db1", "db2", "db2")))
+    twice = Table("runbook.runbook", True, True, True, (shard,))
+    world = broken("db1", Fault.SLOW, twice)
+    assert quorum_of(world).why == (
+        "which server is which is in doubt: two servers have the name db2"
+    )
+    assert world.fired == []
 
 
 def test_in_a_partition_the_table_map_is_one_sides():

@@ -10,10 +10,10 @@ is done to either, until it answers with an identity that nobody disputes, or a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from .events import Observation
+from .events import Observation, Table
 from .model import ClusterState, Incident, NodeState, State
 
 Place = tuple[str, str]  #: cluster and node
@@ -105,6 +105,19 @@ def _both(place: Place, where: str, name: str) -> str:
 def twins(names: Mapping[str, str]) -> tuple[str, ...]:
     """The names that two servers have. ``names``: server id → name."""
     return tuple(sorted(name for name, times in Counter(names.values()).items() if times > 1))
+
+
+def listed_twice(tables: Iterable[Table]) -> str:
+    """A name under which one shard lists two replicas, empty if there is none: a server holds one, so two have the name.
+
+    The one that was asked need not be connected to both, and then `twins` does not hear of the second.
+    """
+    for table in tables:
+        for shard in table.shards:
+            for name, times in Counter(replica.server for replica in shard.replicas).items():
+                if times > 1:
+                    return name
+    return ""
 
 
 def uncertain(cluster: ClusterState) -> str:

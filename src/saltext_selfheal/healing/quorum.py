@@ -111,6 +111,9 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
     if known is None:
         return Open("no table map of the last minute: one node at a time")
     taken, tables = known
+    twice = identities.listed_twice(tables)
+    if twice:
+        return Shut(f"which server is which is in doubt: two servers have the name {twice}")
     changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
     if taken <= changed:
         opens_at = taken + health.VIEW_AGE_S
