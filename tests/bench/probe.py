@@ -27,7 +27,7 @@ from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
 from saltext_selfheal.probe.loop import Prober, targets
 from saltext_selfheal.probe.names import Resolver
-from saltext_selfheal.probe.node import Look, Target
+from saltext_selfheal.probe.node import NodeProbe, Target
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.crowd import Crowd
 from tests.lab.simulated import SimulatedProcess, free_port, write_config
@@ -288,11 +288,11 @@ def cost(tell):
         loop = asyncio.get_running_loop()
         resolver = Resolver()
         with Crowd(1) as server, ThreadPoolExecutor(1) as crypto:
-            look = Look(_target(server.ports[0]), resolver, crypto)
+            look = NodeProbe(_target(server.ports[0]), resolver, crypto)
             await look.probe()
             frame = net.Query(Query.QueryType.SERVER_INFO, 1, None, None).serialize()
-            # The bare connection borrows the handshake of a Look, then talks by itself.
-            other = Look(_target(server.ports[0]), resolver, crypto)
+            # The bare connection borrows the handshake of a NodeProbe, then talks by itself.
+            other = NodeProbe(_target(server.ports[0]), resolver, crypto)
             await other.probe()
             transport = other.wire._transport
             bare = _Bare()
@@ -337,7 +337,7 @@ def leak(tell):
     async def many(target, count, expected, marks):
         resolver = Resolver()
         with ThreadPoolExecutor(1) as crypto:
-            looks = [Look(target, resolver, crypto) for _ in range(50)]
+            looks = [NodeProbe(target, resolver, crypto) for _ in range(50)]
 
             async def work(look, rounds):
                 for _ in range(rounds):

@@ -132,7 +132,7 @@ def test_a_job_that_is_in_the_job_cache_is_not_published_again(opts, ledger, rea
 def test_the_look_into_the_job_cache_is_for_where_results_go(opts, ledger, react, monkeypatch):
     opts["ext_job_cache"], asked = "elsewhere", []
     monkeypatch.setattr(
-        jobs.CACHE_LOOK, "_look", lambda opts, jid, found: asked.append(jobs.returner(opts)) or found.append(True)
+        jobs.CACHE_READER, "_look", lambda opts, jid, found: asked.append(jobs.returner(opts)) or found.append(True)
     )  # fmt: skip
     _, jid = fire(ledger, opts, Action.RESTART)
     assert salt.loader.minion_mods(opts)["selfheal.attempt"](jid, "restart") is None
@@ -156,8 +156,8 @@ def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
 ):
     HUNG.clear()
     monkeypatch.setattr(jobs, "LOOK_S", 0.05)
-    monkeypatch.setattr(jobs, "CACHE_LOOK", jobs.CacheLook())
-    monkeypatch.setattr(jobs.CACHE_LOOK, "_look", look)
+    monkeypatch.setattr(jobs, "CACHE_READER", jobs.CacheReader())
+    monkeypatch.setattr(jobs.CACHE_READER, "_look", look)
     attempt, jid = fire(ledger, opts, Action.RESTART)
     assert len(react(Action.RESTART, {"jid": jid})) == 1
     assert f"attempt {jid} was never claimed and goes on" in caplog.text
@@ -170,7 +170,7 @@ def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
 
 def test_a_job_cache_that_hangs_is_waited_for_once(opts, monkeypatch):
     HUNG.clear()
-    look, began = jobs.CacheLook(), []
+    look, began = jobs.CacheReader(), []
     monkeypatch.setattr(jobs, "LOOK_S", 0.05)
     monkeypatch.setattr(look, "_look", lambda *a: began.append(a) or HUNG.wait(30))
     for _ in range(3):

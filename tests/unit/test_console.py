@@ -120,13 +120,13 @@ def test_what_is_left_for_a_person_to_do(changes, told):
 
 def test_status_without_a_ledger_says_so_and_tells_what_is_configured(settings, tmp_path):
     path = tmp_path / "ledger.sqlite3"
-    view = status.look(settings, path, "web")
+    view = status.read(settings, path, "web")
     assert view.engine is status.Engine.NOT_RUNNING
     assert [cluster.name for cluster in view.clusters] == ["web"]
     assert list(view.told()) == ["engine", "ledger", "clusters", "errors"]
     assert view.told()["errors"] == [f"{path}: no ledger; the engine has not run yet"]
     with pytest.raises(BadRequest, match="cluster: found 'nosuch'; allowed: runbook, web"):
-        status.look(settings, path, "nosuch")
+        status.read(settings, path, "nosuch")
 
 
 def test_status_of_settings_that_cannot_be_used():

@@ -1,5 +1,6 @@
 """The loop's order: decide, write down, do. With a real ledger, and a bus that only listens."""
 
+import math
 import sqlite3
 
 import pytest
@@ -17,7 +18,7 @@ from saltext_selfheal.healing.events import (
     Returned,
     Verb,
 )
-from saltext_selfheal.healing.model import Dial, Fault, Outcome
+from saltext_selfheal.healing.model import Fault, Outcome
 from saltext_selfheal.ledger import inbox, records
 from saltext_selfheal.ledger.file import Unavailable, ValueRefused
 from saltext_selfheal.ledger.writer import Ledger
@@ -165,7 +166,7 @@ def test_one_heartbeat_that_failed_does_not_close_the_inbox(engine, path, monkey
         raise Unavailable("database or disk is full")
 
     monkeypatch.setattr(engine.ledger, "beat", full)
-    engine.healer._last_beat = -1e9
+    monkeypatch.setattr("saltext_selfheal.loop.healer.HEARTBEAT_S", -math.inf)  # always due
     engine.healer.tick()
     monkeypatch.undo()
     pause = Command("c1", Verb.PAUSE, "ann", "runbook", for_s=3600.0, reason="upgrade")
@@ -402,7 +403,7 @@ def test_what_lies_in_the_inbox_is_kept_nowhere_else(engine, path, monkeypatch):
     monkeypatch.setattr(engine.ledger, "commit", full)
     for _ in range(30):
         engine.healer.tick()
-    assert not engine.healer._kept
+    assert not engine.healer.kept
     engine.healer.handle(Published(attempt))
     engine.healer.handle(Returned(attempt, "db2", Outcome.DONE))
     monkeypatch.undo()
@@ -436,7 +437,7 @@ def test_the_first_that_fails_ends_a_tick_and_nothing_changes_its_place(engine, 
     monkeypatch.setattr(engine.ledger, "commit", lambda *args: (tried.append(args), full()))
     engine.healer.tick()
     assert len(tried) == 1
-    assert list(engine.healer._kept) == news
+    assert list(engine.healer.kept) == news
 
 
 class Watch:
@@ -460,7 +461,7 @@ def test_somebody_elses_lock_is_waited_out_once_and_then_left_alone_for_as_long(
         raise Unavailable("database is locked")
 
     monkeypatch.setattr("saltext_selfheal.loop.healer.time", watch)
-    engine.healer._last_beat = -1e9  # a sign of life is due, and so is forgetting
+    monkeypatch.setattr("saltext_selfheal.loop.healer.HEARTBEAT_S", -math.inf)  # always due
     for name in ("commit", "beat", "prune"):
         monkeypatch.setattr(engine.ledger, name, locked)
     inbox.ask(path, PAUSE)
@@ -565,9 +566,13 @@ def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock
 
 def test_who_is_to_be_dialled_is_dialled_by_whoever_looks(engine):
     """And without anybody who could, nothing happens: the next `redial` does it."""
-    dial = Dial("runbook", ("db1", "db2"))
-    engine.healer._carry_out([dial], engine.clock[0])
-    assert engine.dialled == [("runbook", ("db1", "db2"))]
+
+    def ask(id, node):
+        request = Request(id, "runbook", "restart", nodes=(node,), reason="test", door="bus")
+        engine.healer.handle(Requested(request))
+
+    ask("r1", "db1")
+    assert engine.dialled == [("runbook", ("db1",))]
     engine.healer.attach(engine.jobs)
-    engine.healer._carry_out([dial], engine.clock[0])
+    ask("r2", "db2")
     assert len(engine.dialled) == 1

@@ -1,5 +1,6 @@
 """Ledgers that cannot be used as they are: one clear error, or kept aside and started anew. Never a loop of either."""
 
+import functools
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from saltext_selfheal.ledger import file as ledger_file
 from saltext_selfheal.ledger import inbox, records
 from saltext_selfheal.ledger import tables as ledger_tables
 from saltext_selfheal.ledger import writer as ledger
-from saltext_selfheal.ledger.file import LedgerError, LedgerFile, LedgerRefused
+from saltext_selfheal.ledger.file import LedgerError, LedgerFile, LedgerRefused, Unavailable
 
 NOBODY = 65534
 
@@ -427,18 +428,27 @@ def test_a_mark_that_cannot_be_written_fails_no_transition(path, tmp_path, monke
     assert serial(path) == 8
 
 
+class Full(sqlite3.Connection):
+    """A database that finds at the end of a transition that it cannot be written."""
+
+    full = False
+
+    def execute(self, sql, *args):
+        if Full.full and sql == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().execute(sql, *args)
+
+
 def test_a_transition_that_is_not_committed_leaves_the_mark_where_it_was_and_the_next_may_come(
-    path,
+    path, monkeypatch
 ):
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Full))
     book = ledger.Ledger(path)
-    book._db.executescript(
-        "PRAGMA foreign_keys = ON; CREATE TABLE parent (id INTEGER PRIMARY KEY);"
-        "CREATE TABLE child (of_it INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED);"
-    )
     before = ledger_file.lock_path(path).read_bytes()
-    with pytest.raises(sqlite3.IntegrityError), book._transaction():
-        book._audit(1.0, "", None, "engine", {})
-        book._db.execute("INSERT INTO child VALUES (1)")  # found at the end only
+    monkeypatch.setattr(Full, "full", True)
+    with pytest.raises(Unavailable, match="is full"):
+        add_row(book, 1.0)
+    monkeypatch.setattr(Full, "full", False)
     assert ledger_file.lock_path(path).read_bytes() == before
     go_on(book, 8)
     add_row(book, 1.0)

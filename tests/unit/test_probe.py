@@ -25,7 +25,7 @@ from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe import names, pulse
 from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.names import Resolver
-from saltext_selfheal.probe.node import Look, Target, probe_once, tls_context
+from saltext_selfheal.probe.node import NodeProbe, Target, probe_once, tls_context
 from saltext_selfheal.probe.pulse import Pace
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.simulated import SimulatedNode, acquaint
@@ -161,7 +161,7 @@ def test_a_master_out_of_file_descriptors_blames_itself(well, monkeypatch):
 
     async def go():
         with ThreadPoolExecutor(1) as crypto:
-            return await Look(target(well), Resolver(), crypto).probe()
+            return await NodeProbe(target(well), Resolver(), crypto).probe()
 
     # Not by probe_once: the loop needs its own sockets before.
     monkeypatch.undo()
@@ -215,7 +215,7 @@ def test_the_last_good_addresses_serve_while_the_resolver_is_stuck(well, monkeyp
     async def go():
         resolver = Resolver()
         with ThreadPoolExecutor(1) as crypto:
-            one = Look(target(well, address=address), resolver, crypto)
+            one = NodeProbe(target(well, address=address), resolver, crypto)
             seen = [await one.probe()]
             one.close()
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: stuck.wait(10))
@@ -241,7 +241,7 @@ def test_a_resolver_that_is_stuck_from_the_start_holds_nobody_else(well, monkeyp
         resolver = Resolver()
         with ThreadPoolExecutor(1) as crypto:
             names = [target(well, address=Address(f"db{n}.example", 1)) for n in range(20)]
-            looks = [Look(t, resolver, crypto) for t in (*names, target(well))]
+            looks = [NodeProbe(t, resolver, crypto) for t in (*names, target(well))]
             seen = await asyncio.gather(*(one.probe() for one in looks))
             for one in looks:
                 one.close()
@@ -714,7 +714,7 @@ def test_a_full_backlog_is_still_hung_and_a_host_that_is_away_is_not(well, monke
     async def go():
         resolver = Resolver()
         with ThreadPoolExecutor(1) as crypto:
-            one = Look(target(well, redial_s=0.01, timeout_s=0.2), resolver, crypto)
+            one = NodeProbe(target(well, redial_s=0.01, timeout_s=0.2), resolver, crypto)
             seen = [await one.probe()]
             well.set_fault("ignore_new")
             one.ask_dial()
@@ -1051,7 +1051,7 @@ def test_whoever_stands_still_again_and_again_says_so_and_blames_nobody(well):
 
         stalling = loop.create_task(stand_still())
         with ThreadPoolExecutor(1) as crypto:
-            one = Look(target(well), resolver, crypto, pace)
+            one = NodeProbe(target(well), resolver, crypto, pace)
             seen = await one.probe()
             one.close()
         stalling.cancel()
@@ -1158,7 +1158,7 @@ def test_names_wait_for_their_turn_as_long_as_others_are_answered(well, monkeypa
             targets = [
                 target(well, address=Address(f"db{n}.example", well.port)) for n in range(80)
             ]
-            looks = [Look(t, resolver, crypto) for t in targets]
+            looks = [NodeProbe(t, resolver, crypto) for t in targets]
             seen = await asyncio.gather(*(one.probe() for one in looks))
             for one in looks:
                 one.close()
@@ -1254,7 +1254,7 @@ def test_no_more_threads_is_ours(well, monkeypatch, where):
         with ThreadPoolExecutor(1) as crypto:
             monkeypatch.setattr(resolver._pool if where == "resolver" else crypto, "submit", submit)
             address = Address("localhost" if where == "resolver" else well.host, well.port)
-            seen = await Look(target(well, address=address), resolver, crypto).probe()
+            seen = await NodeProbe(target(well, address=address), resolver, crypto).probe()
         resolver.close()
         return seen
 
@@ -1266,7 +1266,7 @@ def test_a_pool_that_was_shut_down_is_ours(well):
     async def go():
         resolver, crypto = Resolver(), ThreadPoolExecutor(1)
         crypto.shutdown()
-        seen = await Look(target(well), resolver, crypto).probe()
+        seen = await NodeProbe(target(well), resolver, crypto).probe()
         resolver.close()
         return seen
 

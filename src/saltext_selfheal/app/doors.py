@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ..driver.text import plain
-from .settings import BadSettings, shown
+from .settings import BadSettings, quoted
 
 CONNECT_S = 5.0
 READ_S = 30.0  #: the runner waits up to five seconds for the decision
@@ -46,7 +46,7 @@ def _checked_url(url: Any) -> str:
     if parts.username is not None or parts.password is not None:
         raise BadSettings("url: holds a user or a password; give them as arguments")
     if not fits or parts.query or parts.fragment:
-        raise BadSettings(f"url: found {shown(url, 100)}; allowed: {allowed}")
+        raise BadSettings(f"url: found {quoted(url, 100)}; allowed: {allowed}")
     return str(url).rstrip("/")
 
 

@@ -28,7 +28,7 @@ from rethinkdb.errors import (
 
 from ..driver.answer import Alien
 from ..driver.text import plain
-from ..driver.wire import LoginRefused, Lost
+from ..driver.wire import Lost, Refused
 
 #: The application's own machine or process is out of something: no fault of the node.
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
@@ -42,7 +42,7 @@ _NOT_NOW = (
 #: What a dial and the driver raise, hostile answers included. All else comes from outside, as Celery's soft time limit
 #: does, which a signal raises wherever the program stands.
 DIAL_ERRORS = (
-    ReqlError, Alien, Lost, LoginRefused, OSError, EOFError, asyncio.TimeoutError, Unresolved, ValueError, TypeError,
+    ReqlError, Alien, Lost, Refused, OSError, EOFError, asyncio.TimeoutError, Unresolved, ValueError, TypeError,
     AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError, struct.error,
 )  # fmt: skip
 
@@ -77,7 +77,7 @@ def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
         return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
     if isinstance(exc, (asyncio.TimeoutError, TimeoutError, Unresolved)):
         return _silence(exc, at)
-    if isinstance(exc, LoginRefused):
+    if isinstance(exc, Refused):
         return Failure.AUTH, f"login refused: {plain(exc)}"
     if isinstance(exc, (Lost, EOFError)):  # asyncio's IncompleteReadError is an EOFError
         return Failure.DEAD, f"connection closed in the {at}"

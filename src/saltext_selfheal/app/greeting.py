@@ -57,7 +57,7 @@ def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
 def conversation(address: Address, login: Login) -> Generator[bytes, bytes, None]:
     """The login over a stream: a generator that yields what to send, maybe nothing, and takes what was read then.
 
-    It returns when the node has let us in. Raises LoginRefused, Alien, or Lost when nothing more is read.
+    It returns when the node has let us in. Raises Refused, Alien, or Lost when nothing more is read.
     """
     greeting, buffer = _greeting(address, login), bytearray()
     say = next(greeting)

@@ -16,7 +16,7 @@ class BadSettings(ValueError):
     """What the application was given cannot work: what was found, what is allowed."""
 
 
-def shown(value: Any, most: int = 80) -> str:
+def quoted(value: Any, most: int = 80) -> str:
     """A setting for a message, unless it may hold a password or a token.
 
     Unlike `doors.arguments.shown` it also prints lists and objects: they are the application's own, and its author is
@@ -30,7 +30,7 @@ def addresses(hosts: Any) -> list[Address]:
     allowed = "host, host:port or [IPv6]:port, or pairs of host and port"
     listed = hosts.split(",") if isinstance(hosts, str) else hosts
     if not isinstance(listed, Iterable):
-        raise BadSettings(f"hosts: found {shown(hosts)}; allowed: {allowed}")
+        raise BadSettings(f"hosts: found {quoted(hosts)}; allowed: {allowed}")
     found = [_address(one, allowed) for one in listed]
     if not found:
         raise BadSettings(f"hosts: found none; allowed: {allowed}")
@@ -53,7 +53,7 @@ def _address(one: Any, allowed: str) -> Address:
             raise ValueError
         found = parsed(text)
     except ValueError:
-        raise BadSettings(f"hosts: found {shown(one)}; allowed: {allowed}") from None
+        raise BadSettings(f"hosts: found {quoted(one)}; allowed: {allowed}") from None
     # A zone of an IPv6 address names an interface: case counts there.
     return found if ":" in found.host else Address(found.host.lower(), found.port)
 

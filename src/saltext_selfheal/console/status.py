@@ -163,7 +163,7 @@ def unusable(problems: Iterable[config.Problem]) -> Status:
     return Status(Engine.USELESS, errors=tuple(map(str, problems)))
 
 
-def look(settings: config.EngineSettings, path: Path, cluster: str | None = None) -> Status:
+def read(settings: config.EngineSettings, path: Path, cluster: str | None = None) -> Status:
     """The status of one cluster, or of all. A ledger that cannot be read is among its errors.
 
     Raises BadRequest if there is no such cluster.

@@ -1,7 +1,7 @@
 """Text of strangers, made fit to be shown, logged, stored and sent. Needs nothing; everybody may use it.
 
 Three functions of this kind are elsewhere, because they do something else, and say so: `doors.forms.one_line`, and
-`shown` of `doors.arguments` and of `app.settings`.
+`shown` of `doors.arguments` and `quoted` of `app.settings`.
 """
 
 from __future__ import annotations

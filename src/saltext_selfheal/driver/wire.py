@@ -61,7 +61,7 @@ class Lost(Exception):
     """The connection ended."""
 
 
-class LoginRefused(Exception):
+class Refused(Exception):
     """RethinkDB refused the user or the password, in its own words."""
 
 
@@ -275,7 +275,7 @@ class Wire(asyncio.Protocol):
             return await asyncio.wait_for(computing, PROOF_S)
         except asyncio.TimeoutError:
             raise Ours(f"computing a login's proof took longer than {PROOF_S:g} s") from None
-        except (Alien, LoginRefused, MemoryError):
+        except (Alien, Refused, MemoryError):
             raise
         except Exception:
             unable = why_no_login()
@@ -373,14 +373,14 @@ def _expire(future: asyncio.Future[bytes]) -> None:
 def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
     """One step of the handshake: takes a message, returns what to send next.
 
-    Raises LoginRefused for the server's own refusal, and Alien for what the driver finds odd.
+    Raises Refused for the server's own refusal, and Alien for what the driver finds odd.
     """
     try:
         answer = shake.next_message(message)
     except ReqlAuthError as exc:
         refused = spoken(message)
         if refused.get("success") is False:
-            raise LoginRefused(said(str(refused.get("error"))).strip('"')) from None
+            raise Refused(said(str(refused.get("error"))).strip('"')) from None
         raise Alien(exc.message) from None
     except ReqlDriverError as exc:
         raise Alien(f"refuses the handshake: {said(str(exc.message))}") from None

@@ -132,7 +132,7 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
         cluster = replace(cluster, tables=tables)
     if seen.status is ViewStatus.KNOWN:
         cluster = _take_starts(cluster, seen.started, now)
-        ailments = health.view(cluster, seen, state.policies[seen.cluster], now)
+        ailments = health.ailments(cluster, seen, state.policies[seen.cluster], now)
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
         for one in ailments:

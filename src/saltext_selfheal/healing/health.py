@@ -38,7 +38,7 @@ def observe(
     if seen.fault is Fault.DEAD:
         refused_at = now if node.refused_at is None else node.refused_at
     refusing = node if refused_at is None else replace(node, refused_at=refused_at)
-    fault, evidence, late = _shown(refusing, seen, policy)
+    fault, evidence, slow = _shown(refusing, seen, policy)
     same = node.since is not None and node.fault is fault
     since = node.since if same and node.since is not None else now
     changes = node.changes
@@ -59,7 +59,7 @@ def observe(
         evidence=node.evidence if same else evidence,
         at=now,
         polls=node.polls + 1,
-        late=late,
+        slow=slow,
         changes=changes,
         refused_at=refused_at,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
@@ -81,7 +81,7 @@ def _shown(
     node: NodeState, seen: Observation, policy: Policy
 ) -> tuple[Fault | None, str, tuple[bool, ...]]:
     """What the observation amounts to: a fault or none, the evidence, and which of the last answers were slow."""
-    fault, evidence, late = seen.fault, seen.evidence, node.late
+    fault, evidence, slow = seen.fault, seen.evidence, node.slow
     if fault is Fault.DEAD:
         cut_off = _cut_off(node, seen)
         if cut_off:
@@ -90,13 +90,13 @@ def _shown(
         evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
         fault = Fault.MISTAKEN
     if policy.slow_above_s and fault is None:
-        late = (*late, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
-        if sum(late) >= policy.slow_count:
+        slow = (*slow, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
+        if sum(slow) >= policy.slow_count:
             fault = Fault.SLOW
             evidence = (
-                f"{sum(late)} of {len(late)} answers took more than {policy.slow_above_s:g} s"
+                f"{sum(slow)} of {len(slow)} answers took more than {policy.slow_above_s:g} s"
             )
-    return fault, evidence, late
+    return fault, evidence, slow
 
 
 def _seen_as(node: NodeState, fault: Fault, now: Seconds) -> tuple[tuple[Fault, Seconds], ...]:
@@ -183,7 +183,7 @@ def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds)
 # ---------------------------------------------------------------- clusters
 
 
-def view(
+def ailments(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
 ) -> tuple[Ailment, ...]:
     """The cluster's ailments after one more look into its system tables.

@@ -90,7 +90,7 @@ class NodeState:
     restarted_at: Seconds | None = None  #: when another start than the one known was seen
     changes: tuple[Seconds, ...] = ()  #: from well to faulty and back, made by nobody
     flapping: bool = False
-    late: tuple[bool, ...] = field(default=(), compare=False)  #: the last answers, slow or not
+    slow: tuple[bool, ...] = field(default=(), compare=False)  #: the last answers, slow or not
     cooldown_until: Seconds = 0.0
     cooldown_incident: str | None = None
     spent: tuple[Seconds, ...] = ()  #: one entry per attempt that named this node

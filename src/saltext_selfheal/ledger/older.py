@@ -15,11 +15,13 @@ Body = dict[str, Any]
 def body_of_4(text: str) -> str:
     """A cluster's state of schema 3 as schema 4 has it.
 
-    What holds an incident was a text, and whether the system tables could be read was one; the ailments were a mapping by
+    Which answers of a node were slow was called late; what holds an incident was a text, and whether the system tables could be read was one; the ailments were a mapping by
     name; what an incident is about, a person's yes to a step, and which nodes have had their turn, were fields of the
     incident itself. Raises ValueError, KeyError, TypeError or AttributeError.
     """
     cluster: Body = json.loads(text)
+    for node in (*cluster.get("nodes", {}).values(), *cluster.get("former", {}).values()):
+        node["slow"] = node.pop("late", [])
     cluster["incidents"] = [_incident(one) for one in cluster.get("incidents", ())]
     cluster["recoveries"] = [_about(one) for one in cluster.get("recoveries", ())]
     ailments = cluster.get("ailments", {})

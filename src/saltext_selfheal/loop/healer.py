@@ -285,6 +285,11 @@ class Healer:
             ):
                 self._kept.append(event)
 
+    @property
+    def kept(self) -> tuple[Event, ...]:
+        """What waits to be recorded, in the order in which it came."""
+        return tuple(self._kept)
+
     # ------------------------------------------------------------ one event
 
     def _begin(self) -> State:

@@ -115,7 +115,7 @@ class Unreadable(Exception):
     """The job cache gave no answer: why."""
 
 
-class CacheLook:
+class CacheReader:
     """Looks whether a job is in the job cache, for a process that must not be held up by it.
 
     One for a process: building the loader costs 20 ms, and a look that hangs is waited for once, not at each question.
@@ -153,7 +153,7 @@ class CacheLook:
             found.append(exc)
 
 
-CACHE_LOOK = CacheLook()
+CACHE_READER = CacheReader()
 
 
 class JobReader:

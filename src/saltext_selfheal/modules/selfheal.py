@@ -325,7 +325,7 @@ def _unpublished(order: Mapping[str, Any]) -> bool:
     from saltext_selfheal.loop import jobs
 
     try:
-        published = jobs.CACHE_LOOK.published(__opts__, order["jid"])
+        published = jobs.CACHE_READER.published(__opts__, order["jid"])
     except jobs.Unreadable as exc:
         first: bool = order["claimed"] == 0
         log.log(

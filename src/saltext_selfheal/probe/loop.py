@@ -20,7 +20,7 @@ from ..config import ClusterSettings
 from ..healing.events import Met, Observed, Viewed
 from ..healing.model import Fault
 from .names import Resolver
-from .node import Look, Target, tls_context
+from .node import NodeProbe, Target, tls_context
 from .pulse import Pace
 from .tables import View, ViewPlan
 
@@ -70,7 +70,7 @@ class Prober:
         self._targets = list(nodes)
         self._deliver = deliver
         self._plans = dict(plans or {})
-        self._looks: dict[tuple[str, str], Look] = {}
+        self._looks: dict[tuple[str, str], NodeProbe] = {}
         self._views: dict[str, View] = {}
         self._thread = threading.Thread(target=self._run, name="selfheal-probe", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,8 +114,8 @@ class Prober:
         crypto = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="selfheal-crypto")
         pace = Pace()
         pace.pulse.start()
-        looks = [Look(target, resolver, crypto, pace) for target in self._targets]
-        by_cluster: dict[str, list[Look]] = {}
+        looks = [NodeProbe(target, resolver, crypto, pace) for target in self._targets]
+        by_cluster: dict[str, list[NodeProbe]] = {}
         for look in looks:
             by_cluster.setdefault(look.target.cluster, []).append(look)
             self._looks[look.target.cluster, look.target.node] = look
@@ -147,7 +147,7 @@ class Prober:
     def _stopped(self) -> bool:
         return self._stop is not None and self._stop.is_set()
 
-    async def _watch(self, look: Look) -> None:
+    async def _watch(self, look: NodeProbe) -> None:
         loop = asyncio.get_running_loop()
         poll_s = look.target.poll_s
         # Spread over the interval and then kept to it, so that a thousand nodes are no burst.
@@ -173,7 +173,7 @@ class Prober:
         loop = asyncio.get_running_loop()
         while not self._stopped():
             due = loop.time() + view.plan.every_s
-            seen = await view.look(self._deliver)
+            seen = await view.take(self._deliver)
             if seen is not None:
                 self._deliver(Viewed(seen))
             await asyncio.sleep(max(0.0, due - loop.time()))

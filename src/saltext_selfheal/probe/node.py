@@ -65,7 +65,7 @@ class Patience:
         self.moved_s += seconds
 
 
-class Look:
+class NodeProbe:
     """One node, looked at again and again: over one connection as long as it holds, and by fresh dials beside it."""
 
     def __init__(
@@ -373,7 +373,7 @@ def probe_once(target: Target) -> Observation:
         resolver, pace = Resolver(), Pace()
         pace.pulse.start()
         with ThreadPoolExecutor(1) as crypto:
-            one = Look(target, resolver, crypto, pace)
+            one = NodeProbe(target, resolver, crypto, pace)
             seen.append(await one.probe())
             one.close()
         pace.pulse.stop()

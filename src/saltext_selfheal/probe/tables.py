@@ -18,7 +18,7 @@ from ..driver.answer import Keep, leisurely
 from ..driver.text import clean
 from ..driver.wire import Forbidden, Lost
 from ..healing.events import ClusterView, Issue, Met, Replica, Shard, Table, ViewStatus
-from .node import LOOKS, Look, forget, text
+from .node import LOOKS, NodeProbe, forget, text
 from .pulse import Pace
 from .verdict import in_words, is_ours
 
@@ -39,7 +39,7 @@ class View:
     """A cluster's system tables, asked of one live node a round; and whom each live node is connected to."""
 
     def __init__(
-        self, cluster: str, looks: list[Look], plan: ViewPlan, pace: Pace | None = None
+        self, cluster: str, looks: list[NodeProbe], plan: ViewPlan, pace: Pace | None = None
     ) -> None:
         self.cluster = cluster
         self.plan = plan
@@ -55,7 +55,7 @@ class View:
             for name in ("server_status", "table_status", "table_config", "current_issues")
         }
 
-    def _asked(self) -> Look | None:
+    def _asked(self) -> NodeProbe | None:
         """The next live node in turn."""
         for _ in self._looks:
             look = self._looks[self._turn % len(self._looks)]
@@ -64,7 +64,7 @@ class View:
                 return look
         return None
 
-    async def look(self, deliver: Callable[[Met], None] | None = None) -> ClusterView | None:
+    async def take(self, deliver: Callable[[Met], None] | None = None) -> ClusterView | None:
         """One round; None if no node answers at all. Raises nothing but cancellation.
 
         ``deliver`` gets whom the nodes have met, as soon as that is known.
@@ -96,7 +96,7 @@ class View:
         return ClusterView(self.cluster, look.target.node, status, clean(why))
 
     async def _round(
-        self, look: Look, began: float, deliver: Callable[[Met], None] | None
+        self, look: NodeProbe, began: float, deliver: Callable[[Met], None] | None
     ) -> ClusterView:
         loop = asyncio.get_running_loop()
         deadline = began + self.plan.timeout_s
@@ -118,7 +118,7 @@ class View:
             took_s=loop.time() - began,
         )
 
-    def _why_not(self, look: Look, exc: Exception) -> tuple[ViewStatus, str]:
+    def _why_not(self, look: NodeProbe, exc: Exception) -> tuple[ViewStatus, str]:
         """Why the tables of that node could not be read."""
         node = look.target.node
         if isinstance(exc, asyncio.TimeoutError):
@@ -135,7 +135,7 @@ class View:
             why = f"{node} answers oddly: {in_words(exc)}"
         return ViewStatus.UNKNOWN, why
 
-    async def _rows(self, look: Look, table: str, deadline: float, keep: Keep) -> list[Any]:
+    async def _rows(self, look: NodeProbe, table: str, deadline: float, keep: Keep) -> list[Any]:
         wire = look.wire
         if wire is None:
             raise Lost

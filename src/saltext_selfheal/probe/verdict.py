@@ -14,7 +14,7 @@ import ssl
 from dataclasses import dataclass
 
 from ..driver.answer import Alien
-from ..driver.wire import LoginRefused, Lost, Ours
+from ..driver.wire import Lost, Ours, Refused
 from ..healing.model import Fault
 
 #: What the network, or the peer's own kernel, says of the peer. Any other error of a socket is about this machine: no
@@ -63,7 +63,7 @@ def is_ours(exc: BaseException, stage: str, heard: bool) -> bool:
     """Whether it went wrong on this side. ``heard``: the peer has sent something on this connection."""
     if isinstance(exc, (Ours, MemoryError)):
         return True
-    if isinstance(exc, (Alien, Lost, LoginRefused, asyncio.TimeoutError)):
+    if isinstance(exc, (Alien, Lost, Refused, asyncio.TimeoutError)):
         return False
     if isinstance(exc, socket.gaierror):
         return exc.errno in _RESOLVERS_OWN
@@ -102,7 +102,7 @@ def judge(
         return Verdict(Fault.UNREACHABLE, f"name of {at} does not resolve: {exc.strerror or exc}")
     if isinstance(exc, ssl.SSLError):
         return Verdict(Fault.TLS, f"TLS with {at} failed: {_tls_words(exc)}")
-    if isinstance(exc, LoginRefused):
+    if isinstance(exc, Refused):
         return Verdict(Fault.AUTH, f"{at} refuses the login: {exc}")
     if isinstance(exc, Lost):
         return Verdict(Fault.ALIEN, f"{at} closes the connection in the {stage}")

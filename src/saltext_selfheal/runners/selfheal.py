@@ -374,7 +374,7 @@ def status(cluster: Any = None) -> dict[str, Any]:
     """
     try:
         settings = settings_of.load(__opts__)
-        return _told(status_of.look(settings, settings.ledger_path(__opts__), cluster))
+        return _told(status_of.read(settings, settings.ledger_path(__opts__), cluster))
     except settings_of.ConfigError as exc:
         return _told(status_of.unusable(exc.problems))
 
