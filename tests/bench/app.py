@@ -12,6 +12,7 @@ from unittest import mock
 from rethinkdb import RethinkDB
 
 from saltext_selfheal import app
+from saltext_selfheal.driver.causes import Stage
 from tests.lab import article
 from tests.lab.simulated import SimulatedProcess, free_port, write_config
 
@@ -77,9 +78,9 @@ def beside_a_hung_host(outage_s, seed):
     """How late a node that refused until then is connected, beside one that takes TCP and says nothing."""
     clock = article.Virtual(seed)
 
-    def dial(address, _, patience_s, stage):
+    def dial(address, _, patience_s, progress):
         if address.host == "hung":
-            stage.name = "handshake"
+            progress.stage = Stage.HANDSHAKE
             clock.now += patience_s
             raise TimeoutError
         if clock.now < outage_s:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from rethinkdb import net
@@ -12,8 +13,9 @@ from rethinkdb.asyncio_net import net_asyncio
 from rethinkdb.errors import ReqlDriverError, ReqlTimeoutError
 
 from ..driver.address import Address
-from .failures import OURS
-from .greeting import Login, Stage, check_info, check_peer, conversation, prepare, worst
+from ..driver.causes import Stage
+from ..driver.dialling import InTurn, certified, prepare
+from .greeting import Login, Progress, check_info, conversation
 from .names import aresolve
 
 
@@ -63,22 +65,18 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
         parent = self._parent
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        parent.stage.name = "name"
-        found = await aresolve(parent.address, timeout)
-        failures: list[Exception] = []
-        for index, (family, sockaddr) in enumerate(found):
+        parent.progress.stage = Stage.NAME
+        rows = InTurn(await aresolve(parent.address, timeout))
+        for family, sockaddr in rows:
             try:
-                await self._open(family, sockaddr, (deadline - loop.time()) / (len(found) - index))
+                await self._open(family, sockaddr, lambda: rows.share_s(deadline - loop.time()))
                 break
-            except (OSError, asyncio.TimeoutError) as exc:
-                failures.append(exc)
-                if parent.stage.name == "TLS" or getattr(exc, "errno", None) in OURS:
-                    break
-        if self._streamwriter is None:
-            raise worst(failures)
-        parent.stage.name = "handshake"
+            except BaseException as exc:
+                rows.failed(exc, parent.progress.stage)
+        else:
+            raise rows.told()
         await self._greet()
-        parent.stage.name = "answer"
+        parent.progress.stage = Stage.ANSWER
         self._reader_task = asyncio.ensure_future(self._reader())
         query = net.Query(net.pQuery.SERVER_INFO, parent._new_token(), None, None)
         try:
@@ -87,23 +85,22 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
             raise self.ended_by or exc from None
         check_info(info)
 
-    async def _open(self, family: int, sockaddr: Any, patience_s: float) -> None:
-        """TCP, and TLS where asked for. Several addresses share the time for TCP."""
-        parent = self._parent
-        tls = parent.login.tls
-        parent.stage.name = "TCP"
+    async def _open(self, family: int, sockaddr: Any, share_s: Callable[[], float]) -> None:
+        """TCP, and TLS where asked for, to one address. ``share_s``: its share of the time that is left."""
+        progress, login = self._parent.progress, self._parent.login
+        progress.stage = Stage.TCP
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             connecting = asyncio.get_running_loop().sock_connect(sock, sockaddr)
-            await asyncio.wait_for(connecting, patience_s)
-            check_peer(sock)
+            await asyncio.wait_for(connecting, share_s())
+            # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
+            progress.stage = Stage.TLS if login.tls else Stage.HANDSHAKE
             prepare(sock)
-            parent.stage.name = "TLS" if tls else "handshake"
-            host = parent.address.host.partition("%")[0] if tls else None
-            self._streamreader, self._streamwriter = await asyncio.open_connection(
-                sock=sock, ssl=tls, server_hostname=host
-            )
+            host = certified(self._parent.address) if login.tls else None
+            opening = asyncio.open_connection(sock=sock, ssl=login.tls, server_hostname=host)
+            self._streamreader, self._streamwriter = await asyncio.wait_for(opening, share_s())
+            progress.stage = Stage.HANDSHAKE
         except BaseException:
             sock.close()
             raise
@@ -130,7 +127,7 @@ class AsyncConnection(net_asyncio.Connection):
         self._conn_type = _AsyncInstance
         self.address = address
         self.login = login
-        self.stage = Stage()
+        self.progress = Progress()
 
     def abort(self) -> None:
         """End it without waiting for anything. ``close`` waits until what was written is sent, at a hung node for ever."""
@@ -142,10 +139,12 @@ class AsyncConnection(net_asyncio.Connection):
         return f"<asyncio connection to {self.address}>"
 
 
-async def adial(address: Address, login: Login, timeout_s: float, stage: Stage) -> AsyncConnection:
+async def adial(
+    address: Address, login: Login, timeout_s: float, progress: Progress
+) -> AsyncConnection:
     """As `dial`, in the running loop."""
     made = AsyncConnection(address, login, timeout_s)
-    made.stage = stage
+    made.progress = progress
     made._instance = _AsyncInstance(made)
     await made._instance.connect(timeout_s)
     return made

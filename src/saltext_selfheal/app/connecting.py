@@ -22,7 +22,7 @@ from ..driver.address import Address
 from . import async_dial as _async_dial
 from . import dial as _dial
 from .failures import DIAL_ERRORS, Failure, classify
-from .greeting import Stage
+from .greeting import Progress
 from .help import Help
 from .settings import BadSettings, addresses, login, seconds
 
@@ -232,13 +232,13 @@ class _Course:
             log.exception("on_attempt failed")
 
     @contextlib.contextmanager
-    def attempt(self, host: _Host) -> Iterator[Stage]:
+    def attempt(self, host: _Host) -> Iterator[Progress]:
         """Around one dial: its failure is noted, and swallowed where another attempt follows."""
-        stage, began = Stage(), self._timing.clock()
+        progress, began = Progress(), self._timing.clock()
         try:
-            yield stage
+            yield progress
         except DIAL_ERRORS as exc:
-            self.failed(host, began, exc, stage)
+            self.failed(host, began, exc, progress)
         else:
             self.connected(host, began)
 
@@ -248,9 +248,9 @@ class _Course:
             self._help.well()
         self._tell(host, began, None, None)
 
-    def failed(self, host: _Host, began: float, exc: BaseException, stage: Stage) -> None:
+    def failed(self, host: _Host, began: float, exc: BaseException, progress: Progress) -> None:
         """Let it rest; or raise what no waiting cures."""
-        failure, error = classify(exc, stage.name)
+        failure, error = classify(exc, progress.stage)
         host.failures += 1
         host.last, host.error = failure, error
         self._tell(host, began, error, failure)
@@ -305,8 +305,8 @@ def connect(
         if wait_s:
             timing.pause(wait_s, course.stop)
             course.check_stop()
-        with course.attempt(host) as stage:
-            return _dial.dial(host.address, entry, course.patience_s(host), stage)
+        with course.attempt(host) as progress:
+            return _dial.dial(host.address, entry, course.patience_s(host), progress)
 
 
 async def aconnect(
@@ -337,8 +337,8 @@ async def aconnect(
         if wait_s:
             await timing.apause(wait_s, course.stop)
             course.check_stop()
-        with course.attempt(host) as stage:
-            return await _async_dial.adial(host.address, entry, course.patience_s(host), stage)
+        with course.attempt(host) as progress:
+            return await _async_dial.adial(host.address, entry, course.patience_s(host), progress)
 
 
 def _course(

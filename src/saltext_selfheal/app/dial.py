@@ -21,10 +21,11 @@ from rethinkdb.errors import ReqlDriverError, ReqlTimeoutError
 
 from ..driver.address import Address
 from ..driver.answer import Alien
+from ..driver.causes import Stage
+from ..driver.dialling import InTurn, certified, prepare
 from ..driver.text import plain
 from ..driver.wire import MAX_GREETING_BYTES, Lost
-from .failures import OURS
-from .greeting import Login, Stage, check_info, check_peer, conversation, prepare, worst
+from .greeting import Login, Progress, check_info, conversation
 from .names import resolve
 
 CHUNK_BYTES = 256 * 1024  #: read at once; memory is taken for as much before it is there
@@ -112,10 +113,10 @@ class _Instance(net.ConnectionInstance):
     def connect(self, timeout: float) -> Any:
         parent = self._parent
         deadline = parent.clock() + timeout
-        sock = _open(parent.address, parent.login, deadline, parent.clock, parent.stage)
+        sock = _open(parent.address, parent.login, deadline, parent.clock, parent.progress)
         try:
             _greet(sock, parent.address, parent.login, deadline, parent.clock)
-            parent.stage.name = "answer"
+            parent.progress.stage = Stage.ANSWER
             self._socket = _Socket(self, sock, deadline)
             # A server may take a login and do nothing more. This needs no permission and reads no table.
             query = net.Query(net.pQuery.SERVER_INFO, parent._new_token(), None, None)
@@ -139,7 +140,7 @@ class Connection(net.Connection):
         self.address = address
         self.login = login
         self.clock = clock
-        self.stage = Stage()
+        self.progress = Progress()
 
     def reconnect(self, noreply_wait: bool = True, timeout: float | None = None) -> Any:
         """Only for its user: the driver itself would dial anew before it lets Ctrl-C through (2.4.10)."""
@@ -156,60 +157,49 @@ def dial(
     address: Address,
     login: Login,
     timeout_s: float,
-    stage: Stage,
+    progress: Progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> Connection:
     """A new connection, proved to answer. Blocks for at most ``timeout_s``.
 
-    ``stage`` is moved on meanwhile. Raises one of `DIAL_ERRORS`, which `classify` understands together with the stage.
+    ``progress`` is moved on meanwhile. Raises one of `DIAL_ERRORS`, which `classify` understands together with the stage.
     """
     made = Connection(address, login, timeout_s, clock)
-    made.stage = stage
+    made.progress = progress
     made._instance = _Instance(made)
     made._instance.connect(timeout_s)
     return made
 
 
 def _open(
-    address: Address, login: Login, deadline: float, clock: Callable[[], float], stage: Stage
+    address: Address, login: Login, deadline: float, clock: Callable[[], float], progress: Progress
 ) -> socket.socket:
     """TCP, and TLS where asked for. Several addresses share the one deadline."""
-    stage.name = "name"
-    found = resolve(address, deadline - clock())
-    failures: list[Exception] = []
-    for index, (family, sockaddr) in enumerate(found):
-        stage.name = "TCP"
+    progress.stage = Stage.NAME
+    rows = InTurn(resolve(address, deadline - clock()))
+    for family, sockaddr in rows:
+        progress.stage = Stage.TCP
+        sock: socket.socket | None = None
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as exc:
-            failures.append(exc)
-            continue
-        try:
-            sock.settimeout(max(0.001, (deadline - clock()) / (len(found) - index)))
+            sock.settimeout(rows.share_s(deadline - clock()))
             sock.connect(sockaddr)
-            check_peer(sock)
+            # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
+            progress.stage = Stage.TLS if login.tls else Stage.HANDSHAKE
             prepare(sock)
-            if login.tls is None:
-                stage.name = "handshake"
-                return sock
-            stage.name = "TLS"
-            # Its certificate must name what was asked for, not the address found for it.
-            sock = login.tls.wrap_socket(
-                sock, server_hostname=address.host.partition("%")[0], do_handshake_on_connect=False
-            )
-            sock.settimeout(max(0.001, deadline - clock()))
-            sock.do_handshake()
-            stage.name = "handshake"
+            if login.tls is not None:
+                sock = login.tls.wrap_socket(
+                    sock, server_hostname=certified(address), do_handshake_on_connect=False
+                )
+                sock.settimeout(rows.share_s(deadline - clock()))
+                sock.do_handshake()
+                progress.stage = Stage.HANDSHAKE
             return sock
-        except OSError as exc:
-            sock.close()
-            failures.append(exc)
-            if stage.name == "TLS" or exc.errno in OURS:
-                break
-        except BaseException:
-            sock.close()
-            raise
-    raise worst(failures)
+        except BaseException as exc:
+            if sock is not None:
+                sock.close()
+            rows.failed(exc, progress.stage)
+    raise rows.told()
 
 
 def _greet(

@@ -6,10 +6,7 @@ Nothing here dials or waits.
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
-import socket
-import ssl
 import struct
 from concurrent.futures import TimeoutError as Unresolved
 from enum import Enum
@@ -27,11 +24,10 @@ from rethinkdb.errors import (
 )
 
 from ..driver.answer import Alien
+from ..driver.causes import Cause, Stage, cause, in_words
 from ..driver.text import plain
 from ..driver.wire import Lost, Refused
 
-#: The application's own machine or process is out of something: no fault of the node.
-OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 #: RethinkDB says with one error that a table cannot serve now and that it does not exist (2.4.4).
 _NOT_NOW = (
     "not available", "unavailable", "unreachable", "lost contact", "not ready", "timed out",
@@ -64,6 +60,26 @@ class Failure(str, Enum):
         return self.value
 
 
+#: A row for each cause. ``why``: the exception's own words.
+_FAILURES: dict[Cause, tuple[Failure, str]] = {
+    Cause.OURS: (Failure.UNREACHABLE, "this machine cannot open a connection: {why}"),
+    Cause.NAME_SILENT: (Failure.UNREACHABLE, "its name does not resolve in time"),
+    Cause.TCP_SILENT: (Failure.UNREACHABLE, "does not answer to TCP in time"),
+    Cause.TLS_SILENT: (Failure.HUNG, "accepts TCP, but no TLS handshake in time"),
+    Cause.GREETING_SILENT: (Failure.HUNG, "accepts TCP, but no handshake in time"),
+    Cause.ANSWER_SILENT: (Failure.HUNG, "is connected, but gives no answer in time"),
+    Cause.NO_NAME: (Failure.UNREACHABLE, "its name does not resolve: {why}"),
+    Cause.REFUSED: (Failure.DEAD, "connection refused"),
+    Cause.UNREACHABLE: (Failure.UNREACHABLE, "{why}"),
+    Cause.TLS: (Failure.TLS, "TLS failed: {why}"),
+    Cause.TLS_ENDED: (Failure.DEAD, "connection closed in the {at}"),
+    Cause.LOGIN: (Failure.AUTH, "login refused: {why}"),
+    Cause.ENDED: (Failure.DEAD, "connection closed in the {at}"),
+    Cause.BROKEN: (Failure.DEAD, "breaks the connection in the {at}: {why}"),
+    Cause.ALIEN: (Failure.ALIEN, "does not speak as RethinkDB does: {why}"),
+}
+
+
 def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
     """Which failure an exception is, and a line about it.
 
@@ -75,49 +91,13 @@ def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
     if at == "query" and not ours and not driver:
         # A function that queries may also read files and parse what it likes.
         return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
-    if isinstance(exc, (asyncio.TimeoutError, TimeoutError, Unresolved)):
-        return _silence(exc, at)
-    if isinstance(exc, Refused):
-        return Failure.AUTH, f"login refused: {plain(exc)}"
-    if isinstance(exc, (Lost, EOFError)):  # asyncio's IncompleteReadError is an EOFError
-        return Failure.DEAD, f"connection closed in the {at}"
-    if isinstance(exc, OSError):
-        return _os_error(exc, at)
-    if isinstance(exc, ReqlError):
+    if isinstance(exc, ReqlError) and not isinstance(exc, TimeoutError):
         return _reql_error(exc, at)
     if at == "query" and isinstance(exc, AttributeError):
         # The driver uses its socket without looking whether it still has one (2.4.10).
         return Failure.DEAD, "connection closed under the query"
-    return Failure.ALIEN, f"does not speak as RethinkDB does: {type(exc).__name__}: {plain(exc)}"
-
-
-def _silence(exc: BaseException, at: str) -> tuple[Failure, str]:
-    if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
-        return Failure.UNREACHABLE, "the connection timed out"
-    return {
-        "name": (Failure.UNREACHABLE, "its name does not resolve in time"),
-        "TCP": (Failure.UNREACHABLE, "does not answer to TCP in time"),
-        "TLS": (Failure.HUNG, "accepts TCP, but no TLS handshake in time"),
-        "handshake": (Failure.HUNG, "accepts TCP, but no handshake in time"),
-    }.get(at, (Failure.HUNG, "is connected, but gives no answer in time"))
-
-
-def _os_error(exc: OSError, at: str) -> tuple[Failure, str]:
-    words = plain(exc.strerror or exc)
-    if exc.errno in OURS and not isinstance(exc, ssl.SSLError):
-        return Failure.UNREACHABLE, f"this machine cannot open a connection: {words}"
-    if isinstance(exc, ConnectionRefusedError):
-        return Failure.DEAD, "connection refused"
-    if isinstance(exc, socket.gaierror):
-        return Failure.UNREACHABLE, f"its name does not resolve: {words}"
-    if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return Failure.DEAD, f"connection closed in the {at}"
-    if isinstance(exc, ssl.SSLError):
-        words = getattr(exc, "verify_message", "") or getattr(exc, "reason", "") or words
-        return Failure.TLS, f"TLS failed: {plain(words)}"
-    if at in ("name", "TCP") and not isinstance(exc, ConnectionError):
-        return Failure.UNREACHABLE, words
-    return Failure.DEAD, f"breaks the connection in the {at}: {words}"
+    failure, sentence = _FAILURES[cause(exc, at if isinstance(at, Stage) else None)]
+    return failure, sentence.format(at=at, why=plain(in_words(exc)))
 
 
 def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
@@ -125,7 +105,7 @@ def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
     words = plain(getattr(exc, "message", "") or type(exc).__name__)
     if isinstance(exc, (ReqlAuthError, ReqlPermissionError)):
         return Failure.AUTH, words
-    if at not in ("query", "dial") and not isinstance(exc, ReqlDriverError):
+    if isinstance(at, Stage) and not isinstance(exc, ReqlDriverError):
         return Failure.ALIEN, f"answers SERVER_INFO with an error: {words}"
     if isinstance(exc, ReqlOpIndeterminateError):
         return Failure.INDETERMINATE, words
@@ -138,12 +118,12 @@ def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
     # The driver puts what really happened into its text; the exception itself is behind it (2.4.10).
     behind = exc.__cause__ or exc.__context__
     if words.startswith(("Could not connect", "SSL handshake")) and behind is not None:
-        dialling = "handshake" if "handshake" in words else "TCP"
-        return classify(behind, dialling if at in ("query", "dial") else at)
+        dialling = Stage.HANDSHAKE if "handshake" in words else Stage.TCP
+        return classify(behind, at if isinstance(at, Stage) else dialling)
     closed = ("Connection is closed", "Connection interrupted", "Error receiving", "Error sending")
     if words.startswith(closed):
         return Failure.DEAD, words
-    if words.startswith(("Unexpected", "Unknown Response")) or at not in ("query", "dial"):
+    if words.startswith(("Unexpected", "Unknown Response")) or isinstance(at, Stage):
         return Failure.ALIEN, words
     return Failure.APPLICATION, words
 

@@ -1,11 +1,9 @@
-"""What both dials do alike, the blocking one and asyncio's: the login that is said, and looks at a socket."""
+"""What both dials do alike, the blocking one and asyncio's: the login that is said."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import socket
 import ssl
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from rethinkdb.handshake import HandshakeV1_0
 
 from ..driver.address import Address
 from ..driver.answer import Alien
+from ..driver.causes import Stage
 from ..driver.wire import (
     MAX_GREETING_BYTES,
     Lost,
@@ -36,10 +35,10 @@ class Login:
 
 
 @dataclass
-class Stage:
-    """How far a dial came, for `classify`: a silence means something else at each stage."""
+class Progress:
+    """How far a dial came, for `classify`."""
 
-    name: str = "name"  #: then TCP, TLS, handshake, answer
+    stage: Stage = Stage.NAME
 
 
 def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
@@ -80,28 +79,3 @@ def check_info(info: Any) -> None:
     """Raises Alien if an answer to SERVER_INFO is none."""
     if not isinstance(info, dict):
         raise Alien("answers SERVER_INFO with something else")
-
-
-def check_peer(sock: socket.socket) -> None:
-    """Raises ConnectionRefusedError for a socket that is connected to itself.
-
-    Linux lets that happen when a free local port is dialled: nobody listens there.
-    """
-    if sock.getsockname() == sock.getpeername():
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
-
-
-def prepare(sock: socket.socket) -> None:
-    """Small queries are sent at once, and the kernel notices a host that is gone."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-def worst(failures: list[Exception]) -> Exception:
-    """The failure to tell when each address of a name failed. Empties the list.
-
-    That a node is dead may be said only if every address refused: any other failure is told first.
-    """
-    told = next((e for e in failures if not isinstance(e, ConnectionRefusedError)), failures[0])
-    failures.clear()  # else exception and list hold each other
-    return told

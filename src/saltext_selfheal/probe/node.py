@@ -9,7 +9,6 @@ would make it.
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import socket
 import ssl
@@ -20,13 +19,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..driver.address import Address
+from ..driver.causes import Stage
+from ..driver.dialling import InTurn, certified, prepare
 from ..driver.text import clean, printable
 from ..driver.wire import Lost, Wire
 from ..healing.events import Observation
 from ..healing.model import Fault
 from .names import Resolver, told
 from .pulse import Pace, Place
-from .verdict import NOT_FROM_HERE, Verdict, is_ours, judge
+from .verdict import Verdict, judge
 
 LOOKS = 3  #: so often is looked again before it is said that this side stands still
 REDIAL_SHARE = 0.75  #: of ``redial_s`` at the earliest: a thousand dials are to be spread
@@ -76,7 +77,7 @@ class NodeProbe:
         self._crypto = crypto
         self._pace = pace or Pace()
         self._wire: Wire | None = None
-        self._stage = "name"
+        self._stage = Stage.NAME
         self._heard = False
         self._idle: asyncio.Future[None] | None = None
         self._addresses: tuple[str, ...] = ()
@@ -152,7 +153,7 @@ class NodeProbe:
         loop = asyncio.get_running_loop()
         wire, info, latency_s = self.wire, None, 0.0
         if wire is not None:
-            self._stage, self._heard = "answer", True
+            self._stage, self._heard = Stage.ANSWER, True
             try:
                 info = await wire.server_info(began + self.target.timeout_s)
                 latency_s = loop.time() - began
@@ -218,7 +219,7 @@ class NodeProbe:
         if answers:
             if verdict.fault is Fault.HUNG:
                 self._greets_nobody = True
-            elif self._stage != "connect" or not isinstance(exc, asyncio.TimeoutError):
+            elif self._stage is not Stage.TCP or not isinstance(exc, asyncio.TimeoutError):
                 self._greets_nobody = False
             elif self._greets_nobody:
                 # Its backlog is full of those that were not greeted.
@@ -266,13 +267,13 @@ class NodeProbe:
         wire, place = await self._connect(patience)
         target, address = self.target, self.target.address
         try:
-            self._stage = "handshake"
+            self._stage = Stage.HANDSHAKE
             busy_s = await wire.greet(
                 address.host, address.port, target.user, target.password, patience.at,
                 self._crypto, place,
             )  # fmt: skip
             patience.move(busy_s)
-            self._stage = "answer"
+            self._stage = Stage.ANSWER
             return wire, await wire.server_info(patience.at)
         except BaseException:
             self._heard = wire.heard
@@ -284,62 +285,41 @@ class NodeProbe:
     async def _connect(self, patience: Patience) -> tuple[Wire, Place]:
         """TCP, and TLS where configured. Several addresses share the one deadline."""
         loop = asyncio.get_running_loop()
-        self._stage, self._addresses = "name", ()
+        self._stage, self._addresses = Stage.NAME, ()
         found, waited_s = await self._resolver.resolve(
             self.target.address, patience.at - loop.time()
         )
         patience.move(waited_s)
         self._addresses = told(found)
-        failures: list[Exception] = []
-        for index, (family, sockaddr) in enumerate(found):
-            self._stage = "connect"
-            share_s = (patience.at - loop.time()) / (len(found) - index)
+        rows = InTurn(found)
+        for family, sockaddr in rows:
+            self._stage = Stage.TCP
             sock = place = None
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setblocking(False)
-                await asyncio.wait_for(loop.sock_connect(sock, sockaddr), share_s)
+                connecting = loop.sock_connect(sock, sockaddr)
+                await asyncio.wait_for(connecting, rows.share_s(patience.at - loop.time()))
                 # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
-                self._stage = "tls" if self.target.tls else "handshake"
-                if sock.getsockname() == sock.getpeername():
-                    # Linux lets a dial to a free local port connect to itself: nobody listens there.
-                    raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
+                self._stage = Stage.TLS if self.target.tls else Stage.HANDSHAKE
+                prepare(sock)
                 began = loop.time()
                 place = await self._pace.place(self._failing)
                 patience.move(loop.time() - began)
-                share_s = (patience.at - loop.time()) / (len(found) - index)
+                share_s = rows.share_s(patience.at - loop.time())
                 return await asyncio.wait_for(self._adopt(sock), share_s), place
             except BaseException as exc:
                 if place is not None:
                     place.leave()
                 if sock is not None:
                     sock.close()
-                # An error that is all this side's own says nothing about any address.
-                not_from_here = isinstance(exc, OSError) and exc.errno in NOT_FROM_HERE
-                told_by_peer = isinstance(exc, (OSError, asyncio.TimeoutError))
-                if (
-                    not told_by_peer
-                    or isinstance(exc, ssl.SSLError)
-                    or (is_ours(exc, self._stage, False) and not not_from_here)
-                ):
-                    raise
-                assert isinstance(exc, Exception)
-                failures.append(exc)
-        # What cannot be spoken to from here says nothing, if others could be. Refused proves death only if it is all
-        # that was heard.
-        heard = [e for e in failures if getattr(e, "errno", None) not in NOT_FROM_HERE] or failures
-        verdict = next((e for e in heard if not isinstance(e, ConnectionRefusedError)), heard[0])
-        failures.clear()
-        heard.clear()
-        raise verdict
+                rows.failed(exc, self._stage)
+        raise rows.told()
 
     async def _adopt(self, sock: socket.socket) -> Wire:
-        loop = asyncio.get_running_loop()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self.target.tls
-        # A certificate names its host without a zone, and without the dot that ends a name.
-        host = self.target.address.host.partition("%")[0].removesuffix(".") if tls else None
-        _, wire = await loop.create_connection(
+        host = certified(self.target.address) if tls else None
+        _, wire = await asyncio.get_running_loop().create_connection(
             lambda: Wire(self._pace.turn), sock=sock, ssl=tls, server_hostname=host
         )
         return wire

@@ -15,12 +15,12 @@ from typing import Any
 from rethinkdb import RethinkDB
 
 from ..driver.answer import Keep, leisurely
+from ..driver.causes import Cause, Stage, cause, in_words
 from ..driver.text import clean
 from ..driver.wire import Forbidden, Lost
 from ..healing.events import ClusterView, Issue, Met, Replica, Shard, Table, ViewStatus
 from .node import LOOKS, NodeProbe, forget, text
 from .pulse import Pace
-from .verdict import in_words, is_ours
 
 MEET_S = 0.25  #: at least this between two rounds of whom the nodes of a cluster have met
 MAX_SERVERS = 1000  #: of one node's ``server_status``
@@ -127,7 +127,7 @@ class View:
             grant = f"r.db('rethinkdb').grant('{look.target.user}', {{read: true}})"
             why = f"{look.target.user} may not read the system tables of {node}; missing: {grant} ({exc})"
             return ViewStatus.FORBIDDEN, why
-        elif is_ours(exc, "answer", True):
+        elif cause(exc, Stage.ANSWER) is Cause.OURS:
             why = f"{look.target.here} cannot read the system tables: {in_words(exc)}"
         elif isinstance(exc, (Lost, OSError)):
             why = f"{node} ended the connection"

@@ -14,6 +14,7 @@ from saltext_selfheal.app import Failure, connecting, dial, failures
 from saltext_selfheal.app import names as resolving
 from saltext_selfheal.app import settings
 from saltext_selfheal.driver.address import Address
+from saltext_selfheal.driver.causes import Stage
 from tests.lab import article
 from tests.lab.simulated import SimulatedNode
 from tests.unit.app.world import (
@@ -158,13 +159,13 @@ def outage(clock, hosts, outage_s, timeout_s=5.0):
     """One of the hosts refuses until then; the others take a login and say nothing. (limit of a dial, at) of each."""
     dials = []
 
-    def dial_it(address, _, patience_s, stage):
+    def dial_it(address, _, patience_s, progress):
         dials.append((address.host, patience_s, clock.now))
         if address.host == "back":
             if clock.now < outage_s:
                 raise ConnectionRefusedError
             return "connection"
-        stage.name = "handshake"
+        progress.stage = Stage.HANDSHAKE
         clock.now += patience_s
         raise TimeoutError
 
@@ -193,7 +194,7 @@ def test_a_host_that_hangs_has_its_timeout_at_first_and_after_a_minute():
 
     limits = []
 
-    def silent(address, _, patience_s, stage):
+    def silent(address, _, patience_s, progress):
         limits.append(patience_s)
         if len(limits) > 3:
             return "connection"

@@ -1,0 +1,165 @@
+"""Why a dial failed, and which side's fault that is: the one place that reads exceptions of sockets, TLS and resolvers.
+
+What a cause amounts to is another question. The probe wants to know which fault of the node it proves, an application
+whether to try the next node: each has a table of its own with a row for each cause.
+
+Rule: what was raised before the peer was heard, and is no statement of the network about the peer, is ours. Ours are
+also memory, threads and hashes that this process lacks, whenever it lacks them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from concurrent.futures import TimeoutError as Unresolved
+from enum import Enum
+
+from .answer import Alien
+from .wire import Lost, Ours, Refused
+
+
+class Stage(str, Enum):
+    """How far a dial came: a silence means something else at each stage."""
+
+    NAME = "name"
+    TCP = "TCP"
+    TLS = "TLS"
+    HANDSHAKE = "handshake"
+    ANSWER = "answer"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Cause(Enum):
+    """Why a dial, or what was asked over an open connection, failed."""
+
+    OURS = "something went wrong on this side, which proves nothing about the peer"
+    NAME_SILENT = "the resolver does not answer in time"
+    TCP_SILENT = "nothing answers to TCP in time"
+    TLS_SILENT = "TCP is accepted, and TLS not answered in time"
+    GREETING_SILENT = "TCP is accepted, and the greeting not answered in time"
+    ANSWER_SILENT = "the connection stands, and a question is not answered in time"
+    NO_NAME = "the name does not resolve"
+    REFUSED = "nobody listens on the port"
+    UNREACHABLE = "the network says that the host cannot be reached"
+    TLS = "the two sides do not agree on TLS, or the certificate is not accepted"
+    TLS_ENDED = "the peer ends the connection in the middle of TLS"
+    LOGIN = "RethinkDB refuses the user or the password"
+    ENDED = "the peer ends the connection"
+    BROKEN = "the connection breaks, with an error of the network"
+    ALIEN = "the peer does not speak as RethinkDB does"
+
+
+#: What the network, or the peer's own kernel, says of the peer. Any other error of a socket is about this machine: no
+#: file descriptor, port, memory or address left, an own firewall (EPERM), a route that forbids or swallows (EINVAL).
+_OF_THE_PEER = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.EPIPE,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENETUNREACH,
+        errno.ENETRESET,
+        errno.ENONET,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EACCES,  # of IPv6 addresses the network says that, too (ICMPv6: administratively prohibited)
+    }
+)
+#: What getaddrinfo says of itself and not of the name.
+_RESOLVERS_OWN = frozenset(
+    getattr(socket, name)
+    for name in (
+        "EAI_MEMORY", "EAI_SYSTEM", "EAI_BADFLAGS", "EAI_FAMILY", "EAI_SERVICE", "EAI_SOCKTYPE", "EAI_OVERFLOW",
+    )
+    if hasattr(socket, name)
+)  # fmt: skip
+#: OpenSSL's reasons that no peer can cause: its memory, and what its policy (FIPS) leaves of it.
+_TLS_OWN = frozenset({"MALLOC_FAILURE", "NO_CIPHERS_AVAILABLE", "NO_PROTOCOLS_AVAILABLE"})
+#: Before Python 3.11 these are three classes.
+_SILENCES = (TimeoutError, asyncio.TimeoutError, Unresolved)
+_SILENT_AT = {
+    Stage.NAME: Cause.NAME_SILENT,
+    Stage.TCP: Cause.TCP_SILENT,
+    Stage.TLS: Cause.TLS_SILENT,
+    Stage.HANDSHAKE: Cause.GREETING_SILENT,
+}
+
+
+def cause(exc: BaseException, stage: Stage | None, heard: bool = True) -> Cause:
+    """Why it failed. ``stage``: None where nobody knows how far the dial was; ``heard``: the peer has sent something."""
+    if isinstance(exc, (Ours, MemoryError)):
+        return Cause.OURS
+    if isinstance(exc, Alien):
+        return Cause.ALIEN
+    if isinstance(exc, Refused):
+        return Cause.LOGIN
+    if isinstance(exc, (Lost, EOFError)):  # asyncio's IncompleteReadError is an EOFError
+        return Cause.ENDED
+    if isinstance(exc, _SILENCES) and getattr(exc, "errno", None) is None:
+        return _SILENT_AT.get(stage, Cause.ANSWER_SILENT) if stage else Cause.ANSWER_SILENT
+    if isinstance(exc, OSError):
+        return _of_a_socket(exc, stage)
+    # The driver's parts raise nearly anything on input that RethinkDB would not send.
+    return Cause.ALIEN if heard else Cause.OURS
+
+
+def _of_a_socket(exc: OSError, stage: Stage | None) -> Cause:
+    if isinstance(exc, socket.gaierror):
+        return Cause.OURS if exc.errno in _RESOLVERS_OWN else Cause.NO_NAME
+    if isinstance(exc, ssl.SSLError):
+        if isinstance(exc, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return Cause.TLS_ENDED
+        return Cause.OURS if _reason(exc) in _TLS_OWN else Cause.TLS
+    if exc.errno not in _OF_THE_PEER and not (
+        exc.errno is None and isinstance(exc, ConnectionError)
+    ):
+        return Cause.OURS
+    if isinstance(exc, ConnectionRefusedError):
+        return Cause.REFUSED
+    if exc.errno == errno.ETIMEDOUT:
+        return Cause.UNREACHABLE
+    # A reset needs somebody who had accepted.
+    if stage in (Stage.NAME, Stage.TCP) and not isinstance(exc, ConnectionError):
+        return Cause.UNREACHABLE
+    return Cause.BROKEN
+
+
+def in_words(exc: BaseException) -> str:
+    """What an exception says, not yet made fit to be shown: whoever tells it does that for the whole sentence."""
+    if isinstance(exc, ssl.SSLError):
+        return _tls_words(exc)
+    if isinstance(exc, OSError) and (exc.strerror or exc.errno is not None):
+        return exc.strerror or os.strerror(exc.errno or 0)
+    try:
+        text = str(exc)[:200]
+    except Exception:  # the driver's errors may fail to print themselves (2.4.10)
+        text = "(no text)"
+    if isinstance(exc, (Ours, Alien, Refused)):
+        return text
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def _reason(exc: ssl.SSLError) -> str:
+    """OpenSSL's; errors of Python's own `ssl` have none."""
+    return getattr(exc, "reason", None) or ""
+
+
+def _tls_words(exc: ssl.SSLError) -> str:
+    """Expired, self-signed, wrong host …, in OpenSSL's own words; or what else went wrong."""
+    words = getattr(exc, "verify_message", "")
+    if words:
+        return str(words)
+    if _reason(exc) in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        return "the other side does not speak TLS"
+    return _reason(exc) or str(exc.strerror or exc)[:200] or type(exc).__name__
