@@ -25,7 +25,7 @@ SAMPLES = {
     Cause.OURS: (of_the_system(errno.EMFILE), Stage.TCP),
     Cause.NAME_SILENT: (asyncio.TimeoutError(), Stage.NAME),
     Cause.TCP_SILENT: (TimeoutError(), Stage.TCP),
-    Cause.TLS_SILENT: (socket.timeout("timed out"), Stage.TLS),
+    Cause.TLS_SILENT: (TimeoutError("timed out"), Stage.TLS),
     Cause.GREETING_SILENT: (asyncio.TimeoutError(), Stage.HANDSHAKE),
     Cause.ANSWER_SILENT: (asyncio.TimeoutError(), Stage.ANSWER),
     Cause.NO_NAME: (socket.gaierror(socket.EAI_NONAME, "not known"), Stage.NAME),
