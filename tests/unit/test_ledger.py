@@ -35,7 +35,7 @@ from saltext_selfheal.healing.model import (
 )
 from saltext_selfheal.ledger import chain as audit_chain
 from saltext_selfheal.ledger import file as ledger_file
-from saltext_selfheal.ledger import inbox, records, timeline
+from saltext_selfheal.ledger import inbox, pruning, records, timeline
 from saltext_selfheal.ledger import writer as ledger
 from saltext_selfheal.ledger.file import LedgerError, LedgerRefused, ValueRefused
 from tests.unit.world import World
@@ -260,11 +260,10 @@ def test_a_file_system_is_found_whatever_it_is_mounted_on(monkeypatch, point, wh
     assert ledger_file.file_system(Path("/srv")) == "ext4"
 
 
-def test_a_ledger_that_is_a_link_to_a_network_file_system_is_refused(path, tmp_path, monkeypatch):
+def test_a_folder_that_is_a_link_to_a_network_file_system_is_refused(path, tmp_path, monkeypatch):
     far = tmp_path / "far"
     far.mkdir()
-    path.parent.mkdir()
-    path.symlink_to(far / "ledger")
+    path.parent.symlink_to(far)
     mounted(monkeypatch, f"/dev/vda / ext4 rw 0 0\nserver:/x {far} nfs4 rw 0 0\n".encode())
     with pytest.raises(LedgerRefused, match="on nfs4; a local file system is needed"):
         ledger.Ledger(path)
@@ -293,10 +292,10 @@ def test_a_file_that_others_may_read_and_that_is_not_ours_is_one_clear_error(
     file = path.with_name(name)
     file.chmod(0o644)
 
-    def not_ours(self, mode):
+    def not_ours(fd, mode):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(Path, "chmod", not_ours)
+    monkeypatch.setattr(os, "fchmod", not_ours)
     with pytest.raises(LedgerError, match=r"found mode 0644 and owner \d+; allowed"):
         ledger.Ledger(path)
     monkeypatch.undo()
@@ -677,7 +676,7 @@ def test_without_a_limit_everything_is_kept(book, path, keep_s):
 
 
 def test_a_bounded_part_is_forgotten_at_a_time(book, path, monkeypatch):
-    monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
+    monkeypatch.setattr(pruning, "AT_ONCE", 4)
     book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "") for _ in range(10)])
     for n in range(3):
         book.commit(1.0, [], [Answer(Request(f"r{n}", "web", "look"), Reply.REFUSED, "")])
@@ -739,7 +738,7 @@ def test_answers_go_after_a_week_and_what_is_told_of_them_stays(book, path):
 
 
 def test_questions_do_not_hold_up_what_is_old(book, path, monkeypatch):
-    monkeypatch.setattr(ledger, "PRUNED_AT_ONCE", 4)
+    monkeypatch.setattr(pruning, "AT_ONCE", 4)
     book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "") for _ in range(3)])
     for n in range(2):
         asked = Command(f"q{n}", Verb.EXPLAIN, "ann", "runbook")
@@ -772,7 +771,7 @@ def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
 ):
     path = tmp_path_factory.mktemp("pruned") / "ledger.sqlite3"
     patch = pytest.MonkeyPatch()
-    patch.setattr(ledger, "PRUNED_AT_ONCE", most)
+    patch.setattr(pruning, "AT_ONCE", most)
     book = ledger.Ledger(path)
     now = 1.0
     serials = dict.fromkeys(range(4), 0)

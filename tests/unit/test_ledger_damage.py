@@ -282,8 +282,8 @@ def test_what_was_put_before_the_audit_s_beginning_is_not_pruned_away(path):
 
 def test_two_ledgers_lost_in_one_second_are_both_kept(path, monkeypatch):
     monkeypatch.setattr(ledger_file.time, "strftime", lambda _: "20261123T030000")
+    filled(path)
     for text in (b"one" * 50, b"two" * 50):
-        path.parent.mkdir(exist_ok=True)
         path.write_bytes(text)
         ledger.Ledger(path).close()
     assert {p.read_bytes() for p in kept(path)} == {b"one" * 50, b"two" * 50}

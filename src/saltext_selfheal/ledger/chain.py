@@ -68,6 +68,15 @@ def read_head(db: sqlite3.Connection) -> Head:
         raise sqlite3.DatabaseError(f"the audit's head is unreadable: {found!r}") from exc
 
 
+def check(db: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError if the newest links of the chain are broken."""
+    chain = prove(db, LINKS_AT_START)
+    if chain.broken is not None:
+        raise sqlite3.DatabaseError(
+            f"the audit's chain is broken at seq {chain.broken}: {chain.why}"
+        )
+
+
 def prove(db: sqlite3.Connection, newest: int | None = None) -> Chain:
     """Prove the chain from its anchor to its head, or only the newest links. Holds one row at a time."""
     anchor, link = read_anchor(db)

@@ -21,6 +21,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+#: Opens a file of ours, or makes it; not what somebody has put in its place meanwhile.
+_OWN_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LOOK_S = 0.5  #: `engine_alive` holds the lock far shorter than this
 MOST_SAID = 500  #: characters of why a ledger was lost
 #: As the kernel names them, of remote hosts or shared with some. What runs in user space is judged by `on_network`.
@@ -116,22 +118,30 @@ def on_network(kind: str) -> bool:
 
 
 def _for_us_alone(path: Path) -> None:
-    """Nobody else may read or write this file, however it came here. Raises LedgerError."""
-    found = path.stat()
+    """Nobody else may read or write this file, however it came here. No link is followed. Raises LedgerError."""
+    found = path.lstat()
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
         return
     try:
-        path.chmod(mode & 0o700)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.fchmod(file, mode & 0o700)
+        finally:
+            os.close(file)
     except OSError as exc:
         raise LedgerError(
             f"{path}: found mode {mode:04o} and owner {found.st_uid}; allowed: 0600, owner {os.geteuid()}"
         ) from exc
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path) -> list[Path]:
     """A database and what SQLite keeps beside it."""
     return [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-journal")]
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 # ---------------------------------------------------------------- who holds it
@@ -174,18 +184,20 @@ class LedgerFile:
         """Lock it. Raises LedgerError or OSError; then nothing is held."""
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The file may be a link: the database lies where that leads.
-        kind = file_system(Path(os.path.realpath(path)).parent)
+        # A folder above it may be a link: the database lies where that leads.
+        kind = file_system(path.parent)
         if on_network(kind):
             raise LedgerRefused(
                 f"{path}: on {kind}; a local file system is needed, set ledger.path"
             )
         with ExitStack() as undo:
-            self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(lock_path(path), _OWN_FILE, 0o600)
             undo.callback(os.close, self._lock)  # else it would seem that an engine runs
             self._hold()
             _for_us_alone(lock_path(path))
             self.mark = self._read_mark()
+            self._held: dict[Path, tuple[int, int]] = {}
+            self._size = self._written_ns = 0
             undo.pop_all()
 
     def _hold(self) -> None:
@@ -218,29 +230,72 @@ class LedgerFile:
         with suppress(OSError):  # what was committed stays so; the mark is only older
             os.pwrite(self._lock, b"%08x %s\n" % (zlib.crc32(text), text), 0)
 
+    def hold(self) -> None:
+        """Remember which files these are: the database is open now."""
+        self._held = {lock_path(self.path): _identity(os.fstat(self._lock))}
+        self._held[self.path] = _identity(self.path.lstat())
+
+    def displaced(self) -> str:
+        """Why what is written would not be found at the ledger's path; empty if it would.
+
+        A file that was deleted or replaced stays open, and takes what is written with it.
+        """
+        for one in (lock_path(self.path), *files(self.path)[:3]):
+            known = self._held.get(one)
+            try:
+                found = one.lstat()
+            except FileNotFoundError:
+                if known is not None:
+                    return f"{one} was removed while the engine runs"
+                continue
+            except OSError as exc:
+                return f"{one}: {exc.strerror}"
+            if known is None:
+                self._held[one] = _identity(found)  # SQLite makes its log when it is needed
+            elif known != _identity(found):
+                return f"{one} was replaced while the engine runs"
+            if one == self.path:
+                # The database never becomes smaller by itself: nothing here gives pages back.
+                if found.st_size < self._size:
+                    return f"{one} was cut from {self._size} to {found.st_size} bytes while the engine runs"
+                self._size = found.st_size
+        return ""
+
+    def note_written(self) -> None:
+        """What is in the file now is right."""
+        found = self.path.lstat()
+        self._written_ns, self._size = found.st_mtime_ns, found.st_size
+
+    def written_by_others(self) -> bool:
+        """Whether the file was written since `note_written`: by SQLite itself, or by somebody else."""
+        try:
+            return bool(self._written_ns) and self.path.lstat().st_mtime_ns != self._written_ns
+        except OSError:
+            return False  # `displaced` tells
+
     def missing(self) -> str | None:
         """Why there is no file; None if there never was one."""
         if self.mark and self.mark.lost:
             return self.mark.lost  # it was put aside, and no new one could be made
-        files = _files(self.path)
+        there = files(self.path)
         aside = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.damaged-*"))
         whole = [p for p in aside if not p.name.endswith(("-wal", "-shm", "-journal"))]
         # An empty lock file proves nothing: a first start leaves it behind when the disk is full.
-        if not (os.fstat(self._lock).st_size or aside or any(p.exists() for p in files)):
+        if not (os.fstat(self._lock).st_size or aside or any(p.exists() for p in there)):
             return None
         told = f"{self.path} is missing"
         return f"{told}; the newest file that was put aside is {whole[-1]}" if whole else told
 
     def make(self) -> None:
         """The file, made if there is none, and nobody else's. Raises LedgerError or OSError."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        for one in _files(Path(os.path.realpath(self.path))):
+        os.close(os.open(self.path, _OWN_FILE, 0o600))
+        for one in files(self.path):
             if one.exists():
                 _for_us_alone(one)
 
     def remove(self) -> None:
         """Nothing of the file stays, only its lock."""
-        for one in _files(self.path):
+        for one in files(self.path):
             one.unlink(missing_ok=True)
 
     def put_aside(self, why: str) -> str:
@@ -267,8 +322,8 @@ class LedgerFile:
 
     def _moves(self, name: str) -> list[tuple[Path, Path]]:
         """What is to be renamed, and to what, to put the ledger aside under this name."""
-        files = zip(_files(self.path), _files(self.path.with_name(name)), strict=True)
-        return [(old, new) for old, new in files if old.exists()]
+        pairs = zip(files(self.path), files(self.path.with_name(name)), strict=True)
+        return [(old, new) for old, new in pairs if old.exists()]
 
     def _in_the_way(self, name: str) -> bool:
         """Whether something lies there that one of the ledger's files would be lost to."""
@@ -280,7 +335,7 @@ class LedgerFile:
     def _free_name(self) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%S")
         free, more = self.path.with_name(f"{self.path.name}.damaged-{stamp}"), 1
-        while any(one.exists() for one in _files(free)):  # two in one second
+        while any(one.exists() for one in files(free)):  # two in one second
             more += 1
             free = self.path.with_name(f"{self.path.name}.damaged-{stamp}.{more}")
         return free

@@ -57,10 +57,10 @@ _OUTSIDE = (
 )  # fmt: skip
 
 
-def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """``mode`` is ``ro`` or ``rw``: neither makes a file. Raises sqlite3.Error."""
+def connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
+    """``mode`` is ``ro`` or ``rw``: neither makes a file. ``more`` goes into SQLite's URI. Raises sqlite3.Error."""
     db = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}", uri=True, timeout=5.0, isolation_level=None
+        f"{path.as_uri()}?mode={mode}{more}", uri=True, timeout=5.0, isolation_level=None
     )
     db.row_factory = sqlite3.Row
     return db
@@ -75,6 +75,15 @@ def damaged(exc: sqlite3.DatabaseError) -> bool:
 def schema(db: sqlite3.Connection) -> int:
     """Which release's tables these are: `SCHEMA` are this one's."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_tables(db: sqlite3.Connection) -> None:
+    """Raises sqlite3.DatabaseError if one of the tables that stay small is damaged."""
+    for table in SMALL:
+        verdict = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
+        if verdict != "ok":
+            found = verdict.splitlines()[-1]  # below a heading of SQLite's
+            raise sqlite3.DatabaseError(f"table {table}: {found}")
 
 
 def refuse_newer(path: Path, db: sqlite3.Connection) -> None:

@@ -21,20 +21,21 @@ from typing import Any, ParamSpec, TypeVar
 from ..healing.events import Command, Request, Verb
 from ..healing.model import Announce, Answer, Attempt, ClusterState, Effect, Finish, Fire, Tell
 from . import chain as audit_chain
-from . import inbox, records
+from . import inbox, ownership, pruning, records
 from . import tables as ledger_tables
 from . import timeline
 from .file import Head, LedgerError, LedgerFile, Mark, Unavailable, ValueRefused
-from .tables import connect, damaged, refuse_newer
+from .tables import check_tables, connect, damaged, refuse_newer
 from .timeline import Anchor, Timeline
-
-PRUNED_AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
-QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
-INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
-
 
 #: What SQLite says of values that it was given, and not of its file.
 _OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+
+_PUT_RIGHT = "nothing is done until it is put back, or the salt-master is restarted"
+
+#: No row of ours has such a number. Where one of somebody else's has, none may follow it: SQLite then says that the disk is full.
+NO_NUMBER = 2**53
+_LAST_ENTRY = "SELECT coalesce(max(seq), 0) FROM audit WHERE seq < ?"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -71,10 +72,12 @@ class Ledger:
         except sqlite3.Error as exc:
             raise LedgerError(f"{path}: {exc}") from exc
         self._seen_version = -1
+        self._unfit = ""  #: why what was written cannot be read back
 
     def _take(self, path: Path) -> None:
         """Lock it, and open it. Raises LedgerError, OSError or sqlite3.Error; then nothing is held."""
         with ExitStack() as undo:
+            ownership.refuse_foreign(path)
             self._file = LedgerFile(path)
             undo.callback(self._file.close)
             if not path.exists():
@@ -84,6 +87,7 @@ class Ledger:
             self._head = audit_chain.read_head(self._db)
             self.timeline = Timeline(self._anchor())
             self._file.write_mark(Mark(self._head))
+            self._file.hold()
             undo.pop_all()
 
     def _open(self) -> sqlite3.Connection:
@@ -145,11 +149,7 @@ class Ledger:
                 if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise sqlite3.DatabaseError("no ledger of ours")
                 raise sqlite3.DatabaseError("it was begun and never finished")
-            for table in ledger_tables.SMALL:
-                verdict = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
-                if verdict != "ok":
-                    found = verdict.splitlines()[-1]  # below a heading of SQLite's
-                    raise sqlite3.DatabaseError(f"table {table}: {found}")
+            check_tables(db)
             records.states(db)
             try:
                 present = timeline.now(db)
@@ -157,11 +157,7 @@ class Ledger:
                 raise sqlite3.DatabaseError(f"clock is unreadable: {exc}") from exc
             if not math.isfinite(present):  # every cooldown would be over
                 raise sqlite3.DatabaseError(f"clock is unreadable: found {present}")
-            chain = audit_chain.prove(db, audit_chain.LINKS_AT_START)
-            if chain.broken is not None:
-                raise sqlite3.DatabaseError(
-                    f"the audit's chain is broken at seq {chain.broken}: {chain.why}"
-                )
+            audit_chain.check(db)
             self._compare(audit_chain.read_head(db))
             return int(version)
 
@@ -192,6 +188,10 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """Raises Unavailable where what is written would be lost: nothing may be done that is on record nowhere."""
+        unfit = self._unfit or self._file.displaced()
+        if unfit:
+            raise Unavailable(f"{unfit}; {_PUT_RIGHT}")
         before = self._head
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -236,11 +236,33 @@ class Ledger:
 
     @_in_our_words
     def beat(self) -> None:
-        """Nothing happened, but time went on. What was written moves from the log into the file."""
+        """Nothing happened, but time went on. What was written moves from the log into the file, and is looked at there.
+
+        Our own connection has the pages in memory, and does not notice what happens to the file.
+        """
+        self._unfit = ""
+        if self._file.written_by_others():
+            self._unfit = self._damage(whole=True)
         with self._transaction():
             pass
         with suppress(sqlite3.Error):  # it stays in the log, and is as safe there
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._unfit = self._damage(whole=False)
+        if self._unfit:
+            raise Unavailable(f"{self._unfit}; {_PUT_RIGHT}")
+        self._file.note_written()
+
+    def _damage(self, whole: bool) -> str:
+        """What others find wrong with the file; empty if nothing. ``whole``: in its tables and the newest history, too."""
+        try:
+            with closing(connect(self.path, "ro")) as db:
+                head = audit_chain.read_head(db)
+                if whole:
+                    check_tables(db)
+                    audit_chain.check(db)
+        except sqlite3.DatabaseError as exc:
+            return f"{self.path} was damaged while the engine runs: {exc}" if damaged(exc) else ""
+        return "" if head == self._head else f"{self.path} holds something else than was written"
 
     @_in_our_words
     def commit(
@@ -354,7 +376,7 @@ class Ledger:
     ) -> None:
         now = float(now)  # as it will be read
         # On from what we wrote last, not from what lies there: what was cut off or added must show.
-        last = self._db.execute("SELECT coalesce(max(seq), 0) FROM audit").fetchone()[0]
+        last = self._db.execute(_LAST_ENTRY, (NO_NUMBER,)).fetchone()[0]
         seq = max(self._head.seq, last) + 1
         text = json.dumps(body, sort_keys=True, ensure_ascii=False)
         link = audit_chain.link_hash(self._head.link, seq, now, cluster, incident, kind, text)
@@ -370,6 +392,7 @@ class Ledger:
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
+        self._renumber()
         found: list[Request | Command] = []
         more = True
         while more and not found:  # nothing at all would mean that nothing waits
@@ -380,6 +403,28 @@ class Ledger:
             self._refuse_rows([row for row, one in asked if one is None])
         self._seen_version = -1 if more else version
         return found
+
+    def _renumber(self) -> None:
+        """Give rows of the inbox with an absurd number the next ones, so that others can follow."""
+        tops = self._db.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'inbox' UNION ALL SELECT max(seq) FROM inbox"
+        ).fetchall()
+        if all(top is None or (isinstance(top, int) and top < NO_NUMBER) for (top,) in tops):
+            return
+        with self._transaction():
+            last = self._db.execute(
+                "SELECT coalesce(max(seq), 0) FROM inbox WHERE seq < ?", (NO_NUMBER,)
+            ).fetchone()[0]
+            absurd = self._db.execute(
+                "SELECT seq FROM inbox WHERE seq >= ? ORDER BY seq", (NO_NUMBER,)
+            ).fetchall()
+            self._db.executemany(
+                "UPDATE inbox SET seq = ? WHERE seq = ?",
+                [(number, row["seq"]) for number, row in enumerate(absurd, last + 1)],
+            )
+            self._db.execute(
+                "UPDATE sqlite_sequence SET seq = ? WHERE name = 'inbox'", (last + len(absurd),)
+            )
 
     def _refuse_rows(self, rows: list[sqlite3.Row]) -> None:
         """Rows that no runner of ours wrote must not hold up the others. What they say goes nowhere."""
@@ -403,73 +448,6 @@ class Ledger:
 
     @_in_our_words
     def prune(self, now: float, keep_s: float | None) -> int:
-        """Forget what is older than ``keep_s``, a bounded part at a time; says how many rows went.
-
-        `PRUNED_AT_ONCE` of them mean that there may be more. Nothing of an incident that has not ended goes, nor
-        any audit row after its first; but answers go after `INBOX_KEPT_S`, however long history is kept. No
-        ``keep_s`` keeps everything.
-        """
+        """Forget what is older than ``keep_s``, a bounded part at a time; says how many rows went (`pruning`)."""
         with self._transaction():
-            removed = self._db.execute(
-                "DELETE FROM inbox WHERE seq IN"
-                " (SELECT seq FROM inbox WHERE kind = 'question' AND answered_at < ? LIMIT ?)",
-                (now - QUESTIONS_KEPT_S, PRUNED_AT_ONCE),
-            ).rowcount
-            if not keep_s:
-                return removed
-            before = now - keep_s
-            removed += self._prune_audit(before, PRUNED_AT_ONCE - removed)
-            removed += self._prune_incidents(before, PRUNED_AT_ONCE - removed)
-            removed += self._prune_attempts(before, PRUNED_AT_ONCE - removed)
-            removed += self._db.execute(
-                "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox ORDER BY seq LIMIT ?) AND answered_at < ?",
-                (PRUNED_AT_ONCE - removed, now - INBOX_KEPT_S),
-            ).rowcount
-        return removed
-
-    def _prune_audit(self, before: float, most: int) -> int:
-        """Only the oldest contiguous part; its last row stays as the anchor of what is left."""
-        bound = self._db.execute(
-            "SELECT min((SELECT min(seq) FROM audit WHERE incident = incidents.id))"
-            " FROM incidents WHERE ended_at IS NULL"
-        ).fetchone()[0]
-        # What lies before it is none of ours, and stays to be found.
-        start, _ = audit_chain.read_anchor(self._db)
-        last, removed = None, 0
-        for row in self._db.execute(
-            "SELECT seq, at, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (start, most)
-        ):
-            if row["at"] >= before or (bound is not None and row["seq"] >= bound):
-                break
-            last, removed = row, removed + 1
-        if last is not None:
-            self._db.execute("DELETE FROM audit WHERE seq > ? AND seq <= ?", (start, last["seq"]))
-            self._put(audit_chain.ANCHOR, json.dumps([last["seq"], last["hash"]]))
-        return removed
-
-    def _prune_incidents(self, before: float, most: int) -> int:
-        """An incident goes when none of its audit rows is left."""
-        return self._db.execute(
-            "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents AS old WHERE ended_at < ?"
-            " AND NOT EXISTS (SELECT 1 FROM audit WHERE incident = old.id) LIMIT ?)",
-            (before, most),
-        ).rowcount
-
-    def _prune_attempts(self, before: float, most: int) -> int:
-        """An attempt goes after its incident, but not while the healer still waits for its results."""
-        old = self._db.execute(
-            "SELECT id FROM attempts WHERE coalesce(ended_at, decided_at) < ?"
-            " AND incident NOT IN (SELECT id FROM incidents) LIMIT ?",
-            (before, most),
-        ).fetchall()
-        if not old:
-            return 0
-        needed = {
-            a.id
-            for c in self.clusters().values()
-            for a in (c.attempt, c.look, *(late.attempt for late in c.late))
-            if a
-        }
-        gone = [(row["id"],) for row in old if row["id"] not in needed]
-        self._db.executemany("DELETE FROM attempts WHERE id = ?", gone)
-        return len(gone)
+            return pruning.prune(self._db, now, keep_s)

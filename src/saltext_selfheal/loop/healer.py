@@ -44,9 +44,9 @@ from ..healing.model import (
 )
 from ..healing.start import begin, forgotten, remains
 from ..healing.step import step
+from ..ledger import pruning
 from ..ledger.file import Unavailable, ValueRefused
 from ..ledger.timeline import Timeline
-from ..ledger.writer import PRUNED_AT_ONCE
 from . import jids
 from .herald import Herald, Out
 from .jobs import Watched
@@ -211,7 +211,7 @@ class Healer:
         except Unavailable as exc:
             self._fail(_WRITING, exc, began)
             return
-        if removed < PRUNED_AT_ONCE:
+        if removed < pruning.AT_ONCE:
             self._next_prune = time.monotonic() + PRUNE_S
 
     def _ready(self) -> bool:

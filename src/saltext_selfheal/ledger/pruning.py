@@ -1,0 +1,87 @@
+"""What the ledger forgets, a bounded part at a time."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from . import chain, records
+
+AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
+QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
+INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
+
+
+def prune(db: sqlite3.Connection, now: float, keep_s: float | None) -> int:
+    """Within a transaction: forget what is older than ``keep_s``; says how many rows went.
+
+    `AT_ONCE` of them mean that there may be more. Nothing of an incident that has not ended goes, nor any audit row
+    after its first; but answers go after `INBOX_KEPT_S`, however long history is kept. No ``keep_s`` keeps everything.
+    """
+    removed = db.execute(
+        "DELETE FROM inbox WHERE seq IN"
+        " (SELECT seq FROM inbox WHERE kind = 'question' AND answered_at < ? LIMIT ?)",
+        (now - QUESTIONS_KEPT_S, AT_ONCE),
+    ).rowcount
+    if not keep_s:
+        return removed
+    before = now - keep_s
+    removed += _audit(db, before, AT_ONCE - removed)
+    removed += _incidents(db, before, AT_ONCE - removed)
+    removed += _attempts(db, before, AT_ONCE - removed)
+    removed += db.execute(
+        "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox ORDER BY seq LIMIT ?) AND answered_at < ?",
+        (AT_ONCE - removed, now - INBOX_KEPT_S),
+    ).rowcount
+    return removed
+
+
+def _audit(db: sqlite3.Connection, before: float, most: int) -> int:
+    """Only the oldest contiguous part; its last row stays as the anchor of what is left."""
+    bound = db.execute(
+        "SELECT min((SELECT min(seq) FROM audit WHERE incident = incidents.id))"
+        " FROM incidents WHERE ended_at IS NULL"
+    ).fetchone()[0]
+    # What lies before it is none of ours, and stays to be found.
+    start, _ = chain.read_anchor(db)
+    last, removed = None, 0
+    for row in db.execute(
+        "SELECT seq, at, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (start, most)
+    ):
+        if row["at"] >= before or (bound is not None and row["seq"] >= bound):
+            break
+        last, removed = row, removed + 1
+    if last is not None:
+        db.execute("DELETE FROM audit WHERE seq > ? AND seq <= ?", (start, last["seq"]))
+        anchor = json.dumps([last["seq"], last["hash"]])
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (chain.ANCHOR, anchor))
+    return removed
+
+
+def _incidents(db: sqlite3.Connection, before: float, most: int) -> int:
+    """An incident goes when none of its audit rows is left."""
+    return db.execute(
+        "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents AS old WHERE ended_at < ?"
+        " AND NOT EXISTS (SELECT 1 FROM audit WHERE incident = old.id) LIMIT ?)",
+        (before, most),
+    ).rowcount
+
+
+def _attempts(db: sqlite3.Connection, before: float, most: int) -> int:
+    """An attempt goes after its incident, but not while the healer still waits for its results."""
+    old = db.execute(
+        "SELECT id FROM attempts WHERE coalesce(ended_at, decided_at) < ?"
+        " AND incident NOT IN (SELECT id FROM incidents) LIMIT ?",
+        (before, most),
+    ).fetchall()
+    if not old:
+        return 0
+    needed = {
+        a.id
+        for c in records.states(db).values()
+        for a in (c.attempt, c.look, *(late.attempt for late in c.late))
+        if a
+    }
+    gone = [(row["id"],) for row in old if row["id"] not in needed]
+    db.executemany("DELETE FROM attempts WHERE id = ?", gone)
+    return len(gone)
