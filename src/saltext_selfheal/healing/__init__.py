@@ -1,1 +1,1 @@
-"""The pure core: no Salt, no socket, no file, no clock, no thread, no randomness of its own."""
+"""The pure core, which decides. It uses no Salt, no socket, no file, no clock, no thread and no randomness."""

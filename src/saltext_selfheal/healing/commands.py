@@ -1,6 +1,7 @@
-"""What operators order. Whatever does not fit is refused in words, and changes nothing.
+"""The commands of operators. A command that does not fit is refused with a reason, and changes nothing.
 
-A command about one incident is a row of the table that is taken only when somebody orders it; the others stand here.
+A command about one incident is a row of `table.TRANSITIONS` that is taken only when an operator orders it. The other
+commands are in this file.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .table import TRANSITIONS, take
 
 
 def take_command(state: State, command: Command, now: Seconds) -> tuple[State, list[Effect]]:
-    """What an operator orders. Whatever does not fit is refused in words and changes nothing."""
+    """The state and the effects after an operator's command. A command that does not fit is refused with a reason."""
 
     def refused(why: str) -> tuple[State, list[Effect]]:
         return state, [Answer(command, Reply.REFUSED, why, command.incident)]
@@ -90,7 +91,7 @@ def take_command(state: State, command: Command, now: Seconds) -> tuple[State, l
 def _granted(
     state: State, command: Command, incident: Incident, rule: str, now: Seconds
 ) -> list[Effect]:
-    """The answer to a command that a row took; what still holds an approved step is said at once."""
+    """The answer to a command that was carried out by a row. For an approval it names the gates that are still shut."""
     cluster = state.clusters[incident.cluster]
     after = next((i for i in cluster.incidents if i.id == incident.id), None)
     rejected = command.verb is Verb.REJECT
@@ -109,7 +110,7 @@ def _granted(
 def pause_clusters(
     state: State, command: Command, names: list[str], now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """A pause lengthens one that stands, and never shortens it: another operator may rely on it."""
+    """Pause these clusters. A pause may lengthen an older one but not shorten it, since somebody may rely on it."""
     if not 0 < command.for_s <= PAUSED_AT_MOST_S:
         most = f" of at most {PAUSED_AT_MOST_S / 86400:.0f} days" if command.for_s > 0 else ""
         why = f"a pause needs a duration{most}, found {command.for_s:g} s"
@@ -120,7 +121,7 @@ def pause_clusters(
     for name in names:
         old = state.clusters[name].pause
         if old is not None and old.until >= new.until:
-            if new.everywhere and not old.everywhere:  # clusters to come are meant as well
+            if new.everywhere and not old.everywhere:  # later clusters are to be paused as well
                 kept = replace(old, everywhere=True)
                 state = state.with_cluster(replace(state.clusters[name], pause=kept))
             longer.append(f"{name} is paused for {old.until - now:.0f} s by {old.by}: {old.why}")
@@ -153,7 +154,7 @@ def resume_clusters(
 def lock_nodes(
     state: State, cluster: ClusterState, command: Command, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """A person's lock is an incident of its own, without a fault: it ends by ``ack`` alone."""
+    """Lock these nodes. A person's lock is an incident of its own, without a fault, and only ``ack`` ends it."""
     nodes = command.nodes or tuple(cluster.nodes)
     same = next(
         (i for i in cluster.incidents if i.by_hand and set(nodes) <= set(i.nodes)),

@@ -1,7 +1,7 @@
-"""One incident seen from all sides, and the conditions of the table's rows.
+"""The conditions of the table's rows, and `Sight`: one incident with all that the conditions ask for.
 
-What decides whether a row of `step.TRANSITIONS` applies stands here: one small function each, from a `Sight` to yes or
-no. All timing of an incident's life lies in them. Nothing here changes anything.
+Each row of `table.TRANSITIONS` has a condition here: a small function that takes a `Sight` and answers yes or no. All
+timing of an incident's life is in these functions. Nothing here changes anything.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .word import agreed_dead
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
 FIRINGS = 3
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
-READ_WITHIN_S = 10.0  #: so long the job cache may take to be read
-REQUEST_AGE_S = 900.0  #: a request that no gate let through for so long has expired
-UNSEEN_S = 90.0  #: a node or view that nobody has seen for so long, or for ``verify``, after a job cannot be verified
+READ_WITHIN_S = 10.0  #: reading the job cache may take this long
+REQUEST_AGE_S = 900.0  #: a request that the gates have held for this long expires
+UNSEEN_S = 90.0  #: a job cannot be verified if its nodes were not seen for this long, or for ``verify``, after it
 
 
 @dataclass(frozen=True)
 class Sight:
-    """One incident with all that its rows' conditions ask for."""
+    """One incident, with all that the conditions of its rows ask for."""
 
     state: State
     cluster: ClusterState
@@ -54,12 +54,12 @@ class Sight:
         return health.seen_since(self.cluster, self.incident, name, then)
 
     def seen_after(self, name: str) -> bool:
-        """Looked at since the incident came to its present phase; well only by a fresh dial."""
+        """The node was seen in the incident's present phase. To count as well, it must have been dialled afresh."""
         return health.seen_after(self.cluster, self.incident, name, self.incident.changed_at)
 
     @cached_property
     def afflicted(self) -> tuple[str, ...]:
-        """Nodes that the present step is for: those confirmed, or those a request names and no job has visited."""
+        """Nodes that the present step is for: those with the confirmed fault, or those of a request not tried yet."""
         if self.requested:
             return tuple(n for n in self.incident.nodes if n not in self.incident.turn.tried)
         return tuple(n for n in self.incident.nodes if self.confirmed(n))
@@ -70,7 +70,7 @@ class Sight:
 
     @property
     def failed_on(self) -> tuple[str, ...]:
-        """Nodes that the present step has visited and that (again) show the fault."""
+        """Nodes that the present step was tried on and that still show the fault, or show it again."""
         return tuple(n for n in self.afflicted if n in self.incident.turn.tried)
 
     @property
@@ -80,16 +80,17 @@ class Sight:
 
     @cached_property
     def intent(self) -> gates.Intent | None:
-        """What would be done now: dead nodes together, nodes that may serve one after the other."""
+        """What would be done now: dead nodes are started together, nodes that may serve go one after the other."""
         if self.step is None:
             return None
         ready = self.untried
-        # A node that may not be acted on for a reason of its own need not hold up the others.
+        # A node that is stopped by a gate of its own must not hold up the others. If each node is stopped so, those
+        # with budget left come first: else a node without budget would lock the incident, although others only rest.
         if len(ready) > 1:
             ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready
         nodes = ready[:1]
         if self.incident.fault is Fault.DEAD:
-            # Together only those that are dead by more than the healer's own dial.
+            # Only nodes whose death is agreed go together: the healer's own refused dial alone does not prove it.
             nodes = tuple(n for n in ready if self._agreed(n)) or nodes
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
 
@@ -97,7 +98,7 @@ class Sight:
         return agreed_dead(self.cluster, name, self.now)
 
     def _passing(self, some: Sequence[gates.Asks]) -> tuple[str, ...]:
-        """Those whom the present step has not visited and whom none of these gates stops."""
+        """The untried nodes that none of these gates stops."""
         return tuple(n for n in self.untried if self._passes(n, some))
 
     def _passes(self, name: str, some: Sequence[gates.Asks]) -> bool:
@@ -107,7 +108,7 @@ class Sight:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """Those whom the present step can still visit: nobody waits for the others."""
+        """The untried nodes that the present step can still reach. The next step does not wait for the others."""
         return self._passing(gates.OWN) if self.step else self.untried
 
     @cached_property
@@ -116,7 +117,7 @@ class Sight:
         return gates.shut(gates.judge(self.state, self.intent, self.now))
 
     def since_start(self, then: Seconds) -> Seconds:
-        """That moment, or the healer's start if it was later: what happened in its absence is not known yet."""
+        """The later one of that moment and the healer's start. What happened before the start is not known yet."""
         return max(then, self.state.started_at)
 
     @property
@@ -144,7 +145,7 @@ def asked(s: Sight) -> bool:
 
 
 def _well_again(s: Sight) -> bool:
-    """For long enough, seen lately, and those that were acted on by a fresh dial since then."""
+    """All nodes were well for ``stable`` and were seen lately, and those acted on were dialled afresh after it."""
     i = s.incident
     return (
         s.gone_for_s >= s.policy.stable_s
@@ -154,7 +155,7 @@ def _well_again(s: Sight) -> bool:
 
 
 def expired(s: Sight) -> bool:
-    """A request that no gate lets through, or not through to its next node, is forgotten as its asker forgets it."""
+    """A request has waited too long at the gates, for its first or next node. Its asker expects nothing any more."""
     since = s.incident.changed_at if s.incident.turn.visited else s.incident.opened_at
     return s.requested and s.now - since >= REQUEST_AGE_S
 
@@ -172,7 +173,7 @@ def stable(s: Sight) -> bool:
 
 
 def did_not_help(s: Sight) -> bool:
-    """Only when nobody waits for the present step any more, and all were seen since: each node has its turn."""
+    """The step has failed on a node, can reach no other node, and the last attempt's nodes were seen after it."""
     if s.step is None or not s.failed_on or s.awaited:
         return False
     return all(s.seen_since(n, s.incident.acted_at) for n in s.incident.turn.acting)
@@ -191,9 +192,9 @@ def may_act(s: Sight) -> bool:
 
 
 def budget_spent(s: Sight) -> bool:
-    """Nothing but the budget forbids to act: the healer has tried what it may.
+    """Only the spent budget forbids to act: the healer has tried all that it may, so the incident is locked.
 
-    A request that was refused so is held until it expires: it must not lock the database's own healing out.
+    A request whose budget is spent is held until it expires. A lock for it must not stand in the way of healing.
     """
     return (
         not s.requested
@@ -204,13 +205,13 @@ def budget_spent(s: Sight) -> bool:
 
 
 def endless(s: Sight) -> Attempt | None:
-    """The job that the next step waits for although it was said to have ended: a look finds it running, for too long."""
+    """The job that the next step waits for: it was reported as ended, but a look finds it running, for too long."""
     if s.requested or s.intent is None:
         return None
     patience_s = looks.GIVE_UP_AFTER * s.policy.attempt_timeout_s + looks.LOOK_PAUSE_S
     for late in s.cluster.late:
         if late.attempt.incident != s.incident.id:
-            continue  # that one was told; when its job ends this one goes on
+            continue  # the job's own incident tells about it; this incident goes on when the job ends
         runs = set(late.refuted) & set(looks.unproven(late)) & set(s.intent.nodes)
         if runs and s.now - late.attempt.fired_at >= patience_s:
             return late.attempt
@@ -222,7 +223,7 @@ def job_does_not_end(s: Sight) -> bool:
 
 
 def waits_for_approval(s: Sight) -> bool:
-    """Also while nobody knows yet on which of its nodes: then the word is good for all of them."""
+    """The next step needs an approval. While its nodes are not known yet, the approval is for all of the incident's."""
     if s.step is None:
         return False
     nodes = s.intent.nodes if s.intent and s.intent.nodes else s.incident.nodes
@@ -243,7 +244,7 @@ def always(s: Sight) -> bool:
 
 
 def held_no_more(s: Sight) -> bool:
-    """What held it is history: at the moment there is no node to act on."""
+    """The incident was held, but now there is no node to act on, so nothing holds it any more."""
     return s.intent is not None and not s.intent.nodes and s.incident.held != ()
 
 
@@ -252,7 +253,7 @@ def held_anew(s: Sight) -> bool:
         return False
     only_look = {g.name for g in s.shut} == {"look"}
     if only_look and gates.not_cleared(s.state, s.intent, s.now).open:
-        return False  # the minion is being asked: that takes a moment, and is told if it lasts
+        return False  # the minion is being asked; that takes a moment, and is announced only if it lasts
     return s.incident.held != tuple(g.name for g in s.shut)
 
 
@@ -260,10 +261,10 @@ def verdict(s: Sight) -> Outcome | None:
     """What came of the attempt's job, once that is known."""
     attempt = s.attempt
     if attempt is None:
-        return Outcome.LOST  # written down nowhere: nothing is known to have run
+        return Outcome.LOST  # there is no record of an attempt, so nothing is known to have run
     if len(attempt.results) < len(attempt.nodes):
         return None
-    # Where another state run was active nothing happened: that node is asked again, the others count.
+    # On a node where another state run was active nothing was done, and it is tried again. The other nodes count.
     results = [o for o, _ in attempt.results.values() if o is not Outcome.BUSY]
     if not results:
         return Outcome.BUSY
@@ -295,13 +296,13 @@ def _unpublished(s: Sight) -> bool:
     attempt = s.attempt
     if attempt is None or attempt.published_at is not None or attempt.results:
         return False
-    # The reader must have looked: a job cache that cannot be read proves nothing.
+    # The job reader must have read the job cache: if the cache cannot be read, nothing is proved.
     seen = attempt.missing_at
     return seen is not None and seen - s.since_start(attempt.fired_at) >= PUBLISH_WITHIN_S
 
 
 def unreadable(s: Sight) -> bool:
-    """Neither published nor known not to be: the job may have run."""
+    """It is not known whether the job was published, because the job cache cannot be read. The job may have run."""
     attempt = s.attempt
     return (
         attempt is not None
@@ -328,7 +329,10 @@ def may_fire_again(s: Sight) -> bool:
 
 
 def shut_again(s: Sight) -> tuple[gates.Gate, ...]:
-    """The gates judged anew as if the attempt in flight were not there; it was paid for when it was decided."""
+    """The gates that forbid to fire again, judged as if the attempt were not in flight.
+
+    ``budget`` and ``limits`` do not count: the attempt was paid for when it was decided.
+    """
     if s.attempt is None or s.step is None:
         return ()
     state = s.state.with_cluster(replace(s.cluster, attempt=None, look=None))
@@ -338,10 +342,10 @@ def shut_again(s: Sight) -> tuple[gates.Gate, ...]:
 
 
 def _look_due(s: Sight, published_at: Seconds) -> Seconds:
-    """When the job has had its time.
+    """When the minions are asked whether the job still runs.
 
-    If the healer has started since, its master may have died with the job on its way to the minions: that is asked
-    soon. A job that still runs is left alone, however often one looks.
+    If the healer has started after the job was published, the master may have died before the job reached the minions.
+    Then the minions are asked soon. Asking does no harm: a job that still runs is left alone.
     """
     in_time = published_at + s.policy.attempt_timeout_s
     since_start = s.state.started_at + looks.LOOK_AFTER_START_S
@@ -363,20 +367,23 @@ def overdue(s: Sight) -> bool:
 
 
 def runs_for_ever(s: Sight) -> bool:
-    """Looked for long enough: a person must end it. What was only asked for does not keep a fault waiting."""
+    """The job has run for so long that a person must end it.
+
+    The patience is shorter for a request's job while an incident with a fault waits: a request must not delay healing.
+    """
     attempt = s.attempt
     waits = any(i.phase is Phase.OPEN and i.fault is not None for i in s.cluster.incidents)
     times = 1 if s.requested and waits else looks.GIVE_UP_AFTER
     patience_s = times * s.policy.attempt_timeout_s + looks.LOOK_PAUSE_S
     if attempt is None or attempt.published_at is None or verdict(s) is not None:
         return False
-    # One look that nobody published after a long absence of the healer says nothing yet.
+    # If the healer was away for long, one look that was not published says nothing yet.
     since = s.since_start(attempt.published_at) if look_lost(s) else attempt.published_at
     return (still_running(s) or look_lost(s)) and s.now - since >= patience_s
 
 
 def look_lost(s: Sight) -> bool:
-    """The look itself was never published: it proves nothing about the job."""
+    """The look itself was never published, so it proves nothing about the job."""
     look = s.cluster.look
     return look is not None and look_ended(s) and look.published_at is None
 
@@ -390,7 +397,7 @@ def look_ended(s: Sight) -> bool:
 
 
 def silent_too_early(s: Sight) -> bool:
-    """After a start of the master its minions may not be back yet: silence proves nothing before the job's time."""
+    """A minion is silent, but the job's time is not over. After a start of the master, minions may not be back yet."""
     look, attempt = s.cluster.look, s.attempt
     if look is None or attempt is None or attempt.published_at is None or not look_ended(s):
         return False
@@ -406,19 +413,19 @@ def still_running(s: Sight) -> bool:
 
 
 def recovered(s: Sight) -> bool:
-    """Seen after the job's end: the nodes it was for are well, whatever the job said of itself."""
+    """The job's nodes were seen well after its end. What the job returned does not matter."""
     return not s.incident.verified and all(
         s.seen_after(n) and health.well(s.cluster, s.incident, n) for n in s.incident.turn.acting
     )
 
 
 def seen_faulty(s: Sight) -> bool:
-    """After a job that failed, one look that still shows the fault is enough."""
+    """The job failed on every node that still shows the fault. Then one probe after the job is enough."""
     since = s.incident.changed_at
     acting = s.incident.turn.acting
     if not s.incident.turn.failed or not all(s.seen_since(n, since) for n in acting):
         return False
-    # Where the job was done the node has its time to come up.
+    # A node on which the job was done is given time to come up.
     ill = [n for n in acting if s.shows(n)]
     return bool(ill) and set(ill) <= set(s.incident.turn.failed)
 
@@ -431,7 +438,7 @@ def not_in_time(s: Sight) -> bool:
 
 
 def cannot_be_verified(s: Sight) -> bool:
-    """Nobody has looked since the job's end, for longer than a look may take."""
+    """The nodes were not seen after the job's end, for longer than seeing them may take."""
     patience_s = max(UNSEEN_S, s.policy.verify_s)
     if s.incident.verified or s.now - s.since_start(s.incident.changed_at) < patience_s:
         return False

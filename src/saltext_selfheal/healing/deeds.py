@@ -1,7 +1,7 @@
-"""What the rows of `step.TRANSITIONS` do besides leading to a phase.
+"""What the rows of `table.TRANSITIONS` do besides leading to a phase.
 
-One function each, from a `Sight` to the cluster and the incident as they are afterwards, and the effects: an attempt
-that is fired, a terminal record. Whether it is time for them is not asked here.
+Each function takes a `Sight`. It returns the cluster and the incident as they are afterwards, and the effects, such as
+an attempt that is fired or a terminal record. Whether it is time to do so, `conditions` decide.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doub
 LOST_PAUSE_MAX_S = 3600.0  #: … up to this
 
 
-#: A server that shows one of these may have been started by somebody else when it is seen again.
+#: With one of these faults the server may not run. If it is seen to have started, somebody else may have started it.
 _NOT_THERE = (Fault.DEAD, Fault.UNREACHABLE, Fault.ALIEN, Fault.MISTAKEN)
 
 Change = tuple[ClusterState, Incident, tuple[Effect, ...]]
@@ -45,7 +45,7 @@ def nothing(s: Sight) -> Change:
 
 
 def open_it(s: Sight) -> Change:
-    """The escalation is fixed when the incident opens; a relapse starts after the step that had helped."""
+    """Fix the escalation when the incident opens. A relapse starts at the step after the one that had helped."""
     incident = s.incident
     if s.requested:
         return s.cluster, replace(incident, opened_at=s.now), ()
@@ -73,7 +73,7 @@ def resolve(s: Sight) -> Change:
     incident = s.incident
 
     def helped(node: str) -> int:
-        """The last step that the node has had; the present one may never have come to it."""
+        """The index of the last step that the node has had. The present step may not have come to this node."""
         return incident.step - (node not in incident.turn.tried)
 
     recoveries = tuple(r for r in s.cluster.recoveries if s.now - r.at < s.policy.relapse_s)
@@ -88,7 +88,11 @@ def resolve(s: Sight) -> Change:
 
 
 def hold(s: Sight) -> Change:
-    """What holds it now also ends the patience with a minion that was busy: nothing is asked meanwhile."""
+    """Remember which gates are shut.
+
+    If one is shut for more than a moment, the step is not retried meanwhile. So the time for which a minion may be busy
+    is measured anew after that.
+    """
     names = [g.name for g in s.shut]
     since = s.incident.busy_since if set(names) <= gates.ORDINARY else None
     return s.cluster, replace(s.incident, held=tuple(names), busy_since=since), ()
@@ -103,11 +107,11 @@ def only_tell(s: Sight) -> Change:
 
 
 def next_step(s: Sight) -> Change:
-    """A step that repeats the one before backs off; another may go at once."""
+    """Go to the next step. If it repeats the action of the step before, it waits; else it may be taken at once."""
     index, steps = s.incident.step + 1, s.incident.steps
     again = escalation.repeats(steps, index)
     not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
-    # Whom the step never came to starts at its own first one, in an incident of its own.
+    # A node that never had this step leaves the incident. It gets an incident of its own, which begins at step one.
     left = () if s.incident.fault in CLUSTER_WIDE else s.untried
     incident = replace(
         s.incident,
@@ -122,7 +126,7 @@ def next_step(s: Sight) -> Change:
 
 
 def act(s: Sight) -> Change:
-    """Write the attempt down, charge the nodes' budgets, fire."""
+    """Make the attempt, charge it to the nodes' budgets and to the limits, and have it fired."""
     assert s.intent is not None
     intent = s.intent
     number = s.incident.attempts + 1
@@ -158,7 +162,10 @@ def act(s: Sight) -> Change:
 
 
 def _there(s: Sight) -> tuple[str, ...]:
-    """Those whose server is known to run, and since when: a start that is seen later is not an earlier job's."""
+    """The nodes whose server is known to run, with a known start time. Only there a later start proves this job's work.
+
+    The start times must be newer than the last attempt. Else a start that is seen later may be that attempt's work.
+    """
     assert s.intent is not None
     told_at, _ = s.state.maps.get(s.cluster.name, (0.0, ()))
     if told_at <= s.cluster.acted_at:
@@ -173,7 +180,7 @@ def fire_again(s: Sight) -> Change:
 
 
 def look(s: Sight) -> Change:
-    """Ask the minions that owe an answer what they run. Reads only, pays no budget."""
+    """Ask the minions that owe a result what they run. A look only reads, so it costs no budget."""
     assert s.attempt is not None
     number = s.incident.looks + 1
     silent = tuple(n for n in s.attempt.nodes if n not in s.attempt.results)
@@ -189,7 +196,7 @@ def wait_on(s: Sight) -> Change:
 
 
 def give_up_waiting(s: Sight) -> Change:
-    """The look is over and our job does not run any more: the nodes that owe an answer have timed out."""
+    """The look is over and the job does not run any more: nodes that still owe a result have timed out."""
     look, attempt = s.cluster.look, s.attempt
     assert look is not None and attempt is not None
     late = {
@@ -223,10 +230,10 @@ def _finish(
     running: bool = False,
     looked: bool = True,
 ) -> Change:
-    """The attempt's one terminal record; cooldown counts from here.
+    """End the attempt with its only terminal record. The cooldown counts from here.
 
-    On ``idle`` nodes nothing was done. ``running``: as far as is known the job runs on. Without ``looked`` nobody has
-    asked the minions that owe a result.
+    On ``idle`` nodes nothing was done. ``running``: the job may run on. ``looked`` is False if the minions that owe a
+    result were not asked what they run.
     """
     acted = outcome is not Outcome.LOST and (
         s.attempt is None or not set(s.attempt.nodes) <= set(idle)
@@ -238,7 +245,7 @@ def _finish(
     until = s.now + escalation.rest_s(s.policy, s.incident.relapses)
     changed = {
         n: (
-            # Nothing was changed there: nothing is paid, nothing rests.
+            # Nothing was changed on this node, so it pays no budget and has no cooldown.
             replace(nodes[n], spent=tuple(t for t in nodes[n].spent if t != attempt.decided_at))
             if outcome is Outcome.LOST or n in idle
             else replace(nodes[n], cooldown_until=until, cooldown_incident=s.incident.id)
@@ -256,8 +263,8 @@ def _finish(
         cluster = replace(cluster, acted_at=s.now)
     else:
         cluster = replace(cluster, acts=tuple(t for t in cluster.acts if t != attempt.decided_at))
-    # What was never seen may still be on its way: the reactor had asked before the attempt ended. And what was
-    # returned proves nothing: it stays here until a look, or the database, says that the job has ended.
+    # The attempt is remembered as late. A job that was never seen may still come, if the reactor had claimed it before
+    # the attempt ended. A job with results may still run, until a look or the database says that it has ended.
     late = Late(attempt, s.now, running)
     if outcome is not Outcome.LOST and not running:
         owed = looks.owed(attempt)
@@ -277,15 +284,14 @@ def _busy_nodes(attempt: Attempt) -> frozenset[str]:
 
 
 def verify(s: Sight, looked: bool = True) -> Change:
-    """The job is over. Nodes that were busy meanwhile have not had the step yet, the others have."""
+    """The job is over. Nodes that were busy have not had the step yet; the others have had it."""
     attempt = s.attempt
     assert attempt is not None
     outcome, idle = verdict(s), _busy_nodes(attempt)
     assert outcome is not None
     cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle, looked=looked)
-    if (
-        outcome is Outcome.BUSY
-    ):  # for too long: nothing was done or is paid, but the step has had its turn
+    # The nodes were busy for too long. Nothing was done or paid there, but the step counts as tried.
+    if outcome is Outcome.BUSY:
         idle = frozenset()
     had = tuple(n for n in attempt.nodes if n not in idle)
     turn = Turn(
@@ -302,12 +308,12 @@ def verify(s: Sight, looked: bool = True) -> Change:
         lost=0,
         gone_since=None,  # what was seen while the job ran proves nothing
     )
-    # An open connection has not seen whether new ones are taken.
+    # An open connection does not show whether the server accepts new ones, so a fresh dial is needed.
     return cluster, incident, (*effects, Dial(cluster.name, had)) if had else effects
 
 
 def assume_it_ran(s: Sight) -> Change:
-    """What may have run is paid for, and may run on: before anything else comes a look."""
+    """It is not known whether the job ran. So it is paid for and may run on, and a look comes before anything else."""
     attempt = s.attempt
     assert attempt is not None
     unknown = (Outcome.TIMED_OUT, "the job cache could not be read: the job may have run")
@@ -333,7 +339,7 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
         s.incident,
         turn=replace(turn, tried=tuple(n for n in turn.tried if n not in turn.acting)),
         not_before=s.now + pause_s,
-        held=("after",),  # said with its reason; the gate of that name adds nothing to it
+        held=("after",),  # the row tells the reason already, so the gate ``after`` is not announced
     )
 
 
@@ -358,7 +364,7 @@ def approve(s: Sight) -> Change:
 
 
 def acknowledge(s: Sight) -> Change:
-    """The lock is lifted: one attempt's budget is free, and what was given up counts as seen to."""
+    """The lock is lifted. Each node may have one attempt again, and jobs given up count as seen to by a person."""
     incident, policy = s.incident, s.policy
     late = tuple(
         replace(one, running=False) if one.attempt.incident == incident.id else one

@@ -1,6 +1,6 @@
-"""Fault → steps, and how long a node rests afterwards. Pure.
+"""Which steps are tried against which fault, and how long a node rests afterwards. Pure.
 
-The default escalations stand here and nowhere else; the settings may replace them per fault, within what `remedies` allows.
+The default escalations are only here. The settings may replace them per fault, within what `remedies` allows.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from .events import Seconds
 from .model import Action, Fault, Incident, Policy, Step
 from .remedies import forbidden
 
-#: What helps by default. A fault without steps is announced and left to people.
+#: The steps by default. A fault without steps is announced and left to people.
 DEFAULT: dict[Fault, tuple[Step, ...]] = {
-    # A dead process cannot be harmed by a start; a highstate may change more than is broken,
-    # so it comes when a restart did not hold.
+    # A start cannot harm a dead process. A highstate may change more than what is broken, so it comes only when a
+    # restart did not help.
     Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE), Step(Action.RESTART)),
     Fault.HUNG: (Step(Action.RESTART),),
     Fault.UNREACHABLE: (),
@@ -29,7 +29,11 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
 
 
 def for_every_fault(steps: tuple[Step, ...]) -> dict[Fault, tuple[Step, ...]]:
-    """One list for all faults: it replaces the default wherever there is one, less what helps against none of it (`remedies.forbidden`)."""
+    """One list of steps for all faults.
+
+    It replaces the default of each fault that has one. Actions that `remedies` forbids against a fault are left out. A
+    fault without default steps stays without steps.
+    """
     return {
         fault: tuple(s for s in steps if s.action not in forbidden(fault)) if default else ()
         for fault, default in DEFAULT.items()
@@ -37,20 +41,20 @@ def for_every_fault(steps: tuple[Step, ...]) -> dict[Fault, tuple[Step, ...]]:
 
 
 def steps_against(policy: Policy, incident: Incident) -> tuple[Step, ...]:
-    """The steps that the settings know against what the incident is about; a request brings its own."""
+    """The steps against the incident's fault, from the settings or by default. A request brings its own step."""
     fault = incident.fault
     return () if fault is None else policy.escalation.get(fault, DEFAULT[fault])
 
 
 def rest_s(policy: Policy, relapses: int) -> Seconds:
-    """How long a node rests after an attempt: doubled per relapse, bounded."""
-    if relapses >= 32:  # 2**32 × any minimum is beyond every maximum
+    """How long a node rests after an attempt: the minimum, doubled per relapse, up to the maximum."""
+    if relapses >= 32:  # 2**32 times any minimum is more than any maximum
         return policy.cooldown_max_s
     return min(policy.cooldown_max_s, policy.cooldown_min_s * float(2**relapses))
 
 
 def repeats(steps: tuple[Step, ...], index: int) -> int:
-    """How many steps right before this one take the same action."""
+    """How many steps right before this one have the same action."""
     again = 0
     while 0 < index < len(steps) and steps[index].action is steps[index - 1].action:
         again, index = again + 1, index - 1
@@ -58,5 +62,5 @@ def repeats(steps: tuple[Step, ...], index: int) -> int:
 
 
 def first_step(helped: int, steps: tuple[Step, ...]) -> int:
-    """Where a relapse starts: at the step after the one that had helped, the last one if none is left."""
+    """Where a relapse starts: at the step after the one that had helped, or at the last step if none follows."""
     return max(0, min(helped + 1, len(steps) - 1))

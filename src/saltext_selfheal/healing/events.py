@@ -1,6 +1,7 @@
-"""What happens: all that the healer is told, as frozen data. A `step` takes one of these.
+"""Events: all that the healer is told, as frozen data. Each `step` takes one of them.
 
-Times are seconds on the healer's timeline (epoch-like, never running backwards); durations carry ``_s``.
+Times are seconds on the healer's timeline, which counts like the epoch and never runs backwards. Names of durations end
+in ``_s``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Seconds = float
 
 
 class Verb(str, Enum):
-    """What an operator may order. ``explain`` only asks."""
+    """What an operator may order. ``explain`` changes nothing, it only asks."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -29,7 +30,7 @@ class Verb(str, Enum):
 
 @dataclass(frozen=True)
 class Observation:
-    """One probe's result. ``fault`` None means: the node answered as it should."""
+    """The result of one probe. If ``fault`` is None, the node answered as it should."""
 
     cluster: str
     node: str
@@ -39,21 +40,18 @@ class Observation:
     server_id: str | None = None
     server_name: str | None = None
     version: str | None = None
-    ours: bool = False  #: it went wrong on the healer's side and proves nothing about the node
-    dialled: bool = True  #: a fresh dial was part of this look; what it found is what is told
-    answers: bool = (
-        False  #: with a fault: the connection that was open already answers all the same
-    )
-    #: Where the name led at the last dial, as resolved: ``10.0.0.11:28015``. Empty: it was not resolved.
+    ours: bool = False  #: the probe failed on the healer's side and proves nothing about the node
+    dialled: bool = True  #: a fresh dial was part of this probe, and this is the dial's result
+    answers: bool = False  #: only with a fault: a connection opened before still answers
+    #: The addresses that the node's name had at the last dial: ``10.0.0.11:28015``. Empty: it was not resolved.
     addresses: tuple[str, ...] = ()
-    proxy: bool = (
-        False  #: ``rethinkdb proxy``: it stands in nobody's ``server_status`` and holds no replica
-    )
+    #: The node is a ``rethinkdb proxy``: no ``server_status`` lists it, and it holds no replica.
+    proxy: bool = False
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One replica of a shard, by the server's name."""
+    """One replica of a shard. ``server`` is the name of the server that holds it."""
 
     server: str
     state: str
@@ -111,7 +109,7 @@ class ClusterView:
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody asks for healing; ``nodes`` empty means: whichever the fault, or the whole cluster."""
+    """Somebody asks for healing. If ``nodes`` is empty, those with a fault are meant, or the whole cluster."""
 
     id: str
     cluster: str
@@ -120,20 +118,19 @@ class Request:
     reason: str = ""
     door: str = ""
     asker: str = ""
-    forced: bool = (
-        False  #: an operator's word stands for the probe's agreement, and for nothing else
-    )
+    #: An operator forces it: the probe need not agree. All gates are asked all the same.
+    forced: bool = False
     at: Seconds | None = None  #: when it was put into the inbox; None: just now
 
     @property
     def source(self) -> str:
-        """Who counts as one asker. On the bus anybody can claim any name: all of it is one."""
+        """Who counts as one asker. On the bus anybody can claim any name, so the whole bus counts as one asker."""
         return self.door if self.door == "bus" else f"{self.door}:{self.asker}"
 
 
 @dataclass(frozen=True)
 class Command:
-    """An operator orders, or asks. Which fields count depends on the verb."""
+    """An operator's command. Which fields count depends on the verb."""
 
     id: str
     verb: Verb
@@ -149,9 +146,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Met:
-    """Whom each node that answers is connected to: its ``server_status``, which no hung peer delays (2.4.4).
+    """Whom each node that answers is connected to, as its ``server_status`` says. No hung peer delays that (2.4.4).
 
-    Asked in every round over the system tables, and at once when a dial is refused.
+    The nodes are asked in every round over the system tables, and at once when a dial is refused.
     """
 
     cluster: str
@@ -210,7 +207,7 @@ class Commanded:
 
 @dataclass(frozen=True)
 class Started:
-    """The healer (re)started: what it remembers of the nodes' health is old."""
+    """The healer has started. What it remembers about the health of nodes is old."""
 
 
 @dataclass(frozen=True)
@@ -233,5 +230,5 @@ Event = (
 
 
 def asking(asked: Request | Command) -> Requested | Commanded:
-    """The event that somebody asked for this."""
+    """The event that carries this request or command to `step`."""
     return Commanded(asked) if isinstance(asked, Command) else Requested(asked)

@@ -1,4 +1,4 @@
-"""Why something is done or not done at the moment: the gates' own answers, for people."""
+"""Explanations for people: what would be done now, and which gates forbid it. EXPLAIN changes nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .model import Fault, Incident, Phase, Seen, State, Step
 def explain(
     state: State, cluster: str, nodes: tuple[str, ...], now: Seconds
 ) -> tuple[Mapping[str, Any], ...]:
-    """Every gate for every incident of the cluster; for nodes without one, as if they were dead.
+    """Every gate's answer for every incident of the cluster. A node without an incident is judged as if it were dead.
 
-    The gates are asked exactly as they are before an action, so that what is told here and what is done cannot differ.
+    The gates are asked exactly as before an action, so an explanation cannot differ from what is done.
     """
     here = state.clusters[cluster]
     policy = state.policies[cluster]
@@ -36,8 +36,9 @@ def explain(
 
 
 def _of_incident(sight: Sight) -> Mapping[str, Any]:
+    """How an incident stands, what would be done next, and every gate's answer to that."""
     incident = sight.incident
-    # Elsewhere nothing is decided: the incident's own sentence says what is waited for.
+    # Steps are decided in the phase ``open`` only. In any other phase, ``why`` says what the incident waits for.
     intent = sight.intent if incident.phase is Phase.OPEN else None
     return {
         "incident": incident.id,
@@ -54,9 +55,10 @@ def _of_incident(sight: Sight) -> Mapping[str, Any]:
 def _as_if_dead(
     state: State, cluster: str, name: str, steps: tuple[Step, ...], now: Seconds
 ) -> Mapping[str, Any]:
+    """What every gate would answer if this node were dead: the first step is judged for an incident made up here."""
     fault = state.clusters[cluster].nodes[name].fault
     supposed = Incident(
-        id="",  # there is none
+        id="",  # the empty id tells the gates that there is no such incident
         cluster=cluster,
         cause=Seen(Fault.DEAD),
         nodes=(name,),
@@ -79,6 +81,7 @@ def _as_if_dead(
 
 
 def _in_words(judged: tuple[gates.Gate, ...]) -> list[Mapping[str, Any]]:
+    """The gates' answers as plain mappings, for the answer to an operator."""
     return [
         {"gate": g.name, "open": g.open, "why": g.why, "opens_at": None if g.open else g.opens_at}
         for g in judged

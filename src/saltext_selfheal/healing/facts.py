@@ -1,7 +1,8 @@
-"""What the healer takes for true: an event first changes the facts, and nothing but them.
+"""How an event changes the facts that the healer believes. This is the first part of each step.
 
-How a node looks, what a cluster's tables say, what became of a job, which incidents there are to walk the table.
-Nothing here orders anything but a look (read-only) at a job that was given up.
+Facts are: how a node looks, what a cluster's tables say, what became of a job, and which incidents there are. Decisions
+are made afterwards, when the incidents walk the table. The only order given here is a look at a job that was given up,
+and a look only reads.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ from .model import (
     Tell,
 )
 
-LATE_S = 3600.0  #: so long a result may come late and is still recorded
-RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for so long
+LATE_S = 3600.0  #: a result that comes later than this after the attempt's end is not recorded
+RUNS_AT_MOST_S = 86400.0  #: a job that was given up while it ran counts as running for this long
 
 
 def _gone(cluster: ClusterState, incident: Incident) -> bool:
-    """All of its nodes are well; for what the cluster as a whole was locked for, that this is over is enough.
+    """All nodes of the incident are well.
 
-    A node that has died meanwhile is an incident of its own, which waits for that lock to end.
+    An incident locked for a fault of the whole cluster is an exception: the end of that fault is enough. A node
+    that has died meanwhile has an incident of its own, and that one waits for the lock to end.
     """
     if incident.phase is Phase.LOCKED and incident.fault in CLUSTER_WIDE:
         one = incident.nodes[0]
@@ -50,7 +52,7 @@ def _gone(cluster: ClusterState, incident: Incident) -> bool:
 
 
 def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
-    """Note for each incident since when all of its nodes are well."""
+    """Note for each incident since when it counts as gone (see `_gone`)."""
     if not cluster.incidents:
         return cluster
     incidents = []
@@ -64,6 +66,7 @@ def _watch_gone(cluster: ClusterState, now: Seconds) -> ClusterState:
 
 
 def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State, list[Effect]]:
+    """One probe of a node: its identity, its health, and the incident that it belongs to if it shows a fault."""
     seen = event.observation
     cluster = state.clusters.get(seen.cluster)
     if cluster is None or seen.node not in cluster.nodes:
@@ -89,7 +92,8 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
         effects += more
     cluster = _watch_gone(cluster, now)
     state = state.with_cluster(cluster)
-    # Only a node that has become unreachable, or ceased to be, can change what this asks of all nodes.
+    # This looks at all nodes of all clusters. Only a change of a node's fault can change the answer, so it is not asked
+    # after every probe.
     if before.fault is not node.fault or state.blind:
         state, more = _eyes(state, now)
         effects += more
@@ -97,14 +101,14 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
 
 
 def _acted_on(cluster: ClusterState, node: str) -> bool:
-    """An attempt on this node is in flight or being verified: its changes are the healer's own work."""
+    """An attempt on this node is in flight or being verified, so changes of the node are the healer's own work."""
     if cluster.attempt and node in cluster.attempt.nodes:
         return True
     return any(i.phase is Phase.VERIFYING and node in i.turn.acting for i in cluster.incidents)
 
 
 def _eyes(state: State, now: Seconds) -> tuple[State, list[Effect]]:
-    """Whether the healer trusts its own eyes; told when that changes."""
+    """Ask anew whether the healer trusts its own eyes, and tell it if the answer has changed."""
     why = health.blind(state.clusters, state.ours, now)
     if bool(why) is bool(state.blind):
         return state, []
@@ -123,7 +127,7 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
     if cluster is None:
         return state, []
     effects: list[Effect] = []
-    # Told when it can be had no longer, or can again; not once a round for each node that was asked.
+    # Only a change of the status is told. The reason alone changes with each node that is asked in turn.
     before = cluster.tables.status
     if before is not seen.status:
         tables = TablesRead(seen.status, seen.why)
@@ -145,14 +149,14 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
 
 
 def take_met(state: State, event: Met, now: Seconds) -> State:
-    """Whom the nodes that answer are connected to: what speaks for a node that refuses the healer, or against it."""
+    """Whom the nodes that answer are connected to. This is their word about a node that refuses the healer."""
     cluster = state.clusters.get(event.cluster)
     if cluster is None:
         return state
     asked_at = now - event.took_s
     heard = {}
     for name, node in cluster.nodes.items():
-        # A word counts only of a node that the healer does not reach. A proxy stands in nobody's list.
+        # The word of others is needed only for a node that the healer does not reach. A proxy is in no server's list.
         if node.fault is None or node.server_id is None or node.proxy:
             continue
         others = [
@@ -173,7 +177,7 @@ def take_met(state: State, event: Met, now: Seconds) -> State:
 
 
 def _take_starts(cluster: ClusterState, starts: Mapping[str, float], now: Seconds) -> ClusterState:
-    """When the servers' processes were started. A new start proves that a job that restarts has done its work."""
+    """Note when the servers' processes were started. A new start proves that a job which restarts has done its work."""
     by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
     changed = {
         by_id[server]: _started(cluster.nodes[by_id[server]], started, now)
@@ -191,7 +195,10 @@ def _take_starts(cluster: ClusterState, starts: Mapping[str, float], now: Second
 
 
 def _started(node: NodeState, started_at: float, now: Seconds) -> NodeState:
-    """A start between two probes is seen by nothing else: its tables may be opening."""
+    """Note the start of a node's server. If it is not the first one known, the server was started anew just now.
+
+    The probe does not see a restart between two probes. But after it the server may still be opening its tables.
+    """
     again = node.started_at is not None
     return replace(node, started_at=started_at, restarted_at=now if again else node.restarted_at)
 
@@ -199,10 +206,10 @@ def _started(node: NodeState, started_at: float, now: Seconds) -> NodeState:
 def _assign(
     cluster: ClusterState, policy: Policy, name: str, node: NodeState, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
-    """A node with a fault belongs to an incident of that fault; one is opened if it can join none.
+    """A node with a fault belongs to an incident of that fault. If it can join none, one is opened for it.
 
-    It can join one in which nothing was done yet, or that has not gone beyond its first step: later steps are for
-    nodes that had the first.
+    It can join an incident in which no attempt was made yet, or that is still at its first step. Later steps are only
+    for nodes that have had the first one.
     """
     assert node.fault is not None
     same = [i for i in cluster.incidents if i.fault is node.fault]
@@ -216,14 +223,14 @@ def _assign(
         return cluster, []
     joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
     if incident.step and not _relapsed(cluster, name, node.fault, now - policy.relapse_s):
-        joined = replace(
-            joined, step=0
-        )  # whom nothing has helped yet gets the first step, and the others with it
+        # The incident is a relapse and begins at a later step. For the new node it is none, so all begin at the first.
+        joined = replace(joined, step=0)
     why = f"{name} as well: {node.evidence}"
     return cluster.with_incident(joined), [Announce(joined, joined.phase.value, why, "fact.joined")]
 
 
 def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
+    """The node was healed of this fault after that moment, so the fault is a relapse."""
     return any(
         r.node == name and r.seen.fault is fault and r.at > since for r in cluster.recoveries
     )
@@ -237,6 +244,7 @@ def open_incident(
     why: str,
     steps: tuple[Step, ...] = (),
 ) -> tuple[ClusterState, list[Effect]]:
+    """Open an incident with the cluster's next number. Only an incident for a fault that was seen is announced here."""
     serial = cluster.serial + 1
     incident = Incident(
         id=f"{cluster.name}-{serial}",
@@ -250,7 +258,8 @@ def open_incident(
         why=why,
     )
     cluster = replace(cluster, serial=serial, incidents=(*cluster.incidents, incident))
-    if not isinstance(cause, Seen):  # nothing is suspected: it opens in the same step
+    # An incident for a request or a lock is suspected only for a moment: it leaves that phase in this very step.
+    if not isinstance(cause, Seen):
         return cluster, []
     return cluster, [Announce(incident, Phase.SUSPECTED.value, why, "fact.seen")]
 
@@ -258,9 +267,9 @@ def open_incident(
 def take_job_news(
     state: State, event: Missing | Published | Returned, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """A job was published, or a minion answered. What is neither in flight nor owed changes nothing.
+    """A job was published or is missing, or a minion answered. Only attempts in flight and late ones are changed by it.
 
-    The settings may have parted an attempt between clusters: each part is told what concerns it.
+    A change of the settings may have split an attempt between clusters, so every cluster is asked.
     """
     effects: list[Effect] = []
     for name, cluster in state.clusters.items():
@@ -281,7 +290,7 @@ def take_job_news(
 def _heard(
     attempt: Attempt | None, event: Missing | Published | Returned, now: Seconds
 ) -> Attempt | None:
-    """What is in flight, after news of a job."""
+    """The attempt or look in flight, after news of its job. News of another job changes nothing."""
     if attempt is None or attempt.id != event.attempt:
         return attempt
     if isinstance(event, Missing):
@@ -298,7 +307,7 @@ def _heard(
 def _heard_late(
     state: State, name: str, late: Late, event: Published | Returned, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """What was given up, after news of its job."""
+    """The state after news of the job of an attempt that was given up."""
     effects: list[Effect] = []
     if late.attempt.published_at is None:
         cluster, late, effects = _came_after_all(state, state.clusters[name], late, now)
@@ -312,13 +321,13 @@ def _heard_late(
 def _came_after_all(
     state: State, cluster: ClusterState, late: Late, now: Seconds
 ) -> tuple[ClusterState, Late, list[Effect]]:
-    """The reactor had been slow: the job of an attempt that was written off runs, so it is paid for after all."""
+    """The job of an attempt that was written off was published after all: it runs, so it is paid for now."""
     attempt = replace(late.attempt, published_at=now)
     came = replace(late, attempt=attempt, running=True)
     paid = {
         n: replace(cluster.nodes[n], spent=(*cluster.nodes[n].spent, attempt.decided_at))
         for n in attempt.nodes
-        # What was assumed to have run, because nobody could know, is paid for already.
+        # If the job cache could not be read, the job was assumed to have run, and is paid for already.
         if n in cluster.nodes and attempt.decided_at not in cluster.nodes[n].spent
     }
     counted = attempt.decided_at in cluster.acts
@@ -335,7 +344,7 @@ def _came_after_all(
 def _late_result(
     state: State, cluster: ClusterState, late: Late, event: Returned, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """A result that nobody waits for any more is recorded. As long as its job counts as running, a look is to prove it."""
+    """Record a result that came after its attempt had ended. It does not prove that the job has ended."""
     attempt = late.attempt
     if event.node not in looks.owed(attempt) or event.node in late.refuted:
         return state, []
@@ -363,7 +372,7 @@ def _late_result(
 def _just_acted_on(
     cluster: ClusterState, policy: Policy, event: Returned, attempt: Attempt, now: Seconds
 ) -> ClusterState:
-    """The node as after any other job: looked at before anything else is done to it, and given its time to come up."""
+    """Treat the node as after any other job: it must be seen before the next attempt, and gets its time to come up."""
     node = replace(cluster.nodes[event.node], at=None)
     cluster = replace(cluster.with_nodes({event.node: node}), viewed_at=None)
     waits = [i for i in cluster.incidents if event.node in i.nodes and i.phase is Phase.OPEN]
@@ -374,7 +383,7 @@ def _just_acted_on(
 
 
 def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
-    """Pauses end by themselves; results that are owed for too long are waited for no longer."""
+    """What ends by the passing of time: pauses, and the memory of attempts that were given up long ago."""
     effects: list[Effect] = []
     for name, cluster in state.clusters.items():
         pause = cluster.pause
@@ -397,7 +406,7 @@ def run_out(state: State, now: Seconds) -> tuple[State, list[Effect]]:
 
 
 def forget_health(state: State, now: Seconds) -> State:
-    """After a start, every verdict about health is old: look anew before believing anything."""
+    """Forget all verdicts about health. After a start they are old, so nodes must be seen again first."""
     clusters = {}
     for name, cluster in state.clusters.items():
         nodes = {

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Fault(str, Enum):
-    """What is wrong with a node (or, for the cluster-wide ones, with its cluster)."""
+    """What is wrong with a node, or, for those in `CLUSTER_WIDE`, with its cluster."""
 
     DEAD = "dead"
     HUNG = "hung"
@@ -22,5 +22,5 @@ class Fault(str, Enum):
     ISSUE = "issue"
 
 
-#: Faults of a cluster as a whole: seen in its system tables, not on one node's dial.
+#: Faults of a cluster as a whole. They are seen in its system tables, not by dialling one node.
 CLUSTER_WIDE = frozenset({Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE})

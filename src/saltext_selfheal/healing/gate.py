@@ -1,4 +1,4 @@
-"""What a gate is asked, and what it answers."""
+"""What a gate is asked (`Intent`), and what it answers (`Open` or `Shut`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Intent(NamedTuple):
 
 
 class Open(NamedTuple):
-    """The gate has nothing against it."""
+    """The gate does not forbid the action."""
 
     why: str
 
@@ -33,7 +33,7 @@ class Open(NamedTuple):
 
 
 class Shut(NamedTuple):
-    """The gate forbids it. ``opens_at`` is None where only an event, not time, opens it."""
+    """The gate forbids the action. ``opens_at`` is None if only an event opens it, and not the passing of time."""
 
     why: str
     opens_at: Seconds | None = None
@@ -48,7 +48,7 @@ Asks = Callable[[State, Intent, Seconds], Answer]
 
 
 class Gate(NamedTuple):
-    """One gate's answer, under the gate's name."""
+    """One gate's answer together with the gate's name."""
 
     name: str
     open: bool
@@ -57,4 +57,5 @@ class Gate(NamedTuple):
 
 
 def of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:
+    """The settings and the state of the intent's cluster."""
     return state.policies[intent.cluster], state.clusters[intent.cluster]

@@ -1,8 +1,8 @@
-"""The gates: each a reason not to act now. One small pure function per gate, all of one signature.
+"""The gates. Each is one reason not to act now: a small pure function, and all have one signature.
 
-A gate sees the whole state and one intent, and answers with a `Gate`: open or shut, why in a sentence with its
-numbers, and when it opens where that is known. Gates never change anything. What is announced about a held
-incident is made of these answers and of nothing else, so that telling and doing cannot disagree.
+A gate sees the whole state and one intent. It answers `Open` or `Shut`, with the reason in a sentence with numbers, and
+with the time when it opens if that is known. Gates never change anything. What is announced about a held incident
+consists of these answers only, so announcements and decisions cannot disagree.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .word import WORD_WITHIN_S, word
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
-ANNOUNCE_ONLY = "announce only"  #: what holds an incident against which no action helps
-APPROVED_FOR_S = 900.0  #: an approval that no attempt followed within this has expired
+ANNOUNCE_ONLY = "announce only"  #: stands in ``held`` of an incident against which no action helps
+APPROVED_FOR_S = 900.0  #: an approval expires if no attempt follows within this time
 
 
 def mode_of(policy: Policy, step: Step) -> Mode:
-    """The cluster's mode bounds the step's: a step may be more careful than its cluster, never less."""
+    """The more careful of the cluster's mode and the step's mode."""
     if step.mode is None:
         return policy.mode
     order = (Mode.OFF, Mode.SHADOW, Mode.APPROVE, Mode.AUTO)
@@ -53,19 +53,19 @@ def approval(state: State, intent: Intent, now: Seconds) -> Answer:
         return Open("none needed")
     given = incident.approval
     if given and given.step == incident.step:
-        # A step that rolls over several nodes was approved for all that the incident had then.
+        # One approval is good for a step that goes over several nodes. Its time counts anew after each of them.
         since = max(given.at, incident.changed_at if incident.turn.tried else 0.0)
         if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(given.nodes):
             return Open(f"approved by {given.by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
-    if not incident.id:  # supposed, for an explanation
+    if not incident.id:  # made up for an explanation: there is no incident that could be approved
         return Shut(f"{would} would wait for a person's approval")
     name = f"{incident.id}.{incident.attempts + 1}"
     return Shut(f"{would} waits for: salt-run selfheal.approve {name}")
 
 
 def paused(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Nobody has asked the healer to keep still."""
+    """The cluster is not paused."""
     _, cluster = of(state, intent)
     pause = cluster.pause
     if pause is None or pause.until <= now:
@@ -75,7 +75,7 @@ def paused(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def warm_up(state: State, intent: Intent, now: Seconds) -> Answer:
-    """A healer that has just started has not seen enough to act."""
+    """The healer has run and probed for long enough. Right after its start it has not seen enough to act."""
     _, cluster = of(state, intent)
     polls = min((cluster.nodes[n].polls for n in intent.nodes), default=0)
     opens_at = state.started_at + WARM_UP_S
@@ -86,7 +86,7 @@ def warm_up(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def target(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Exact minions, at least one, each configured and inside the cluster's pattern."""
+    """At least one minion is named, and each is configured and matches the cluster's ``minions`` pattern."""
     policy, _ = of(state, intent)
     if not intent.nodes:
         return Shut("no node is left to act on")
@@ -99,7 +99,10 @@ def target(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def confirmed(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Every node named shows the incident's fault, confirmed; for a request, every node was seen and is well."""
+    """Every node shows the incident's confirmed fault.
+
+    For a request: every node was seen, no ill node has an incident of its own, and the action is not forbidden.
+    """
     _, cluster = of(state, intent)
     if intent.incident.fault is None:
         unseen = [n for n in intent.nodes if cluster.nodes[n].since is None]
@@ -126,7 +129,7 @@ def confirmed(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def _treated(state: State, cluster: ClusterState, name: str) -> bool:
-    """An incident of the node's own fault has a step to come for it."""
+    """An incident of the node's own fault takes care of the node: something is still to be done in it."""
     fault = cluster.nodes[name].fault
     return any(
         i.fault is fault and name in i.nodes and has_step_to_come(state.policies[cluster.name], i)
@@ -151,9 +154,9 @@ def identity(state: State, intent: Intent, now: Seconds) -> Answer:
         node = cluster.nodes[name]
         if node.doubt:
             return Shut(f"whose server {name} is, is in doubt: {node.doubt}")
-        if node.server_name in cluster.twins:  # the next look at it will put it in doubt
+        if node.server_name in cluster.twins:  # the next probe of the node will put it in doubt
             return Shut(f"two servers have the name {node.server_name}, which is {name}'s")
-        # Whoever asks for it: the minion's own server may serve all the while, at another address than the settings say.
+        # This holds for requests, too. The minion's own server may serve at another address than the settings say.
         alien = Fault.ALIEN in (intent.incident.fault, node.fault)
         if alien and node.server_id is None:
             why = f"{name} has never answered as RethinkDB: is its address right?"
@@ -164,7 +167,7 @@ def identity(state: State, intent: Intent, now: Seconds) -> Answer:
 def agreed(state: State, intent: Intent, now: Seconds) -> Answer:
     """A node that refuses the dial is dead only if no other node that answers is connected to it.
 
-    Where nobody can say so, it is treated as a node that may serve: one at a time, and the quorum is asked.
+    If no node can say that, it is treated as a node that may serve: one at a time, and the gate ``quorum`` decides.
     """
     _, cluster = of(state, intent)
     if intent.incident.fault is not Fault.DEAD:
@@ -182,12 +185,12 @@ def agreed(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def blind(state: State, intent: Intent, now: Seconds) -> Answer:
-    """A healer that does not trust its own eyes does nothing."""
+    """The healer trusts its own eyes."""
     return Shut(state.blind) if state.blind else Open("the healer trusts its own eyes")
 
 
 def fresh(state: State, intent: Intent, now: Seconds) -> Answer:
-    """What the healer believes was seen lately, and the nodes of the last attempt since its end."""
+    """The nodes were seen lately, and the nodes of the last attempt were seen after its end."""
     policy, cluster = of(state, intent)
     incident = intent.incident
     acted_at = incident.acted_at
@@ -203,7 +206,7 @@ def fresh(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def flapping(state: State, intent: Intent, now: Seconds) -> Answer:
-    """A node that comes and goes by itself is left alone until it is quiet, or steadily faulty."""
+    """No node comes and goes by itself. Such a node is left alone until it is quiet, or faulty for long."""
     _, cluster = of(state, intent)
     restless = [n for n in intent.nodes if cluster.nodes[n].flapping]
     if not restless:
@@ -212,7 +215,7 @@ def flapping(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def decided(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Dead nodes are started together, so the first attempt waits until every suspected node is decided."""
+    """No node is still suspected. Dead nodes are started together, so the first attempt waits for all verdicts."""
     policy, cluster = of(state, intent)
     incident = intent.incident
     if incident.fault is not Fault.DEAD or incident.attempts:
@@ -226,7 +229,7 @@ def decided(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def in_flight(state: State, intent: Intent, now: Seconds) -> Answer:
-    """One attempt at a time in a cluster."""
+    """No other attempt is in flight in the cluster."""
     _, cluster = of(state, intent)
     busy = cluster.attempt
     if busy is None:
@@ -235,7 +238,10 @@ def in_flight(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def look(state: State, intent: Intent, now: Seconds) -> Answer:
-    """No job of ours may still run on these minions, whatever was said of it; in a roll on none that had its turn."""
+    """No job of ours may still run on these minions. Results do not count: a look or the database must show it.
+
+    While a step goes from node to node, no job may still run on the nodes that had their turn either.
+    """
     _, cluster = of(state, intent)
     if cluster.look is not None:
         return Shut(f"asking what {', '.join(cluster.look.nodes)} runs")
@@ -249,7 +255,7 @@ def look(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def runs_on(state: State, intent: Intent, now: Seconds) -> Answer:
-    """The part of `look` that is about these nodes alone."""
+    """The part of the gate `look` that is only about these nodes."""
     _, cluster = of(state, intent)
     for late in cluster.late:
         there = [n for n in looks.unproven(late) if n in intent.nodes]
@@ -259,7 +265,11 @@ def runs_on(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def not_cleared(state: State, intent: Intent, now: Seconds) -> Answer:
-    """As `runs_on`, but a look that is on its way, or the first one, is worth waiting for together."""
+    """Like `runs_on`, but also open while the first look is still to come or a look is on its way.
+
+    Such a look takes a moment, so the node is not passed over for others: all wait for it together. A node whose minion
+    owes a result is passed over, since that may last.
+    """
     _, cluster = of(state, intent)
     for late in cluster.late:
         asked = late.looks == 0 or (cluster.look is not None and cluster.look.of == late.attempt.id)
@@ -275,9 +285,9 @@ def _may_run(late: Late, nodes: Sequence[str]) -> Answer:
 
 
 def locked(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Where the healer has given up, a person must come first.
+    """No locked incident is open on these nodes: there the healer has given up, and a person must come first.
 
-    A request that failed locks requests, not the healing of the database itself; a person's lock locks all.
+    A request that was locked stops only requests, and not the healing of a fault. A person's lock stops everything.
     """
     _, cluster = of(state, intent)
     requested = intent.incident.fault is None
@@ -290,7 +300,7 @@ def locked(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def after(state: State, intent: Intent, now: Seconds) -> Answer:
-    """The step's ``after`` since the incident opened, and any pause the incident was given."""
+    """The step's ``after`` has passed since the incident opened, and so has any pause that the incident was given."""
     opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)
     if now >= opens_at:
         return Open("the step is due")
@@ -298,7 +308,7 @@ def after(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def cooldown(state: State, intent: Intent, now: Seconds) -> Answer:
-    """A node rests after an attempt of another incident, counted from that attempt's end."""
+    """No node rests after an attempt of another incident. The rest counts from that attempt's end."""
     _, cluster = of(state, intent)
     resting = [
         (node.cooldown_until, name)
@@ -317,7 +327,7 @@ def recent(node: NodeState, policy: Policy, now: Seconds) -> tuple[Seconds, ...]
 
 
 def share(most: int, incident: Incident) -> int:
-    """What an incident may use of so many attempts: requests leave half of them for what the probe itself finds."""
+    """How many of these attempts an incident may use. Requests must leave half of them for what the probe finds."""
     asked = incident.fault is None and not incident.forced
     return most // 2 if asked else most
 
@@ -325,7 +335,7 @@ def share(most: int, incident: Incident) -> int:
 def _left_by(
     paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident, state: State
 ) -> Answer:
-    """Whether one more is allowed, by the share of so many per so long."""
+    """Whether one more attempt is allowed after those in ``paid``, if ``most`` are allowed within ``per_s``."""
     allowed = share(most, incident)
     left = f" that requests may use of {most}" if allowed < most else ""
     if not allowed:
@@ -341,7 +351,7 @@ def _left_by(
 
 
 def budget(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Attempts per node within a sliding window."""
+    """Each node has attempts left within a sliding window."""
     policy, cluster = of(state, intent)
     most, per_s = policy.budget_attempts, policy.budget_per_s
     if not most:
@@ -354,7 +364,7 @@ def budget(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def limits(state: State, intent: Intent, now: Seconds) -> Answer:
-    """Attempts over all clusters within a sliding window."""
+    """Attempts are left over all clusters within a sliding window."""
     bounds = state.limits
     if not bounds.attempts:
         return Open("no limit configured")
@@ -366,9 +376,9 @@ def limits(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def _ill(cluster: ClusterState, now: Seconds) -> bool:
-    """A node shows a fault, or the cluster as a whole does not serve, as far as that was seen lately.
+    """A node shows a fault, or the system tables have lately shown a fault of the whole cluster.
 
-    What an issue tells is no outage.
+    The fault ``issue`` does not count, because it is no outage.
     """
     if any(node.fault is not None for node in cluster.nodes.values()):
         return True
@@ -377,7 +387,7 @@ def _ill(cluster: ClusterState, now: Seconds) -> bool:
 
 
 def storm(state: State, intent: Intent, now: Seconds) -> Answer:
-    """When many clusters fail at once, the cause is hardly in each of them."""
+    """Few clusters fail at the same time. If many do, their common cause is hardly in each of them."""
     clusters = state.clusters.values()
     share = state.limits.storm_share
     ill = sum(1 for cluster in clusters if _ill(cluster, now))
@@ -413,10 +423,10 @@ GATES: Mapping[str, Asks] = {
 }
 
 
-#: About one node by itself: whom these stop, they stop whatever becomes of the others.
+#: Gates about one node by itself. A node that one of these stops is stopped whatever becomes of the other nodes.
 OWN: tuple[Asks, ...] = (identity, agreed, flapping, not_cleared, locked, cooldown, budget)
 
-#: Shut in the ordinary course of an attempt, and open again by themselves within moments.
+#: Gates that are shut in the ordinary course of an attempt, and that open again by themselves.
 ORDINARY = frozenset({"after", "in flight", "look", "fresh"})
 
 

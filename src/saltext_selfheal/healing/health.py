@@ -1,8 +1,7 @@
-"""Observations → health of a node, of a cluster, and of the healer's own eyes. Pure.
+"""What observations say about the health of a node, of a cluster, and of the healer's own eyes. Pure.
 
-A single observation proves little: a fault is *suspected* until it has been seen for as long as ``confirm`` asks
-(soft to hard), and every verdict is about time, never about a number of polls. Nothing here opens an incident or
-orders anything.
+A single observation proves little. A fault is *suspected* until it has lasted for ``confirm``; then it is *confirmed*.
+Every verdict depends on time, and never on a number of polls. Nothing here opens an incident or orders anything.
 """
 
 from __future__ import annotations
@@ -13,10 +12,13 @@ from dataclasses import replace
 from .events import ClusterView, Observation, Seconds, ViewStatus
 from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy, Seen
 
-VIEW_AGE_S = 60.0  #: a look into the system tables that is older counts as none
-OURS_S = 30.0  #: a probe that failed on the healer's own side blinds it for so long
-NOTICED_S = 1.0  #: after the first refused dial; a server that was killed is gone for its peers in milliseconds (2.4.4)
-STEADY_S = 120.0  #: on top of ``confirm``: faulty for so long is no flapping any more
+VIEW_AGE_S = 60.0  #: a view of the system tables that is older than this does not count
+OURS_S = 30.0  #: a probe that failed on the healer's own side makes the healer blind for this long
+#: This long after the first refused dial, other nodes must have noticed a death. They notice a killed server within
+#: milliseconds (2.4.4).
+NOTICED_S = 1.0
+#: A node that is faulty for ``confirm`` and this long on top does not flap any more.
+STEADY_S = 120.0
 
 # ---------------------------------------------------------------- nodes
 
@@ -24,11 +26,12 @@ STEADY_S = 120.0  #: on top of ``confirm``: faulty for so long is no flapping an
 def observe(
     node: NodeState, seen: Observation, policy: Policy, now: Seconds, acted_on: bool
 ) -> NodeState:
-    """The node after one more observation. ``acted_on``: its changes at present are the healer's own work."""
-    # What it tells of itself is of this node's server.
+    """The node after one more observation. ``acted_on``: changes of the node are at present the healer's own work."""
+    # Id and name are taken over only if the server that answers is this node's own.
     own = seen.server_id is not None and not node.answers_as
     if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
-        # Only a fresh dial ends what a dial has found. But it answers, and tells who it is.
+        # An open connection answered. That does not end a fault, because only a fresh dial can. But the node answers,
+        # and its id is worth knowing.
         if own and node.server_id is None:
             node = replace(
                 node, server_id=seen.server_id, server_name=seen.server_name, proxy=seen.proxy
@@ -43,7 +46,8 @@ def observe(
     since = node.since if same and node.since is not None else now
     changes = node.changes
     turned = node.since is not None and (node.fault is None) is not (fault is None)
-    # A recovery that nobody made, and the fault after it: a node that dies after each repair does not flap.
+    # A recovery counts as a change if nobody acted on the node. A fault counts only if it follows such a recovery: a
+    # node that dies after each repair does not flap.
     by_itself = fault is None or bool(changes and changes[-1] == node.since)
     if turned and by_itself and not acted_on and policy.flapping_changes:
         changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
@@ -73,14 +77,14 @@ def observe(
     flapping = _flapping(node, policy, now, confirm_s)
     if flapping is node.flapping:
         return node
-    # What has been told once is over with: the next time needs changes of its own.
+    # When the node is steady again, its old changes are forgotten, so that they do not count for the next flapping.
     return replace(node, flapping=flapping, changes=node.changes if flapping else ())
 
 
 def _shown(
     node: NodeState, seen: Observation, policy: Policy
 ) -> tuple[Fault | None, str, tuple[bool, ...]]:
-    """What the observation amounts to: a fault or none, the evidence, and which of the last answers were slow."""
+    """What the observation means: the fault if there is one, the evidence, and which of the last answers were slow."""
     fault, evidence, slow = seen.fault, seen.evidence, node.slow
     if fault is Fault.DEAD:
         cut_off = _cut_off(node, seen)
@@ -100,8 +104,8 @@ def _shown(
 
 
 def _seen_as(node: NodeState, fault: Fault, now: Seconds) -> tuple[tuple[Fault, Seconds], ...]:
-    """The faults of this illness with their first sights, this one included."""
-    # What others contradict has not lasted: a death after it must last for its own time.
+    """The faults since the node was last well, this one included, each with the time when it was first seen."""
+    # If other nodes contradict a death, the death has not lasted. A later death must last for ``confirm`` again.
     first = {f: t for f, t in node.seen if fault is not Fault.CUT_OFF or f is not Fault.DEAD}
     first.setdefault(fault, now)
     return tuple(first.items())
@@ -110,17 +114,18 @@ def _seen_as(node: NodeState, fault: Fault, now: Seconds) -> tuple[tuple[Fault, 
 def _lasted(
     first: Seconds, since: Seconds, confirm_s: Seconds, policy: Policy, now: Seconds
 ) -> bool:
-    """Whether a fault is confirmed. ``first``: its first sight in this illness; ``since``: of its present spell."""
-    # A node may go from one fault to another and back: the longest patience bounds that, too.
+    """Whether a fault is confirmed. ``first``: when it was first seen since the node was well; ``since``: it holds."""
+    # A node may alternate between faults, and each turn starts ``confirm`` anew. So after the longest ``confirm`` of
+    # all faults it is confirmed in any case.
     longest_s = max(policy.confirm_s.values(), default=0.0)
     return now - since >= confirm_s or now - first >= longest_s
 
 
 def _cut_off(node: NodeState, seen: Observation) -> str:
-    """Why a refused dial is not the death of the server: it may serve everybody but the healer. Empty: nothing says so.
+    """Why a refused dial is not the server's death: the server may serve everybody but the healer. Empty: no reason.
 
-    In the first moment others may not have noticed a death: what they say then keeps the healer from acting (gate
-    ``agreed``), and is asked again.
+    In the first moment other nodes may not have noticed a death. Their word of that moment does not make the node cut
+    off. It only keeps the healer from acting (gate ``agreed``), and they are asked again.
     """
     if seen.answers:
         return "a connection that was open answers"
@@ -131,10 +136,10 @@ def _cut_off(node: NodeState, seen: Observation) -> str:
 
 
 def heard(node: NodeState, by: str, asked_at: Seconds, now: Seconds) -> NodeState:
-    """The node after others were asked. ``by``: one that is connected to its server, if any is.
+    """The node after others were asked for their word. ``by``: a node that is connected to its server; empty: none is.
 
-    A death that is contradicted, after the first moment, has to last anew, also if nobody contradicts it any more when
-    the node is dialled again.
+    If they contradict a death after the first moment, ``confirm`` counts anew from now. This holds even if nobody
+    contradicts the death any more when the node is dialled next.
     """
     node = replace(node, word_at=asked_at, word_by=by)
     refused_at = node.refused_at
@@ -146,7 +151,10 @@ def heard(node: NodeState, by: str, asked_at: Seconds, now: Seconds) -> NodeStat
 
 
 def vouched(node: NodeState) -> str:
-    """Who said, asked since the healer does not reach the node, that it is connected to its server; empty: nobody."""
+    """The node that is connected to this one's server, by a word asked for since the healer cannot reach it.
+
+    Empty: no node is.
+    """
     since = node.refused_at if node.refused_at is not None else node.since
     asked = node.word_at is not None and since is not None and node.word_at >= since
     return node.word_by if asked else ""
@@ -159,13 +167,13 @@ def speaks(node: NodeState) -> bool:
 
 
 def lives(node: NodeState) -> bool:
-    """A database answers there, be it only to refuse the login."""
+    """A database answers there, even if it only refuses the login."""
     silent = (Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.ALIEN)
     return node.answers or (node.since is not None and node.fault not in silent)
 
 
 def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds) -> bool:
-    """Whether the node comes and goes: shut for actions by time, not by a number of samples."""
+    """Whether the node comes and goes by itself. It stops being so by time: when it is quiet, or faulty for long."""
     if not policy.flapping_changes or not node.changes:
         return False
     if (
@@ -186,10 +194,10 @@ def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds)
 def ailments(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
 ) -> tuple[Ailment, ...]:
-    """The cluster's ailments after one more look into its system tables.
+    """The cluster's ailments after one more view of its system tables.
 
-    A look that could not be finished proves nothing, neither for nor against: some peer hangs, and that peer's own
-    dial tells about it.
+    A view that could not be finished proves nothing, so the ailments stay as they are. It happens while a peer hangs,
+    and dialling that peer shows so.
     """
     if seen.status is not ViewStatus.KNOWN:
         return cluster.ailments
@@ -205,6 +213,7 @@ def ailments(
 def _complaints(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
 ) -> Iterator[tuple[Seen, str]]:
+    """What the view shows to be wrong with the cluster as a whole, each with its evidence."""
     apart = _apart(cluster, seen)
     if apart:
         yield Seen(Fault.PARTITIONED), apart
@@ -212,12 +221,12 @@ def _complaints(
     if closed:
         yield Seen(Fault.UNAVAILABLE), closed
     for issue in seen.issues:
-        if issue.type != "table_availability":  # told by the tables themselves
+        if issue.type != "table_availability":  # the tables themselves show that: ``unavailable``
             yield Seen(Fault.ISSUE, issue.type), issue.description
 
 
 def _apart(cluster: ClusterState, seen: ClusterView) -> str:
-    """Nodes that answer and disagree about who is connected; empty if they agree."""
+    """Which nodes that answer are not connected to each other, in words. Empty if the nodes agree."""
     told = []
     for one, ids in sorted(seen.connected.items()):
         if not _member(cluster, one):
@@ -230,12 +239,13 @@ def _apart(cluster: ClusterState, seen: ClusterView) -> str:
 
 
 def _member(cluster: ClusterState, name: str) -> bool:
-    """It is one of the servers that the others must be connected to: no proxy, and not in doubt."""
+    """The node is one of the servers that the others must be connected to: it is no proxy, and not in doubt."""
     node = cluster.nodes.get(name)
     return node is not None and not node.proxy and not node.doubt
 
 
 def _few(told: list[str]) -> str:
+    """The first three of these sentences, and how many more there are."""
     more = f" and {len(told) - 3} more" if len(told) > 3 else ""
     return "; ".join(told[:3]) + more
 
@@ -243,10 +253,10 @@ def _few(told: list[str]) -> str:
 def _unavailable(
     cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds, apart: bool
 ) -> str:
-    """Tables that are not ready although every node answers and has had time to settle; empty if none.
+    """Which tables are not ready although every node answers and has had time to settle, in words. Empty if none.
 
-    A node that is away or young, or nodes that are ``apart``, keep the verdict from arising. They do not end one, not
-    even across a start of the healer: only ready tables do.
+    While a node is away or has just started, or nodes are ``apart``, a new verdict is not made. But a verdict that
+    stands is not ended by that, not even by a start of the healer. Only ready tables end it.
     """
     told = []
     for table in seen.tables:
@@ -259,7 +269,7 @@ def _unavailable(
     stands = any(i.fault is Fault.UNAVAILABLE for i in cluster.incidents)
     if not stands and cluster.ailment(Seen(Fault.UNAVAILABLE)) is None:
         if apart:
-            return ""  # that explains it
+            return ""  # the partition explains it
         for node in cluster.nodes.values():
             if node.proxy:
                 continue  # it holds no replica
@@ -271,7 +281,7 @@ def _unavailable(
 
 
 def counts(table: str, wanted: tuple[str, ...]) -> bool:
-    """Whether this table (``db.table``) is among those that must be available: databases or tables, none = all."""
+    """Whether this table (``db.table``) must be available. ``wanted`` names databases or tables; empty: all must be."""
     return not wanted or table in wanted or table.split(".", 1)[0] in wanted
 
 
@@ -295,14 +305,14 @@ def confirmed(cluster: ClusterState, incident: Incident, name: str) -> bool:
 
 
 def known(cluster: ClusterState, incident: Incident, name: str) -> bool:
-    """Something has been seen of it since the healer started."""
+    """The node, or for a fault of the cluster its system tables, were seen since the healer started."""
     if incident.fault in CLUSTER_WIDE:
         return cluster.viewed_at is not None
     return cluster.nodes[name].since is not None
 
 
 def seen_since(cluster: ClusterState, incident: Incident, name: str, then: Seconds) -> bool:
-    """It has been looked at after that moment."""
+    """The node, and for a fault of the cluster its system tables, too, were seen after that moment."""
     node = cluster.nodes[name]
     fresh = node.since is not None and node.at is not None and node.at > then
     if incident.fault in CLUSTER_WIDE:
@@ -311,7 +321,10 @@ def seen_since(cluster: ClusterState, incident: Incident, name: str, then: Secon
 
 
 def seen_after(cluster: ClusterState, incident: Incident, name: str, then: Seconds) -> bool:
-    """It has been looked at after that moment; well it is only by a fresh dial, and not by a connection of before."""
+    """The node was seen after that moment. If it is well, a fresh dial after that moment must have shown it.
+
+    A connection that was opened before does not count.
+    """
     if not seen_since(cluster, incident, name, then):
         return False
     node = cluster.nodes[name]
@@ -330,7 +343,7 @@ def well(cluster: ClusterState, incident: Incident, name: str) -> bool:
 def fresh(
     cluster: ClusterState, policy: Policy, incident: Incident, name: str, now: Seconds
 ) -> bool:
-    """What is believed of the node was seen lately: three probes may be missed, not more."""
+    """The node was seen lately: three probes may be missed, but not more."""
     node = cluster.nodes[name]
     lately = node.at is not None and now - node.at <= 3 * (policy.poll_s + policy.timeout_s)
     if incident.fault not in CLUSTER_WIDE:
@@ -339,7 +352,7 @@ def fresh(
 
 
 def unseen(cluster: ClusterState, incident: Incident) -> str:
-    """Which of the nodes that were acted on nobody has seen since, in words."""
+    """Which nodes of the last attempt were not seen after it, in words."""
     late = [
         n for n in incident.turn.acting if not seen_after(cluster, incident, n, incident.changed_at)
     ]
@@ -347,7 +360,7 @@ def unseen(cluster: ClusterState, incident: Incident) -> str:
 
 
 def evidence(cluster: ClusterState, incident: Incident) -> str:
-    """What speaks for the incident's fault now."""
+    """The sentences that speak for the incident's fault now."""
     if incident.fault in CLUSTER_WIDE:
         ailment = cluster.ailment(incident.cause)
         return ailment.evidence if ailment else "nothing wrong at the moment"
@@ -366,10 +379,10 @@ def evidence(cluster: ClusterState, incident: Incident) -> str:
 def blind(
     clusters: Mapping[str, ClusterState], ours: tuple[Seconds, str] | None, now: Seconds
 ) -> str:
-    """Why the healer should suspect itself; empty if it need not.
+    """Why the healer should suspect itself. Empty if it need not.
 
-    That every node of every cluster is unreachable at once is hardly the databases' doing: a refused connection
-    would be, for a refusal comes over a network that works.
+    If every node of every cluster is unreachable at once, the databases are hardly the cause. Refused connections are
+    different: a refusal proves that the network works.
     """
     if ours is not None and now - ours[0] < OURS_S:
         return ours[1]

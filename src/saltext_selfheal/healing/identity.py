@@ -1,10 +1,10 @@
 """Whose server answers on a node's address. Pure.
 
-A node of the settings is a minion and an address. What is restarted is the minion's service, what is probed is the server
-behind the address: if these two are not one, a restart hits another server than the one that is ill. Three things show
-it: two addresses that lead to one place, a server's id that another node has, and a name that two servers of one cluster
-have (system tables speak of names). A node of which one of these is true is *in doubt*, and so is the other one: nothing
-is done to either, until it answers with an identity that nobody disputes, or a person takes it as it is.
+A node of the settings is a minion and an address. A restart goes to the minion's service, but the probe sees the server
+behind the address. If they are not the same server, a restart hits another server than the ill one. Three things show
+that: two addresses lead to one place; a node's server has the id of another node's server; two servers of one cluster
+have one name (the system tables speak of names). Such a node is *in doubt*, and so is the other node. Nothing is done
+to either until it answers with an identity that nothing disputes, or a person takes it as it is.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Place = tuple[str, str]  #: cluster and node
 
 
 def judge(state: State, seen: Observation) -> State:
-    """The state after this look at a node, as far as it is about whose server answers.
+    """The state after this observation, as far as it is about whose server answers.
 
-    Nearly always nothing is new, and nothing is compared.
+    Nearly always the node answers as before. Then nothing is compared, because comparing looks at every other node.
     """
     cluster = state.clusters[seen.cluster]
     before = cluster.nodes[seen.node]
@@ -36,15 +36,15 @@ def judge(state: State, seen: Observation) -> State:
         and seen.server_name in (None, before.server_name)
         and (seen.server_name or before.server_name) not in cluster.twins
     )
-    if known or (before.doubt and not seen.dialled):  # only a fresh dial tells where it leads
+    if known or (before.doubt and not seen.dialled):  # a doubt is judged by a fresh dial only
         return state
     node = replace(before, addresses=addresses)
     disputed = list(_disputes(state, (seen.cluster, seen.node), node, seen))
     told = "; ".join(why for _, why in disputed[:3])
     if not answered and before.doubt:
-        told = before.doubt  # who does not answer cannot dispel it
+        told = before.doubt  # only an answer can end the doubt
     foreign = answered and any(why.startswith(_AS) for _, why in disputed)
-    # Its own id, or one that nobody has, is its own from now on.
+    # Another node's id is kept apart in ``answers_as``. Any other id becomes this node's own.
     as_another = seen.server_id if foreign and seen.server_id != before.server_id else None
     node = replace(node, doubt=told, answers_as=as_another)
     state = state.with_cluster(cluster.with_nodes({seen.node: node}))
@@ -56,13 +56,13 @@ def judge(state: State, seen: Observation) -> State:
     return state
 
 
-_AS = "answers as "
+_AS = "answers as "  #: begins the sentence about a node that answers with another node's id; `judge` looks for it
 
 
 def _disputes(
     state: State, place: Place, node: NodeState, seen: Observation
 ) -> Iterator[tuple[Place, str]]:
-    """Which nodes dispute what this one is, and why."""
+    """Which nodes dispute whose server this node is, and why."""
     here, name = place
     server = seen.server_id
     title = None if seen.proxy else seen.server_name or node.server_name
@@ -71,12 +71,12 @@ def _disputes(
         for other_name, other in cluster.nodes.items():
             if (where, other_name) == place:
                 continue
-            # There may be a thousand others, and nearly always nothing is disputed.
+            # This must be quick: there may be a thousand other nodes, and nearly always nothing is disputed.
             if not mine.isdisjoint(other.addresses):
                 shared = min(mine & set(other.addresses))
                 told = f"{_both(place, where, other_name)} lead to one address, {shared}"
                 yield (where, other_name), told
-            # Asked by itself: an id that another node has never becomes this one's, whatever else is disputed.
+            # This is no ``elif``: another node's id must never become this one's, whatever the addresses say.
             theirs = (other.server_id, other.answers_as, other.server_was)
             if server is not None and server != own and server in theirs:
                 told = f"{_AS}one server: {_both(place, where, other_name)} ({server})"
@@ -99,18 +99,19 @@ def _disputes(
 
 
 def _both(place: Place, where: str, name: str) -> str:
+    """Both nodes' names in words. The other one's cluster is named if it is not the same."""
     return f"{place[1]} and {name}" if place[0] == where else f"{place[1]} and {name} of {where}"
 
 
 def twins(names: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that two servers have. ``names``: server id → name."""
+    """The names that more than one server has. ``names``: server id → name."""
     return tuple(sorted(name for name, times in Counter(names.values()).items() if times > 1))
 
 
 def listed_twice(tables: Iterable[Table]) -> str:
-    """A name under which one shard lists two replicas, empty if there is none: a server holds one, so two have the name.
+    """A name that one shard lists for two replicas; empty if there is none. A server holds one, so two have that name.
 
-    The one that was asked need not be connected to both, and then `twins` does not hear of the second.
+    `twins` may miss this: the server that was asked need not be connected to both of them.
     """
     for table in tables:
         for shard in table.shards:
@@ -121,7 +122,7 @@ def listed_twice(tables: Iterable[Table]) -> str:
 
 
 def uncertain(cluster: ClusterState) -> str:
-    """Why what the system tables say of the cluster's servers is not clear; empty if it is."""
+    """Why it is not clear which server is meant by a name in the system tables. Empty if it is clear."""
     doubts = [f"{n}: {node.doubt}" for n, node in cluster.nodes.items() if node.doubt]
     if doubts:
         return "; ".join(doubts[:2])
@@ -129,10 +130,11 @@ def uncertain(cluster: ClusterState) -> str:
 
 
 def accept(cluster: ClusterState, incident: Incident) -> ClusterState:
-    """A person has looked: the servers are what they answer as now. What is still disputed is in doubt again soon."""
+    """A person takes the servers for what they answer as. If one is still disputed, the next probe doubts it again."""
     taken = {n: _as_it_answers(cluster.nodes[n]) for n in incident.nodes}
     cluster = cluster.with_nodes(taken)
-    # An id that two nodes would have is nobody's until the next look: one of them may be silent, and never had it.
+    # If two nodes would have one id now, neither gets it before its next probe: one of them may be silent, and its
+    # server may have another id.
     times = Counter(node.server_id for node in cluster.nodes.values())
     twice = {n: node for n, node in taken.items() if times[node.server_id] > 1}
     forgotten = {n: replace(one, server_id=None, server_name=None) for n, one in twice.items()}
@@ -140,8 +142,9 @@ def accept(cluster: ClusterState, incident: Incident) -> ClusterState:
 
 
 def _as_it_answers(node: NodeState) -> NodeState:
+    """The node without a doubt, with the id of the server that answers there."""
     node = replace(node, doubt="", server_was=None)
     if node.answers_as is None:
         return node
-    # What the other server is called, the next look tells.
+    # The next probe tells the name of that server.
     return replace(node, server_id=node.answers_as, answers_as=None, server_name=None)

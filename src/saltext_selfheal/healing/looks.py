@@ -1,8 +1,8 @@
 """Looks: asking a minion whether a job of ours still runs there (``saltutil.running``, which only reads).
 
-A result proves nothing: any minion can store one under another's name (3008). So a job counts as running until a look
-says that it does not, or the database tells that it was started anew. A look is a job of its own, with a JID and a record,
-but no attempt: it changes nothing, costs no budget, and has numbers of its own.
+A result proves nothing, because any minion can store one under another's name (3008). So a job counts as running until
+a look says that it does not, or the database shows that its server was started anew. A look is a job with its own JID
+and record, but it is no attempt: it changes nothing, costs no budget, and is numbered apart from the attempts.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from .model import (
 )
 from .remedies import TABLE
 
-GIVE_UP_AFTER = 3  #: times ``attempt.timeout``: a job that still runs then is left to a person
-LOOK_WITHIN_S = 15.0  #: a minion that has not said by then what it runs does not answer
-LOOK_AFTER_START_S = 30.0  #: a job that the healer's start found under way is looked for after this
-LOOK_PAUSE_S = 30.0  #: while our timed-out job still runs, look again after this
+GIVE_UP_AFTER = 3  #: a job that runs for this many times ``attempt.timeout`` is left to a person
+LOOK_WITHIN_S = 15.0  #: a minion that has not told within this time what it runs does not answer
+LOOK_AFTER_START_S = 30.0  #: this long after the healer's start, jobs of before are looked for
+LOOK_PAUSE_S = 30.0  #: while a job still runs, the next look comes after this time
 
 
 def unproven(late: Late) -> tuple[str, ...]:
-    """Nodes on which the job may still run. What was returned is no proof: any minion can return it (3008)."""
+    """Nodes on which the job may still run. A result is no proof, because any minion can return it (3008)."""
     if not late.running:
         return ()
     return tuple(n for n in late.attempt.nodes if n not in late.proven)
 
 
 def restarted(name: str, node: NodeState, attempt: Attempt) -> bool:
-    """The database itself tells that it was started anew since this was decided: what restarts it has done its work.
+    """The node's server was started anew after this attempt was decided, so a job that restarts it has done its work.
 
-    Of a server that did not run then it proves nothing: it may have been started by its own service manager.
+    This proves nothing if the server did not run at that time: its own service manager may have started it.
     """
     restarts = TABLE[attempt.action].starts_anew and name in attempt.there
     return restarts and node.restarted_at is not None and node.restarted_at >= attempt.decided_at
 
 
 def unsettled(late: Late) -> tuple[str, ...]:
-    """Nodes of which something is still to come: a result, or the proof that the job has ended."""
+    """Nodes for which a result or the proof that the job has ended is still missing."""
     waits = {*owed(late.attempt), *unproven(late)}
     return tuple(n for n in late.attempt.nodes if n in waits)
 
 
 def owed(attempt: Attempt) -> tuple[str, ...]:
-    """Nodes whose minions have not said what came of the attempt."""
+    """Nodes whose minions have not returned a result."""
     return tuple(
         n
         for n in attempt.nodes
@@ -65,9 +65,9 @@ def owed(attempt: Attempt) -> tuple[str, ...]:
 
 
 def ask(cluster: str, of: Attempt, nodes: tuple[str, ...], number: str, now: Seconds) -> Attempt:
-    """A look at this attempt's job on these nodes of a cluster; settings may have parted the attempt between two.
+    """A look at this attempt's job on these nodes. ``number`` tells it from other looks at the same attempt.
 
-    ``number`` tells it from the others at the same attempt.
+    ``cluster`` is given, because a change of the settings may have split the attempt between clusters.
     """
     return Attempt(
         id=f"{of.id}-look-{number}",
@@ -84,7 +84,7 @@ def ask(cluster: str, of: Attempt, nodes: tuple[str, ...], number: str, now: Sec
 
 
 def told(look: Attempt) -> tuple[Outcome, str]:
-    """What came of a look, with a sentence for people."""
+    """The outcome of a look, with a sentence for people."""
     silent = [n for n in look.nodes if n not in look.results]
     if silent:
         return Outcome.TIMED_OUT, f"no answer from {', '.join(silent)}"
@@ -92,14 +92,14 @@ def told(look: Attempt) -> tuple[Outcome, str]:
 
 
 def proven(late: Late, nodes: Sequence[str]) -> Late:
-    """On these nodes the job does not run any more."""
+    """The late attempt, after it was proved that the job does not run on these nodes any more."""
     proven = (*late.proven, *(n for n in unproven(late) if n in nodes))
     over = all(n in proven for n in late.attempt.nodes)
     return replace(late, proven=proven, running=late.running and not over)
 
 
 def _wants_more(incident: Incident) -> bool:
-    """It wants its next step, or its next node, or will in a moment."""
+    """The incident is about to take its next step, or to go on to its next node."""
     if incident.phase in (Phase.SUSPECTED, Phase.OPEN):
         return True
     rolls = set(incident.nodes) - set(incident.turn.tried)
@@ -108,10 +108,10 @@ def _wants_more(incident: Incident) -> bool:
 
 
 def _after(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
-    """After a look: where the job does not run, that is proven; where it does, what was returned was not true.
+    """The late attempt after a look. Where the job does not run, its end is proven; where it runs, a result was false.
 
-    A minion that gives no answer is waited for as long as the job itself would be, if it had returned a result; thrice as
-    long, if its result could not be read; and for ever, if it was known to run.
+    How long a minion that gives no answer is waited for depends on its result. If it has returned one: as long as for
+    the job itself. If the result timed out or could not be read: three times as long. If there is none: without limit.
     """
     results = late.attempt.results
     runs = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.BUSY]
@@ -132,7 +132,7 @@ def _after(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
 def go_on(
     cluster: ClusterState, policy: Policy, started_at: Seconds, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
-    """Where a job that was given up stands in the way of an incident: does it still run?"""
+    """Look at the jobs that were given up, if an incident must wait for them. First end a look that is over."""
     look = cluster.look
     if look is not None:
         silent = now - max(look.fired_at, started_at) >= LOOK_WITHIN_S

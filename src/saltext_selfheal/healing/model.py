@@ -1,8 +1,8 @@
 """The nouns of healing: what is observed, remembered, decided. Frozen data and enums only.
 
-Nothing here acts, reads a clock or knows Salt. Times are seconds on the healer's timeline (epoch-like, never
-running backwards); durations carry ``_s``. Whatever of this is remembered across restarts is stored as it stands
-by the ledger, so a field added here needs a default.
+Nothing here acts, reads a clock or knows Salt. Times are seconds on the healer's timeline, which counts like the epoch
+and never runs backwards. Names of durations end in ``_s``. The ledger stores these classes field by field, so a new
+field needs a default: a ledger that an older release wrote does not contain it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .remedies import REMEDIES as REMEDIES
 from .remedies import Action as Action
 from .results import Outcome as Outcome
 
-PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: who wants a longer pause wants the mode off
+PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: for more than this, the mode should be off
 
 
 class Phase(str, Enum):
-    """Where an incident stands. ``held`` is no phase: it is said about ``open``."""
+    """Where an incident stands. ``held`` is not a phase: an incident that is held is ``open``."""
 
     SUSPECTED = "suspected"
     OPEN = "open"
@@ -60,40 +60,41 @@ class NodeState:
 
     fault: Fault | None = None
     evidence: str = "not probed yet"
-    since: Seconds | None = (
-        None  #: since when the verdict (this fault, or well) holds; None = unknown
-    )
-    seen: tuple[tuple[Fault, Seconds], ...] = ()  #: faults of this illness, and their first sights
+    #: Since when the present verdict holds: this fault, or well. None: nothing is known yet.
+    since: Seconds | None = None
+    #: The faults since the node was last well, each with the time when it was first seen.
+    seen: tuple[tuple[Fault, Seconds], ...] = ()
     confirmed: bool = False
     at: Seconds | None = field(default=None, compare=False)  #: last observation
     polls: int = field(default=0, compare=False)  #: observations since the healer started
     server_id: str | None = None
-    server_was: str | None = None  #: the id before that one
+    server_was: str | None = None  #: the server id that the node had before
     server_name: str | None = None
     version: str | None = None
     proxy: bool = False
-    #: Why it is in doubt whose server answers there; empty: it is not. It ends with an answer that nobody disputes.
+    #: Why it is not certain whose server answers there. Empty: it is certain. A doubt ends when the node answers with
+    #: an identity that nothing disputes, or when a person takes the server for what it answers as.
     doubt: str = ""
-    answers_as: str | None = (
-        None  #: the id of the server that answers there, where another node has it, too
-    )
+    #: The id of the server that answers there, if that is the id of another node's server.
+    answers_as: str | None = None
     addresses: tuple[str, ...] = field(default=(), compare=False)
-    refused_at: Seconds | None = None  #: since when every dial is refused
-    #: What other nodes said last of this one's server: when they were asked, and who is connected to it, if anybody.
+    refused_at: Seconds | None = None  #: since when every dial has been refused
+    #: The word of other nodes about this node's server: when they were asked last, and which one is connected to it.
     word_at: Seconds | None = field(default=None, compare=False)
-    word_by: str = ""
-    dialled_at: Seconds | None = field(
-        default=None, compare=False
-    )  #: last fresh dial that was well
-    answers: bool = False  #: it shows a fault, and a connection that was open answers all the same
-    started_at: float | None = None  #: of the server's process, by its own clock
-    restarted_at: Seconds | None = None  #: when another start than the one known was seen
-    changes: tuple[Seconds, ...] = ()  #: from well to faulty and back, made by nobody
+    word_by: str = ""  #: empty: none of them is
+    #: The last fresh dial that found the node well.
+    dialled_at: Seconds | None = field(default=None, compare=False)
+    answers: bool = False  #: it shows a fault, but a connection opened before still answers
+    started_at: float | None = None  #: when the server's process started, by the server's clock
+    restarted_at: Seconds | None = None  #: when the healer saw that the server had started anew
+    #: When the node went from well to faulty or back although nobody acted on it.
+    changes: tuple[Seconds, ...] = ()
     flapping: bool = False
-    slow: tuple[bool, ...] = field(default=(), compare=False)  #: the last answers, slow or not
+    #: For each of the last answers, whether it was slow.
+    slow: tuple[bool, ...] = field(default=(), compare=False)
     cooldown_until: Seconds = 0.0
-    cooldown_incident: str | None = None
-    spent: tuple[Seconds, ...] = ()  #: one entry per attempt that named this node
+    cooldown_incident: str | None = None  #: whose attempt it rests after; only others must wait
+    spent: tuple[Seconds, ...] = ()  #: when each attempt was decided that was paid for this node
 
     @property
     def well(self) -> bool:
@@ -106,10 +107,10 @@ class NodeState:
 
 @dataclass(frozen=True)
 class Seen:
-    """A fault that the probe has seen at nodes, or the system tables tell of the cluster."""
+    """A fault that the probe has seen at nodes, or that the system tables show for the whole cluster."""
 
     fault: Fault
-    issue: str = ""  #: for the fault ``issue``: RethinkDB's type of it
+    issue: str = ""  #: only for the fault ``issue``: its type, as RethinkDB calls it
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class TablesRead:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try of an action: one JID, minted by the loop right after the decision and written down with it."""
+    """One try of an action. The loop gives it a JID right after the decision, and both are written down together."""
 
     id: str
     cluster: str
@@ -149,57 +150,56 @@ class Attempt:
     fired_at: Seconds
     firings: int = 1
     published_at: Seconds | None = None
-    missing_at: Seconds | None = field(default=None, compare=False)  #: last seen to be unpublished
+    #: When the job cache was read last and did not hold the job.
+    missing_at: Seconds | None = field(default=None, compare=False)
     results: Mapping[str, tuple[Outcome, str]] = field(default_factory=dict)
-    there: tuple[
-        str, ...
-    ] = ()  #: nodes whose server ran when it was decided: a new start is its work
+    #: Nodes whose server ran when this was decided. Only for these a new start proves that the job has done its work.
+    there: tuple[str, ...] = ()
     of: str | None = None  #: for a look: the attempt it asks about …
-    of_jid: str = ""  #: … and the JID of that
-    jid: str = ""  #: of its job; empty only between the decision and the loop
+    of_jid: str = ""  #: … and that attempt's JID
+    jid: str = ""  #: of its job; empty only until the loop has given one
     args: tuple[str, ...] = ()  #: of its job
 
 
 @dataclass(frozen=True)
 class Late:
-    """An attempt that ended without all of its results, or without a proof that its job has.
+    """An attempt that has ended although results are missing, or although nothing proves that its job has ended.
 
-    Results that come late are recorded, and change nothing.
+    A result that comes late is recorded. It does not prove that the job has ended.
     """
 
     attempt: Attempt
     ended_at: Seconds
-    running: bool  #: as far as is known its job may still run: nothing else is sent to its minions
-    looks: int = 0  #: how often its minions were asked since then
+    running: bool  #: its job may still run, so nothing else is sent to its minions
+    looks: int = 0  #: how often its minions have been asked since then
     looked_at: Seconds = 0.0
-    #: Nodes on which it does not run any more: a look has said so, or the database. A result is no proof.
+    #: Nodes on which the job does not run any more, as a look or the database has shown. A result does not prove it.
     proven: tuple[str, ...] = ()
-    refuted: tuple[
-        str, ...
-    ] = ()  #: nodes on which a look has found it running: no result of theirs counts
+    #: Nodes on which a look has found the job running. Their results are not believed.
+    refuted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pause:
-    """No action in this cluster until then."""
+    """The healer does not act in this cluster before ``until``."""
 
     until: Seconds
     by: str
     why: str
-    everywhere: bool = False  #: given for every cluster, those that are configured later included
+    everywhere: bool = False  #: given for all clusters, also for those that are configured later
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Nodes of an incident, by what has come to them."""
+    """Which nodes of an incident have had their turn."""
 
-    acting: tuple[str, ...] = ()  #: the last attempt
-    failed: tuple[str, ...] = ()  #: … and their job did not say that it was done
-    tried: tuple[str, ...] = ()  #: the present step
-    visited: tuple[str, ...] = ()  #: any step
+    acting: tuple[str, ...] = ()  #: nodes of the last attempt
+    failed: tuple[str, ...] = ()  #: those of them whose job did not report that it was done
+    tried: tuple[str, ...] = ()  #: nodes that have had the present step
+    visited: tuple[str, ...] = ()  #: nodes that have had any step
 
     def among(self, nodes: Collection[str]) -> Turn:
-        """Without those that are none of these."""
+        """The same turn, but only with nodes that are among these."""
         kept = (
             tuple(n for n in had if n in nodes)
             for had in (self.acting, self.failed, self.tried, self.visited)
@@ -214,21 +214,23 @@ class Approval:
     step: int
     at: Seconds
     by: str
-    nodes: tuple[str, ...]  #: those the incident had then
+    nodes: tuple[str, ...]  #: the nodes that the incident had at that time
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Somebody's request, while the probe saw nothing wrong, or something else."""
+    """Somebody's request that did not fit an incident of the probe's: the probe saw no fault, or another one."""
 
-    forced: bool  #: by an operator, whose word stands for the probe's agreement
+    forced: bool  #: an operator forced it, so the probe need not agree
 
 
 @dataclass(frozen=True)
 class Locked:
-    """A person's lock: no fault of its own, ended by ``ack`` alone."""
+    """A person's lock. It has no fault, and nothing but ``ack`` ends it."""
 
-    meant: tuple[str, ...]  #: its nodes, whether the settings name them or not
+    meant: tuple[
+        str, ...
+    ]  #: the nodes that were locked, also those that the settings do not name now
 
 
 @dataclass(frozen=True)
@@ -245,27 +247,27 @@ class Incident:
     steps: tuple[Step, ...] = ()
     step: int = 0
     turn: Turn = Turn()
-    acted_at: Seconds = 0.0  #: end of the last attempt whose job was over
-    verified: bool = False  #: the fault was seen gone from them after the job
-    busy_since: Seconds | None = None
-    lost: int = 0  #: attempts in a row that nobody published
+    acted_at: Seconds = 0.0  #: when the last attempt ended with its job over
+    verified: bool = False  #: after that job, its nodes were seen without the fault
+    busy_since: Seconds | None = None  #: since when another state run keeps the step from running
+    lost: int = 0  #: how many attempts in a row were not published
     attempts: int = 0
-    looks: int = 0  #: how often its minions were asked what they run
+    looks: int = 0  #: how many looks its attempts have needed
     why: str = ""
     rule: str = ""  #: the row that was taken last
     held: tuple[str, ...] = ()  #: the shut gates as last announced
-    not_before: Seconds = 0.0
+    not_before: Seconds = 0.0  #: no attempt and no look before this
     gone_since: Seconds | None = None  #: since when all of its nodes are well
     relapse_of: str | None = None
     relapses: int = 0
     requests: tuple[str, ...] = ()
-    askers: tuple[str, ...] = ()  #: sources of requests that have joined or opened it
-    asked: int = 0  #: how many requests have
+    askers: tuple[str, ...] = ()  #: sources of the requests that have joined or opened it
+    asked: int = 0  #: how many requests have joined or opened it
     approval: Approval | None = None
 
     @property
     def fault(self) -> Fault | None:
-        """The fault that was seen, if that is what it is about."""
+        """The fault that was seen. None for a request and for a person's lock."""
         return self.cause.fault if isinstance(self.cause, Seen) else None
 
     @property
@@ -278,7 +280,7 @@ class Incident:
 
     @property
     def called(self) -> str:
-        """What it is about as operators read it."""
+        """What the incident is about, in the word that operators read."""
         match self.cause:
             case Seen(fault, issue):
                 return f"{fault.value}:{issue}" if issue else fault.value
@@ -290,7 +292,7 @@ class Incident:
 
 @dataclass(frozen=True)
 class Recovery:
-    """How a node was healed last: what a relapse starts from."""
+    """How a node was healed last. A relapse starts from this."""
 
     node: str
     seen: Seen
@@ -302,7 +304,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Pending:
-    """A request for a restart that waits until its nodes were dialled afresh: only the probe's agreement grants it."""
+    """A request for a restart that waits for a fresh dial of its nodes. Only a fault that the dial shows grants it."""
 
     request: Request
     since: Seconds
@@ -310,45 +312,46 @@ class Pending:
 
 @dataclass(frozen=True)
 class ClusterState:
-    """One cluster as the healer knows it: all that must survive a restart."""
+    """One cluster as the healer knows it, with all that must survive a restart of the healer."""
 
     name: str
     nodes: Mapping[str, NodeState] = field(default_factory=dict)
-    #: What is remembered of nodes that the settings do not name any more: what they have paid, how long they rest.
+    #: Nodes that the settings do not name any more. Only their spent budget and their cooldown are remembered.
     former: Mapping[str, NodeState] = field(default_factory=dict)
-    adrift: tuple[Late, ...] = ()  #: jobs that may run on nodes that no settings name
+    adrift: tuple[Late, ...] = ()  #: jobs that may still run on nodes that no cluster names now
     ailments: tuple[Ailment, ...] = ()
     tables: TablesRead = TablesRead()
     viewed_at: Seconds | None = field(default=None, compare=False)
     incidents: tuple[Incident, ...] = ()  #: those that have not ended
     attempt: Attempt | None = None  #: in flight
-    look: Attempt | None = None  #: in flight: does the timed-out attempt still run?
+    look: Attempt | None = None  #: in flight: asks whether the job of an attempt still runs
     late: tuple[Late, ...] = ()
     acted_at: Seconds = 0.0  #: end of the last attempt that may have changed something
-    acts: tuple[Seconds, ...] = ()  #: one entry per attempt: what the limits count
+    acts: tuple[Seconds, ...] = ()  #: when each attempt was decided that counts for the limits
     recoveries: tuple[Recovery, ...] = ()
     pause: Pause | None = None
-    asked: tuple[tuple[Seconds, str], ...] = ()  #: when, by which source: requests that opened
-    refused: tuple[tuple[Seconds, str], ...] = ()  #: when, whose: refusals that were told lately
+    #: Requests that count for the rate limit: time and source of each.
+    asked: tuple[tuple[Seconds, str], ...] = ()
+    refused: tuple[tuple[Seconds, str], ...] = ()  #: refusals told lately: time and source of each
     pending: tuple[Pending, ...] = ()
-    twins: tuple[
-        str, ...
-    ] = ()  #: names that two servers have: what the system tables say is not clear
+    #: Names that two servers have. The system tables speak of names, so it is not clear which server they mean.
+    twins: tuple[str, ...] = ()
     serial: int = 0  #: number of the last incident
-    away: bool = False  #: the settings did not name it when this was written
-    forgotten_at: Seconds | None = None  #: when the ledger was lost: attempts of then are supposed
+    away: bool = False  #: the settings did not name this cluster when the state was written
+    #: When the ledger was lost. Attempts of that very moment are not known, only assumed.
+    forgotten_at: Seconds | None = None
 
     def ailment(self, seen: Seen | Asked | Locked) -> Ailment | None:
-        """The cluster's ailment of this kind, if it has it."""
+        """The cluster's ailment of this kind. None if the cluster does not have it."""
         return next((a for a in self.ailments if a.seen == seen), None)
 
     def with_incident(self, incident: Incident) -> ClusterState:
-        """The cluster with this incident in its new shape (and without it, if it has ended)."""
+        """The cluster with this incident in its new shape, or without it if it has ended."""
         kept = (i for i in self.incidents if i.id != incident.id or incident.phase not in ENDED)
         return replace(self, incidents=tuple(incident if i.id == incident.id else i for i in kept))
 
     def with_attempts(self, changed: Callable[[Attempt], Attempt]) -> ClusterState:
-        """The cluster with this done to every attempt it remembers: in flight, a look at one, given up."""
+        """The cluster after ``changed`` was applied to each of its attempts: in flight, a look, late, adrift."""
         return replace(
             self,
             attempt=self.attempt and changed(self.attempt),
@@ -364,15 +367,15 @@ class ClusterState:
 
 @dataclass(frozen=True)
 class State:
-    """The whole of what step() works on. Policies and limits come from the settings, the rest from the ledger."""
+    """All that `step` works on. Policies and limits come from the settings, the rest from the ledger and events."""
 
     policies: Mapping[str, Policy]
     limits: Limits
     clusters: Mapping[str, ClusterState]
     started_at: Seconds
-    #: the latest table map of each cluster, and when it was taken; not remembered across restarts
+    #: The latest table map of each cluster, and when it was taken. It is not remembered across restarts.
     maps: Mapping[str, tuple[Seconds, tuple[Table, ...]]] = field(default_factory=dict)
-    blind: str = ""  #: why the healer does not trust its own eyes
+    blind: str = ""  #: why the healer does not trust its own eyes; empty: it does
     ours: tuple[Seconds, str] | None = None  #: the last probe that failed on the healer's own side
 
     def with_cluster(self, cluster: ClusterState) -> State:
@@ -385,14 +388,14 @@ class State:
 
 @dataclass(frozen=True)
 class Fire:
-    """Fire this attempt's remediation event; again under the same JID when ``firings`` > 1."""
+    """Fire this attempt's remediation event. If ``firings`` > 1 it is fired again, under the same JID."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class Dial:
-    """Have these nodes dialled afresh at once. If it is lost, the next ``redial`` does it."""
+    """Have these nodes dialled afresh at once. If this order is lost, the next regular ``redial`` replaces it."""
 
     cluster: str
     nodes: tuple[str, ...]
@@ -400,7 +403,7 @@ class Dial:
 
 @dataclass(frozen=True)
 class Finish:
-    """The attempt has ended: its one terminal record."""
+    """The attempt has ended. This becomes its only terminal record."""
 
     attempt: Attempt
     outcome: Outcome
@@ -409,9 +412,9 @@ class Finish:
 
 @dataclass(frozen=True)
 class Announce:
-    """Tell the world where an incident stands. ``said`` is a phase, or ``held``; ``rule`` names what acted.
+    """Tell the world where an incident stands. ``said`` is a phase or ``held``; ``rule`` is the rule that was applied.
 
-    A rule is the id of a row of `table.TRANSITIONS`, or one of the few that open, join or end an incident without a row.
+    A rule is the id of a row of `table.TRANSITIONS`. A few rules are no rows: they open, join or end an incident.
     """
 
     incident: Incident
@@ -422,16 +425,16 @@ class Announce:
 
 
 class News(str, Enum):
-    """What is told beside the incidents."""
+    """Kinds of news that do not belong to an incident's phases."""
 
-    BLIND = "blind"  #: the healer does not trust its own eyes …
-    SIGHTED = "sighted"  #: … or does again
-    FLAPPING = "flapping"  #: a node comes and goes by itself …
-    STEADY = "steady"  #: … or does no more
+    BLIND = "blind"  #: the healer does not trust its own eyes
+    SIGHTED = "sighted"  #: the healer trusts its own eyes again
+    FLAPPING = "flapping"  #: a node comes and goes by itself
+    STEADY = "steady"  #: that node is steady again
     VIEW = "view"  #: whether the system tables can be read
     PAUSED = "paused"
     RESUMED = "resumed"
-    LATE = "late"  #: a job that was given up came, or what it returned
+    LATE = "late"  #: news of a job whose attempt was given up
     LEDGER_LOST = "ledger_lost"
 
 
@@ -448,7 +451,7 @@ class Tell:
 
 @dataclass(frozen=True)
 class Answer:
-    """Tell whoever asked what became of the request or the command. ``told`` is what an explanation holds."""
+    """Tell the asker what became of the request or command. ``told`` holds the rows of an explanation."""
 
     request: Request | Command
     reply: Reply

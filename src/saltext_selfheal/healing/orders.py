@@ -1,7 +1,6 @@
-"""What others want: requests of applications and operators, and the operators' commands.
+"""Requests of applications and operators.
 
-Each is answered, in words. A request joins an incident, opens one, or is refused; it never acts by itself.
-Commands about one incident are rows of `step.TRANSITIONS`; the others stand here.
+Each request is answered in words. It joins an incident, opens one, or is refused. A request never acts by itself.
 """
 
 from __future__ import annotations
@@ -31,24 +30,25 @@ from .model import (
     Step,
 )
 
-REFUSED_TOLD = 10  #: refusals of one source that are told …
-REFUSED_WITHIN_S = 60.0  #: … in this time
-NAMED = 5  #: unknown names that an answer repeats
-PENDING = 20  #: requests of a cluster that wait for a fresh dial at most
-DIALLED_WITHIN_S = 1.0  #: on top of what a dial may take
-ASKERS = 100  #: sources of requests that are remembered per incident
+REFUSED_TOLD = 10  #: so many refusals of one source are told …
+REFUSED_WITHIN_S = 60.0  #: … within this time
+NAMED = 5  #: an answer repeats at most so many unknown names
+PENDING = 20  #: at most so many requests of a cluster wait for a fresh dial
+DIALLED_WITHIN_S = 1.0  #: added to the time that a dial may take
+ASKERS = 100  #: so many sources of requests are remembered per incident
 
 
 def tell_by(command: Command) -> str:
+    """Who gave the command, and the reason if there is one."""
     return f"{command.by}: {command.reason}" if command.reason else command.by
 
 
 def take_request(
     state: State, request: Request, now: Seconds, waited: bool = False
 ) -> tuple[State, list[Effect]]:
-    """Refuse, join, or open. What becomes of an opened one is answered after its gates have spoken.
+    """Refuse the request, or let it join or open an incident. If it opens one, the answer comes after the gates.
 
-    ``waited``: it has waited for a fresh dial, and was counted when it came.
+    ``waited``: the request has waited for a fresh dial. It was counted for the rate limit when it came.
     """
 
     cluster = state.clusters.get(request.cluster)
@@ -63,10 +63,10 @@ def take_request(
     if wrong or action is None:
         return _refuse(state, cluster, request, wrong, now)
     if not waited and any(one.request.id == request.id for one in cluster.pending):
-        return state, []  # it has its answer when its dial has come
+        return state, []  # the same request waits for a dial already, and is answered after it
     needs = remedies.TABLE[action].needs_probe
     agreed = not (needs and policy.restart_needs_probe) or request.forced
-    # A restart goes where the probe agrees, and nowhere else.
+    # A restart that is asked for goes only to nodes at which the probe sees a fault.
     ill = () if agreed else _ill(cluster, request.nodes or policy.nodes)
     host = _host(policy, cluster, request, ill)
     if host is not None:
@@ -87,7 +87,7 @@ def take_request(
 def _impossible(
     policy: Policy, cluster: ClusterState, request: Request, action: Action | None, now: Seconds
 ) -> str:
-    """Why this request is refused whatever the nodes' health is; empty if nothing of it is wrong."""
+    """Why this request is refused, whatever the health of the nodes is. Empty if nothing is wrong with it."""
     if action is None:
         allowed = ", ".join(remedies.names())
         hint = ""
@@ -110,7 +110,7 @@ def _impossible(
 def _join(
     state: State, cluster: ClusterState, host: Incident, request: Request
 ) -> tuple[State, list[Effect]]:
-    """The request is counted in an incident that is there already."""
+    """Count the request in an incident that is open already."""
     repeated = request.source in host.askers
     joined = replace(
         host,
@@ -119,7 +119,7 @@ def _join(
         asked=host.asked + 1,
     )
     why = f"{host.id} ({host.called}) is {host.phase.value}: {host.why}"
-    # Of a locked one nothing comes before a person has seen to it.
+    # In a locked incident nothing is done before a person has seen to it, so the request is held.
     reply = Reply.HELD if host.phase is Phase.LOCKED else Reply.JOINED
     answer = Answer(request, reply, why, host.id, repeated=repeated)
     return state.with_cluster(cluster.with_incident(joined)), [answer]
@@ -133,7 +133,7 @@ def _open(
     nodes: tuple[str, ...],
     now: Seconds,
 ) -> tuple[State, list[Effect]]:
-    """An incident of its own, whose one step is what is asked for."""
+    """Open an incident for the request. Its only step is the action that is asked for."""
     told = (
         f"{action.value} {'forced' if request.forced else 'asked'} by {request.asker or 'somebody'}"
     )
@@ -153,7 +153,10 @@ def _open(
 def _wait_for_dial(
     state: State, cluster: ClusterState, request: Request, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """The probe sees nothing wrong, and the asker does: the nodes are dialled afresh, as the asker would have to."""
+    """The probe sees nothing wrong, but the asker does. The nodes are dialled afresh, as the asker dials them.
+
+    One source may take at most half of the places, so that others can wait, too.
+    """
     mine = sum(one.request.source == request.source for one in cluster.pending)
     if len(cluster.pending) >= PENDING or 2 * mine >= PENDING:
         why = f"the probe sees nothing wrong, and {len(cluster.pending)} requests wait for it to dial afresh"
@@ -166,7 +169,7 @@ def _wait_for_dial(
 def decide_pending(
     state: State, name: str, now: Seconds
 ) -> tuple[State, list[Effect], list[Request]]:
-    """Requests that waited for a fresh dial, as far as it has come; and those of them that have opened an incident."""
+    """Decide requests whose fresh dial has come or took too long. Also returns those that have opened an incident."""
     effects: list[Effect] = []
     opened = []
     for one in state.clusters[name].pending:
@@ -194,7 +197,7 @@ def decide_pending(
 def _refuse(
     state: State, cluster: ClusterState, request: Request, why: str, now: Seconds
 ) -> tuple[State, list[Effect]]:
-    """The first few of a source in a minute are told; a flood of them is not worth a line each."""
+    """Refuse the request. Of one source only the first few in a minute are told: a flood is not worth a line each."""
     lately = tuple(one for one in cluster.refused if one[0] > now - REFUSED_WITHIN_S)
     repeated = sum(who == request.source for _, who in lately) >= REFUSED_TOLD
     if not repeated:
@@ -204,7 +207,7 @@ def _refuse(
 
 
 def name_foreign(cluster: ClusterState, nodes: Sequence[str]) -> str:
-    """Which of these are no nodes of the cluster, in words; empty if all are."""
+    """Which of these names are no nodes of the cluster, in words. Empty if all are."""
     found = [repr(n) for n in nodes if n not in cluster.nodes]
     if not found:
         return ""
@@ -219,11 +222,12 @@ def _ill(cluster: ClusterState, nodes: Sequence[str]) -> tuple[str, ...]:
 def _host(
     policy: Policy, cluster: ClusterState, request: Request, ill: tuple[str, ...]
 ) -> Incident | None:
-    """The incident that a request joins: only one that has a step to come for the nodes that are meant.
+    """The incident that a request joins. It must have a step to come for the nodes that are meant.
 
-    A fault's is about to heal them, whatever was asked; who names no nodes means whichever have the fault. What
-    somebody asked for is joined by the same wish only: else a stranger's would stand for everybody's. What is forced
-    joins nothing but the same thing, forced. Where the healer has given up, the request is counted there, and held.
+    An incident for a fault is about to heal these nodes, so any request joins it. A request without nodes means those
+    with the fault. An incident for a request is joined only by a request for the same action: else the wish of one
+    asker would replace that of all others. A forced request joins only a forced one for the same action and nodes. A
+    locked incident is joined if no other one fits; there the request is held.
     """
     wanted = set(ill or request.nodes or cluster.nodes)
     meant = set(ill or request.nodes) if request.nodes else set()
@@ -254,7 +258,7 @@ def _host(
 def _too_many(
     policy: Policy, request: Request, asked: tuple[tuple[Seconds, str], ...], now: Seconds
 ) -> str:
-    """Why this request is one too many; empty if it is not. One source may use half of what a cluster takes."""
+    """Why there are too many requests; empty if there are not. One source may use half of what a cluster allows."""
     allowed = policy.request_count
     if not allowed or request.forced:
         return ""
@@ -273,7 +277,7 @@ def _too_many(
 
 
 def answer_opened(state: State, request: Request, effects: list[Effect]) -> list[Effect]:
-    """The answer to a request that opened an incident: accepted, or held by which gates."""
+    """The answer to a request that has opened an incident: accepted, or held, with the gates that hold it."""
     said = next(
         (
             e

@@ -1,4 +1,4 @@
-"""What the settings ask for, as the core takes it. Durations are seconds, and carry ``_s``."""
+"""The settings, in the form that the core uses. Durations are seconds, and their names end in ``_s``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Mode(str, Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """One rung of an escalation: an action, not before ``after_s`` since the incident opened."""
+    """One step of an escalation: an action that is not taken before ``after_s`` since the incident opened."""
 
     action: Action
     after_s: Seconds = 0.0
@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Policy:
-    """Everything the core needs to know of one cluster's settings."""
+    """All that the core needs to know of one cluster's settings."""
 
     name: str
     nodes: tuple[str, ...]
@@ -58,15 +58,14 @@ class Policy:
     budget_per_s: Seconds = 3600.0
     relapse_s: Seconds = 3600.0
     restart_needs_probe: bool = True
-    request_count: int = (
-        6  #: requests that open an incident, within ``request_per_s``; 0 = no limit
-    )
+    #: How many requests may open an incident within ``request_per_s``. 0 = no limit.
+    request_count: int = 6
     request_per_s: Seconds = 60.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds over all clusters; 0 switches one off."""
+    """Bounds over all clusters. 0 switches a bound off."""
 
     attempts: int = 10
     per_s: Seconds = 3600.0

@@ -1,4 +1,4 @@
-"""The gates about what an action takes away: whether those who are served now are served afterwards."""
+"""The gates that keep an action from taking a database away: who is served now must be served afterwards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .gate import Answer, Intent, Open, Shut, of
 from .model import CLUSTER_WIDE, ClusterState, Fault, Incident, NodeState, Seen, State
 from .word import agreed_dead
 
-#: A node with one of these does not answer: nobody is served by it.
+#: A node with one of these faults does not answer.
 AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
-#: What the tables say of it may hold for others; the healer does not rely on it.
+#: If a node has one of these faults, the healer does not rely on its replicas, even if the tables call them ready.
 UNSURE = AWAY | {Fault.CUT_OFF}
 
 
 def harmless(cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
-    """The action takes no serving node away: it only starts, or none of the nodes serves."""
+    """The action takes no serving node away: it only starts something, or all of its nodes are surely dead."""
     if not remedies.TABLE[intent.step.action].takes_away:
         return True
     return all(agreed_dead(cluster, n, now) for n in intent.nodes)
@@ -28,8 +28,9 @@ def harmless(cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
 def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
     """An action that can take a serving node away goes to one node at a time.
 
-    As long as nothing is known of the tables' replicas, a node that may serve is not risked while one that this
-    incident is not about is away. A hung node does not serve: what needs it is lost already.
+    The step must have left no node worse than it was. And while the tables' replicas are not known, a node that may
+    serve is not risked if a node without this incident's fault is not well. A hung node serves nobody, so the action on
+    it risks nothing.
     """
     _, cluster = of(state, intent)
     incident = intent.incident
@@ -61,22 +62,23 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
 
 def _about(incident: Incident, name: str, node: NodeState) -> bool:
     """The node is not well for the very reason that the incident is about."""
-    # A request is not about anybody's fault; what is forced may be about its own nodes'.
+    # A request is not about any fault. But a forced request may be about the faults of its own nodes.
     return name in incident.nodes and (incident.forced or node.fault is incident.fault is not None)
 
 
 def table_map(
     state: State, intent: Intent, now: Seconds
 ) -> tuple[Seconds, tuple[Table, ...]] | None:
-    """When the tables were looked at last, and what they were; None if that is too long ago."""
+    """The last table map, and when it was taken. None if there is none or it is too old."""
     known = state.maps.get(intent.cluster)
     return None if known is None or now - known[0] > health.VIEW_AGE_S else known
 
 
 def _away(cluster: ClusterState, name: str, now: Seconds) -> bool:
-    """It serves nobody: it does not answer, one late probe is not all that says so, and nobody says otherwise.
+    """The node surely serves nobody: it does not answer, this is confirmed, and nothing contradicts it.
 
-    One whose open connections answer serves those who have them. One that only this master cannot reach may serve all.
+    A node that answers over open connections serves whoever has them. A node that only this master cannot reach may
+    serve everybody else.
     """
     node = cluster.nodes[name]
     if node.fault is Fault.DEAD:
@@ -87,11 +89,11 @@ def _away(cluster: ClusterState, name: str, now: Seconds) -> bool:
 
 
 def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
-    """No shard that serves now would lose the majority of its voting replicas that are ready now.
+    """No shard that serves now would lose the majority of its voting replicas by this action.
 
-    What needs a node that does not answer is lost already, as far as that node is concerned. What the tables say of
-    the others holds: that the healer cannot reach a replica's node proves nothing about those who can. Such a
-    replica, and one whose node is not known, counts as serving now and as missing afterwards. A dead one serves nobody.
+    Only replicas that the tables call ready count. A replica on a dead node serves nobody, so it counts neither now nor
+    afterwards. A replica whose node is not known, or cannot be reached by the healer, may serve others: it counts as
+    serving now, and, to be careful, as missing afterwards. If the action's nodes serve nobody, nothing can be lost.
     """
     _, cluster = of(state, intent)
     if harmless(cluster, intent, now):
@@ -104,7 +106,7 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
         why = "serves nobody, or holds no replica"
         return Open(f"{', '.join(intent.nodes)} {why}")
     if cluster.ailment(Seen(Fault.PARTITIONED)):
-        # Also when nobody can look any more: who knows less must not do more.
+        # This stays so when the system tables can no longer be read: with less knowledge the healer must not do more.
         why = "the nodes disagree about who is connected: the table map is one side's"
         return Shut(why)
     known = table_map(state, intent, now)
@@ -126,9 +128,10 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def _lost(cluster: ClusterState, table: Table, leaving: list[str], now: Seconds) -> Iterator[str]:
-    """The shards of this table that serve now and would not without those nodes, in words.
+    """The shards of this table that serve now and would not serve without the leaving nodes, in words.
 
-    A server that is no node's may be the one of a node that has never told its name: one that leaves, or is away.
+    A server name that belongs to no node may be that of a node whose name was never seen. That node may be leaving or
+    away, so such a replica is not relied on while a node's name is not known.
     """
     by_server = {n.server_name: (name, n) for name, n in cluster.nodes.items() if n.server_name}
     nameless = any(not n.server_name and not n.proxy for n in cluster.nodes.values())

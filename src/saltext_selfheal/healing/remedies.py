@@ -1,7 +1,7 @@
-"""What can be done: one row for each action, and whoever must know something about an action asks its row.
+"""What can be done. There is one row for each action, and all that is known of an action is in its row.
 
-A new action is a name in `Action`, a row in `TABLE`, and an SLS of that name under ``reactor/``. The SLS names the Salt
-function literally, so that no damaged ledger can have another one run; a test compares the two.
+A new action needs a name in `Action`, a row in `TABLE`, and an SLS of that name under ``reactor/``. The SLS names the
+Salt function literally, so a damaged ledger cannot make another function run. A test compares SLS and row.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ class Action(str, Enum):
 
 @dataclass(frozen=True)
 class Remedy:
-    """What is known of an action."""
+    """All that is known of an action."""
 
     runs: str  #: the Salt function that its SLS runs on the minions
-    reads: results.Reader  #: what their results mean
+    reads: results.Reader  #: reads the minions' results
     says: str  #: what it does, for people
     takes_service: bool = False  #: its argument is the service's name
     takes_away: bool = True  #: it can take a serving node away
-    starts_anew: bool = False  #: the database's new start proves that it has done its work
-    needs_probe: bool = (
-        False  #: asked for, it goes only where the probe sees a fault (``restart_needs``)
-    )
+    starts_anew: bool = False  #: a new start of the database proves that it has done its work
+    #: If it is asked for, it goes only to nodes at which the probe sees a fault (setting ``restart_needs``).
+    needs_probe: bool = False
     never: frozenset[Fault] = frozenset()  #: faults against which it cannot help, or does harm
-    asked: bool = True  #: a step or a request may name it; else it belongs to the healer itself
+    asked: bool = True  #: a step or a request may name it; if not, only the healer uses it
     by_webhook: bool = True  #: a webhook's caller may be allowed to ask for it
-    route: str = ""  #: the route of the article's interface that leads to it; empty: none does
+    route: str = ""  #: its route in the article's interface; empty: it has none
 
 
-#: Whose server it is nobody knows: whatever is done may hit another one, which serves.
+#: With this fault it is not known whose server answers, so any action may hit another server, which serves.
 _UNKNOWN = frozenset({Fault.MISTAKEN})
 
 TABLE: Mapping[Action, Remedy] = MappingProxyType(
@@ -87,7 +86,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
     }
 )
 
-#: Actions that a step or a request may name. The others belong to the healer itself.
+#: Actions that a step or a request may name. The others are only used by the healer.
 REMEDIES = tuple(action for action, row in TABLE.items() if row.asked)
 
 
@@ -97,7 +96,7 @@ def names() -> tuple[str, ...]:
 
 
 def webhook_names() -> tuple[str, ...]:
-    """Those that a webhook's caller may be allowed to ask for."""
+    """The actions that a webhook's caller may be allowed to ask for."""
     return tuple(action.value for action in REMEDIES if TABLE[action].by_webhook)
 
 
@@ -107,5 +106,5 @@ def routes() -> tuple[tuple[str, str], ...]:
 
 
 def forbidden(fault: Fault) -> frozenset[Action]:
-    """What no setting and no request may order against this fault."""
+    """The actions that no setting and no request may order against this fault."""
     return frozenset(action for action in REMEDIES if fault in TABLE[action].never)

@@ -1,7 +1,7 @@
-"""What a minion's result of a job means: one reader for each shape of result (Salt 3006 to 3008).
+"""What a minion's result of a job means. There is one reader for each shape of result (Salt 3006 to 3008).
 
 A reader gets what the function returned, its return code, and, for a look, the JID that was looked for. It gives the
-outcome and a detail for people. Whether a result is true is not asked here: any minion can store one under another's
+outcome and a detail for people. A reader cannot know whether a result is true: any minion can store one under another's
 name.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Outcome(str, Enum):
-    """What came of a job on one minion, or of a whole attempt."""
+    """The outcome of a job on one minion, or of a whole attempt."""
 
     DONE = "done"
     FAILED = "failed"
@@ -26,9 +26,9 @@ Reader = Callable[[Any, Any, "str | None"], "tuple[Outcome, str]"]
 
 
 def states(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
-    """Of a state run: a dict of states when it ran, a list of sentences when it did not.
+    """Read the result of a state run: a dict of states if it ran, a list of sentences if it did not.
 
-    It did not because another state run is active, or because the states do not compile.
+    It does not run if another state run is active, or if the states do not compile.
     """
     if isinstance(result, list):
         told = "; ".join(str(one) for one in result)[:500]
@@ -43,14 +43,14 @@ def states(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]
 
 
 def yes(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
-    """Of a function that returns True when it has done its work."""
+    """Read the result of a function that returns True when it has done its work."""
     if result is True and not retcode:
         return Outcome.DONE, ""
     return Outcome.FAILED, str(result)[:500]
 
 
 def running(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
-    """Of ``saltutil.running``: busy if the job that is looked for is among them, or if that cannot be told."""
+    """Read the result of ``saltutil.running``: busy if the job that is looked for runs, or if that cannot be told."""
     if not isinstance(result, list):
         return Outcome.BUSY, f"no answer to what it runs: {str(result)[:200]}"
     if of_jid is None:

@@ -1,6 +1,7 @@
-"""The first state: what the settings say, with what the ledger remembers of it.
+"""The first state after a start: the settings, together with what the ledger remembers.
 
-And what is kept of clusters that the settings do not name any more, and what must be assumed where the ledger was lost.
+This file also says what is kept of clusters that the settings no longer name, and what is assumed if the ledger was
+lost.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ def begin(
     remembered: Mapping[str, ClusterState],
     now: Seconds,
 ) -> tuple[State, tuple[Effect, ...]]:
-    """The state to begin with, and what follows from it at once.
+    """The state to begin with, and the effects that follow at once.
 
-    What the settings do not name any more ends here: incidents lose such nodes, and end when none is left; an attempt
-    on such nodes alone is given up. What was paid for a node, and a job of ours that may run on there, are remembered
-    wherever the settings name it now.
+    The settings may name other nodes and clusters than before. An incident loses nodes that are not named any more, and
+    ends if none is left. An attempt is given up if none of its nodes is left. But a node keeps its spent budget, and a
+    job of ours that may still run there, in whatever cluster the settings name it now.
     """
     effects: list[Effect] = []
     clusters: dict[str, ClusterState] = {}
-    # What is remembered of a cluster that was away knows nothing of a ``resume`` since then.
+    # If a cluster was away, its remembered pause may be outdated: a ``resume`` in the meantime did not reach it.
     there = [c for c in remembered.values() if not c.away] or [*remembered.values()]
     everywhere = [c.pause for c in there if c.pause and c.pause.everywhere]
     drifting = {name: _adrift(old, policies, now) for name, old in remembered.items()}
     adrift = [late for lates in drifting.values() for late in lates]
     for name, policy in policies.items():
         old = remembered.get(name, ClusterState(name, away=True))
-        if old.away:  # a pause of everything was meant for it, too
+        if old.away:  # the cluster is new or comes back: a pause of all clusters holds for it, too
             own = old.pause if old.pause and not old.pause.everywhere else None
             pauses = [p for p in (own, *everywhere) if p]
             old = replace(old, pause=max(pauses, key=lambda p: p.until, default=None))
@@ -76,7 +77,8 @@ def begin(
     for name, old in remembered.items():
         if name in policies:
             continue
-        if clusters:  # what was done there still counts against the limits over all clusters
+        # Its attempts still count for the limits over all clusters, so another cluster keeps them.
+        if clusters:
             first = next(iter(clusters.values()))
             clusters[first.name] = replace(first, acts=(*first.acts, *old.acts))
         effects += _ended(old, now)
@@ -86,14 +88,14 @@ def begin(
 
 
 def _meant(incident: Incident) -> tuple[str, ...]:
-    """Its nodes; of a person's lock also those that the settings did not name for a while."""
+    """The incident's nodes. For a person's lock also those that the settings did not name for a while."""
     return incident.cause.meant if isinstance(incident.cause, Locked) else incident.nodes
 
 
 def _still_named(
     old: ClusterState, policy: Policy, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
-    """A cluster's incidents and jobs, as far as the settings still name their nodes."""
+    """The cluster, with its incidents and jobs reduced to the nodes that the settings still name."""
     effects: list[Effect] = []
     named = frozenset(policy.nodes)
     attempt, look, dropped = old.attempt, old.look, ""
@@ -115,7 +117,7 @@ def _still_named(
         )
         if not kept.nodes and not kept.by_hand:  # a person's lock ends by ``ack`` alone
             effects.append(_over(kept, why, now))
-        elif incident.id == dropped:  # there is nothing left to wait for
+        elif incident.id == dropped:  # its attempt was given up, so it must not wait for a result
             incidents.append(replace(kept, phase=Phase.OPEN, changed_at=now))
         else:
             incidents.append(kept)
@@ -139,7 +141,7 @@ def _still_named(
 
 
 def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
-    """What ends with a cluster that the settings do not name any more."""
+    """The effects of the end of a cluster that the settings do not name any more."""
     why = "the settings do not name its cluster any more"
     effects: list[Effect] = [_given_up(old.attempt, why)] if old.attempt else []
     if old.look:
@@ -148,19 +150,20 @@ def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
 
 
 def _over(incident: Incident, why: str, now: Seconds) -> Announce:
+    """The announcement that the incident has ended because the settings do not name its nodes any more."""
     ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
     return Announce(ended, ended.phase.value, why, "start.not-configured")
 
 
 def _given_up(attempt: Attempt, why: str) -> Finish:
-    """Lost is only what was never seen to be published."""
+    """The terminal record of a given-up attempt. It is lost only if its job was never seen in the job cache."""
     if attempt.published_at is None:
         return Finish(attempt, Outcome.LOST, why)
     return Finish(attempt, Outcome.TIMED_OUT, f"{why}, and its job may run on")
 
 
 def _on(attempt: Attempt, nodes: Collection[str]) -> Attempt:
-    """The attempt as far as it is about these nodes."""
+    """The attempt, reduced to these nodes."""
     return replace(
         attempt,
         nodes=tuple(n for n in attempt.nodes if n in nodes),
@@ -169,7 +172,7 @@ def _on(attempt: Attempt, nodes: Collection[str]) -> Attempt:
 
 
 def _adrift(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> tuple[Late, ...]:
-    """Jobs on nodes that their cluster does not have any more: they may run on, or may still be published."""
+    """Jobs on nodes that their cluster does not have any more. They may still run, or may still be published."""
     named = policies[old.name].nodes if old.name in policies else ()
     jobs = list(old.late)
     if old.attempt:
@@ -182,7 +185,7 @@ def _adrift(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
 
 
 def _nowhere(adrift: Iterable[Late], policies: Mapping[str, Policy]) -> tuple[Late, ...]:
-    """Of those jobs the ones on nodes that no settings name: they may be named again."""
+    """Those of these jobs whose nodes no cluster names now. They are kept, because the nodes may be named again."""
     named = {n for policy in policies.values() for n in policy.nodes}
     left = ((one, [n for n in one.attempt.nodes if n not in named]) for one in adrift)
     return tuple(replace(one, attempt=_on(one.attempt, nodes)) for one, nodes in left if nodes)
@@ -191,7 +194,7 @@ def _nowhere(adrift: Iterable[Late], policies: Mapping[str, Policy]) -> tuple[La
 def _with_adrift(
     cluster: ClusterState, policy: Policy, adrift: Sequence[Late], now: Seconds
 ) -> ClusterState:
-    """The cluster with what may still run on nodes that have come to it; they rest as after any other attempt."""
+    """The cluster, with the jobs that may still run on nodes that have come to it. These nodes get a cooldown."""
     known = {(one.attempt.id, n) for one in cluster.late for n in one.attempt.nodes}
     new = (
         (one, {n for n in one.attempt.nodes if (one.attempt.id, n) not in known}) for one in adrift
@@ -216,7 +219,10 @@ def _with_adrift(
 
 
 def _paid(name: str, remembered: Mapping[str, ClusterState]) -> NodeState:
-    """What was paid for a node anywhere: it may have moved, and moved back, or been left out for a while."""
+    """A node with the budget and the cooldown that any cluster remembers of it, and nothing else.
+
+    The node may have moved to another cluster and back, or have been left out for a while.
+    """
     found = [
         node
         for cluster in remembered.values()
@@ -226,7 +232,7 @@ def _paid(name: str, remembered: Mapping[str, ClusterState]) -> NodeState:
     if not found:
         return NodeState()
     spent: Counter[Seconds] = Counter()
-    for node in found:  # each attempt once, however many remember it
+    for node in found:  # the union counts each attempt once, even if several clusters remember it
         spent |= Counter(node.spent)
     rests = max(found, key=lambda node: node.cooldown_until)
     return NodeState(
@@ -237,7 +243,7 @@ def _paid(name: str, remembered: Mapping[str, ClusterState]) -> NodeState:
 
 
 def _former(old: ClusterState, policy: Policy, now: Seconds) -> dict[str, NodeState]:
-    """Nodes that the cluster does not have any more, as long as what they have paid counts."""
+    """Nodes that the cluster does not have any more, as long as their cooldown or spent budget counts."""
     here = {old.name: old}
     gone = (n for n in {**old.former, **old.nodes} if n not in policy.nodes)
     paid = {n: _paid(n, here) for n in gone}
@@ -249,7 +255,7 @@ def _former(old: ClusterState, policy: Policy, now: Seconds) -> dict[str, NodeSt
 
 
 def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> ClusterState:
-    """What is kept of a cluster that the settings do not name any more: it may come back, or its nodes elsewhere."""
+    """What is kept of a cluster that the settings do not name any more. It or its nodes may be named again later."""
     here = {old.name: old}
     return ClusterState(
         old.name,
@@ -266,11 +272,12 @@ def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
 def forgotten(
     policies: Mapping[str, Policy], now: Seconds, limits: Limits
 ) -> dict[str, ClusterState]:
-    """What to assume where the ledger was lost: every node rests at its maximum, every budget is spent."""
+    """What to assume if the ledger was lost: each node has its longest cooldown, and budgets and limits are spent."""
     acts = (now,) * limits.attempts
     return {
         name: ClusterState(
             name,
+            # The limits count over all clusters, so one cluster holds all of these attempts.
             acts=acts if name == next(iter(policies)) else (),
             forgotten_at=now,
             nodes={

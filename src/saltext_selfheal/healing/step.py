@@ -64,7 +64,7 @@ from .table import BY_PHASE, take
 
 
 def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect, ...]]:
-    """What the healer believes and orders after this event. Total: what it cannot place changes nothing."""
+    """The state and the effects after this event. An event that fits no cluster or job changes nothing."""
     effects: list[Effect] = []
     concerned = list(state.clusters)
     match event:
@@ -82,7 +82,8 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
         case Requested(request):
             state, effects = take_request(state, request, now)
             if not _opens(state, event, effects):
-                return state, tuple(effects)  # a storm of these is not to cost much
+                # There may be a storm of requests. One that opens nothing must not cost a walk through the table.
+                return state, tuple(effects)
             concerned = [request.cluster]
         case Commanded(command):
             state, effects = take_command(state, command, now)
@@ -109,7 +110,7 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
 
 
 def _opens(state: State, event: Requested, effects: list[Effect]) -> bool:
-    """Whether a request has opened an incident: it has no answer yet, and does not wait for a fresh dial."""
+    """Whether a request has opened an incident. If so, it has no answer yet and does not wait for a fresh dial."""
     if any(isinstance(e, (Answer, Dial)) for e in effects):
         return False
     cluster = state.clusters.get(event.request.cluster)
@@ -117,7 +118,7 @@ def _opens(state: State, event: Requested, effects: list[Effect]) -> bool:
 
 
 def _begin_anew(state: State, now: Seconds) -> tuple[State, list[Effect]]:
-    """After a start what was seen is old. Locks are told again: whoever should have heard of one may have been away."""
+    """After a start, forget the nodes' health. Announce locks again: who should know of one may have been away."""
     state = replace(forget_health(state, now), started_at=now)
     locked = [i for c in state.clusters.values() for i in c.incidents if i.phase is Phase.LOCKED]
     return state, [Announce(i, i.phase.value, i.why, "start.told-again") for i in locked]
@@ -126,7 +127,7 @@ def _begin_anew(state: State, now: Seconds) -> tuple[State, list[Effect]]:
 def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[State, list[Effect]]:
     """Let one incident take every row that applies."""
     effects: list[Effect] = []
-    # A cycle without time passing would be a bug of the table: end it all the same.
+    # Rows that lead in a circle without time passing would be a bug of the table. The limit ends such a circle.
     for _ in range(32):
         cluster = state.clusters[name]
         incident = next((i for i in cluster.incidents if i.id == incident_id), None)

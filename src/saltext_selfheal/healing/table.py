@@ -1,7 +1,8 @@
-"""The transitions that an incident takes, one row each, and the words of their sentences.
+"""The transitions that an incident takes, one row each, and the words that fill in their sentences.
 
-A row names the phase it leaves, the condition (`conditions`), the phase it leads to, the sentence an operator will read,
-and what it does besides (`deeds`). Rows of a phase are tried from top to bottom, the first that applies is taken.
+A row names the phase it leaves, the condition (`conditions`), the phase it leads to, the sentence that an operator
+reads, and what it does besides (`deeds`). The rows of a phase are tried from top to bottom. The first that applies is
+taken.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from .events import Verb
 from .model import CLUSTER_WIDE, Announce, Effect, Fire, Phase, State
 from .orders import tell_by
 
-QUIET = "quiet"  #: not announced: it would be said again and again
+QUIET = "quiet"  #: the row is not announced, because it would be announced again and again
 
 
 @dataclass(frozen=True)
 class Row:
-    """One transition. ``why`` is what the operator reads; ``said`` is announced, by default the phase.
+    """One transition. ``why`` is the sentence that the operator reads. ``said`` is announced, by default the phase.
 
-    ``id`` is recorded with what the row does, and does not change when the row does.
+    ``id`` is the rule that is recorded with what the row does. It stays the same when the row is changed.
     """
 
     id: str
@@ -35,7 +36,7 @@ class Row:
     why: str
     do: Callable[[Sight], Change] = do.nothing
     said: str = ""
-    verb: Verb | None = None  #: taken only when an operator orders so
+    verb: Verb | None = None  #: the row is taken only when an operator gives this command
 
 
 # fmt: off
@@ -116,7 +117,7 @@ BY_PHASE: dict[Phase, tuple[Row, ...]] = {
 
 
 class Words(dict[str, str]):
-    """What the table's sentences may mention, worked out only when a sentence mentions it."""
+    """The words that fill in the sentences of the rows. A word is worked out only if the sentence contains it."""
 
     def __init__(self, sight: Sight) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ def _last_action(s: Sight) -> str:
 
 
 def _unpublished(s: Sight) -> str:
-    """Why a job was never seen: after three firings it is the reactor, before that what forbade to fire again."""
+    """Why a job was never seen. After all firings the reactor is to blame; before, a gate forbade to fire again."""
     shut = when.shut_again(s) if s.attempt and s.attempt.firings < when.FIRINGS else ()
     what = f"{_last_action(s)} on {', '.join(s.incident.turn.acting)}"
     if not shut:
@@ -168,7 +169,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
 
 
 def take(row: Row, sight: Sight) -> tuple[State, list[Effect]]:
-    """The state and the effects after this row."""
+    """The state and the effects after this row was taken."""
     why = row.why.format_map(Words(sight))
     cluster, incident, done = row.do(sight)
     if row.leads_to is not incident.phase:

@@ -1,7 +1,7 @@
-"""What is known of a node that refuses the dial, beside the dial itself.
+"""The word: what other nodes say about a node that refuses the healer's dial.
 
-A port may refuse the master and nobody else: a firewall, a ``bind`` to another address. Other nodes know whether they are
-connected to its server.
+A refused dial alone does not prove that a server is dead. A firewall, or a ``bind`` to another address, may refuse only
+the master. But the other nodes know whether they are connected to that server.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from . import health
 from .events import Seconds, ViewStatus
 from .model import ClusterState, Fault, Seen
 
-WORD_WITHIN_S = (
-    10.0  #: so long others are waited for who can say whether a node that refuses is gone
-)
+#: The healer waits this long for other nodes to say whether a node that refuses the dial is gone.
+WORD_WITHIN_S = 10.0
 
 
 class Word(NamedTuple):
-    """What is known, beside the healer's own dial, of a node that refuses it."""
+    """What is known of a node that refuses the dial, apart from the dial. At most one of the three is true.
 
-    gone: bool  #: others say so, or nobody else answers
-    contradicted: bool  #: somebody is connected to it
-    awaited: bool  #: others are being asked
+    If none is true, nobody can say whether the node is gone.
+    """
+
+    gone: bool  #: other nodes say that it is gone, or no other node answers
+    contradicted: bool  #: another node, or an open connection, shows that it still runs
+    awaited: bool  #: other nodes are being asked
     why: str
 
 
 def word(cluster: ClusterState, name: str, now: Seconds) -> Word:
-    """Whether anything but the refused dial speaks for the node's death, or against it."""
+    """What speaks for the death of this node, or against it, apart from the refused dial.
+
+    Words against its death come first. The last cases are those in which no other node can say anything.
+    """
     node = cluster.nodes[name]
     by = health.vouched(node)
     if by:
@@ -37,12 +42,12 @@ def word(cluster: ClusterState, name: str, now: Seconds) -> Word:
         why = f"{name} answers over a connection that is open"
         return Word(False, True, False, why)
     since = node.refused_at
-    if since is None:
+    if since is None:  # the node does not refuse: an explanation only supposes that it is dead
         return Word(True, False, False, "supposed")
     others = [other for n, other in cluster.nodes.items() if n != name]
     apart = cluster.ailment(Seen(Fault.PARTITIONED)) is not None
     if apart and any(map(health.lives, others)):
-        # Those who have lost it are one side: it may serve on its own.
+        # The nodes that answer and have lost this one are only one side of the partition. It may serve on the other.
         why = f"the nodes disagree about who is connected: nobody can say whether {name} is gone"
         return Word(False, False, False, why)
     if node.word_at is not None and node.word_at >= since:
@@ -51,7 +56,7 @@ def word(cluster: ClusterState, name: str, now: Seconds) -> Word:
         return Word(True, False, False, f"no node beside {name} answers")
     may_ask = (
         node.server_id is not None
-        and not node.proxy  # it stands in nobody's list
+        and not node.proxy  # a proxy is in no server's list
         and any(map(health.speaks, others))
         and cluster.tables.status is not ViewStatus.FORBIDDEN
     )
@@ -61,7 +66,7 @@ def word(cluster: ClusterState, name: str, now: Seconds) -> Word:
 
 
 def agreed_dead(cluster: ClusterState, name: str, now: Seconds) -> bool:
-    """Dead beyond the healer's own dial: nobody is served by it."""
+    """The node is confirmed dead, and not only by the healer's own dial: other nodes agree, or none answers."""
     node = cluster.nodes[name]
     dead = node.confirmed and node.fault is Fault.DEAD
     return dead and word(cluster, name, now).gone
