@@ -1,1 +1,1 @@
-"""The engine's loop and what it talks to: Salt's event bus, Salt's job cache."""
+"""The engine's loop, and the things in Salt that it talks to: the event bus and the job cache."""

@@ -1,8 +1,8 @@
-"""The engine put together: settings, ledger, healer, and whoever delivers events to it.
+"""Puts the engine together: settings, ledger, healer, and all that delivers events to the healer.
 
-Nothing here gives up. Settings that cannot be used are told once, and then nothing happens until the master is restarted;
-a ledger that cannot be used now is tried again every second. An engine that ended would be started anew by Salt every ten
-seconds, for ever.
+The engine never ends by itself, because Salt would start it anew every ten seconds, for ever. If the settings cannot be
+used, this is told once, and nothing happens until the master is restarted. If the ledger cannot be used now, it is
+tried again every second.
 """
 
 from __future__ import annotations
@@ -29,21 +29,20 @@ from .healer import Healer
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 10
+AGAIN_S = 10  #: after a failed start of the healer, it is tried again after this time
 
 
 class Waiting:
-    """Says once what is waited for, and again when the reason changes."""
+    """Tells once why the engine waits, and tells again when the reason changes."""
 
     def __init__(self, bus: Bus, several: bool) -> None:
         self._bus = bus
-        self._several = (
-            several  # Salt starts an engine for each entry of `engines`; one of them heals them all
-        )
+        # Salt starts an engine for each entry of `engines`. Only one of them heals, for all entries.
+        self._several = several
         self._told = ""
 
     def for_ledger(self, why: str) -> None:
-        """Nothing is healed meanwhile: that is said loudly."""
+        """The ledger cannot be used now. Nothing is healed meanwhile, so this is logged as critical."""
         if why != self._told:
             log.critical("selfheal: nothing is healed until the ledger can be used: %s", why)
             self._bus.fire(f"{ENGINE}ledger_failed", {"why": why, "at": time.time()})
@@ -51,7 +50,7 @@ class Waiting:
         time.sleep(1)
 
     def for_other_engine(self, why: str) -> None:
-        """Another engine holds the ledger. Where the settings make Salt start several, that is as it should be."""
+        """Another engine holds the ledger. If the settings make Salt start several engines, that is as it should be."""
         if not self._several:
             self.for_ledger(why)
             return
@@ -105,7 +104,7 @@ def _open_ledger(path: Path, bus: Bus, waiting: Waiting) -> Ledger:
         except LedgerBusy as exc:
             waiting.for_other_engine(str(exc))
         except Exception as exc:
-            # An engine that was just ended may hold it for a moment; a full disk may become free.
+            # This may pass: a full disk may become free again.
             waiting.for_ledger(str(exc))
 
 
@@ -134,7 +133,7 @@ def _plans(settings: config.EngineSettings) -> dict[str, ViewPlan]:
 
 
 def _listen(opts: Mapping[str, Any], settings: config.EngineSettings, healer: Healer) -> None:
-    """Have what comes by the event bus delivered as requests."""
+    """Listen to the event bus, and deliver what comes through the doors there to the healer, as requests."""
 
     def minions(target: Any, kind: str) -> Iterable[str]:
         """The accepted minions that a Salt target means."""

@@ -1,7 +1,7 @@
-"""Salt's event bus: out, and in. One event object per thread, as Salt demands.
+"""Salt's event bus: `Bus` for events that go out, `Listener` for those that come in.
 
-Nothing that comes from the bus is believed: any minion can put any event there. What goes out tells, it never
-proves.
+Each thread has an event object of its own, because Salt demands that. Nothing that comes from the bus is believed: any
+minion can put any event there. For the same reason, an event that goes out proves nothing to others.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import salt.utils.event
 log = logging.getLogger(__name__)
 
 VERSION = 1
-DOWN_S = 1.0  #: finding out that the bus is down takes a second: not for every event
+#: After a failure nothing is fired for this time: each try would cost a second while the bus is down.
+DOWN_S = 1.0
 
 
 class Bus:
-    """The way out. Keep it on one thread: a fresh event object would cost 5 ms per event."""
+    """Fires events. Use it on one thread: it keeps its event object, since a fresh one would cost 5 ms per event."""
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = opts
@@ -29,7 +30,7 @@ class Bus:
         self._down_until: float | None = None
 
     def fire(self, tag: str, data: Mapping[str, Any]) -> bool:
-        """Fire one event; False if the bus cannot be reached. Then nothing is tried again for a second."""
+        """Fire one event. False if the bus cannot be reached; then nothing is tried again for a second."""
         if self._down_until is not None and time.monotonic() < self._down_until:
             return False
         for _ in range(1 if self._event is None else 2):  # an old connection may have gone stale
@@ -63,7 +64,7 @@ class Bus:
 
 
 class Listener:
-    """The way in: only what matches ``tags``, a regular expression; drained at once, on a thread of its own."""
+    """Receives the events whose tags match ``tags``, a regular expression, at once and on a thread of its own."""
 
     def __init__(
         self, opts: Mapping[str, Any], tags: str, deliver: Callable[[str, Mapping[str, Any]], None]

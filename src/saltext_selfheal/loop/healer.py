@@ -1,8 +1,9 @@
-"""The healer's loop: one queue in, `step()`, the ledger, then the effects.
+"""The healer's loop: take an event from the queue, call `step`, write to the ledger, carry out the effects.
 
-Clock, prober, bus, jobs and ledger are passed in; nothing here knows how they work. Order is everything: what a
-step decided is in the ledger before any of it happens, so that a process that ends at any point knows afterwards
-what it had meant to do. Nothing may depend on an orderly end: Salt ends an engine by ``os._exit``.
+Clock, prober, bus, job reader and ledger are passed in, and nothing here knows how they work. The order is essential:
+what a step has decided is written to the ledger before any of it is done. So a process that ends at any moment knows at
+its next start what it had meant to do. Nothing may depend on an orderly end, because Salt ends an engine by
+``os._exit``.
 """
 
 from __future__ import annotations
@@ -55,18 +56,18 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 HEARTBEAT_S = 30.0
-GAP_S = 10.0
+GAP_S = 10.0  #: if no tick was taken for this long, what is believed of the nodes counts as old
 PRUNE_S = 3600.0
-AT_ONCE = 200  #: requests in one transaction
-KEPT_REQUESTS = 10_000  #: while nothing can be recorded
-WAITED_S = 1.0  #: a failure that took so long has waited for a lock of somebody else's
+AT_ONCE = 200  #: at most so many requests are taken in one transaction
+KEPT_REQUESTS = 10_000  #: at most so many requests are kept in memory while nothing can be recorded
+WAITED_S = 1.0  #: a failure that took this long has waited for somebody else's lock
 
 _READING = "the inbox cannot be read"
 _WRITING = "the ledger cannot be written"
 
 
 class Book(Protocol):
-    """The ledger, as far as the loop knows it. All but ``lost`` and ``look_again`` may raise Unavailable."""
+    """What the loop needs of the ledger. All methods but ``look_again`` may raise Unavailable."""
 
     lost: str | None
     timeline: Timeline
@@ -89,7 +90,7 @@ class Book(Protocol):
 
 
 class Jobs(Protocol):
-    """Who reads the job cache."""
+    """What the loop needs of the job reader, which reads the job cache."""
 
     def watch(self, watched: tuple[Watched, ...]) -> None: ...
 
@@ -97,13 +98,13 @@ class Jobs(Protocol):
 
 
 class Eyes(Protocol):
-    """Who looks at the nodes."""
+    """What the loop needs of the prober, which looks at the nodes."""
 
     def dial(self, cluster: str, nodes: Iterable[str]) -> None: ...
 
 
 class Healer:
-    """Feeds `step()` and carries out its effects. ``deliver`` may be called from any thread, the rest from one."""
+    """Feeds `step` and carries out its effects. ``deliver`` may be called from any thread, all else from one thread."""
 
     def __init__(
         self,
@@ -120,13 +121,15 @@ class Healer:
         self._eyes: Eyes | None = None
         self._mint = mint
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._failing: dict[str, float] = {}  # what fails, and since when
+        self._failing: dict[str, float] = {}  # what fails at present, and since when
+        # The ledger is not touched before this, because somebody else holds its lock.
         self._patient_until = 0.0
         self._last_beat = 0.0
         self._next_prune = 0.0
         self._kept: deque[Event] = deque()
         self._now = ledger.timeline.now
         self._ticked = self._now()
+        # What is believed is old, and must be forgotten before the next event is taken.
         self._gap = False
         self.state: State = self._begin()
 
@@ -137,9 +140,9 @@ class Healer:
         self._queue.put(event)
 
     def attach(self, jobs: Jobs, eyes: Eyes | None = None) -> None:
-        """Who tells what became of jobs, and who can be asked to dial a node at once.
+        """Connect the job reader, and the prober that can be asked to dial a node at once.
 
-        What was in flight when the last engine ended is watched at once.
+        The reader begins at once with the jobs that were in flight when the last engine ended.
         """
         self._jobs = jobs
         self._eyes = eyes
@@ -148,7 +151,7 @@ class Healer:
     # ------------------------------------------------------------ the loop
 
     def run(self, jobs: Jobs, eyes: Eyes | None = None) -> NoReturn:
-        """Never returns, never raises."""
+        """The loop. It never returns and never raises."""
         self.attach(jobs, eyes)
         self._tell("started", {"clusters": sorted(self.state.clusters)})
         next_tick = time.monotonic()
@@ -163,7 +166,10 @@ class Healer:
                 time.sleep(1)
 
     def turn(self, wait_s: float) -> None:
-        """Take one event; of requests all that wait, because a storm of them must not cost a transaction each."""
+        """Take one event from the queue. Waiting requests are taken together, because each transaction is slow.
+
+        So a storm of requests costs one transaction for many of them.
+        """
         batch: list[Event] = []
         try:
             batch.append(self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait())
@@ -175,8 +181,8 @@ class Healer:
             self.handle(*batch)
 
     def tick(self) -> None:
-        """Time has passed: the inbox, what was kept, what has come due, a sign of life."""
-        # The first that fails ends it: whatever comes after would fail as well, or come before its time.
+        """Time has passed: read the inbox, take the kept events, let conditions come true, give a sign of life."""
+        # If one part fails, the next ones are left out: they would fail as well, or would be taken in the wrong order.
         if self._ready() and self._drain_inbox() and self._take_kept():
             self._take([Tick()])
         if time.monotonic() >= self._patient_until:
@@ -202,7 +208,7 @@ class Healer:
             self._fail(_WRITING, exc, began)
 
     def _prune(self) -> None:
-        """Forget what is too old, a small part at a time: nobody is to wait for it."""
+        """Forget what is too old, a small part at a time, so that no event has to wait for it."""
         began = time.monotonic()
         if began < max(self._next_prune, self._patient_until):
             return
@@ -215,9 +221,9 @@ class Healer:
             self._next_prune = time.monotonic() + PRUNE_S
 
     def _ready(self) -> bool:
-        """Whether an event can be taken now. What must come before it is done here.
+        """Whether an event can be taken now. If something must be done before it, it is done here.
 
-        As long as something fails, a pause may lie in the inbox that was not taken.
+        If something fails, or after a gap, the inbox is read first: it may hold a pause that was not taken yet.
         """
         if self._now() - self._ticked > GAP_S:
             self._gap = True
@@ -226,7 +232,7 @@ class Healer:
         return not (self._failing or self._gap) or self._drain_inbox()
 
     def _drain_inbox(self) -> bool:
-        """Whether all that waited there was dealt with."""
+        """Take all that waits in the inbox. False if it could not be read or not be recorded."""
         began = time.monotonic()
         try:
             return self._take_waiting()
@@ -235,13 +241,14 @@ class Healer:
             return False
 
     def _take_waiting(self) -> bool:
-        """All that waits in the inbox, a transaction's worth at a time; False if that could not be recorded.
+        """Take all that waits in the inbox, so many rows per transaction. False if one could not be recorded.
 
-        It stays there then. Raises Unavailable if it cannot be read.
+        What could not be recorded stays in the inbox. Raises Unavailable if the inbox cannot be read.
         """
         more = True
         while more:
-            # A request that waits for a fresh dial has its answer later, and keeps nobody waiting.
+            # A request that waits for a fresh dial has no answer yet, so it is still in the inbox. It was taken
+            # already.
             pending = {p.request.id for c in self.state.clusters.values() for p in c.pending}
             found = self._ledger.waiting(AT_ONCE + len(pending))
             waiting = [asked for asked in found if asked.id not in pending][:AT_ONCE]
@@ -254,8 +261,10 @@ class Healer:
         return True
 
     def _start_anew(self) -> bool:
-        """After a gap (a suspended machine, a loop held up, nothing recorded for a while) what is believed is as old
-        as after a start. Nothing may come before that is on record: it would be decided by what was.
+        """After a gap, forget the nodes' health as after a start. False if that could not be recorded.
+
+        A gap is a suspended machine, a loop that was held up, or a time in which nothing could be recorded. No event
+        may be taken before this: it would be decided by old facts.
         """
         if self._take([Started()]):
             return False
@@ -263,7 +272,7 @@ class Healer:
         return True
 
     def _take_kept(self) -> bool:
-        """Whether all that was kept is dealt with now, in the order in which it came."""
+        """Take the kept events in the order in which they came. False if one could not be recorded."""
         while self._kept:
             batch = [self._kept.popleft()]
             while self._kept and isinstance(batch[-1], Requested) and len(batch) < AT_ONCE:
@@ -275,9 +284,9 @@ class Healer:
         return True
 
     def _keep(self, events: Iterable[Event]) -> None:
-        """What is told only once; the next probe and the next look into the job cache tell again.
+        """Keep those of these events that come only once. The others come again with the next probe or tick.
 
-        There are never many jobs in flight, but of requests there may be a flood.
+        News of jobs are few, so all are kept. Requests may come as a flood, so only so many of them are kept.
         """
         for event in events:
             if isinstance(event, (Published, Returned)) or (
@@ -287,12 +296,13 @@ class Healer:
 
     @property
     def kept(self) -> tuple[Event, ...]:
-        """What waits to be recorded, in the order in which it came."""
+        """The events that wait to be recorded, in the order in which they came."""
         return tuple(self._kept)
 
     # ------------------------------------------------------------ one event
 
     def _begin(self) -> State:
+        """The first state. It is recorded and carried out, and what waits in the inbox is taken."""
         now = self._now()
         policies = self._settings.policies()
         lost = self._ledger.lost
@@ -302,31 +312,32 @@ class Healer:
             remembered = self._ledger.clusters()
         state, begun = begin(policies, self._settings.bounds(), remembered, now)
         state, effects = jids.give(state, begun, self._complete)
-        # What belonged to clusters that are gone has ended.
+        # Of clusters that the settings do not name any more only the remains are kept.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
         told = [Tell(News.LEDGER_LOST, "", "", lost)] if lost else []
         self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects])
         self.state = state
-        if lost:  # only now: who cannot write it down begins again every second
+        # This is told only now. If the commit fails, the engine begins again every second, and must not tell each time.
+        if lost:
             log.critical(
                 "selfheal: the ledger was lost, pauses and locks with it, give them again: %s", lost
             )
             self._tell("ledger_lost", {"why": lost})
         self._carry_out(effects, now)
-        # A pause or a request given while the engine was down comes before the first decision. An earlier try with
-        # this ledger may have failed on the way.
+        # A pause or a request that was given while the engine was down is taken before the first decision. An earlier
+        # try to begin may have read the inbox and failed then, so it must be read again.
         self._ledger.look_again()
         self._take_waiting()
         return self.state
 
     def handle(self, *events: Event) -> None:
-        """Take what has happened; what cannot be taken now and is told only once is kept for the next tick."""
+        """Take these events. If they cannot be taken now, those that come only once are kept for the next tick."""
         self._keep(self._take(events) if self._ready() else events)
 
     def _take(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Decide, write down, do; gives back what could not be recorded.
+        """Decide, write down, carry out. Returns the events that could not be recorded.
 
-        Several events are one transaction: all of them happened, or none.
+        All events are recorded in one transaction, so either all of them have happened or none.
         """
         now, began = self._now(), time.monotonic()
         state = before = self.state
@@ -338,7 +349,7 @@ class Healer:
                 if isinstance(event, (Requested, Commanded)):
                     asked = event.request if isinstance(event, Requested) else event.command
                     if asked.id in ids or self._ledger.answered(asked.id):
-                        continue  # asked again with the same id: it has its answer
+                        continue  # the same id was asked before and has its answer
                     ids.add(asked.id)
                 state, more = step(state, event, now)
                 effects += more
@@ -346,7 +357,7 @@ class Healer:
             changed = [
                 c
                 for name, c in state.clusters.items()
-                # Nearly all are the same object: no need to compare them field by field.
+                # Most clusters are still the same object, so they need not be compared field by field.
                 if c is not (old := before.clusters.get(name)) and c != old
             ]
             if changed or effects:
@@ -355,13 +366,15 @@ class Healer:
                 self._failing.pop(_WRITING, None)
         except Exception as exc:
             asked_for = all(isinstance(event, (Requested, Commanded)) for event in events)
-            # A value that somebody has sent is no fault of the ledger's: its row would hold up all the others for ever.
+            # If the ledger refuses a value that an asker has sent, the ledger is in order. Trying again would fail for
+            # ever and hold up all other requests.
             of_theirs = isinstance(exc, ValueRefused) and asked_for
             if isinstance(exc, Unavailable) and not of_theirs:
-                # What cannot be recorded is not done, and not believed either.
+                # What cannot be recorded is not done, and the state stays as it was.
                 self._fail(doing, exc, began)
                 return events
-            if len(events) > 1:  # one that cannot be handled takes no other with it
+            # One event fails: take them one by one, so that the others are not lost with it.
+            if len(events) > 1:
                 return [left for event in events for left in self._take([event])]
             if not isinstance(event, (Requested, Commanded)):
                 raise
@@ -371,7 +384,10 @@ class Healer:
         return []
 
     def _give_up(self, asked: Request | Command, exc: Exception) -> bool:
-        """It would be taken from the inbox again and again: what it says is dropped, and its id is answered."""
+        """Refuse a request that cannot be handled. Else it would be taken from the inbox again and again.
+
+        Only its id is answered: its nodes and reason are dropped, because they may be what cannot be stored.
+        """
         why = "its values cannot be stored" if isinstance(exc, ValueRefused) else type(exc).__name__
         log.error("selfheal: %.100r cannot be handled: %s", asked.id, why)
         bare = replace(asked, nodes=(), reason="")
@@ -391,11 +407,11 @@ class Healer:
         return replace(attempt, jid=self._mint(), args=(service,) if takes else ())
 
     def _fail(self, what: str, exc: Exception, began: float) -> None:
-        """Say once what cannot be done. As long as it lasts, nothing is done before the inbox was read."""
+        """Tell once what cannot be done. While the failure lasts, no event is taken before the inbox was read."""
         self._ledger.look_again()
         took_s = time.monotonic() - began
         if took_s >= WAITED_S:
-            # Whoever holds the lock may do so for hours: meanwhile the loop is not to stand still.
+            # Somebody else may hold the lock for hours. The loop must not spend all that time waiting for it.
             self._patient_until = time.monotonic() + took_s
         now = self._now()
         if what not in self._failing:
@@ -408,7 +424,7 @@ class Healer:
     # ------------------------------------------------------------ out
 
     def _carry_out(self, effects: Sequence[Effect], now: float) -> None:
-        for effect in effects:  # what heals comes before what tells
+        for effect in effects:  # healing comes first, telling comes last
             if isinstance(effect, Fire):
                 self._herald.fire(effect.attempt, now)
             elif isinstance(effect, Dial) and self._eyes is not None:
@@ -417,7 +433,7 @@ class Healer:
         self._herald.tell_all(effects, now)
 
     def _watch(self) -> None:
-        """Tell the job reader what is in flight now."""
+        """Tell the job reader which jobs are in flight or still owe a result."""
         if self._jobs is None:
             return
         in_flight = [

@@ -1,7 +1,7 @@
-"""What is told: each announcement and answer becomes an event on Salt's bus, and a line of the log.
+"""Tells the world: each announcement and answer becomes an event on Salt's bus and a line in the log.
 
-Events tell, they never prove. The remediation event is one of them: the reactor takes its JID from it, and all else from
-the ledger.
+An event never proves anything. This is also true of the remediation event: the reactor takes only the JID from it, and
+everything else from the ledger.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 
 
 class Out(Protocol):
-    """The way out to the bus."""
+    """What fires events on the bus. `bus.Bus` is one."""
 
     def fire(self, tag: str, data: Mapping[str, Any]) -> bool: ...
 
 
 class Herald:
-    """Tells what a transition has brought."""
+    """Tells the effects of a transition."""
 
     def __init__(self, bus: Out) -> None:
         self._bus = bus
 
     def tell_all(self, effects: Sequence[Effect], now: float) -> None:
-        """Everything but the remediation events."""
+        """Tell all effects except the remediation events, which `fire` fires."""
         fired = {e.attempt.id: e.attempt.jid for e in effects if isinstance(e, Fire)}
         for effect in effects:
             if isinstance(effect, Announce):
@@ -41,11 +41,11 @@ class Herald:
                 self._say(effect, now)
 
     def engine(self, what: str, data: Mapping[str, Any], now: float) -> None:
-        """Something about the engine itself."""
+        """Fire an event about the engine itself."""
         self._bus.fire(f"{ENGINE}{what}", {**data, "at": now})
 
     def fire(self, attempt: Attempt, now: float) -> None:
-        """The remediation event of an attempt."""
+        """Fire the remediation event of an attempt. The reactor turns it into a job."""
         self._bus.fire(
             f"{REMEDIATE}{attempt.action.value}",
             {

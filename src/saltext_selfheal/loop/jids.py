@@ -1,4 +1,4 @@
-"""Each new attempt gets its JID and its arguments, in the state and in what is told of it alike."""
+"""Gives each new attempt its JID and its arguments, both in the state and in the effects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Named = Callable[[Attempt], Attempt]
 
 
 def give(state: State, effects: Sequence[Effect], complete: Named) -> tuple[State, list[Effect]]:
-    """State and effects of one transition, with ``complete`` done to each attempt that is fired for the first time."""
+    """State and effects of one transition, after ``complete`` was applied to each attempt that has no JID yet."""
     fresh = {
         effect.attempt.id: complete(effect.attempt)
         for effect in effects

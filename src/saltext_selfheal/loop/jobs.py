@@ -1,13 +1,13 @@
-"""Jobs: mints JIDs, reads from the job cache whether they were published and what became of them.
+"""Jobs: makes JIDs, and reads from the job cache whether jobs were published and what they returned.
 
-The cache is read instead of the bus because what is there stays there, and a return event may have been missed. It
-proves no more: any minion can store a result under another's name (``_return`` with ``resource_id``, ``_syndic_return``;
-3008.5). So what is read here is a hint, and `healing` treats it as one. Reading happens on a thread of its own, and a
-read that hangs is given up together with its job.
+The job cache is read instead of the bus, because entries stay there, while a return event may be missed. But an entry
+proves no more than an event: any minion can store a result under another's name (``_return`` with ``resource_id``,
+``_syndic_return``; 3008.5). So what is read here is only a hint, and `healing` treats it as one. Reading happens on a
+thread of its own. A read that hangs is given up together with its job.
 
-Of Salt's own cache no more is read than is needed: any minion can add a result to any job, of any size, and replace its
-load, while ``local_cache.get_jid`` unpacks all of them, keeps the interpreter meanwhile (60 MB: 10 s), and loops for ever
-on a truncated file (3006 to 3008).
+Of Salt's own cache only the files that are needed are read, and not by ``local_cache.get_jid``. Any minion can add a
+result of any size to any job and replace the job's load. ``get_jid`` unpacks all of that, holds the interpreter
+meanwhile (60 MB: 10 s), and loops for ever on a truncated file (3006 to 3008).
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 
 READ_EVERY_S = 0.2
 HANGS_AFTER_S = 5.0
-MAX_RESULT_BYTES = 4 << 20  #: unpacking holds up every thread, this much for half a second at most
-LOOK_S = 2.0  #: for one question of the reactor, which does nothing else meanwhile
+#: Unpacking holds up every thread; this much takes half a second at most.
+MAX_RESULT_BYTES = 4 << 20
+#: One question of the reactor waits at most this long, because the reactor does nothing else meanwhile.
+LOOK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,17 @@ class Watched:
 
 
 def mint(opts: Mapping[str, Any]) -> str:
-    """A fresh JID. The minion's state queue orders by it, so mint at the decision, not before."""
+    """A fresh JID. The minion's state queue orders jobs by JID, so it must be made at the decision and not before."""
     return str(salt.utils.jid.gen_jid(dict(opts)))
 
 
 def returner(opts: Mapping[str, Any]) -> str:
-    """Where job results go: with ``ext_job_cache`` the master's own cache receives nothing."""
+    """The name of the returner that keeps job results. With ``ext_job_cache`` the master's own cache gets none."""
     return str(opts.get("ext_job_cache") or opts.get("master_job_cache") or "local_cache")
 
 
 def _folder(opts: Mapping[str, Any], jid: str) -> Path | None:
-    """Where Salt's own job cache keeps this job (3006 to 3008); None with another returner."""
+    """The folder in which Salt's own job cache keeps this job (3006 to 3008). None with another returner."""
     if returner(opts) != "local_cache":
         return None
     return Path(
@@ -80,7 +82,7 @@ def is_published(opts: Mapping[str, Any], returners: Any, jid: str) -> bool:
 def results(
     opts: Mapping[str, Any], returners: Any, jid: str, nodes: Iterable[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """The entries of these minions, as far as they are there."""
+    """The entries of these minions in the job cache, as far as there are any."""
     folder = _folder(opts, jid)
     if folder is not None:
         entries = {node: _entry(folder / node / "return.p") for node in nodes}
@@ -102,7 +104,7 @@ def _entry(path: Path) -> Any:
     except OSError:
         raise
     except Exception:
-        return None  # it is being written: the next look tells
+        return None  # it is being written now; the next read will see it
 
 
 def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
@@ -112,13 +114,14 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
 
 
 class Unreadable(Exception):
-    """The job cache gave no answer: why."""
+    """The job cache gave no answer. The message says why."""
 
 
 class CacheReader:
-    """Looks whether a job is in the job cache, for a process that must not be held up by it.
+    """Looks whether a job is in the job cache, for the reactor's process, which must not be held up by that.
 
-    One for a process: building the loader costs 20 ms, and a look that hangs is waited for once, not at each question.
+    There is one reader for the process. So the loader, which costs 20 ms, is built once, and a read that hangs is
+    waited for once and not at each question.
     """
 
     def __init__(self) -> None:
@@ -127,8 +130,9 @@ class CacheReader:
         self._last: threading.Thread | None = None
 
     def published(self, opts: Mapping[str, Any], jid: str) -> bool:
-        """Whether the load of this JID is there. Raises Unreadable if that cannot be told now."""
-        if self._pid != os.getpid():  # after a fork, neither loader nor thread is ours
+        """Whether the job of this JID was published. Raises Unreadable if that cannot be told now."""
+        # After a fork the loader and the thread belong to the parent process.
+        if self._pid != os.getpid():
             self._pid, self._returners, self._last = os.getpid(), None, None
         if self._last is not None and self._last.is_alive():
             raise Unreadable("an earlier look into it still hangs")
@@ -157,7 +161,7 @@ CACHE_READER = CacheReader()
 
 
 class JobReader:
-    """Reads the job cache for the attempts in flight and delivers what is new."""
+    """Reads the job cache for the attempts in flight, on a thread of its own, and delivers what is new."""
 
     def __init__(self, opts: Mapping[str, Any], deliver: Callable[[Event], None]) -> None:
         self._opts = opts
@@ -176,7 +180,7 @@ class JobReader:
         self._thread.start()
 
     def watch(self, watched: tuple[Watched, ...]) -> None:
-        """From now on these, and nothing else."""
+        """Read the jobs of these attempts from now on, and no others."""
         if watched == self._watched:
             return
         self._watched = watched
@@ -186,7 +190,10 @@ class JobReader:
         self._wake.set()
 
     def check(self) -> str | None:
-        """Abandon a read that hangs, and its job with it; the sentence to report, if there is one."""
+        """Give up a read that hangs, together with its job. Returns the sentence to report, or None.
+
+        The hanging thread cannot be ended. It is left behind, and a new one is started.
+        """
         reading = self._reading
         if reading is None or time.monotonic() - reading[0] < HANGS_AFTER_S:
             return None
@@ -196,6 +203,7 @@ class JobReader:
         return f"reading job {reading[1].jid} from the job cache hangs; given up"
 
     def _run(self) -> None:
+        """Read again and again. A thread that was replaced, because it hung, stops as soon as it comes back."""
         me = threading.current_thread()
         returners: Any = None
         while me is self._thread:
@@ -206,7 +214,7 @@ class JobReader:
                     continue
                 try:
                     if returners is None:
-                        # Building the loader costs 0.25 s: once per thread, and not before it is needed.
+                        # Building the loader costs 0.25 s, so it is done once per thread, and only when needed.
                         returners = salt.minion.MasterMinion(
                             dict(self._opts), states=False, rend=False, matcher=False
                         ).returners
@@ -218,6 +226,7 @@ class JobReader:
                         log.error("selfheal: job %s cannot be read", watched.jid, exc_info=True)
 
     def _read(self, returners: Any, watched: Watched) -> None:
+        """Read one job: first whether it was published, then the results that were not delivered yet."""
         me = threading.current_thread()
         self._reading = (time.monotonic(), watched)
         try:
@@ -236,13 +245,14 @@ class JobReader:
             self._once(watched, node, Returned(watched.attempt, node, outcome, clean(detail)), me)
 
     def _missing(self, watched: Watched, me: threading.Thread) -> None:
-        """Told once a second while it lasts: the cache was read, and the job is not there."""
+        """The job cache was read and does not hold the job. While that lasts, it is delivered once a second."""
         now = time.monotonic()
         if me is self._thread and now - self._told_missing.get(watched.attempt, 0.0) >= 1.0:
             self._told_missing[watched.attempt] = now
             self._deliver(Missing(watched.attempt))
 
     def _once(self, watched: Watched, what: str, event: Event, me: threading.Thread) -> None:
+        """Deliver this event once. ``what`` is the node whose result it is; empty: the job was published."""
         if me is self._thread and (watched.attempt, what) not in self._delivered:
             self._delivered.add((watched.attempt, what))
             self._deliver(event)
