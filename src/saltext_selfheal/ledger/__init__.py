@@ -1,1 +1,1 @@
-"""What is remembered, in one SQLite file, and how others ask and read there. No Salt."""
+"""The ledger: one SQLite file with all that is remembered, and the ways to ask and read there. No Salt."""

@@ -1,7 +1,7 @@
-"""The chain that the audit's entries make: each one's hash seals it together with all before it.
+"""The chain of the audit's entries. The hash of each entry seals the entry and all entries before it.
 
-How a link is made, where the chain begins and ends, and the proof that it holds. The entries are written by `ledger` and
-told by `records`; nothing is written here.
+Here is how a link is made, where the chain begins and ends, and the proof that it holds. Nothing is written here:
+`writer` writes the entries, and `records` reads them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 from .file import Count, Head
 from .tables import damaged
 
-LINKS_AT_START = 1000  #: of the audit's chain; `records.audit` proves all of it
+#: The engine's start proves only so many links; `records.audit` proves all of them.
+LINKS_AT_START = 1000
 ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was pruned
 HEAD = "head"  #: in meta: how many transitions there were, seq and hash of the audit's last row
 
@@ -34,7 +35,7 @@ def link_hash(
 
 @dataclass(frozen=True)
 class Chain:
-    """How far the audit's chain holds. ``broken`` is the first seq that does not, ``why`` what was found there."""
+    """How far the audit's chain holds. ``broken`` is the first seq that does not fit, ``why`` says what was found."""
 
     rows: int
     first: int | None
@@ -44,7 +45,7 @@ class Chain:
 
 
 def read_anchor(db: sqlite3.Connection) -> tuple[int, str]:
-    """Seq and hash of the last row that was pruned: what the first row that is left goes on from."""
+    """Seq and hash of the last row that was pruned. The first row that is left continues the chain from there."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (ANCHOR,)).fetchone()
     if row is None:
         return 0, ""
@@ -56,7 +57,7 @@ def read_anchor(db: sqlite3.Connection) -> tuple[int, str]:
 
 
 def read_head(db: sqlite3.Connection) -> Head:
-    """Where the ledger says that it ends. One of an older release says nothing: then it is where it does end."""
+    """Where the ledger says that it ends. A ledger of an older release does not say it; then its last row counts."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (HEAD,)).fetchone()
     if row is None:
         last = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
@@ -78,7 +79,7 @@ def check(db: sqlite3.Connection) -> None:
 
 
 def prove(db: sqlite3.Connection, newest: int | None = None) -> Chain:
-    """Prove the chain from its anchor to its head, or only the newest links. Holds one row at a time."""
+    """Prove the chain from its anchor to its head, or only its newest links. Only one row is in memory at a time."""
     anchor, link = read_anchor(db)
     stray = db.execute("SELECT min(seq) FROM audit").fetchone()[0]
     if stray is not None and stray <= anchor:
@@ -108,7 +109,10 @@ def prove(db: sqlite3.Connection, newest: int | None = None) -> Chain:
 
 
 def _link(row: sqlite3.Row, last: int, link: str) -> tuple[str, str]:
-    """What is wrong with this row, which should follow the one of this seq and hash; and the hash it should have."""
+    """What is wrong with this row, empty if nothing is; and the hash it should have.
+
+    ``last`` and ``link`` are seq and hash of the row before it.
+    """
     if row["seq"] != last + 1:
         return f"expected seq {last + 1}, found {row['seq']}: rows are missing", ""
     values = (row["at"], row["cluster"], row["incident"], row["kind"], row["body"])
@@ -122,7 +126,7 @@ def _link(row: sqlite3.Row, last: int, link: str) -> tuple[str, str]:
 
 
 def _end(head: Head, last: int, link: str) -> tuple[int | None, str]:
-    """Where and why the chain, which ends here, does not end at its head."""
+    """Where and why the chain does not end at its head. ``last`` and ``link`` are seq and hash of its last row."""
     if last < head.seq:
         return last + 1, f"expected entries up to seq {head.seq}, found none from {last + 1} on"
     if last > head.seq:

@@ -1,9 +1,9 @@
-"""A firing is claimed once: whoever publishes its job has asked the ledger first, and was the first to ask.
+"""Claims. Each firing can be claimed once, and only who has claimed it may publish its job.
 
-The engine fires an attempt as an event, and anybody can send such an event again: a minion that forges it, a master that
-passes its peers' events on, a hand on the event bus. A minion remembers the JIDs that it has run only until it is started
-again. So the reactor's ``attempt()`` claims the firing: one conditional UPDATE, which changes one row or none. Nothing here
-decides what may be done, that is `records.order`; no Salt here.
+The engine fires an attempt as an event. Anybody can send that event again: a minion that forges it, a master that
+passes on the events of its peers, a person at the event bus. And a minion forgets at its next start which JIDs it has
+run. So the reactor's ``attempt()`` claims the firing by one conditional UPDATE, which changes one row or none. What a
+job may do is not decided here, but in `records.order`. No Salt here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 from .file import LedgerError
 from .tables import connect
 
-BUSY_MS = 1000  #: how long a claim waits for somebody else's transaction: the reactor does nothing else meanwhile
+#: A claim waits at most this long for another transaction: the reactor does nothing else meanwhile.
+BUSY_MS = 1000
 
-#: Compared with what was read, not only with what is there: an attempt that was fired again since is another claim.
+#: The row must be as the caller has read it. If the attempt was fired again meanwhile, that is a new firing with a
+#: claim of its own, and this one fails.
 _CLAIM = (
     "UPDATE attempts SET claimed = firings"
     " WHERE jid = ? AND firings = ? AND claimed = ? AND claimed < firings AND ended_at IS NULL"
@@ -24,7 +26,7 @@ _CLAIM = (
 
 
 def take(path: Path, jid: str, firing: int, claimed: int) -> bool:
-    """Whether this firing belongs to the caller from now on. ``claimed`` is the last one that somebody had claimed.
+    """Claim this firing. True if it belongs to the caller now. ``claimed`` is the last firing that was claimed before.
 
     Raises LedgerError if the ledger is busy or cannot be written; then nothing is claimed.
     """
@@ -32,7 +34,7 @@ def take(path: Path, jid: str, firing: int, claimed: int) -> bool:
     try:
         db = connect(path, "rw")
         db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-        # A claim need not outlive the machine: after a reboot no firing of before is good for anything.
+        # A claim need not survive a crash of the machine, because after a reboot no earlier firing is valid.
         db.execute("PRAGMA synchronous=NORMAL")
         return db.execute(_CLAIM, (jid, firing, claimed)).rowcount == 1
     except sqlite3.Error as exc:

@@ -1,7 +1,7 @@
-"""The ledger as a file: where it may lie, who may read it, the lock and the mark beside it, what a damaged one is called.
+"""The ledger as a file: where it may lie, who may read it, its lock and its mark, and how a damaged one is put aside.
 
-`LedgerFile` is for the engine, which holds it; the functions are for who wants to know. Nothing here knows what stands in
-the file: no SQL, no Salt.
+`LedgerFile` is for the engine, which holds the file. The functions are for everybody who wants to know something about
+it. Nothing here knows the content of the file: no SQL, no Salt.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ NETWORK_FILE_SYSTEMS = frozenset((
     "glusterfs", "gpfs", "hgfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs",
     "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "wekafs", "fuse.glusterfs", "fuse.sshfs",
 ))  # fmt: skip
-#: What the kernel calls fuse.<kind> is mostly remote, and new ones come each year: these are on this machine's disks.
+#: File systems in user space (fuse.<kind>) are mostly remote, and new ones come each year. So only those that are known
+#: to be on this machine's disks are listed.
 LOCAL_IN_USER_SPACE = frozenset({"fuse.fuse-overlayfs", "fuse.zfs"})
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
@@ -39,11 +40,11 @@ _MARKED = TypeAdapter(tuple[Count, Count, str, str, str])
 
 
 class LedgerError(Exception):
-    """The ledger cannot be used: what it is, what was found, what to do."""
+    """The ledger cannot be used. The message says which file, what was found, and what to do."""
 
 
 class LedgerRefused(LedgerError):
-    """Waiting does not make this ledger usable."""
+    """This ledger cannot be used, and waiting does not help."""
 
 
 class LedgerBusy(LedgerError):
@@ -51,14 +52,14 @@ class LedgerBusy(LedgerError):
 
 
 class Unavailable(LedgerError):
-    """It cannot be read or written now, in SQLite's words: a full disk, somebody else's lock, damage."""
+    """The ledger cannot be read or written now: a full disk, somebody else's lock, damage. The words are SQLite's."""
 
 
 class ValueRefused(Unavailable):
-    """It does not take a value that it was given. The file may be in order."""
+    """The ledger does not take a value that it was given. The file may be in order."""
 
 
-# ---------------------------------------------------------------- how far it had come
+# ---------------------------------------------------------------- how far the ledger had come
 
 
 @dataclass(frozen=True)
@@ -75,23 +76,24 @@ class Head:
 
 @dataclass(frozen=True)
 class Mark:
-    """What the lock file says of the ledger beside it.
+    """What the lock file says about the ledger: how far it had come.
 
-    SQLite takes a log that is damaged, cut or gone for the end of what was written, and an older copy of the file for
-    a sound one. Both end before the mark. It is written after each transition, and not waited for: if the machine
-    goes down it may be older than the ledger, never newer.
+    With a log that is damaged, cut or gone, SQLite reads the ledger only up to there, without an error. It also reads
+    an older copy of the file without an error. In both cases the ledger ends before its mark, and so the loss is found.
+    The mark is written after each transition, and nothing waits for the disk. So after a crash of the machine the mark
+    may be older than the ledger, but never newer.
     """
 
     head: Head
-    lost: str = ""  #: why, and where to, while a ledger is being put aside
-    kept: str = ""  #: the name it gets
+    lost: str = ""  #: only while a ledger is being put aside: why, and where it is kept
+    kept: str = ""  #: only then: its new name
 
 
-# ---------------------------------------------------------------- where it lies, and whose it is
+# ---------------------------------------------------------------- where the ledger lies, and who may read it
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that holds this path, as the kernel names it; empty if unknown."""
+    """The type of the file system that holds this path, by the kernel's name. Empty if unknown."""
     best, kind = "", ""
     try:
         mounts = Path("/proc/self/mounts").read_bytes()
@@ -111,7 +113,7 @@ def file_system(path: Path) -> str:
 
 
 def on_network(kind: str) -> bool:
-    """Whether two machines could hold a lock on a file there at once, as far as the file system's type tells."""
+    """Whether the file system may be shared with other machines. There two engines could hold one lock at once."""
     return kind in NETWORK_FILE_SYSTEMS or (
         kind.startswith("fuse.") and kind not in LOCAL_IN_USER_SPACE
     )
@@ -152,9 +154,9 @@ def lock_path(path: Path) -> Path:
 
 
 def engine_alive(path: Path) -> bool:
-    """Whether an engine holds this ledger: the kernel forgets the lock with the process.
+    """Whether an engine holds this ledger. The kernel frees the lock when the engine's process ends, however it ends.
 
-    Raises LedgerError where that cannot be told.
+    Raises LedgerError if that cannot be told.
     """
     lock = lock_path(path)
     try:
@@ -162,7 +164,7 @@ def engine_alive(path: Path) -> bool:
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise OSError("it is no file")
-            # Shared: two who ask at once must not take each other for the engine.
+            # A shared lock, so that two processes that ask at once do not take each other for the engine.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         finally:
             os.close(file)
@@ -178,10 +180,10 @@ def engine_alive(path: Path) -> bool:
 
 
 class LedgerFile:
-    """The file, as long as an engine holds it. ``mark`` is what the lock file said when it was taken."""
+    """The ledger's file while an engine holds it. ``mark`` is what the lock file said when the lock was taken."""
 
     def __init__(self, path: Path) -> None:
-        """Lock it. Raises LedgerError or OSError; then nothing is held."""
+        """Lock the ledger. Raises LedgerError or OSError; then nothing is held."""
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A folder above it may be a link: the database lies where that leads.
@@ -212,7 +214,7 @@ class LedgerFile:
             time.sleep(LOOK_S / 20)
 
     def _read_mark(self) -> Mark | None:
-        """None if there is none. One that is torn says nothing."""
+        """The mark in the lock file. None if there is none, or if it was written only in part."""
         line = os.pread(self._lock, 65536, 0).partition(b"\n")[0]
         check, _, text = line.partition(b" ")
         try:
@@ -224,10 +226,10 @@ class LedgerFile:
         return Mark(Head(count, seq, link), lost, kept)
 
     def write_mark(self, mark: Mark) -> None:
-        """In place of the one before. A disk that is full is no error."""
+        """Write the mark in place of the one before. A failure, as with a full disk, is no error."""
         head = mark.head
         text = json.dumps([head.count, head.seq, head.link, mark.lost, mark.kept]).encode()
-        with suppress(OSError):  # what was committed stays so; the mark is only older
+        with suppress(OSError):  # the commit is safe all the same; the mark is only older then
             os.pwrite(self._lock, b"%08x %s\n" % (zlib.crc32(text), text), 0)
 
     def hold(self) -> None:
@@ -274,7 +276,7 @@ class LedgerFile:
             return False  # `displaced` tells
 
     def missing(self) -> str | None:
-        """Why there is no file; None if there never was one."""
+        """Why the ledger's file is missing. None if there never was one."""
         if self.mark and self.mark.lost:
             return self.mark.lost  # it was put aside, and no new one could be made
         there = files(self.path)
@@ -299,9 +301,10 @@ class LedgerFile:
             one.unlink(missing_ok=True)
 
     def put_aside(self, why: str) -> str:
-        """Keep the damaged file for people, and say why and where.
+        """Rename the damaged file, so that people can look into it. Returns why it was put aside, and its new name.
 
-        Who ends meanwhile leaves a word for the next engine.
+        The mark says so before the first file is renamed. If the engine ends half-way, the next engine reads the mark
+        and finishes the renaming.
         """
         mark = self.mark
         if mark is None or not mark.lost or self._in_the_way(mark.kept):
@@ -312,10 +315,11 @@ class LedgerFile:
             with suppress(OSError):
                 os.fsync(self._lock)
             self.mark = mark
-        # The file itself last: without its log it could pass for a sound one, and the log would be overwritten.
+        # The database file is renamed last. If it were first and the engine ended then, its log would stay behind
+        # without it, and a new database would overwrite the log.
         for old, new in reversed(self._moves(mark.kept)):
             if new.exists():
-                old.unlink()  # made anew, and empty, by who looked at what was left
+                old.unlink()  # empty: a reader that opened what was left has made it anew
             else:
                 old.rename(new)
         return mark.lost
@@ -326,7 +330,7 @@ class LedgerFile:
         return [(old, new) for old, new in pairs if old.exists()]
 
     def _in_the_way(self, name: str) -> bool:
-        """Whether something lies there that one of the ledger's files would be lost to."""
+        """Whether a file of that name exists already, so that one of the ledger's files would be lost."""
         return any(
             new.exists() and old.stat().st_size and not old.name.endswith("-shm")
             for old, new in self._moves(name)
@@ -341,5 +345,5 @@ class LedgerFile:
         return free
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Free the lock."""
         os.close(self._lock)

@@ -1,7 +1,7 @@
-"""The ledger's inbox: what others ask of the engine, the form it has there, and its answer.
+"""The ledger's inbox: requests and commands to the engine, their form there, and their answers.
 
-Whoever may write to the file can put anything into it, so every row is judged as it is read. The runners ask here and look
-for answers; the engine takes what waits, and answers, in `ledger`.
+The runners put requests here and look for the answers. The engine takes what waits and answers it, in `writer`. Whoever
+may write to the file can put anything into it, so every row is checked when it is read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from . import timeline
 from .file import LedgerError
 from .tables import connect, refuse_newer
 
-BODY_BYTES = 64 * 1024  #: of what is asked, at most: a runner of ours writes a tenth of it
-END_OF_TIME = 253402300800.0  #: the year 10000: no date can be told from there on
+BODY_BYTES = 64 * 1024  #: a body may have at most so many bytes; our runners write a tenth of it
+END_OF_TIME = 253402300800.0  #: the year 10000; a later time cannot be written as a date
 
 _REQUEST = TypeAdapter(Request)
 _COMMAND = TypeAdapter(Command)
-#: As bytes and as what it is: a runner of ours writes text and numbers, but whoever may write can write anything.
+#: SQLite columns can hold values of any type, whoever wrote them. So text is read as bytes, and a time only if it is a
+#: number.
 _UNANSWERED = (
     "SELECT seq, CAST(key AS BLOB) AS key, CAST(kind AS BLOB) AS kind,"
     f" CASE WHEN length(CAST(body AS BLOB)) <= {BODY_BYTES} THEN CAST(body AS BLOB) END AS body,"
@@ -39,21 +40,21 @@ KINDS: dict[str, TypeAdapter[Any]] = {
 
 
 def kind_of(asked: Request | Command) -> str:
-    """One of `KINDS`."""
+    """The kind of this request or command: a key of `KINDS`."""
     if isinstance(asked, Request):
         return "request"
     return "question" if asked.verb is Verb.EXPLAIN else "command"
 
 
 def dump(asked: Request | Command) -> str:
-    """The body of its row; `read_row` makes it whole again."""
+    """The body of the row for this request or command. `read_row` reads it back."""
     return KINDS[kind_of(asked)].dump_json(asked).decode()
 
 
 def ask(path: Path, asked: Request | Command) -> None:
-    """Put a request or a command into the inbox. The same one again changes nothing.
+    """Put a request or a command into the inbox. If the same one is there already, nothing changes.
 
-    Raises LedgerError: also if the id stands there for another one.
+    Raises LedgerError, also if the id was used for another request.
     """
     if not path.exists():
         raise LedgerError(f"{path}: no ledger; the engine has not run yet")
@@ -78,9 +79,9 @@ def ask(path: Path, asked: Request | Command) -> None:
 
 
 def _meant(body: bytes) -> tuple[Any, ...] | None:
-    """What makes a request this one: who wants what where. The reason may be put otherwise.
+    """What identifies a request: who wants what where. The reason does not count: it may be worded differently.
 
-    None if no runner of ours wrote it.
+    None if the body was not written by our runners.
     """
     try:
         found = json.loads(body) if len(body) <= BODY_BYTES else None
@@ -94,12 +95,15 @@ def _meant(body: bytes) -> tuple[Any, ...] | None:
 
 
 def unanswered_rows(db: sqlite3.Connection, most: int) -> sqlite3.Cursor:
-    """Rows without an answer, oldest first: for `read_row` and `refusal`."""
+    """The rows without an answer, oldest first. `read_row` and `refusal` read them."""
     return db.execute(_UNANSWERED, (most,))
 
 
 def read_row(row: sqlite3.Row) -> Request | Command | None:
-    """What a row of the inbox asks for; None if it has not the form, or an answer would not find its row."""
+    """What a row of the inbox asks for. None if its form is wrong, or if its id is not the row's key.
+
+    The key must be the id, because the answer is written to the row with that key.
+    """
     put_at = row["put_at"]
     if row["body"] is None or put_at is None or not 0.0 <= put_at < END_OF_TIME:
         return None
@@ -109,12 +113,12 @@ def read_row(row: sqlite3.Row) -> Request | Command | None:
     except (KeyError, ValueError):
         return None
     if isinstance(asked, Command) and not 0.0 <= asked.for_s < END_OF_TIME - put_at:
-        return None  # neither the ledger nor who reads it can write that time down
+        return None  # the pause would end at a time that cannot be written as a date
     return replace(asked, at=put_at) if found else None
 
 
 def refusal(row: sqlite3.Row) -> dict[str, Any]:
-    """The answer to a row that has not the form."""
+    """The answer to a row whose form is wrong."""
     kind = row["kind"].decode(errors="replace")
     why = f"it has not the form of a {kind if kind in KINDS else 'request'}"
     if row["body"] is None:
@@ -123,15 +127,15 @@ def refusal(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def unanswered(db: sqlite3.Connection, most: int = 1000) -> list[Request | Command]:
-    """What lies in the inbox for the engine's next start, oldest first."""
+    """What waits in the inbox for the engine, oldest first. Rows whose form is wrong are left out."""
     found = map(read_row, unanswered_rows(db, most))
     return [asked for asked in found if asked is not None]
 
 
 def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
-    """The answer to a request or a command, with the JID of its incident's latest attempt; None while there is none.
+    """The answer to a request or a command, with the JID of its incident's latest attempt. None if there is none yet.
 
-    ``told`` is there if the answer explains something.
+    The key ``told`` is there only in the answer to ``explain``.
     """
     row = db.execute("SELECT answer FROM inbox WHERE key = ?", (asked,)).fetchone()
     if row is None or row["answer"] is None:
@@ -145,11 +149,11 @@ def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
 
 
 def waits(db: sqlite3.Connection, asked: str) -> bool:
-    """Whether a request or a command of this id lies in the inbox without an answer."""
+    """Whether a request or a command with this id waits in the inbox without an answer."""
     row = db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
     return row is not None and row["answered_at"] is None
 
 
 def was_asked(db: sqlite3.Connection, asked: str) -> bool:
-    """Whether a request or a command of this id is known."""
+    """Whether a request or a command with this id was ever put into the inbox, as far as that is remembered."""
     return db.execute("SELECT 1 FROM inbox WHERE key = ?", (asked,)).fetchone() is not None

@@ -1,7 +1,7 @@
-"""What older releases have written, in the form of this one.
+"""Converts what older releases have written into the form of this release.
 
-A state is read before its ledger is brought up: the runners look into a ledger whose engine has not run yet, and the
-engine looks whether a ledger can be used before it changes anything in it.
+A state must be readable before its ledger is migrated. The runners read a ledger whose new engine has not run yet, and
+the engine checks whether a ledger can be used before it changes anything in it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ Body = dict[str, Any]
 
 
 def body_of_4(text: str) -> str:
-    """A cluster's state of schema 3 as schema 4 has it.
+    """A cluster's state of schema 3 in the form of schema 4.
 
-    Which answers of a node were slow was called late; what holds an incident was a text, and whether the system tables could be read was one; the ailments were a mapping by
-    name; what an incident is about, a person's yes to a step, and which nodes have had their turn, were fields of the
-    incident itself. Raises ValueError, KeyError, TypeError or AttributeError.
+    In schema 3 a node's field ``slow`` was called ``late``. The shut gates that hold an incident were one text, and so
+    was whether the system tables could be read. The ailments were a mapping by name. The cause of an incident, its
+    approval and its turn were fields of the incident itself. Raises ValueError, KeyError, TypeError or AttributeError.
     """
     cluster: Body = json.loads(text)
     for node in (*cluster.get("nodes", {}).values(), *cluster.get("former", {}).values()):
@@ -35,12 +35,13 @@ def body_of_4(text: str) -> str:
 
 
 def _about(body: Body) -> Body:
-    """What was seen in one value."""
+    """The same body, with fault and issue in one value, ``seen``."""
     fault, issue = body.pop("fault"), body.pop("issue", "")
     return {**body, "seen": {"fault": fault, "issue": issue}}
 
 
 def _incident(body: Body) -> Body:
+    """An incident of schema 3 in the form of schema 4."""
     held = body.get("held", "")
     body["held"] = held.split(", ") if held else []
     body["turn"] = {

@@ -1,7 +1,8 @@
-"""What stands in the ledger, for those who only read it: the runners, the doctor, the reactor's ``attempt()``.
+"""Reads the ledger, for the runners, the doctor and the reactor's ``attempt()``, which only read it.
 
-`read` opens it, the other functions ask; the engine asks what it remembers in the same way. Nothing here writes: what
-others want from the engine goes through `inbox`, and a firing is claimed in `claims`. No Salt here, no decision.
+`read` opens the ledger, and the other functions query it. The engine reads the remembered states in the same way.
+Nothing is written here: requests to the engine go through `inbox`, and a firing is claimed in `claims`. No Salt here,
+no decision.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from .chain import Chain, prove
 from .file import LedgerError
 from .tables import connect, damaged, refuse_newer, schema
 
-FIRED_WITHIN_S = 60.0  #: a remediation event older than this is nobody's order any more
+#: An attempt that was fired longer ago than this must not be published any more.
+FIRED_WITHIN_S = 60.0
 
-CLUSTER = TypeAdapter(ClusterState)  #: a state, as the ledger holds it
+CLUSTER = TypeAdapter(ClusterState)  #: reads and writes a cluster's state, as the ledger holds it
 _COLUMNS = ("seq", "at", "cluster", "incident", "kind")
 _HISTORY = (
     "SELECT seq, at, cluster, incident, kind, body FROM audit WHERE {} ORDER BY seq {} LIMIT ?"
@@ -32,7 +34,7 @@ _HISTORY = (
 
 @contextmanager
 def read(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only look into the ledger. Raises LedgerError if there is none."""
+    """Open the ledger read-only. Raises LedgerError if there is none or it cannot be read."""
     if not path.exists():
         raise LedgerError(f"{path}: no ledger; the engine has not run yet")
     db = None
@@ -50,9 +52,9 @@ def read(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def order(path: Path, jid: str) -> dict[str, Any] | None:
-    """What the job of this JID may do: fired by the engine less than a minute ago and not ended; else None.
+    """What the job of this JID may do. None unless the engine fired it less than a minute ago and it has not ended.
 
-    ``firing`` says how often it was fired, ``claimed`` which of these firings somebody has claimed last; 0 = none.
+    ``firing`` says how often it was fired, and ``claimed`` which of these firings was claimed last; 0 = none.
     """
     with read(path) as db:
         row = db.execute(
@@ -86,7 +88,7 @@ def states(db: sqlite3.Connection) -> dict[str, ClusterState]:
 
 
 def _first_since(db: sqlite3.Connection, since: float) -> int:
-    """Seq of the first audit row at or after this time. Time never runs backwards, so halving finds it."""
+    """Seq of the first audit row at or after this time. Found by halving, because times in the audit never decrease."""
     low, high = db.execute(
         "SELECT (SELECT min(seq) FROM audit), (SELECT max(seq) FROM audit)"
     ).fetchone()
@@ -110,7 +112,7 @@ def _rows(rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
 
 
 def _body(text: str) -> dict[str, Any]:
-    """A row's body; what somebody has made of it, if it is none."""
+    """The body of an audit row. If it is damaged, a substitute that says so."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -130,7 +132,7 @@ def history(
 
 
 def incident(db: sqlite3.Connection, name: str) -> dict[str, Any] | None:
-    """One incident whole: its row, its attempts, its audit rows oldest first, what was asked and answered about it.
+    """All about one incident: its row, attempts, audit rows (oldest first), and its requests with their answers.
 
     None if there is no such incident.
     """
@@ -158,7 +160,7 @@ def incident(db: sqlite3.Connection, name: str) -> dict[str, Any] | None:
 
 
 def knows(db: sqlite3.Connection, name: str) -> bool:
-    """Whether there is, or was, an incident of this id."""
+    """Whether there is, or was, an incident with this id."""
     return db.execute("SELECT 1 FROM incidents WHERE id = ?", (name,)).fetchone() is not None
 
 
@@ -170,14 +172,14 @@ def latest_incidents(db: sqlite3.Connection, count: int, only_open: bool = False
 
 
 def audit(db: sqlite3.Connection, newest: int | None = None) -> dict[str, Any]:
-    """Prove the chain of the audit, or only its newest links, and that nothing lies before or after it."""
-    db.execute("BEGIN")  # the anchor and the rows of one moment
+    """Prove the audit's chain, or only its newest links, and that no entry lies before or after the chain."""
+    db.execute("BEGIN")  # so that anchor, rows and head are read as they were at one moment
     try:
         chain = prove(db, newest)
     except sqlite3.DatabaseError as exc:
         if not damaged(exc):
             raise
-        chain = Chain(0, None, None, 0, str(exc))  # there is no telling where it begins
+        chain = Chain(0, None, None, 0, str(exc))  # not even the beginning of the chain can be read
     finally:
         db.execute("ROLLBACK")
     told: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""The ledger's tables: their schema, how an older one becomes ours, and how SQLite opens the file that holds them.
+"""The ledger's tables: their schema, how an older schema is migrated, and how SQLite opens the file.
 
-A new schema begins here. What the rows say is not known here: `ledger` writes them, `inbox`, `records` and `audit_chain`
-read them.
+A change of the schema begins here. The meaning of the rows is not known here: `writer` writes them, and `inbox`,
+`records` and `chain` read them.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ CREATE INDEX audit_of ON audit (cluster, seq);
 CREATE INDEX audit_by_incident ON audit (incident, seq);
 """
 
-#: What brings a ledger from this schema to the next.
+#: For each older schema, the SQL that brings a ledger to the next schema.
 _MIGRATIONS = {
     1: "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;",
-    # What the older release had fired may be published already. If it is not, the engine fires it again.
+    # What the older release had fired may be published already, so it counts as claimed. If it is not published, the
+    # engine fires it again.
     2: "ALTER TABLE attempts ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0; UPDATE attempts SET claimed = firings;",
     3: "UPDATE state SET body = body_of_4(body);",
 }
 
-#: Tables that stay small: the audit's pages are not walked at the start.
+#: Tables that stay small enough to be checked whole at the start. The audit is not among them: it may be large.
 SMALL = ("state", "meta", "clock", "attempts", "incidents", "inbox")
 
-#: What SQLite says where the file itself is not to blame.
+#: Words in SQLite's messages about errors for which the file itself is not to blame.
 _OUTSIDE = (
     "locked", "permission denied", "aborted", "readonly", "interrupted", "I/O error", "is full", "unable to open",
     "locking protocol", "schema has changed",
@@ -67,13 +68,13 @@ def connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
 
 
 def damaged(exc: sqlite3.DatabaseError) -> bool:
-    """Whether this speaks of the file's content, not of the world around it."""
+    """Whether this error means that the file's content is damaged, and not that something around it failed."""
     outside = any(word in str(exc) for word in _OUTSIDE)
     return not (isinstance(exc, sqlite3.OperationalError) and outside)
 
 
 def schema(db: sqlite3.Connection) -> int:
-    """Which release's tables these are: `SCHEMA` are this one's."""
+    """The number of the schema that the file has. `SCHEMA` is the one of this release."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -97,12 +98,12 @@ def refuse_newer(path: Path, db: sqlite3.Connection) -> None:
 
 
 def create(db: sqlite3.Connection, first: str) -> None:
-    """The tables, and what these statements put into them: all or nothing."""
+    """Make the tables and run the statements in ``first``, all in one transaction."""
     db.executescript(f"BEGIN; {_TABLES} {first} PRAGMA user_version={SCHEMA}; COMMIT;")
 
 
 def migrate(db: sqlite3.Connection, version: int) -> None:
-    """Bring a ledger of this schema to ours, or leave it as it is. Raises sqlite3.DatabaseError."""
+    """Bring a ledger from this schema to `SCHEMA`, or leave it unchanged. Raises sqlite3.DatabaseError."""
     try:
         db.create_function("body_of_4", 1, older.body_of_4, deterministic=True)
         script = " ".join(_MIGRATIONS[step] for step in range(version, SCHEMA))

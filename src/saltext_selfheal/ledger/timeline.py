@@ -1,7 +1,7 @@
-"""The healer's time: seconds that never run backwards, and where the ledger has it.
+"""The healer's time: seconds that never run backwards, and how they are kept in the ledger.
 
-It lives as long as the ledger, because it must survive what the ledger survives. No Salt here, no decision; the engine
-alone writes the time down, in `ledger`.
+The timeline is kept in the ledger, because it must be remembered as long as the times in the ledger. Only the engine
+writes it down, in `writer`. No Salt here, no decision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Anchor:
-    """A point of the timeline and the boot clock's reading at it."""
+    """A moment of the timeline, with the boot clock's reading at that moment."""
 
     boot: str
     boottime: float
@@ -22,7 +22,7 @@ class Anchor:
 
 
 def boot_id() -> str:
-    """This boot's id; empty where the kernel tells none."""
+    """The id of this boot. Empty if the kernel does not tell one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -30,15 +30,15 @@ def boot_id() -> str:
 
 
 def boottime() -> float:
-    """Seconds since boot, suspended time included; no clock step moves it."""
+    """Seconds since boot, with the time in which the machine was suspended. Setting the clock does not change it."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Timeline:
-    """Seconds that look like the epoch's and never run backwards.
+    """Seconds that look like seconds since the epoch and never run backwards.
 
-    Within one boot they follow CLOCK_BOOTTIME, so that a step of the wall clock shortens no cooldown and renews
-    no budget. After a reboot the wall clock counts, but never before the newest time on record.
+    Within one boot they follow CLOCK_BOOTTIME. So a step of the wall clock neither shortens a cooldown nor renews a
+    budget. After a reboot they begin at the wall clock's time, but never before the newest time on record.
     """
 
     def __init__(self, last: Anchor | None, wall: float | None = None) -> None:
@@ -58,12 +58,12 @@ class Timeline:
 
 
 def now(db: sqlite3.Connection) -> float:
-    """The timeline's present, as a reader sees it."""
+    """The present time of the timeline, worked out by a reader from what the ledger says."""
     row = db.execute("SELECT boot, boottime, timeline FROM clock").fetchone()
     return Timeline(Anchor(*row) if row else None).now()
 
 
 def sign_of_life_s(db: sqlite3.Connection) -> float | None:
-    """Seconds since the engine last wrote, on the timeline; None if it never has."""
+    """Seconds since the engine wrote to the ledger last, on the timeline. None if it never has."""
     row = db.execute("SELECT timeline FROM clock").fetchone()
     return now(db) - row["timeline"] if row else None

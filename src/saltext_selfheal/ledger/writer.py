@@ -1,9 +1,8 @@
-"""What the healer remembers, as the engine writes it: one SQLite file. Others write two things into it, what they ask
-(`inbox`) and which firing they have claimed (`claims`).
+"""Writes the ledger, for the engine. Others write only two things into it: requests (`inbox`) and claims (`claims`).
 
-`Ledger` is for one thread of one process at a time. It opens what it finds, or puts it aside and begins anew; it writes
-down each transition whole or not at all; it forgets what is old. The file and its lock are in `ledger_file`, the tables in
-`ledger_tables`; what others ask is in `inbox`, what they read in `records`. No Salt here, no decision.
+`Ledger` is for one thread of one process at a time. It opens the file that it finds, or puts a damaged one aside and
+begins anew. It writes each transition whole or not at all, and it forgets what is old. The file and its lock are in
+`file`, the tables in `tables`; requests are in `inbox`, and reading is in `records`. No Salt here, no decision.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _T = TypeVar("_T")
 
 
 def _in_our_words(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    """For what the loop calls: it knows the ledger's errors, and not those of what the ledger is made of."""
+    """Turn SQLite's errors into the ledger's own. For methods that the loop calls, which does not know SQLite."""
 
     @functools.wraps(method)
     def told(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -58,8 +57,8 @@ def _in_our_words(method: Callable[_P, _T]) -> Callable[_P, _T]:
 class Ledger:
     """The engine's ledger. Open it after the fork and use it from one thread.
 
-    ``lost`` says why an older ledger could not be used, if there was one: then nothing is remembered, and the
-    caller must assume the worst.
+    ``lost`` says why an older ledger could not be used, if there was one. Then nothing is remembered, and the caller
+    must assume the worst: no budget left, every cooldown at its maximum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +74,7 @@ class Ledger:
         self._unfit = ""  #: why what was written cannot be read back
 
     def _take(self, path: Path) -> None:
-        """Lock it, and open it. Raises LedgerError, OSError or sqlite3.Error; then nothing is held."""
+        """Lock the ledger and open it. Raises LedgerError, OSError or sqlite3.Error; then nothing is held."""
         with ExitStack() as undo:
             ownership.refuse_foreign(path)
             self._file = LedgerFile(path)
@@ -91,12 +90,12 @@ class Ledger:
             undo.pop_all()
 
     def _open(self) -> sqlite3.Connection:
+        """Open the file. A damaged one is put aside, and a new one is made."""
         try:
             return self._open_checked()
         except sqlite3.DatabaseError as exc:
-            if not (
-                damaged(exc) and self.path.exists()
-            ):  # one that could not be made is no damaged one
+            # If no file exists, it could not be made. Then there is nothing damaged to put aside.
+            if not (damaged(exc) and self.path.exists()):
                 raise LedgerError(f"{self.path}: {exc}") from exc
             why = str(exc)
         self.lost = self._file.put_aside(why)
@@ -106,6 +105,7 @@ class Ledger:
             raise LedgerError(f"{self.path}: {exc}") from exc
 
     def _open_checked(self) -> sqlite3.Connection:
+        """Check the file that is found and migrate it, or make a new one. Raises sqlite3.DatabaseError if damaged."""
         found = self.path.exists()
         self._file.make()
         version = self._examine() if found else 0
@@ -114,10 +114,12 @@ class Ledger:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             if not version:
-                # That something was lost is forgotten with the first transition, not with the next crash.
+                # The new ledger remembers that an older one was lost, until the first transition is recorded. So this
+                # is not forgotten if the engine ends before it has assumed the worst and written that down.
                 lost = (self.lost or "").replace("'", "''")
                 told = f"INSERT INTO meta VALUES ('lost', '{lost}');" if lost else ""
-                # It counts on from the one before: an engine that ends here leaves it newer than the mark.
+                # The new ledger continues the count of the old one. So it is newer than the mark, and if the engine
+                # ends here, the next one does not take it for an older copy.
                 mark = self._file.mark
                 head = Head(mark.head.count + 1 if mark else 1, 0, "").text()
                 told += f"INSERT INTO meta VALUES ('{audit_chain.HEAD}', '{head}');"
@@ -127,20 +129,22 @@ class Ledger:
             marked = db.execute("SELECT value FROM meta WHERE key = 'lost'").fetchone()
             self.lost = marked["value"] if marked else self.lost
         except BaseException:
-            db.close()  # left open, it would take the next ledger's files for its own
-            if not found:  # a full disk: the next try would take what we began for a damaged ledger
+            db.close()  # an open connection would later use the next ledger's files
+            # As with a full disk; the next try would take the unfinished file for a damaged ledger.
+            if not found:
                 self._file.remove()
             raise
         return db
 
     def _examine(self) -> int:
-        """The schema of a ledger that can be used; 0 = nothing was written yet. Changes nothing in the file.
+        """Check whether this ledger can be used, and return its schema. Changes nothing in the file.
 
-        Raises LedgerRefused, or sqlite3.DatabaseError.
+        Raises LedgerRefused if a newer release wrote it, or sqlite3.DatabaseError if it is damaged.
         """
         if not self.path.stat().st_size:
             raise sqlite3.DatabaseError("the file is empty")
-        # Only who may write can finish what another journal mode left behind.
+        # A journal file was left by another journal mode. SQLite must roll it back, and for that it must open for
+        # writing.
         mode = "rw" if self.path.with_name(self.path.name + "-journal").exists() else "ro"
         with closing(connect(self.path, mode)) as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -155,7 +159,7 @@ class Ledger:
                 present = timeline.now(db)
             except TypeError as exc:
                 raise sqlite3.DatabaseError(f"clock is unreadable: {exc}") from exc
-            if not math.isfinite(present):  # every cooldown would be over
+            if not math.isfinite(present):  # with an infinite time every cooldown would be over
                 raise sqlite3.DatabaseError(f"clock is unreadable: found {present}")
             audit_chain.check(db)
             self._compare(audit_chain.read_head(db))
@@ -166,11 +170,10 @@ class Ledger:
         mark = self._file.mark
         if mark is None or head.count > mark.head.count:
             return
-        if mark.lost:  # an engine ended while it put this one aside
+        if mark.lost:  # an engine ended while it put this ledger aside
             raise sqlite3.DatabaseError(mark.lost)
-        if (
-            head == mark.head or head.count == mark.head.count == 0
-        ):  # an older release wrote no heads
+        # An older release wrote no head, so both counts are 0.
+        if head == mark.head or head.count == mark.head.count == 0:
             return
         raise sqlite3.DatabaseError(
             f"expected transition {mark.head.count} and audit entry {mark.head.seq} at its end, found "
@@ -178,7 +181,7 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """For tests and tools: an engine's end is its process's."""
+        """Close the ledger. Only tests and tools do so; an engine holds it until its process ends."""
         self._db.close()
         self._file.close()
 
@@ -206,7 +209,7 @@ class Ledger:
             self._db.execute("COMMIT")
         except BaseException:
             self._head = before
-            if self._db.in_transaction:  # a full disk ends it
+            if self._db.in_transaction:  # with a full disk SQLite has rolled back already
                 self._db.execute("ROLLBACK")
             raise
         self._file.write_mark(Mark(self._head))
@@ -216,12 +219,12 @@ class Ledger:
 
     @_in_our_words
     def clusters(self) -> dict[str, ClusterState]:
-        """What was remembered, by cluster. Raises Unavailable, as all that the loop calls."""
+        """The remembered state of each cluster. Raises Unavailable, as all methods that the loop calls."""
         states = records.states(self._db)
         return {name: one.with_attempts(self._with_jid) for name, one in states.items()}
 
     def _with_jid(self, attempt: Attempt) -> Attempt:
-        """A release before this one kept the JIDs of attempts beside the state, and not in it."""
+        """The attempt with its JID. Older releases kept it only in the table of attempts, and not in the state."""
         if attempt.jid:
             return attempt
         find = "SELECT jid, args FROM attempts WHERE id = ?"
@@ -245,7 +248,7 @@ class Ledger:
             self._unfit = self._damage(whole=True)
         with self._transaction():
             pass
-        with suppress(sqlite3.Error):  # it stays in the log, and is as safe there
+        with suppress(sqlite3.Error):  # what cannot be moved is as safe in the log
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._unfit = self._damage(whole=False)
         if self._unfit:
@@ -271,7 +274,7 @@ class Ledger:
         changed: Iterable[ClusterState],
         effects: Iterable[Effect],
     ) -> None:
-        """One transition, all or nothing. An attempt that is fired has its JID."""
+        """Record one transition, all or nothing. An attempt that is fired must have its JID."""
         with self._transaction():
             if self.lost:
                 self._db.execute("DELETE FROM meta WHERE key = 'lost'")
@@ -350,11 +353,12 @@ class Ledger:
         )
         if isinstance(asked, Request):
             if effect.repeated:
-                return  # its incident counts it, and the row above has its answer
+                # It is not audited: the incident counts it, and the row above has the answer.
+                return
             body: dict[str, Any] = {"request": asked.id, "door": asked.door, "asker": asked.asker, "action": asked.action,
                     "nodes": asked.nodes, "reason": asked.reason, **answer}  # fmt: skip
             self._audit(now, asked.cluster, effect.incident, kind, body)
-        elif asked.verb is not Verb.EXPLAIN:  # who only asks changes nothing
+        elif asked.verb is not Verb.EXPLAIN:  # ``explain`` changes nothing, so it is not audited
             incident = effect.incident or asked.incident
             body = {"command": asked.id, "verb": asked.verb.value, "by": asked.by, "cluster": asked.cluster,
                     "nodes": asked.nodes, "for_s": asked.for_s, "reason": asked.reason, **answer,
@@ -362,7 +366,7 @@ class Ledger:
             self._audit(now, self._cluster_of(asked), incident, kind, body)
 
     def _cluster_of(self, command: Command) -> str:
-        """Where a command belongs: its cluster, or that of its incident; empty for all."""
+        """The cluster of a command, or of the incident that it names. Empty for a command about all clusters."""
         if command.cluster or not command.incident:
             return command.cluster or ""
         row = self._db.execute(
@@ -388,14 +392,15 @@ class Ledger:
 
     @_in_our_words
     def waiting(self, most: int = 200) -> list[Request | Command]:
-        """What lies in the inbox without an answer, oldest first, so many at a time. Cheap while nobody writes."""
+        """What waits in the inbox without an answer, oldest first, at most so many. Cheap while nobody else writes."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
         self._renumber()
         found: list[Request | Command] = []
         more = True
-        while more and not found:  # nothing at all would mean that nothing waits
+        # If all rows were refused, go on: an empty list means that nothing waits.
+        while more and not found:
             rows = inbox.unanswered_rows(self._db, most).fetchall()
             more = len(rows) == most
             asked = [(row, inbox.read_row(row)) for row in rows]
@@ -427,7 +432,7 @@ class Ledger:
             )
 
     def _refuse_rows(self, rows: list[sqlite3.Row]) -> None:
-        """Rows that no runner of ours wrote must not hold up the others. What they say goes nowhere."""
+        """Answer rows whose form is wrong, so that they do not hold up the others. What they say is copied nowhere."""
         if not rows:
             return
         with self._transaction():
@@ -437,12 +442,12 @@ class Ledger:
             )
 
     def look_again(self) -> None:
-        """What `waiting` gave last was not dealt with: give it again."""
+        """What `waiting` returned last was not dealt with, so it must return it again."""
         self._seen_version = -1
 
     @_in_our_words
     def answered(self, asked: str) -> bool:
-        """Whether a request or a command of this id has had its answer."""
+        """Whether a request or a command with this id has its answer."""
         row = self._db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
         return row is not None and row["answered_at"] is not None
 
