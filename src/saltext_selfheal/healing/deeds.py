@@ -111,7 +111,7 @@ def next_step(s: Sight) -> Change:
     index, steps = s.incident.step + 1, s.incident.steps
     again = escalation.repeats(steps, index)
     not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
-    # A node that never had this step leaves the incident. It gets an incident of its own, which begins at step one.
+    # A node that never had this step leaves the incident. It gets one of its own, which begins at the first step.
     left = () if s.incident.fault in CLUSTER_WIDE else s.untried
     incident = replace(
         s.incident,
@@ -162,9 +162,10 @@ def act(s: Sight) -> Change:
 
 
 def _there(s: Sight) -> tuple[str, ...]:
-    """The nodes whose server is known to run, with a known start time. Only there a later start proves this job's work.
+    """The nodes whose server is known to run. Only for them a later start proves that this job has done its work.
 
-    The start times must be newer than the last attempt. Else a start that is seen later may be that attempt's work.
+    The system tables must have been read after the last attempt. Else a start that is seen later may be the work of
+    that attempt.
     """
     assert s.intent is not None
     told_at, _ = s.state.maps.get(s.cluster.name, (0.0, ()))

@@ -1,4 +1,4 @@
-"""Explanations for people: what would be done now, and which gates forbid it. EXPLAIN changes nothing."""
+"""Explanations for people: what would be done now, and which gates forbid it. Nothing here changes anything."""
 
 from __future__ import annotations
 

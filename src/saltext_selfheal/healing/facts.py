@@ -223,7 +223,8 @@ def _assign(
         return cluster, []
     joined = replace(incident, nodes=(*incident.nodes, name), gone_since=None)
     if incident.step and not _relapsed(cluster, name, node.fault, now - policy.relapse_s):
-        # The incident is a relapse and begins at a later step. For the new node it is none, so all begin at the first.
+        # The incident is a relapse and began at a later step. The new node has not been healed before, so it needs the
+        # first step, and the other nodes begin there with it.
         joined = replace(joined, step=0)
     why = f"{name} as well: {node.evidence}"
     return cluster.with_incident(joined), [Announce(joined, joined.phase.value, why, "fact.joined")]

@@ -215,7 +215,10 @@ def flapping(state: State, intent: Intent, now: Seconds) -> Answer:
 
 
 def decided(state: State, intent: Intent, now: Seconds) -> Answer:
-    """No node is still suspected. Dead nodes are started together, so the first attempt waits for all verdicts."""
+    """No node is still suspected. Dead nodes are started together, so the first attempt waits for all verdicts.
+
+    It waits no longer than it takes to confirm any fault: a node may go from one suspicion to the next.
+    """
     policy, cluster = of(state, intent)
     incident = intent.incident
     if incident.fault is not Fault.DEAD or incident.attempts:
