@@ -926,6 +926,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    return node is not None and not node.doubt",
     ),
     Mutation(
+        "I2: a proxy keeps the name of a server that answered there before",
+        "health._name",
+        "    return None if seen.proxy else seen.server_name or node.server_name",
+        "    return seen.server_name or node.server_name",
+    ),
+    Mutation(
         "a proxy's death keeps closed tables from being told",
         "_unavailable",
         "            if node.proxy:\n                continue",
@@ -997,6 +1003,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "identity.judge",
         "    if not answered and before.doubt:",
         "    if False:",
+    ),
+    Mutation(
+        "I2: a person's yes ends the doubt about a name that two servers still have",
+        "identity.accept",
+        "        elif names[node.server_name] > 1:",
+        "        elif False:",
     ),
     Mutation(
         "I2: two servers of one name are no doubt",

@@ -495,12 +495,17 @@ class Book:
                         self._tell_apart(incident.nodes)
 
     def _tell_apart(self, nodes: Iterable[str]) -> None:
-        """An id that two nodes would have after a person's word is not that of the one that is silent."""
+        """An id or a name that two nodes would have after a person's word is not that of the one that is silent."""
         its = {n: self.known[n] for n in nodes if n in self.known}
         for node, one in its.items():
             others = [n for n, its in self.known.items() if n != node and its.own == one.own]
             if one.silent_at is not None and one.own is not None and others:
                 self.known[node] = one._replace(own=None, answers_as=None, title=None)
+            elif one.silent_at is not None and any(
+                n != node and other.title == one.title and self._home(n) == self._home(node)
+                for n, other in self.known.items()
+            ):
+                self.known[node] = one._replace(title=None)
 
     def forget(self, now: float) -> None:
         """The ledger was lost: nodes rest at their maximum and have no budget."""

@@ -290,6 +290,20 @@ def test_addresses_that_are_swapped_as_resolved_are_not_taken_for_new_servers():
     assert world.fired == [("restart", ("db1",))]
 
 
+def test_an_ack_does_not_end_a_doubt_about_a_name_that_two_servers_still_have():
+    world = World().warm()
+    for _ in range(6):
+        world.pass_time(1, poll=False)
+        see(world, "db1")
+        see(world, "db2", server_name="db1")
+    assert set(doubts(world)) == {"db1", "db2"}
+    assert world.order("ack", incident=world.cluster.incidents[0].id).reply.value == "accepted"
+    assert doubts(world) == {}
+    see(world, "db1")
+    see(world, "db2", server_name="db1")
+    assert set(doubts(world)) == {"db1", "db2"}
+
+
 def test_an_id_that_another_node_had_before_is_disputed_too():
     world = World()
     gone = {"fault": Fault.DEAD, "server_id": None, "server_name": None}

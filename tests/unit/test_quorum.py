@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import gates
-from saltext_selfheal.healing.events import Replica, Request, Requested, Shard, Table
+from saltext_selfheal.healing.events import (
+    Observation,
+    Observed,
+    Replica,
+    Request,
+    Requested,
+    Shard,
+    Table,
+)
 from saltext_selfheal.healing.model import Action, Answer, Fault, Reply, Step
 from tests.unit.world import World, policy, table
 
@@ -121,6 +129,15 @@ def test_a_replica_whose_node_does_not_answer_the_healer_may_serve_all_the_same(
     world.pass_time(5, tables=(table(ready=ready),))
     slow = next(i for i in world.cluster.incidents if i.fault is Fault.SLOW)
     assert quorum_of(world, slow).why == "without db2 runbook.runbook keeps 0 of 3 voting replicas"
+
+
+def test_a_proxy_stands_for_no_server_that_answered_there_before():
+    world = World(policy(escalation=STEPS)).warm()
+    shown = {"cluster": "runbook", "fault": None, "evidence": "answers", "dialled": True}
+    led = Observation(node="db3", server_id="id-db9", server_name="db9", **shown)
+    world.step(Observed(led))
+    world.step(Observed(replace(led, server_id="id-db3", server_name=None, proxy=True)))
+    assert world.cluster.nodes["db3"].server_name is None
 
 
 def test_a_map_that_lists_one_name_twice_counts_for_nothing():

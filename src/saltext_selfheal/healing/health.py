@@ -71,7 +71,7 @@ def observe(
         proxy=seen.proxy if own else node.proxy,
         server_id=seen.server_id if own else node.server_id,
         server_was=node.server_id if own and seen.server_id != node.server_id else node.server_was,
-        server_name=(seen.server_name if own else None) or node.server_name,
+        server_name=_name(node, seen) if own else node.server_name,
         version=seen.version or node.version,
     )
     flapping = _flapping(node, policy, now, confirm_s)
@@ -101,6 +101,11 @@ def _shown(
                 f"{sum(slow)} of {len(slow)} answers took more than {policy.slow_above_s:g} s"
             )
     return fault, evidence, slow
+
+
+def _name(node: NodeState, seen: Observation) -> str | None:
+    """The name of the server that answers. A proxy has none, and keeps none of a server that answered there before."""
+    return None if seen.proxy else seen.server_name or node.server_name
 
 
 def _seen_as(node: NodeState, fault: Fault, now: Seconds) -> tuple[tuple[Fault, Seconds], ...]:

@@ -136,8 +136,13 @@ def accept(cluster: ClusterState, incident: Incident) -> ClusterState:
     # If two nodes would have one id now, neither gets it before its next probe: one of them may be silent, and its
     # server may have another id.
     times = Counter(node.server_id for node in cluster.nodes.values())
-    twice = {n: node for n, node in taken.items() if times[node.server_id] > 1}
-    forgotten = {n: replace(one, server_id=None, server_name=None) for n, one in twice.items()}
+    names = Counter(node.server_name for node in cluster.nodes.values())
+    forgotten = {}
+    for name, node in taken.items():
+        if times[node.server_id] > 1:
+            forgotten[name] = replace(node, server_id=None, server_name=None)
+        elif names[node.server_name] > 1:  # the same holds for a name: who answers with it is doubted anew
+            forgotten[name] = replace(node, server_name=None)
     return cluster.with_nodes(forgotten)
 
 
