@@ -124,7 +124,7 @@ def durable(tell):
         site.run(STEPS // 100)
         cluster = site.state.clusters["c0"]
         said = Announce(
-            cluster.incidents[0], "held", "cooldown: db1 rests for 60 s more", "open.held"
+            cluster.incidents[0], "cooldown: db1 rests for 60 s more", "open.held", held=True
         )
         ours, floor = [], []
         for number in range(TRANSITIONS):

@@ -63,7 +63,7 @@ def recorded(path, *incidents, **state):
     """A ledger that knows these incidents; its engine is down."""
     book = ledger.Ledger(path)
     now = book.timeline.now()
-    told = [Announce(i, i.phase.value, i.why, "open.held") for i in incidents]
+    told = [Announce(i, i.why, "open.held") for i in incidents]
     cluster = ClusterState("runbook", incidents=incidents, **state)
     book.commit(now, [cluster], told)
     book.close()

@@ -17,7 +17,9 @@ def install(folder):
     package = folder / HERE.name
     shutil.copytree(HERE, package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in package.rglob("*.py"):
-        path.write_text(f"{path.read_text(encoding='utf-8')}\n# another release\n", encoding="utf-8")
+        path.write_text(
+            f"{path.read_text(encoding='utf-8')}\n# another release\n", encoding="utf-8"
+        )
 
 
 def test_an_engine_heals_while_its_package_is_away_and_after_another_took_its_place(

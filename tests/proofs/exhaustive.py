@@ -737,7 +737,7 @@ class World:
                 age(i.busy_since, policy.attempt_timeout_s),
                 min(i.lost, 6),
                 i.attempts > 0,
-                i.held == (gates.ANNOUNCE_ONLY,),
+                i.only_told,
                 left(i.not_before),
                 age(i.gone_since, policy.stable_s),
                 min(i.relapses, 3),

@@ -445,7 +445,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a spent budget does not lock",
         "budget_spent",
-        '        and {"budget"} <= {g.name for g in s.shut} <= {"budget", "approval"}',
+        "        and {_BUDGET} <= {g.name for g in s.shut} <= {_BUDGET, _APPROVAL}",
         "        and False",
     ),
     # ------------------------------------------------------------ I4: the cooldown
@@ -1009,6 +1009,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "identity.accept",
         "        elif names[node.server_name] > 1:",
         "        elif False:",
+    ),
+    Mutation(
+        "I2: an open connection tells a node in doubt its id",
+        "observe",
+        "    judged = seen.dialled or not node.doubt",
+        "    judged = True",
     ),
     Mutation(
         "I2: two servers of one name are no doubt",

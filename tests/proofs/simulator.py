@@ -909,9 +909,11 @@ class Simulation:
 
         An incident whose nodes are well or ill of something else by now waits for the incidents of that.
         """
-        waits = {"announce only", "mode", "approval", "storm", "look", "locked"}
+        waits = {"mode", "approval", "storm", "look", "locked"}
         ends = [
-            i for i in cluster.incidents if i.phase is Phase.LOCKED or not waits.isdisjoint(i.held)
+            i
+            for i in cluster.incidents
+            if i.phase is Phase.LOCKED or i.only_told or not waits.isdisjoint(i.held)
         ]
 
         def told(node: str) -> bool:

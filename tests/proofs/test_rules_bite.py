@@ -284,7 +284,7 @@ def test_i5_paused(hand):
 
 def test_i5_locked(hand):
     lock = hand.incident(id="c-2", phase=Phase.LOCKED)
-    hand.see(Announce(lock, "locked", "", "order.locked"), incidents=(hand.incident(), lock))
+    hand.see(Announce(lock, "", "order.locked"), incidents=(hand.incident(), lock))
     with breaks("I5"):
         hand.fire(hand.attempt())
 
@@ -435,7 +435,7 @@ def test_i6_an_incident_locks_in_silence(hand):
 
 def test_i6_a_lock_opens_by_itself(hand):
     lock = hand.incident(phase=Phase.LOCKED)
-    hand.see(Announce(lock, "locked", "", "order.locked"), incidents=(lock,))
+    hand.see(Announce(lock, "", "order.locked"), incidents=(lock,))
     with breaks("I6"):
         hand.see(incidents=(hand.incident(phase=Phase.OPEN),))
 
@@ -487,17 +487,13 @@ def test_i9_resolved_because_the_job_says_so(hand):
     hand.probe("n1")
     hand.now += 5.0
     with breaks("I9"):
-        hand.see(
-            Announce(hand.incident(phase=Phase.RESOLVED), "resolved", "", "open.well"), incidents=()
-        )
+        hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "", "open.well"), incidents=())
 
 
 def test_i9_resolved_while_it_shows(hand):
     hand.probe("n1", fault=Fault.AUTH)
     with breaks("I9"):
-        hand.see(
-            Announce(hand.incident(phase=Phase.RESOLVED), "resolved", "", "open.well"), incidents=()
-        )
+        hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "", "open.well"), incidents=())
 
 
 def test_i10_it_acts_without_its_memory(hand):

@@ -66,7 +66,7 @@ def test_an_attempt_by_its_name():
 
 def locked(**changes):
     known = {
-        "id": "runbook-1", "fault": "dead", "nodes": ("db2",), "phase": Phase.LOCKED, "held": "", "step": 1,
+        "id": "runbook-1", "fault": "dead", "nodes": ("db2",), "phase": Phase.LOCKED, "held": "", "only_told": False, "step": 1,
         "steps": 2, "attempts": 1, "requests": 0, "opened_at": AT, "why": "no connection",
     }  # fmt: skip
     return status.IncidentStatus(**{**known, **changes})

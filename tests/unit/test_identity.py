@@ -304,6 +304,19 @@ def test_an_ack_does_not_end_a_doubt_about_a_name_that_two_servers_still_have():
     assert set(doubts(world)) == {"db1", "db2"}
 
 
+def test_a_start_gives_a_node_in_doubt_no_id_of_anothers():
+    """After a start nothing is believed of it but the doubt, and a connection that is open may lead anywhere."""
+    world = World().warm()
+    gone = {"fault": Fault.DEAD, "server_id": None, "server_name": None}
+    see(world, "db1", server_id="id-db2", server_name="db2")
+    see(world, "db1", **gone)
+    again = World(remembered=world.state.clusters, now=world.now + 60.0)
+    assert "db1 and db2" in doubts(again)["db1"]
+    see(again, "db1", server_id="id-db2", server_name="db2", dialled=False)
+    assert again.cluster.nodes["db1"].server_id == "id-db1"
+    assert "db1 and db2" in doubts(again)["db1"]
+
+
 def test_an_id_that_another_node_had_before_is_disputed_too():
     world = World()
     gone = {"fault": Fault.DEAD, "server_id": None, "server_name": None}

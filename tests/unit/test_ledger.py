@@ -372,7 +372,7 @@ def incident(name="runbook-1", phase=Phase.OPEN, at=1.0, **changes):
 
 
 def announced(book, name="runbook-1", phase=Phase.OPEN, at=1.0):
-    book.commit(at, [], [Announce(incident(name, phase, at), phase.value, "because", "open.well")])
+    book.commit(at, [], [Announce(incident(name, phase, at), "because", "open.well")])
 
 
 def newest(path):
@@ -780,7 +780,7 @@ def test_whatever_was_forgotten_the_chain_holds_and_open_incidents_are_whole(
         name = f"c-{how[0]}{serials[how[0]]}" if what in ("announce", "fire", "answer") else ""
         effects = []
         if what == "announce":
-            effects = [Announce(incident(name, how[1], now), how[1].value, "", "open.well")]
+            effects = [Announce(incident(name, how[1], now), "", "open.well")]
         elif what == "fire" and name in written:
             one = attempt(now, id=f"{name}.{serial}", cluster="c", incident=name, jid=str(serial))
             effects = [Fire(one)]

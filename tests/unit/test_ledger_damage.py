@@ -72,7 +72,7 @@ def filled(path, rows=50):
     one = Incident("runbook-1", "runbook", Seen(Fault.DEAD), ("db1",), Phase.OPEN, now, now)
     tells = [Tell(News.VIEW, "runbook", "db1", "x" * 500, "runbook-1") for _ in range(rows)]
     book.commit(
-        now, [ClusterState("runbook", serial=7)], [Announce(one, "open", "", "suspected.confirmed")]
+        now, [ClusterState("runbook", serial=7)], [Announce(one, "", "suspected.confirmed")]
     )
     book.commit(now, [], tells)
     inbox.ask(path, Request("r1", "runbook", "highstate"))

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -41,14 +42,14 @@ def everything(folder):
     for one in sorted(folder.rglob("*")):
         info = one.lstat()
         regular = stat.S_ISREG(info.st_mode)
-        content = one.read_bytes() if regular else os.readlink(one) if one.is_symlink() else None
+        content = one.read_bytes() if regular else one.readlink() if one.is_symlink() else None
         found[one.name] = (info.st_mode, info.st_ino, content)
     return found
 
 
 def a_socket(path):
     with socket.socket(socket.AF_UNIX) as made:
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(path.parent)  # its whole path may be too long for a socket's name
         try:
             made.bind(path.name)
@@ -166,7 +167,7 @@ def away(path):
 
 def replaced(path):
     shutil.copy2(path, path.with_name("copy"))
-    os.replace(path.with_name("copy"), path)
+    path.with_name("copy").replace(path)
 
 
 def a_folder_instead(path):
@@ -238,7 +239,7 @@ def test_an_older_copy_written_over_it_is_noticed(running, path):
     running.beat()
     with path.open("r+b") as file:
         file.write(old)
-    with pytest.raises(Unavailable, match="while the engine runs|something else than was written"):
+    with pytest.raises(Unavailable, match=r"while the engine runs|something else than was written"):
         running.beat()
 
 

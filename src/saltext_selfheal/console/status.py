@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config
+from ..healing import gates
 from ..healing.events import Seconds
 from ..healing.model import (
     Attempt,
@@ -28,6 +29,8 @@ from ..ledger import records, timeline
 from ..ledger.file import LedgerError
 from .given import known_cluster
 from .times import clock
+
+_APPROVAL = gates.name_of(gates.approval)
 
 
 class Engine(str, Enum):
@@ -68,6 +71,7 @@ class IncidentStatus:
     nodes: tuple[str, ...]
     phase: Phase
     held: tuple[str, ...]  #: the shut gates as last announced
+    only_told: bool  #: no step helps against its fault
     step: int  #: the present one, from 1
     steps: int
     attempts: int
@@ -80,7 +84,7 @@ class IncidentStatus:
         """What is left for a person to do; None: nothing."""
         if self.phase is Phase.LOCKED:
             return f"when it is seen to: salt-run selfheal.ack {self.id}"
-        if "approval" in self.held:
+        if _APPROVAL in self.held:
             return f"salt-run selfheal.approve {self.id}, or salt-run selfheal.reject {self.id}"
         return None
 
@@ -89,7 +93,7 @@ class IncidentStatus:
             "fault": self.fault,
             "nodes": list(self.nodes),
             "phase": self.phase.value,
-            "held": ", ".join(self.held) or None,
+            "held": "announce only" if self.only_told else ", ".join(self.held) or None,
             "step": f"{self.step} of {self.steps}",
             "attempts": self.attempts,
             "requests": self.requests,
@@ -217,6 +221,7 @@ def _incident(incident: Incident) -> IncidentStatus:
         nodes=incident.nodes,
         phase=incident.phase,
         held=incident.held,
+        only_told=incident.only_told,
         step=min(incident.step + 1, steps),
         steps=steps,
         attempts=incident.attempts,

@@ -168,4 +168,4 @@ def lock_nodes(
     lock = replace(cluster.incidents[-1], phase=Phase.LOCKED)
     state = state.with_cluster(cluster.with_incident(lock))
     answer = Answer(command, Reply.ACCEPTED, why, lock.id)
-    return state, [Announce(lock, Phase.LOCKED.value, why, "order.locked"), answer]
+    return state, [Announce(lock, why, "order.locked"), answer]

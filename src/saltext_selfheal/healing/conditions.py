@@ -19,6 +19,9 @@ PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, u
 FIRINGS = 3
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: reading the job cache may take this long
+_BUDGET, _LIMITS, _APPROVAL, _LOOK = map(
+    gates.name_of, (gates.budget, gates.limits, gates.approval, gates.look)
+)
 REQUEST_AGE_S = 900.0  #: a request that the gates have held for this long expires
 UNSEEN_S = 90.0  #: a job cannot be verified if its nodes were not seen for this long, or for ``verify``, after it
 
@@ -184,7 +187,7 @@ def no_step_left(s: Sight) -> bool:
 
 
 def nothing_to_do(s: Sight) -> bool:
-    return not s.incident.steps and s.incident.held != (gates.ANNOUNCE_ONLY,)
+    return not s.incident.steps and not s.incident.only_told
 
 
 def may_act(s: Sight) -> bool:
@@ -200,7 +203,7 @@ def budget_spent(s: Sight) -> bool:
         not s.requested
         and s.intent is not None
         and bool(s.intent.nodes)
-        and {"budget"} <= {g.name for g in s.shut} <= {"budget", "approval"}
+        and {_BUDGET} <= {g.name for g in s.shut} <= {_BUDGET, _APPROVAL}
     )
 
 
@@ -251,7 +254,7 @@ def held_no_more(s: Sight) -> bool:
 def held_anew(s: Sight) -> bool:
     if s.intent is None or not s.intent.nodes:
         return False
-    only_look = {g.name for g in s.shut} == {"look"}
+    only_look = {g.name for g in s.shut} == {_LOOK}
     if only_look and gates.not_cleared(s.state, s.intent, s.now).open:
         return False  # the minion is being asked; that takes a moment, and is announced only if it lasts
     return s.incident.held != tuple(g.name for g in s.shut)
@@ -338,7 +341,7 @@ def shut_again(s: Sight) -> tuple[gates.Gate, ...]:
     state = s.state.with_cluster(replace(s.cluster, attempt=None, look=None))
     intent = gates.Intent(s.cluster.name, s.incident, s.step, s.attempt.nodes)
     judged = gates.shut(gates.judge(state, intent, s.now))
-    return tuple(g for g in judged if g.name not in ("budget", "limits"))
+    return tuple(g for g in judged if g.name not in (_BUDGET, _LIMITS))
 
 
 def _look_due(s: Sight, published_at: Seconds) -> Seconds:

@@ -103,7 +103,7 @@ def let_go(s: Sight) -> Change:
 
 
 def only_tell(s: Sight) -> Change:
-    return s.cluster, replace(s.incident, held=(gates.ANNOUNCE_ONLY,)), ()
+    return s.cluster, replace(s.incident, only_told=True), ()
 
 
 def next_step(s: Sight) -> Change:
@@ -340,7 +340,9 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
         s.incident,
         turn=replace(turn, tried=tuple(n for n in turn.tried if n not in turn.acting)),
         not_before=s.now + pause_s,
-        held=("after",),  # the row tells the reason already, so the gate ``after`` is not announced
+        held=(
+            gates.name_of(gates.after),
+        ),  # the row tells the reason already: that gate is not announced
     )
 
 

@@ -227,7 +227,7 @@ def _assign(
         # first step, and the other nodes begin there with it.
         joined = replace(joined, step=0)
     why = f"{name} as well: {node.evidence}"
-    return cluster.with_incident(joined), [Announce(joined, joined.phase.value, why, "fact.joined")]
+    return cluster.with_incident(joined), [Announce(joined, why, "fact.joined")]
 
 
 def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
@@ -262,7 +262,7 @@ def open_incident(
     # An incident for a request or a lock is suspected only for a moment: it leaves that phase in this very step.
     if not isinstance(cause, Seen):
         return cluster, []
-    return cluster, [Announce(incident, Phase.SUSPECTED.value, why, "fact.seen")]
+    return cluster, [Announce(incident, why, "fact.seen")]
 
 
 def take_job_news(
@@ -428,7 +428,9 @@ def forget_health(state: State, now: Seconds) -> State:
             )
             for n, s in cluster.nodes.items()
         }
-        incidents = tuple(replace(i, gone_since=None, held=()) for i in cluster.incidents)
+        incidents = tuple(
+            replace(i, gone_since=None, held=(), only_told=False) for i in cluster.incidents
+        )
         clusters[name] = replace(
             cluster,
             nodes=nodes,

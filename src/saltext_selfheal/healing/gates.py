@@ -23,7 +23,6 @@ from .word import WORD_WITHIN_S, word
 
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
-ANNOUNCE_ONLY = "announce only"  #: stands in ``held`` of an incident against which no action helps
 APPROVED_FOR_S = 900.0  #: an approval expires if no attempt follows within this time
 
 
@@ -426,11 +425,16 @@ GATES: Mapping[str, Asks] = {
 }
 
 
+def name_of(gate: Asks) -> str:
+    """The name that operators read."""
+    return next(name for name, one in GATES.items() if one is gate)
+
+
 #: Gates about one node by itself. A node that one of these stops is stopped whatever becomes of the other nodes.
 OWN: tuple[Asks, ...] = (identity, agreed, flapping, not_cleared, locked, cooldown, budget)
 
 #: Gates that are shut in the ordinary course of an attempt, and that open again by themselves.
-ORDINARY = frozenset({"after", "in flight", "look", "fresh"})
+ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh)))
 
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:

@@ -141,7 +141,8 @@ def accept(cluster: ClusterState, incident: Incident) -> ClusterState:
     for name, node in taken.items():
         if times[node.server_id] > 1:
             forgotten[name] = replace(node, server_id=None, server_name=None)
-        elif names[node.server_name] > 1:  # the same holds for a name: who answers with it is doubted anew
+        elif names[node.server_name] > 1:
+            # The same holds for a name: a server that answers with it is doubted anew.
             forgotten[name] = replace(node, server_name=None)
     return cluster.with_nodes(forgotten)
 

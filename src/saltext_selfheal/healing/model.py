@@ -256,6 +256,7 @@ class Incident:
     why: str = ""
     rule: str = ""  #: the row that was taken last
     held: tuple[str, ...] = ()  #: the shut gates as last announced
+    only_told: bool = False  #: no step helps against its fault, which was announced
     not_before: Seconds = 0.0  #: no attempt and no look before this
     gone_since: Seconds | None = None  #: since when all of its nodes are well
     relapse_of: str | None = None
@@ -412,16 +413,21 @@ class Finish:
 
 @dataclass(frozen=True)
 class Announce:
-    """Tell the world where an incident stands. ``said`` is a phase or ``held``; ``rule`` is the rule that was applied.
+    """Tell the world where an incident stands. ``rule`` is the rule that was applied.
 
     A rule is the id of a row of `table.TRANSITIONS`. A few rules are no rows: they open, join or end an incident.
     """
 
     incident: Incident
-    said: str
     why: str
     rule: str
     attempt: str | None = None
+    held: bool = False  #: it goes on when something changes
+
+    @property
+    def said(self) -> str:
+        """Where it stands, in the word of the events' tags: its phase, or ``held``."""
+        return "held" if self.held else self.incident.phase.value
 
 
 class News(str, Enum):

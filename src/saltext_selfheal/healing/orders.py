@@ -288,5 +288,5 @@ def answer_opened(state: State, request: Request, effects: list[Effect]) -> list
     )
     if said is None:
         return [Answer(request, Reply.REFUSED, "nothing came of it")]
-    reply = Reply.HELD if said.said == "held" else Reply.ACCEPTED
+    reply = Reply.HELD if said.held else Reply.ACCEPTED
     return [Answer(request, reply, said.why, said.incident.id)]

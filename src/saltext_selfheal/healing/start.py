@@ -152,7 +152,7 @@ def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
 def _over(incident: Incident, why: str, now: Seconds) -> Announce:
     """The announcement that the incident has ended because the settings do not name its nodes any more."""
     ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
-    return Announce(ended, ended.phase.value, why, "start.not-configured")
+    return Announce(ended, why, "start.not-configured")
 
 
 def _given_up(attempt: Attempt, why: str) -> Finish:

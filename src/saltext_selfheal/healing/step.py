@@ -121,7 +121,7 @@ def _begin_anew(state: State, now: Seconds) -> tuple[State, list[Effect]]:
     """After a start, forget the nodes' health. Announce locks again: who should know of one may have been away."""
     state = replace(forget_health(state, now), started_at=now)
     locked = [i for c in state.clusters.values() for i in c.incidents if i.phase is Phase.LOCKED]
-    return state, [Announce(i, i.phase.value, i.why, "start.told-again") for i in locked]
+    return state, [Announce(i, i.why, "start.told-again") for i in locked]
 
 
 def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[State, list[Effect]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from . import conditions as when
 from . import deeds as do
@@ -19,12 +20,18 @@ from .events import Verb
 from .model import CLUSTER_WIDE, Announce, Effect, Fire, Phase, State
 from .orders import tell_by
 
-QUIET = "quiet"  #: the row is not announced, because it would be announced again and again
+
+class Tells(Enum):
+    """How a row is announced."""
+
+    PHASE = "the phase that it leads to"
+    HELD = "held: the incident goes on when something changes"
+    NOTHING = "not at all, because it would be announced again and again"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One transition. ``why`` is the sentence that the operator reads. ``said`` is announced, by default the phase.
+    """One transition. ``why`` is the sentence that the operator reads.
 
     ``id`` is the rule that is recorded with what the row does. It stays the same when the row is changed.
     """
@@ -35,7 +42,7 @@ class Row:
     leads_to: Phase
     why: str
     do: Callable[[Sight], Change] = do.nothing
-    said: str = ""
+    tells: Tells = Tells.PHASE
     verb: Verb | None = None  #: the row is taken only when an operator gives this command
 
 
@@ -53,16 +60,16 @@ TRANSITIONS: tuple[Row, ...] = (
         "{action} did not help on {failed}", do.next_step),
     Row("open.no-step-left", Phase.OPEN, when.no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
     Row("open.nothing-to-do", Phase.OPEN, when.nothing_to_do, Phase.OPEN,
-        "no action helps against this: {evidence}", do.only_tell, said="held"),
+        "no action helps against this: {evidence}", do.only_tell, tells=Tells.HELD),
     Row("open.act", Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}", do.act),
     Row("open.budget-spent", Phase.OPEN, when.budget_spent, Phase.LOCKED, "{shut}"),
     Row("open.job-does-not-end", Phase.OPEN, when.job_does_not_end, Phase.LOCKED,
         "{endless} does not end, whatever was returned: see what runs there (saltutil.running), and end it"),
-    Row("open.held", Phase.OPEN, when.held_anew, Phase.OPEN, "{shut}", do.hold, said="held"),
+    Row("open.held", Phase.OPEN, when.held_anew, Phase.OPEN, "{shut}", do.hold, tells=Tells.HELD),
     Row("open.held-no-more", Phase.OPEN, when.held_no_more, Phase.OPEN,
-        "no node to act on at the moment: {evidence}", do.let_go, said=QUIET),
+        "no node to act on at the moment: {evidence}", do.let_go, tells=Tells.NOTHING),
     Row("open.approved", Phase.OPEN, when.waits_for_approval, Phase.OPEN,
-        "{action} approved by {by}", do.approve, said=QUIET, verb=Verb.APPROVE),
+        "{action} approved by {by}", do.approve, tells=Tells.NOTHING, verb=Verb.APPROVE),
     Row("open.identity-accepted", Phase.OPEN, when.mistaken, Phase.ACKNOWLEDGED,
         "the servers are taken for what they answer as, by {by}", do.take_identities, verb=Verb.ACK),
     Row("open.request-rejected", Phase.OPEN, when.asked, Phase.RESOLVED, "{action} rejected by {by}", verb=Verb.REJECT),
@@ -74,7 +81,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("remediating.failed", Phase.REMEDIATING, when.failed, Phase.VERIFYING, "{action} failed: {told}", do.verify),
     Row("remediating.unreadable", Phase.REMEDIATING, when.unreadable, Phase.VERIFYING,
         "the job cache cannot be read: whether {action} ran on {acting} is not known", do.assume_it_ran),
-    Row("remediating.lost", Phase.REMEDIATING, when.lost, Phase.OPEN, "{unpublished}", do.write_off, said="held"),
+    Row("remediating.lost", Phase.REMEDIATING, when.lost, Phase.OPEN, "{unpublished}", do.write_off, tells=Tells.HELD),
     Row("remediating.fire-again", Phase.REMEDIATING, when.may_fire_again, Phase.REMEDIATING,
         "not published: fired again", do.fire_again),
     Row("remediating.overdue", Phase.REMEDIATING, when.overdue, Phase.REMEDIATING,
@@ -82,11 +89,11 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("remediating.runs-for-ever", Phase.REMEDIATING, when.runs_for_ever, Phase.LOCKED,
         "{action} on {acting} does not end: see what runs there (saltutil.running), and end it", do.leave_it),
     Row("remediating.look-lost", Phase.REMEDIATING, when.look_lost, Phase.REMEDIATING,
-        "nobody published the look: looking again", do.look_again, said=QUIET),
+        "nobody published the look: looking again", do.look_again, tells=Tells.NOTHING),
     Row("remediating.still-running", Phase.REMEDIATING, when.still_running, Phase.REMEDIATING,
-        "the job still runs", do.wait_on, said=QUIET),
+        "the job still runs", do.wait_on, tells=Tells.NOTHING),
     Row("remediating.silent-too-early", Phase.REMEDIATING, when.silent_too_early, Phase.REMEDIATING,
-        "the minions are not back yet: {looked}", do.wait_on, said=QUIET),
+        "the minions are not back yet: {looked}", do.wait_on, tells=Tells.NOTHING),
     Row("remediating.look-ended", Phase.REMEDIATING, when.look_ended, Phase.REMEDIATING,
         "{looked}", do.give_up_waiting),
 
@@ -97,7 +104,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("verifying.not-in-time", Phase.VERIFYING, when.not_in_time, Phase.OPEN,
         "the fault is still there {verify} after {action}: {evidence}"),
     Row("verifying.cannot-be-verified", Phase.VERIFYING, when.cannot_be_verified, Phase.OPEN,
-        "whether {action} helped cannot be seen: {unseen}", said="held"),
+        "whether {action} helped cannot be seen: {unseen}", tells=Tells.HELD),
     Row("verifying.did-not-hold", Phase.VERIFYING, when.did_not_hold, Phase.OPEN, "{action} did not hold: {evidence}"),
     Row("verifying.others-wait", Phase.VERIFYING, when.others_wait, Phase.OPEN, "{acting} done, {waiting} next"),
     Row("verifying.stable", Phase.VERIFYING, when.stable, Phase.RESOLVED,
@@ -177,7 +184,7 @@ def take(row: Row, sight: Sight) -> tuple[State, list[Effect]]:
     incident = replace(incident, why=why, rule=row.id)
     state = sight.state.with_cluster(cluster.with_incident(incident))
     effects: list[Effect] = [*done]
-    if row.said != QUIET:
+    if row.tells is not Tells.NOTHING:
         fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
-        effects.append(Announce(incident, row.said or row.leads_to.value, why, row.id, fired))
+        effects.append(Announce(incident, why, row.id, fired, row.tells is Tells.HELD))
     return state, effects

@@ -43,7 +43,8 @@ def _about(body: Body) -> Body:
 def _incident(body: Body) -> Body:
     """An incident of schema 3 in the form of schema 4."""
     held = body.get("held", "")
-    body["held"] = held.split(", ") if held else []
+    body["only_told"] = held == "announce only"
+    body["held"] = [] if body["only_told"] or not held else held.split(", ")
     body["turn"] = {
         "acting": body.pop("acting", []),
         "failed": body.pop("job_failed", []),

@@ -61,7 +61,7 @@ class Herald:
 
     def _announce(self, effect: Announce, fired: Mapping[str, str], now: float) -> None:
         incident = effect.incident
-        quiet = effect.said in (Phase.SUSPECTED.value, Phase.VERIFYING.value)
+        quiet = not effect.held and incident.phase in (Phase.SUSPECTED, Phase.VERIFYING)
         level = logging.INFO if quiet else logging.WARNING
         log.log(
             level, "selfheal: %s (%s on %s) %s: %s",
