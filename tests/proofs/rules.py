@@ -277,10 +277,10 @@ class Book:
     def _identify(self, seen: Observation, now: float) -> None:
         old = self.known.get(seen.node, Identity())
         new = old._replace(addresses=frozenset(seen.addresses) or old.addresses)
-        if seen.server_id is not None:
+        # An open connection tells where the address led once, the dial where it leads.
+        if seen.server_id is not None and (seen.dialled or old.silent_at is None):
             new = new._replace(answers_as=seen.server_id, proxy=seen.proxy, at=now, silent_at=None)
         elif seen.fault is not None and old.silent_at is None:
-            # An open connection tells where the address led once, the dial where it leads.
             new = new._replace(silent_at=now)
         if seen.server_name is not None or seen.proxy:
             new = new._replace(title=seen.server_name)
