@@ -1,1 +1,1 @@
-"""How nodes and clusters are looked at, in one asyncio loop of its own. No Salt."""
+"""The probe: it looks at nodes and clusters, in one asyncio loop of its own. No Salt."""

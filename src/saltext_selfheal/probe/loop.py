@@ -1,7 +1,7 @@
-"""The loop that keeps looking at every node and every cluster, on a thread of its own.
+"""The loop that probes every node and every cluster again and again, on a thread of its own.
 
-Everything here runs in one asyncio loop; no Salt call may enter it. How one node is looked at stands in `node`, what
-the system tables of a cluster tell in `tables`.
+Everything here runs in one asyncio loop, and no Salt function may be called in it. How one node is probed is in `node`,
+and how the system tables of a cluster are read is in `tables`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from .tables import View, ViewPlan
 
 log = logging.getLogger(__name__)
 
-CRYPTO_THREADS = 2
-SETTLED_S = 10.0  #: after the start; all connections are open by then
-AGAIN_S = 0.05  #: at least this between two looks at one node, however often it hangs up
-SWITCH_S = 0.0005  #: how long one thread may keep the interpreter while another wants it
+CRYPTO_THREADS = 2  #: for PBKDF2, which each login needs
+SETTLED_S = 10.0  #: this long after the start all connections are open
+#: Two probes of one node are at least this far apart, however often the node hangs up.
+AGAIN_S = 0.05
+SWITCH_S = 0.0005  #: one thread may keep the interpreter this long while another thread wants it
 
 
 def targets(clusters: Mapping[str, ClusterSettings]) -> list[Target]:
-    """Every node of the settings. Raises OSError or ssl.SSLError for CA certificates that cannot be read."""
+    """Every node of the settings. Raises OSError or ssl.SSLError if CA certificates cannot be read."""
     found = []
     for name, cluster in clusters.items():
         tls = tls_context(cluster.tls.ca_certs) if cluster.tls else None
@@ -55,10 +56,10 @@ def targets(clusters: Mapping[str, ClusterSettings]) -> list[Target]:
 
 
 class Prober:
-    """Keeps looking at every node and every cluster, in a loop on a thread of its own.
+    """Probes every node and every cluster again and again, in a loop on a thread of its own.
 
-    ``deliver`` is called on that thread with each Observed, Met and Viewed and must not block. ``plans`` holds the
-    clusters whose system tables are looked at, too.
+    ``deliver`` is called on that thread with each Observed, Met and Viewed, and must not block. ``plans`` names the
+    clusters whose system tables are also read.
     """
 
     def __init__(
@@ -78,20 +79,20 @@ class Prober:
         self._ready = threading.Event()
 
     def start(self) -> None:
-        # The probes share the interpreter with the healer's loop. By Python's default each of their wake-ups may
-        # have to wait 5 ms for it, ten times what a probe takes.
+        # The probes share the interpreter with the healer's loop. With Python's default, each time a probe wakes up it
+        # may wait 5 ms for the interpreter. That is ten times as long as a probe takes.
         sys.setswitchinterval(SWITCH_S)
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        """For tests and benchmarks: the engine's own end is its process's."""
+        """End the loop. Only tests and benchmarks do so; the engine probes until its process ends."""
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def dial(self, cluster: str, nodes: Iterable[str]) -> None:
-        """Have these nodes dialled afresh at once, from any thread. Nodes that are not watched are passed over."""
+        """Have these nodes dialled afresh at once. May be called from any thread. Unknown nodes are ignored."""
         asked = tuple(nodes)
 
         def ask() -> None:
@@ -101,7 +102,7 @@ class Prober:
                     look.ask_dial()
 
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(ask)
 
     def _run(self) -> None:
@@ -150,16 +151,17 @@ class Prober:
     async def _watch(self, look: NodeProbe) -> None:
         loop = asyncio.get_running_loop()
         poll_s = look.target.poll_s
-        # Spread over the interval and then kept to it, so that a thousand nodes are no burst.
+        # Each node begins at a random time within the interval and then keeps its rhythm. So a thousand nodes are not
+        # probed in a burst.
         due = loop.time() + random.uniform(0, poll_s)
         await look.idle(due)
-        # Python 3.11's wait_for may swallow a cancellation.
+        # The loop asks for the stop event, because wait_for of Python 3.11 may swallow a cancellation.
         while not self._stopped():
             began = loop.time()
             seen = await look.probe()
             self._deliver(Observed(seen))
             if seen.fault is Fault.DEAD:
-                # It may refuse nobody but us: the others know whether it is there.
+                # It may refuse only this master. The other nodes know whether its server is there, so they are asked.
                 self._views[look.target.cluster].meet(self._deliver)
             if loop.time() >= due:
                 due += poll_s * (1 + (loop.time() - due) // poll_s)
@@ -180,10 +182,10 @@ class Prober:
 
 
 def _settle() -> None:
-    """Take what the process holds by now out of garbage collection.
+    """Exclude all objects that exist now from garbage collection.
 
-    A full collection walks all that Salt has loaded and every open connection: 0.1 to 0.2 s in which nobody is
-    probed. Once, while the healer warms up and may not act anyway.
+    Else each full collection walks all that Salt has loaded and every open connection. That takes 0.1 to 0.2 s, in
+    which no node is probed. So one full collection is made here, while the healer warms up and may not act anyway.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Names → addresses, in a bounded pool of threads: `getaddrinfo` cannot be cancelled."""
+"""Resolves names to addresses, in a bounded pool of threads, because `getaddrinfo` blocks and cannot be cancelled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..driver.address import Address, Row, lookup
 
-THREADS = 4  #: a stuck question holds one of them, and nobody else
-TOLD = 64  #: so many addresses of one name are told
+THREADS = 4  #: a question that hangs blocks only one of them
+TOLD = 64  #: at most so many addresses of one name are told
 
 
 class _Question:
-    """One name on its way through the pool. ``began`` is when a thread took it."""
+    """One name that is being resolved. ``began`` is when a thread of the pool took it; None: it still waits."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -29,7 +29,7 @@ class _Question:
 
 
 class Resolver:
-    """Asks each name once at a time; the last good addresses serve while the resolver is stuck."""
+    """Resolves names, with one question per name at a time. If the resolver hangs, the last good addresses are used."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="selfheal-resolve")
@@ -38,10 +38,10 @@ class Resolver:
         self._answers = 0
 
     async def resolve(self, address: Address, patience_s: float) -> tuple[list[Row], float]:
-        """The rows, and how long the question waited for its turn: that is no fault of the name's.
+        """The addresses, and how long the question waited for a thread. The name is not to blame for that time.
 
-        Raises socket.gaierror, or TimeoutError after ``patience_s``; whatever else is raised (a name that cannot be
-        encoded, no thread) went wrong on this side.
+        Raises socket.gaierror, or TimeoutError after ``patience_s``. Any other exception (a name that cannot be
+        encoded, no thread) means that something went wrong on this side.
         """
         literal = _literal(address)
         if literal is not None:
@@ -50,14 +50,15 @@ class Resolver:
         question = self._asking.get(address) or self._ask(address)
         good = self._good.get(address)
         try:
-            # With something to fall back on, most of the time is kept for the dial.
+            # If older addresses can be used instead, the question gets only a quarter, and the dial gets the rest.
             rows = await self._answer(question, patience_s / 4 if good else patience_s, bool(good))
         except asyncio.TimeoutError:
             if good:
                 return good, 0.0
             raise
         except socket.gaierror as exc:
-            # A resolver that fails for the moment is as good as stuck; a name that does not exist is an answer.
+            # A temporary failure of the resolver is treated like a hanging one. But if the name does not exist, that is
+            # an answer, and older addresses must not be used.
             if good and exc.errno == socket.EAI_AGAIN:
                 return good, 0.0
             raise
@@ -73,7 +74,11 @@ class Resolver:
     async def _answer(
         self, question: _Question, patience_s: float, something_else: bool
     ) -> list[Row]:
-        """The patience counts from when a thread took the question, as long as others are answered meanwhile."""
+        """Wait for the answer. The patience begins when a thread takes the question.
+
+        Before that, it begins anew with each answer to another question: the pool is busy then, but does not hang.
+        ``something_else``: older addresses can be used, so there is no need to wait longer.
+        """
         left_s, answers = patience_s, self._answers
         while True:
             try:
@@ -101,6 +106,7 @@ class Resolver:
 
 
 def _literal(address: Address) -> Row | None:
+    """The row of an address that is written in numbers. None for a name, which must be resolved."""
     host, _, zone = address.host.partition("%")
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
@@ -114,7 +120,7 @@ def _literal(address: Address) -> Row | None:
 
 
 def _scope(zone: str) -> int:
-    """The number of a zone, given by its interface's name or by number, as `getaddrinfo` takes both."""
+    """The number of an IPv6 zone. It is given as an interface's name or as a number, as for `getaddrinfo`."""
     try:
         return socket.if_nametoindex(zone)
     except OSError:
@@ -124,7 +130,7 @@ def _scope(zone: str) -> int:
 
 
 def told(rows: Iterable[Row]) -> tuple[str, ...]:
-    """The addresses in one spelling and one order: a resolver that turns them round tells nothing new."""
+    """The addresses in one spelling and sorted, so that a resolver which changes their order tells nothing new."""
     return tuple(sorted(set(map(_spelled, rows))))[:TOLD]
 
 
@@ -134,7 +140,7 @@ def _spelled(row: Row) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         address = address.ipv4_mapped or address
     if address.is_unspecified:
-        # Linux takes it for the loopback address.
+        # When it is dialled, Linux takes the unspecified address for the loopback address.
         address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
     if address.version == 4:
         return f"{address}:{port}"

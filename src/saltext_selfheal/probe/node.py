@@ -1,9 +1,9 @@
-"""One node, looked at: over the connection that is open, and by fresh dials beside it.
+"""Probes one node: over a connection that stays open, and by fresh dials beside it.
 
-A look never raises and never outlasts its deadline: whatever goes wrong is a fault with its evidence (`verdict`),
-unless it went wrong on this side or while this side stood still (`pulse`). A node is judged by its own answers alone:
-by the connection that is open, which proves only itself, and every ``redial_s`` by a fresh one, as an application
-would make it.
+A probe never raises and never takes longer than its deadline. If something goes wrong, that is a fault with its
+evidence (`verdict`), unless it went wrong on this side or while this side stood still (`pulse`). A node is judged only
+by its own answers. An open connection proves only that it works itself, so every ``redial_s`` a fresh connection is
+made, as an application would make it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from .names import Resolver, told
 from .pulse import Pace, Place
 from .verdict import Verdict, judge
 
-LOOKS = 3  #: so often is looked again before it is said that this side stands still
-REDIAL_SHARE = 0.75  #: of ``redial_s`` at the earliest: a thousand dials are to be spread
+LOOKS = 3  #: if this side stood still during so many tries in a row, the probe says so
+#: A redial comes after this share of ``redial_s`` at the earliest: dials must not come in bursts.
+REDIAL_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class Target:
-    """One node to look at, and how."""
+    """One node to probe, and how."""
 
     cluster: str
     node: str
@@ -46,16 +47,16 @@ class Target:
     poll_s: float = 2.0
     timeout_s: float = 2.0
     redial_s: float = 30.0
-    here: str = "this master"  #: how the evidence calls the side that looks
+    here: str = "this master"  #: the name of the probing side in the evidence
 
 
 def tls_context(ca_certs: str) -> ssl.SSLContext:
-    """What a node's certificate is checked against. Raises OSError or ssl.SSLError if the file is of no use."""
+    """The context that checks a node's certificate. Raises OSError or ssl.SSLError if the file cannot be used."""
     return ssl.create_default_context(cafile=ca_certs)
 
 
 class Patience:
-    """A deadline (of the loop's clock) for the node. What this side needs for itself moves it."""
+    """A deadline for the node, on the loop's clock. Time that this side needs for itself is added to it."""
 
     def __init__(self, at: float) -> None:
         self.at = at
@@ -67,7 +68,7 @@ class Patience:
 
 
 class NodeProbe:
-    """One node, looked at again and again: over one connection as long as it holds, and by fresh dials beside it."""
+    """Probes one node again and again: over one connection as long as it holds, and by fresh dials beside it."""
 
     def __init__(
         self, target: Target, resolver: Resolver, crypto: Executor, pace: Pace | None = None
@@ -82,15 +83,15 @@ class NodeProbe:
         self._idle: asyncio.Future[None] | None = None
         self._addresses: tuple[str, ...] = ()
         self._redial_at = 0.0
-        self._failing = False  # the last look failed: each dials until one is well
-        # Of the dials that failed in a row, one was accepted and not greeted.
+        self._failing = False  # the last probe failed, so each probe dials until one is well
+        # One of the dials that failed in a row was accepted, but got no greeting.
         self._greets_nobody = False
-        self.asked = False  #: somebody wants a fresh dial
-        self.answers = False  #: as of the last probe
+        self.asked = False  #: a fresh dial was asked for
+        self.answers = False  #: in the last probe the node answered, over whichever connection
 
     @property
     def wire(self) -> Wire | None:
-        """The open connection; None without one."""
+        """The open connection. None if there is none."""
         return self._wire if self._wire is not None and self._wire.open else None
 
     def close(self) -> None:
@@ -99,12 +100,12 @@ class NodeProbe:
             self._wire = None
 
     def ask_dial(self) -> None:
-        """Have the next look dial afresh, and have it now."""
+        """Have the next probe made now, with a fresh dial."""
         self.asked = True
         self._lost()
 
     async def idle(self, until: float) -> None:
-        """Wait until then (of the loop's clock), or until the connection ends: that is an observation, too."""
+        """Wait until this time of the loop's clock, or until the connection ends. Its end is a reason to probe now."""
         if self.asked or (self._wire is not None and not self._wire.open):
             return
         loop = asyncio.get_running_loop()
@@ -123,9 +124,9 @@ class NodeProbe:
     # ------------------------------------------------------------ the look
 
     async def probe(self) -> Observation:
-        """Look once; again if this side stood still meanwhile. Raises nothing but cancellation.
+        """Probe the node once, and again if this side stood still meanwhile. Raises nothing but cancellation.
 
-        A look takes at most the target's timeout; with a fresh dial beside an open connection twice that.
+        One try takes at most the target's timeout, or twice as long with a fresh dial beside an open connection.
         """
         loop, pulse = asyncio.get_running_loop(), self._pace.pulse
         dial = self.asked or self._failing or loop.time() >= self._redial_at
@@ -136,20 +137,21 @@ class NodeProbe:
             seen = await self._look(began, dial)
             still_s = pulse.stood_still_s(began)
             if seen.fault is None:
-                # The time that this side stood still is not the node's.
+                # The node is not to blame for the time in which this side stood still.
                 return (
                     replace(seen, latency_s=max(0.0, seen.latency_s - still_s)) if still_s else seen
                 )
-            # A refusal proves itself, however late it is read.
+            # A refusal is true even if it is read late.
             if still_s <= self.target.timeout_s / 10 or seen.fault is Fault.DEAD or seen.ours:
                 return seen
             stood_still_s += still_s
         if still_s <= self.target.timeout_s / 2:
-            return seen  # half of its time without any disturbance: that is enough of a chance
+            return seen  # the node had at least half of its time undisturbed, so the fault counts
         why = f"{self.target.here}'s probing stood still for {stood_still_s:.1f} s"
         return replace(seen, fault=Fault.UNREACHABLE, evidence=why, ours=True)
 
     async def _look(self, began: float, dial: bool) -> Observation:
+        """One try: ask over the open connection, then dial if that is due or the connection has ended."""
         loop = asyncio.get_running_loop()
         wire, info, latency_s = self.wire, None, 0.0
         if wire is not None:
@@ -161,7 +163,7 @@ class NodeProbe:
                 self.close()
                 raise
             except Lost:
-                pass  # an open connection that ends proves nothing yet: dial afresh
+                pass  # the end of an open connection proves nothing; the fresh dial will tell
             except Exception as exc:
                 self.close()
                 return self._faulty(exc, began, dialled=False)
@@ -185,7 +187,7 @@ class NodeProbe:
         if info is not None and info.get("id") == fresh_info.get("id"):
             fresh.close()
         else:
-            # The first, or the address leads to another server now.
+            # There was no open connection, or the address leads to another server now. So the fresh one is kept.
             self.close()
             fresh.on_lost = self._lost
             self._wire = fresh
@@ -216,19 +218,21 @@ class NodeProbe:
         forget(exc)
         self.answers = answers
         self._failing = True
+        # A server that greets nobody ends with a full backlog. Then TCP is not accepted any more either, which looks as
+        # if the host could not be reached. But an open connection still answers, so the server is hung.
         if answers:
             if verdict.fault is Fault.HUNG:
                 self._greets_nobody = True
             elif self._stage is not Stage.TCP or not isinstance(exc, asyncio.TimeoutError):
                 self._greets_nobody = False
             elif self._greets_nobody:
-                # Its backlog is full of those that were not greeted.
+                # Its backlog is full of connections that were not greeted.
                 verdict = replace(verdict, fault=Fault.HUNG)
             verdict = replace(
                 verdict, evidence=f"{verdict.evidence}; a connection that was open before answers"
             )
         else:
-            # Without a connection that answers nobody knows whether its host can be reached.
+            # If no connection answers, it is not known whether the host can be reached at all.
             self._greets_nobody = False
         return Observation(
             cluster=self.target.cluster,
@@ -255,11 +259,11 @@ class NodeProbe:
     # ------------------------------------------------------------ the dial
 
     async def _dial(self, patience: Patience) -> tuple[Wire, dict[str, Any]]:
-        """A fresh connection, logged in, and what its server says of itself."""
+        """A fresh connection with login, and what its server says about itself."""
         try:
             return await self._dial_once(patience)
         except (Lost, ConnectionResetError, BrokenPipeError):
-            # It may have died in the middle of the greeting: then the second dial is refused.
+            # The server may have died in the middle of the greeting. Then a second dial is refused, which proves it.
             return await self._dial_once(patience)
 
     async def _dial_once(self, patience: Patience) -> tuple[Wire, dict[str, Any]]:
@@ -283,7 +287,7 @@ class NodeProbe:
             place.leave()
 
     async def _connect(self, patience: Patience) -> tuple[Wire, Place]:
-        """TCP, and TLS where configured. Several addresses share the one deadline."""
+        """Connect by TCP, with TLS if configured. All addresses of the name share one deadline."""
         loop = asyncio.get_running_loop()
         self._stage, self._addresses = Stage.NAME, ()
         found, waited_s = await self._resolver.resolve(
@@ -300,7 +304,7 @@ class NodeProbe:
                 sock.setblocking(False)
                 connecting = loop.sock_connect(sock, sockaddr)
                 await asyncio.wait_for(connecting, rows.share_s(patience.at - loop.time()))
-                # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
+                # From here on the connection was accepted, even if it has been reset already (ENOTCONN).
                 self._stage = Stage.TLS if self.target.tls else Stage.HANDSHAKE
                 prepare(sock)
                 began = loop.time()
@@ -326,10 +330,10 @@ class NodeProbe:
 
 
 def forget(exc: BaseException | None) -> None:
-    """Let go of the frames that an exception passed through.
+    """Drop the frames that an exception has passed through.
 
-    They hold the future that holds the exception: such circles are left to the garbage collector, and three hundred
-    timeouts a second would make it stop every probe for 10 ms twice a second.
+    The frames hold the future, and the future holds the exception. Only the garbage collector can free such a circle.
+    With three hundred timeouts a second it would stop every probe for 10 ms twice a second.
     """
     while exc is not None:
         exc.__traceback__ = None
@@ -342,11 +346,12 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 def text(value: Any) -> str | None:
+    """A text from a server, cut and fit to be shown. None if it is no text."""
     return printable(value[:200]) if isinstance(value, str) else None
 
 
 def probe_once(target: Target) -> Observation:
-    """One look from here, with a connection of its own. Blocks for at most the timeout."""
+    """Probe a node once from here, with a connection of its own. Blocks for at most the timeout."""
     seen: list[Observation] = []
 
     async def look() -> None:
@@ -359,7 +364,7 @@ def probe_once(target: Target) -> Observation:
         pace.pulse.stop()
         resolver.close()
 
-    # A thread of its own: the caller may be inside a running loop.
+    # This runs on a thread of its own, because the caller may be inside a running loop.
     thread = threading.Thread(target=lambda: asyncio.run(look()), name="selfheal-probe-once")
     thread.start()
     thread.join()

@@ -1,9 +1,9 @@
-"""Whether the probe's own loop stood still, and whose turn it is to log in.
+"""Whether the probe's own loop stood still (the pulse), and how many nodes log in at a time (the desks).
 
-A deadline that was missed while this process stood still (garbage collection, another thread that kept the
-interpreter, SIGSTOP, a suspended machine) proves nothing about the node. The pulse beats in the loop, and a beat that
-comes late tells how long nothing ran. The desk lets so many log in at a time that none of them is late because of
-the others.
+If a deadline was missed while this process stood still, that proves nothing about the node. The cause may be garbage
+collection, another thread that kept the interpreter, SIGSTOP, or a suspended machine. The pulse beats in the loop. If a
+beat comes late, its delay tells how long nothing ran. A desk limits how many logins run at a time, so that none of them
+misses its deadline because of the others.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import time
 from collections import deque
 
 BEAT_S = 0.05
-STILL_S = 0.1  #: a beat that comes this much late was held up; less is a busy loop
-PLACES = 32  #: logins at a time, at each of the two desks: one costs this process about 2 ms
-AT_DESK_S = 0.5  #: whoever waits for its node for so long makes room for the next
-FAILING_S = (
-    0.2  #: the same, at the desk for nodes that failed before: they are not to keep others waiting
-)
+#: A beat that is this late means that the loop stood still; less means that it is busy.
+STILL_S = 0.1
+#: So many logins at a time at each of the two desks; one login costs this process about 2 ms.
+PLACES = 32
+AT_DESK_S = 0.5  #: a login that waits for its node for this long makes room for the next one
+#: The same, at the desk for nodes whose last probe failed. It is shorter, so that they do not keep others waiting.
+FAILING_S = 0.2
 
-# The monotonic clock stops while the machine is suspended, this one does not.
+# CLOCK_BOOTTIME goes on while the machine is suspended. The monotonic clock does not.
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -53,7 +54,7 @@ class Pulse:
         self._timer = loop.call_later(BEAT_S, self._beat)
 
     def stood_still_s(self, since: float) -> float:
-        """How long nothing ran since then (of the loop's clock)."""
+        """How long nothing ran in all since this time of the loop's clock."""
         if self._due is None:
             return 0.0
         overdue = _clock() - self._due
@@ -71,12 +72,12 @@ class Place:
         self._timer: asyncio.TimerHandle | None = None
 
     def wait_for_peer(self) -> None:
-        """From now on it is the node that is waited for."""
+        """From now on the login waits for its node. The place is given up if that takes too long."""
         self.work()
         self._timer = asyncio.get_running_loop().call_later(self._patience_s, self.leave)
 
     def work(self) -> None:
-        """From now on it is this side that works: that takes as long as it takes."""
+        """From now on this side works for the login. The place is kept for as long as that takes."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -88,7 +89,7 @@ class Place:
 
 
 class Pace:
-    """What all looks of one loop share: the pulse, the desks, and the turn of whoever has much to read."""
+    """What all probes of one loop share: the pulse, the desks, and the lock for reading a large answer."""
 
     def __init__(self) -> None:
         self.pulse = Pulse()
@@ -97,7 +98,7 @@ class Pace:
         self._desk_for_failing = asyncio.Semaphore(PLACES)
 
     async def place(self, failing: bool) -> Place:
-        """Wait for a place at the right desk."""
+        """Wait for a place at a desk. ``failing``: the node's last probe failed, so it goes to the second desk."""
         desk = self._desk_for_failing if failing else self._desk
         await desk.acquire()
         place = Place(desk, FAILING_S if failing else AT_DESK_S)

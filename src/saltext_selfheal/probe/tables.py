@@ -1,7 +1,7 @@
-"""A cluster's system tables: what one live node says of all of them.
+"""Reads a cluster's system tables from one live node, and asks each live node whom it is connected to.
 
-They are asked for separately from the nodes' own probes and more patiently: a peer that hangs delays them by 15 s
-(2.4.4). Whom each live node is connected to (``server_status``) no peer delays.
+The system tables are read separately from the nodes' own probes and with more patience, because a peer that hangs
+delays them by 15 s (2.4.4). Whom a node is connected to (``server_status``) is not delayed by any peer.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from ..healing.events import ClusterView, Issue, Met, Replica, Shard, Table, Vie
 from .node import LOOKS, NodeProbe, forget, text
 from .pulse import Pace
 
-MEET_S = 0.25  #: at least this between two rounds of whom the nodes of a cluster have met
-MAX_SERVERS = 1000  #: of one node's ``server_status``
+MEET_S = 0.25  #: two rounds that ask whom the nodes are connected to are at least this far apart
+MAX_SERVERS = 1000  #: at most so many servers of one node's ``server_status`` are taken
 MAX_ISSUES = 100
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """How a cluster's system tables are looked at."""
+    """How often and how patiently a cluster's system tables are read."""
 
     every_s: float = 5.0
     timeout_s: float = 20.0
 
 
 class View:
-    """A cluster's system tables, asked of one live node a round; and whom each live node is connected to."""
+    """Reads a cluster's system tables, each round from one live node, and whom each live node is connected to."""
 
     def __init__(
         self, cluster: str, looks: list[NodeProbe], plan: ViewPlan, pace: Pace | None = None
@@ -48,7 +48,7 @@ class View:
         self._turn = 0
         self._meeting: asyncio.Task[None] | None = None
         self._meet_again = False
-        # An object of our own: the driver's global `r` shares its loop type with everybody.
+        # The driver's global `r` has one loop type for all its users, so this is an object of our own.
         system = RethinkDB().db("rethinkdb")
         self._terms = {
             name: system.table(name)
@@ -65,9 +65,10 @@ class View:
         return None
 
     async def take(self, deliver: Callable[[Met], None] | None = None) -> ClusterView | None:
-        """One round; None if no node answers at all. Raises nothing but cancellation.
+        """Make one round. None if no node answers at all. Raises nothing but cancellation.
 
-        ``deliver`` gets whom the nodes have met, as soon as that is known.
+        ``deliver`` gets whom the nodes are connected to (`Met`) as soon as that is known. A round that failed while
+        this side stood still is tried again.
         """
         loop = asyncio.get_running_loop()
         stood_still_s = 0.0
@@ -98,6 +99,7 @@ class View:
     async def _round(
         self, look: NodeProbe, began: float, deliver: Callable[[Met], None] | None
     ) -> ClusterView:
+        """Read all system tables under one deadline. Raises what goes wrong."""
         loop = asyncio.get_running_loop()
         deadline = began + self.plan.timeout_s
         met = await self.met(deadline)
@@ -144,7 +146,7 @@ class View:
     # ------------------------------------------------------------ who has met whom
 
     async def met(self, deadline: float) -> Met:
-        """``server_status`` of every live node: unaffected by peers that hang (2.4.4). Raises Forbidden."""
+        """Read ``server_status`` of every live node. Peers that hang do not delay it (2.4.4). Raises Forbidden."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         live = [look for look in self._looks if look.answers and look.wire is not None]
@@ -160,7 +162,7 @@ class View:
                 raise rows
             if isinstance(rows, BaseException):
                 forget(rows)
-                continue  # that node's own probe tells what is wrong with it
+                continue  # the node's own probe finds out what is wrong with it
             servers = rows[:MAX_SERVERS]
             connected[look.target.node] = frozenset(server for server, _, _ in servers)
             for server, name, when in servers:
@@ -177,7 +179,7 @@ class View:
         )
 
     def meet(self, deliver: Callable[[Met], None]) -> None:
-        """Ask at once whom the nodes have met. One question at a time: who comes meanwhile gets the next."""
+        """Ask at once whom the nodes are connected to. If that is being asked already, ask once more afterwards."""
         if self._meeting is not None and not self._meeting.done():
             self._meet_again = True
         else:
@@ -193,7 +195,7 @@ class View:
                 if met.connected:
                     deliver(met)
             except Forbidden:
-                pass  # the view says so
+                pass  # the regular round tells that the permission is missing
             await asyncio.sleep(MEET_S)
             if not self._meet_again:
                 return
@@ -204,13 +206,14 @@ class View:
 
 
 def _at(row: Any, *path: str) -> Any:
+    """What lies in a document at the end of these keys. None if there is nothing."""
     for key in path:
         row = row.get(key) if isinstance(row, dict) else None
     return row
 
 
 def _epoch(value: Any) -> float | None:
-    """RethinkDB's raw time pseudo-type as epoch seconds."""
+    """A time in RethinkDB's raw form (a pseudo-type) as epoch seconds. None if it is no such time."""
     when = _at(value, "epoch_time")
     return float(when) if isinstance(when, (int, float)) and abs(when) < 1e12 else None
 
@@ -220,7 +223,7 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 
 def _server(row: dict[str, Any]) -> tuple[str, str | None, float | None] | None:
-    """Id, name and start of one of ``server_status``."""
+    """Id, name and start time from a document of ``server_status``."""
     server = text(row.get("id"))
     if server is None:
         return None
@@ -228,7 +231,7 @@ def _server(row: dict[str, Any]) -> tuple[str, str | None, float | None] | None:
 
 
 def _silent(row: dict[str, Any]) -> tuple[str, tuple[frozenset[str], ...]] | None:
-    """Which replicas of each shard do not vote: id of the table and names of servers, of ``table_config``."""
+    """From a document of ``table_config``: the table's id, and the servers without a vote for each shard."""
     table, shards = row.get("id"), row.get("shards")
     if not isinstance(table, str) or not isinstance(shards, list):
         return None
@@ -236,7 +239,7 @@ def _silent(row: dict[str, Any]) -> tuple[str, tuple[frozenset[str], ...]] | Non
 
 
 def _table(row: dict[str, Any]) -> tuple[str, Table]:
-    """One of ``table_status``, with its id. Which replicas vote is not known yet."""
+    """From a document of ``table_status``: the table's id and the table. Which replicas vote is added later."""
     shards = row.get("shards")
     return str(row.get("id")), Table(
         name=clean(f"{row.get('db')}.{row.get('name')}"),
@@ -260,7 +263,7 @@ def _shard(shard: Any) -> Shard:
 def _tables(
     status: list[tuple[str, Table]], silent: Mapping[str, tuple[frozenset[str], ...]]
 ) -> Generator[None, None, tuple[Table, ...]]:
-    """``table_status``, with ``table_config`` telling which replicas vote. A step per table."""
+    """The tables of ``table_status``, with what ``table_config`` says about voting. One step per table."""
     tables = []
     for of_id, table in status:
         plans = silent.get(of_id, ())

@@ -1,4 +1,4 @@
-"""Which fault of the node a failure proves, in words; or that it proves nothing, because it went wrong on this side."""
+"""Which fault of the node a failed probe proves, in words. If it failed on this side, it proves nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Verdict:
     ours: bool = False
 
 
-#: A row for each cause that is not ours. ``at``: the address; ``why``: the exception's own words.
+#: The fault and the sentence for each cause that is not on this side. ``why`` stands for the exception's own words.
 _FAULTS: dict[Cause, tuple[Fault, str]] = {
     Cause.NAME_SILENT: (Fault.UNREACHABLE, "name of {at} does not resolve {within}"),
     Cause.TCP_SILENT: (Fault.UNREACHABLE, "{at} does not answer to TCP {within}"),
@@ -37,7 +37,7 @@ _FAULTS: dict[Cause, tuple[Fault, str]] = {
 def judge(
     exc: Exception, *, at: str, stage: Stage, timeout_s: float, heard: bool, here: str
 ) -> Verdict:
-    """Which fault an exception proves. The stage tells where the time ran out."""
+    """Which fault an exception proves. ``stage`` says how far the dial had come; for ``heard`` see `causes.cause`."""
     because, why = cause(exc, stage, heard), in_words(exc)
     if because is Cause.OURS:
         what = "open a connection" if stage is Stage.TCP else f"look at {at}"
