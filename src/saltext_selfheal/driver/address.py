@@ -1,4 +1,6 @@
-"""Where a driver port is, and what a name leads to. Without Salt and pydantic: settings, probe and applications share it."""
+"""Addresses of driver ports, and resolving their names. Settings, probe and applications share this file, so it uses
+neither Salt nor pydantic.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ Row = tuple[int, Any]  #: family and socket address
 
 @dataclass(frozen=True)
 class Address:
-    """A host and its port. IPv6 addresses are held without brackets."""
+    """A host and its port. An IPv6 address is kept without brackets."""
 
     host: str
     port: int = DRIVER_PORT
@@ -26,9 +28,9 @@ class Address:
 
 
 def parsed(text: str) -> Address:
-    """``host``, ``host:port``, an IPv6 address or ``[IPv6]:port``; blanks around it do not count.
+    """The address in a text: ``host``, ``host:port``, an IPv6 address or ``[IPv6]:port``. Blanks around it are ignored.
 
-    IPv6 addresses get one spelling, names stay as they are. Raises ValueError, whose text is what is allowed.
+    IPv6 addresses get one spelling; names stay as they are. Raises ValueError, whose text says what is allowed.
     """
     text = text.strip()
     if not text or re.search(r"[\s/@]", text):
@@ -56,7 +58,7 @@ def _ipv6(text: str) -> str | None:
 
 
 def check_name(name: str) -> None:
-    """Whether a resolver can be asked for a name, or for an IPv4 address. Raises ValueError, whose text is what is allowed."""
+    """Check that a resolver can be asked for this name or IPv4 address. Raises ValueError with what is allowed."""
     labels = name.removesuffix(".").split(".")
     if not all(labels):
         raise ValueError("a name without empty labels (two dots in a row, or one at the beginning)")
@@ -75,10 +77,10 @@ def check_name(name: str) -> None:
 
 
 def lookup(address: Address, flags: int = 0) -> list[Row]:
-    """All that the system's resolver knows of an address; blocks for as long as the resolver does.
+    """Resolve an address with the system's resolver. Blocks for as long as the resolver does.
 
-    ``flags`` are those of `socket.getaddrinfo`. Raises what that raises, and UnicodeError for a name that cannot be
-    encoded.
+    ``flags`` are those of `socket.getaddrinfo`. Raises what that function raises, and UnicodeError for a name that
+    cannot be encoded.
     """
     rows = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
     return [(int(family), sockaddr) for family, _, _, _, sockaddr in rows]

@@ -1,8 +1,8 @@
-"""An answer of RethinkDB's, read: small ones at once, large ones document by document.
+"""Reads RethinkDB's answers: small ones at once, large ones document by document.
 
-C `json` keeps the interpreter for as long as one call takes, also on a thread of its own: a 60 MB answer would hold up
-every probe for seconds. So no call here gets more than one document of bounded size, and between two documents whoever
-drives the generators of this file may let others run (`leisurely`).
+Python's `json` is written in C and keeps the interpreter during a call, even on a thread of its own. So an answer of
+60 MB would hold up every probe for seconds. Here each call gets at most one document of bounded size. Large answers are
+read by generators, and between two documents `leisurely` lets others run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from .text import said
 
-AT_ONCE_BYTES = 64 * 1024  #: what is parsed in one call: about a millisecond at worst
-MAX_DOCUMENT_CHARS = 256 * 1024  #: RethinkDB's largest: 64 shards with 50 replicas each make 200 KB
-MAX_DOCUMENTS = 50_000  #: in one sequence
-TURN_S = 0.001  #: how long the loop is held before others get their turn
+#: An answer of this size is parsed in one call, which takes a millisecond at worst.
+AT_ONCE_BYTES = 64 * 1024
+#: RethinkDB's largest document: 64 shards with 50 replicas each make 200 KB.
+MAX_DOCUMENT_CHARS = 256 * 1024
+MAX_DOCUMENTS = 50_000  #: at most so many documents in one sequence
+TURN_S = 0.001  #: reading holds the loop this long before others get their turn
 
 _JSON = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -32,7 +34,7 @@ class Alien(Exception):
 
 
 class Answer(NamedTuple):
-    """RethinkDB's answer: its type, its values (of documents: what was kept of them), and the kind of error."""
+    """RethinkDB's answer: its type, its values (for documents, what was kept of them), and the kind of error."""
 
     kind: Any
     data: list[Any]
@@ -40,7 +42,7 @@ class Answer(NamedTuple):
 
 
 def spoken(message: bytes) -> dict[str, Any]:
-    """A message of the handshake. Whoever is no RethinkDB often says in words what it is: they are the evidence."""
+    """A message of the handshake. Raises Alien with the beginning of what was said, which often shows who answers."""
     try:
         fields = _JSON.decode(message.decode())
     except (ValueError, RecursionError):
@@ -60,7 +62,7 @@ def _all(document: dict[str, Any]) -> Any:
 
 
 def at_once(body: bytes, keep: Keep = _all) -> Answer:
-    """A small answer. Raises Alien."""
+    """Read a small answer. Raises Alien."""
     try:
         fields = _JSON.decode(body.decode())
     except (ValueError, RecursionError):
@@ -70,7 +72,7 @@ def at_once(body: bytes, keep: Keep = _all) -> Answer:
 
 
 def _kept(value: Any, keep: Keep) -> Any:
-    """Documents are dicts; an error comes as text; nothing else is of use."""
+    """What is kept of one value. Documents are dicts, an error comes as text, and nothing else is needed."""
     if isinstance(value, dict):
         return keep(value)
     return value if isinstance(value, str) else None
@@ -84,9 +86,9 @@ def _answer(fields: Any, body: bytes) -> Answer:
 
 
 def in_pieces(body: bytes, keep: Keep = _all) -> Generator[None, None, Answer]:
-    """A large answer, a document a step; the generator's return value is the answer. Raises Alien.
+    """Read a large answer, one document per step. The generator returns the answer. Raises Alien.
 
-    RethinkDB sends ``{"t": …, "r": [document, …], …}``; whatever else stands there must be small.
+    RethinkDB sends ``{"t": …, "r": [document, …], …}``. All other values in it must be small.
     """
     text = _Text(body)
     fields: dict[str, Any] = {}
@@ -121,7 +123,7 @@ def in_pieces(body: bytes, keep: Keep = _all) -> Generator[None, None, Answer]:
 
 
 class _Text:
-    """The text of an answer, decoded slice by slice, and a place in it."""
+    """The text of an answer, decoded slice by slice, and the position to which it was read."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -131,7 +133,7 @@ class _Text:
         self._at = 0
 
     def _more(self) -> bool:
-        """Decode some more, as much as is there unread and at least a slice; False at the end."""
+        """Decode the next part: a slice, or as much as is unread now, if that is more. False at the end."""
         if self._used >= len(self._body):
             return False
         unread = len(self._text) - self._at
@@ -145,10 +147,10 @@ class _Text:
         return True
 
     def next(self) -> str:
-        """The next character that is not blank; empty at the end."""
+        """The next character that is not blank, without taking it. Empty at the end."""
         while True:
             blank = _BLANK.match(self._text, self._at)
-            assert blank is not None  # it matches nothing, too
+            assert blank is not None  # the pattern also matches an empty text
             self._at = blank.end()
             if self._at < len(self._text):
                 return self._text[self._at]
@@ -156,17 +158,18 @@ class _Text:
                 return ""
 
     def take(self, character: str) -> None:
+        """Take this character. Raises Alien if another one comes next."""
         if self.next() != character:
             raise Alien(f"answers {said(self._body)}")
         self._at += 1
 
     def value(self) -> Generator[None, None, Any]:
-        """The next JSON value, a step per try. Raises Alien for one that is too large, too deep, or none."""
+        """Take the next JSON value, one step per try. Raises Alien if it is too large, too deep, or no JSON."""
         self.next()
         while True:
             try:
                 value, end = _JSON.raw_decode(self._text, self._at)
-                # A number may go on in the next slice.
+                # At the end of the slice it is not known whether the value is complete: a number may go on.
                 complete = end < len(self._text)
             except RecursionError:
                 raise Alien(f"answers {said(self._body)}") from None
@@ -184,9 +187,10 @@ class _Text:
 
 
 async def leisurely(work: Generator[None, None, T], turn: asyncio.Lock) -> T:
-    """Drive a generator of this kind, giving way after each millisecond.
+    """Run a generator of this file to its end, and let others run after each millisecond.
 
-    ``turn`` is shared by all of a loop: however many have such work, together they hold it for one turn at a time.
+    All readers of one loop share ``turn``. So even if many have large answers to read, only one of them at a time holds
+    the loop for a turn.
     """
     clock = asyncio.get_running_loop().time
     while True:

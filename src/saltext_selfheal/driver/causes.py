@@ -1,10 +1,10 @@
-"""Why a dial failed, and which side's fault that is: the one place that reads exceptions of sockets, TLS and resolvers.
+"""Why a dial failed, and on which side. Only this file reads the exceptions of sockets, TLS and resolvers.
 
-What a cause amounts to is another question. The probe wants to know which fault of the node it proves, an application
-whether to try the next node: each has a table of its own with a row for each cause.
+What follows from a cause is not decided here. The probe asks which fault of the node it proves, and an application asks
+whether to try the next node. Each has its own table with a row for each cause.
 
-Rule: what was raised before the peer was heard, and is no statement of the network about the peer, is ours. Ours are
-also memory, threads and hashes that this process lacks, whenever it lacks them.
+The rule: an exception is ours (it went wrong on this side) if it was raised before the peer was heard, unless the
+network says something about the peer by it. A lack of memory, threads or hash functions in this process is always ours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .wire import Lost, Ours, Refused
 
 
 class Stage(str, Enum):
-    """How far a dial came: a silence means something else at each stage."""
+    """How far a dial had come. The meaning of a timeout depends on it."""
 
     NAME = "name"
     TCP = "TCP"
@@ -35,7 +35,7 @@ class Stage(str, Enum):
 
 
 class Cause(Enum):
-    """Why a dial, or what was asked over an open connection, failed."""
+    """Why a dial failed, or a question over an open connection."""
 
     OURS = "something went wrong on this side, which proves nothing about the peer"
     NAME_SILENT = "the resolver does not answer in time"
@@ -54,8 +54,9 @@ class Cause(Enum):
     ALIEN = "the peer does not speak as RethinkDB does"
 
 
-#: What the network, or the peer's own kernel, says of the peer. Any other error of a socket is about this machine: no
-#: file descriptor, port, memory or address left, an own firewall (EPERM), a route that forbids or swallows (EINVAL).
+#: Errors by which the network, or the peer's kernel, says something about the peer. All other errors of a socket are
+#: about this machine: no file descriptor, port, memory or address is left, a firewall of its own forbids it (EPERM), or
+#: a route forbids or swallows packets (EINVAL).
 _OF_THE_PEER = frozenset(
     {
         errno.ECONNREFUSED,
@@ -73,10 +74,10 @@ _OF_THE_PEER = frozenset(
         errno.EPROTO,
         errno.ENOPROTOOPT,
         errno.EOPNOTSUPP,
-        errno.EACCES,  # of IPv6 addresses the network says that, too (ICMPv6: administratively prohibited)
+        errno.EACCES,  # for IPv6 the network says this, too (ICMPv6: administratively prohibited)
     }
 )
-#: What getaddrinfo says of itself and not of the name.
+#: Errors of getaddrinfo that are about the resolver on this machine, and not about the name.
 _RESOLVERS_OWN = frozenset(
     getattr(socket, name)
     for name in (
@@ -84,9 +85,9 @@ _RESOLVERS_OWN = frozenset(
     )
     if hasattr(socket, name)
 )  # fmt: skip
-#: OpenSSL's reasons that no peer can cause: its memory, and what its policy (FIPS) leaves of it.
+#: OpenSSL's reasons that no peer can cause: no memory, or a policy of this machine (FIPS) that leaves nothing to use.
 _TLS_OWN = frozenset({"MALLOC_FAILURE", "NO_CIPHERS_AVAILABLE", "NO_PROTOCOLS_AVAILABLE"})
-#: Before Python 3.11 these are three classes.
+#: A timeout. Before Python 3.11 these are three different classes.
 _SILENCES = (TimeoutError, asyncio.TimeoutError, Unresolved)
 _SILENT_AT = {
     Stage.NAME: Cause.NAME_SILENT,
@@ -97,7 +98,7 @@ _SILENT_AT = {
 
 
 def cause(exc: BaseException, stage: Stage | None, heard: bool = True) -> Cause:
-    """Why it failed. ``stage``: None where nobody knows how far the dial was; ``heard``: the peer has sent something."""
+    """Why it failed. ``stage`` is None if it is not known how far the dial had come. ``heard``: the peer sent data."""
     if isinstance(exc, (Ours, MemoryError)):
         return Cause.OURS
     if isinstance(exc, Alien):
@@ -110,11 +111,12 @@ def cause(exc: BaseException, stage: Stage | None, heard: bool = True) -> Cause:
         return _SILENT_AT.get(stage, Cause.ANSWER_SILENT) if stage else Cause.ANSWER_SILENT
     if isinstance(exc, OSError):
         return _of_a_socket(exc, stage)
-    # The driver's parts raise nearly anything on input that RethinkDB would not send.
+    # The driver's functions may raise any exception on input that RethinkDB would not send.
     return Cause.ALIEN if heard else Cause.OURS
 
 
 def _of_a_socket(exc: OSError, stage: Stage | None) -> Cause:
+    """The cause for an exception of a socket, of TLS or of the resolver."""
     if isinstance(exc, socket.gaierror):
         return Cause.OURS if exc.errno in _RESOLVERS_OWN else Cause.NO_NAME
     if isinstance(exc, ssl.SSLError):
@@ -129,14 +131,14 @@ def _of_a_socket(exc: OSError, stage: Stage | None) -> Cause:
         return Cause.REFUSED
     if exc.errno == errno.ETIMEDOUT:
         return Cause.UNREACHABLE
-    # A reset needs somebody who had accepted.
+    # Before TCP stands, only a reset can come from the peer itself. All else is the network's word about the host.
     if stage in (Stage.NAME, Stage.TCP) and not isinstance(exc, ConnectionError):
         return Cause.UNREACHABLE
     return Cause.BROKEN
 
 
 def in_words(exc: BaseException) -> str:
-    """What an exception says, not yet made fit to be shown: whoever tells it does that for the whole sentence."""
+    """What an exception says. The caller must make the whole sentence fit to be shown (see `driver.text`)."""
     if isinstance(exc, ssl.SSLError):
         return _tls_words(exc)
     if isinstance(exc, OSError) and (exc.strerror or exc.errno is not None):
@@ -151,12 +153,12 @@ def in_words(exc: BaseException) -> str:
 
 
 def _reason(exc: ssl.SSLError) -> str:
-    """OpenSSL's; errors of Python's own `ssl` have none."""
+    """The reason that OpenSSL gives. Errors of Python's own `ssl` module have none."""
     return getattr(exc, "reason", None) or ""
 
 
 def _tls_words(exc: ssl.SSLError) -> str:
-    """Expired, self-signed, wrong host …, in OpenSSL's own words; or what else went wrong."""
+    """What is wrong with TLS: for a certificate in OpenSSL's own words (expired, self-signed, wrong host)."""
     words = getattr(exc, "verify_message", "")
     if words:
         return str(words)

@@ -1,7 +1,8 @@
-"""Dialling a name that leads to several addresses, without the waiting: probe and applications wait in different ways.
+"""The rules for dialling a name that has several addresses.
 
-The addresses are tried one after the other and share one deadline. The first that can be spoken to is taken. That a
-node is dead may be said only if every address refused.
+The addresses are tried one after the other and share one deadline. The first one that can be spoken to is taken. A node
+may be called dead only if every address refused. Waiting is not done here, because the probe (asyncio) and applications
+(threads) wait in different ways.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from .address import Address, Row
 from .causes import Cause, Stage, cause
 
-#: This machine cannot speak over an address of that family: no reason to doubt what the others say.
+#: With these errors this machine cannot use an address of that family at all. They say nothing about the other
+#: addresses.
 _NOT_FROM_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-_SHORTEST_S = 0.001  #: a socket takes a timeout of 0 for "do not wait at all"
+_SHORTEST_S = 0.001  #: not 0, because a socket with a timeout of 0 does not wait at all
 
 
 class InTurn:
-    """The addresses of one name, in turn: iterate, and hand each failure to `failed`; nothing left, raise `told`."""
+    """The addresses of one name, in turn. Iterate, give each failure to `failed`, and raise `told` after the last."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
@@ -32,11 +34,11 @@ class InTurn:
             yield row
 
     def share_s(self, left_s: float) -> float:
-        """How much of the time that is left this address may take."""
+        """How much of the time that is left this address may use: an equal share with those still to come."""
         return max(_SHORTEST_S, left_s / self._left)
 
     def failed(self, exc: BaseException, stage: Stage) -> None:
-        """Keep it, and go on with the next address. Raises it if it would be the same at any other."""
+        """Remember the failure, and go on with the next address. Raises it if every address would fail that way."""
         why = cause(exc, stage, heard=False)
         if (
             not isinstance(exc, Exception)
@@ -48,22 +50,24 @@ class InTurn:
         self._failures.append(exc)
 
     def told(self) -> Exception:
-        """The failure to tell when each address has failed.
+        """The failure to tell when every address has failed.
 
-        What cannot be spoken to from here says nothing, if others could be. Refused is told if it is all that was heard.
+        Addresses that this machine cannot use do not count, unless there are no others. A refusal is told only if all
+        others were refused, too.
         """
         heard = [e for e in self._failures if getattr(e, "errno", None) not in _NOT_FROM_HERE]
         heard = heard or self._failures
         exc = next((e for e in heard if not isinstance(e, ConnectionRefusedError)), heard[0])
-        self._failures.clear()  # else exception and list hold each other
+        # Else list and exception hold each other, and only garbage collection frees them.
+        self._failures.clear()
         return exc
 
 
 def prepare(sock: socket.socket) -> None:
-    """For a socket that is connected: small queries are sent at once, the kernel notices a host that is gone.
+    """Set up a connected socket: small queries are sent at once, and the kernel notices if the host is gone.
 
-    Raises ConnectionRefusedError for one that is connected to itself. Linux lets that happen when a free local port is
-    dialled: nobody listens there.
+    Raises ConnectionRefusedError if the socket is connected to itself. Linux lets that happen when a local port is
+    dialled on which nobody listens.
     """
     if sock.getsockname() == sock.getpeername():
         raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
@@ -72,5 +76,5 @@ def prepare(sock: socket.socket) -> None:
 
 
 def certified(address: Address) -> str:
-    """What a node's certificate must name: the host without a zone, and without the dot that ends a name."""
+    """The name that a node's certificate must have: the host without a zone and without a final dot."""
     return address.host.partition("%")[0].removesuffix(".")

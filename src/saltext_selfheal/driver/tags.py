@@ -1,6 +1,6 @@
-"""The tags of Salt's event bus: what is fired there, and what is listened to. One home for all of them.
+"""All tags of events on Salt's bus that are fired or listened to.
 
-Most of them are prefixes; what follows is a cluster, an action, or the id of a request.
+Most of them are prefixes. A cluster, an action or the id of a request follows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ OURS = "selfheal/"
 REMEDIATE = "selfheal/remediate/"  #: … action: the event that the reactor files turn into a job
 INCIDENT = "selfheal/incident/"  #: … cluster/phase
 DECISION = "selfheal/decision/"  #: … id of a request or a command
-ENGINE = "selfheal/engine/"  #: … what befalls the engine itself
+ENGINE = "selfheal/engine/"  #: … what happens to the engine itself
 REQUEST = "selfheal/request/"  #: … cluster: what minions and applications ask for
-NETAPI = "salt/netapi/hook/"  #: how salt-api tags what it is sent
+NETAPI = "salt/netapi/hook/"  #: … path: salt-api gives this tag to what is sent to its hooks
 HOOK = "salt/netapi/hook/selfheal/"  #: … cluster/action: the signed webhook

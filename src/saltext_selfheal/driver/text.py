@@ -1,28 +1,28 @@
-"""Text of strangers, made fit to be shown, logged, stored and sent. Needs nothing; everybody may use it.
+"""Makes text from outside fit to be shown, logged, stored and sent. It imports nothing, so every room may use it.
 
-Three functions of this kind are elsewhere, because they do something else, and say so: `doors.forms.one_line`, and
-`shown` of `doors.arguments` and `quoted` of `app.settings`.
+Three similar functions are in other files, because they do something different, and their docstrings say what:
+`doors.forms.one_line`, `doors.arguments.shown` and `app.settings.quoted`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-WORDS_CHARS = 120  #: of what a peer said, in a sentence
+WORDS_CHARS = 120  #: a sentence quotes at most so many characters of what a peer said
 
 
 def clean(text: str) -> str:
-    """Text that can be stored and sent: a server's JSON may hold lone surrogates."""
+    """The text as it can be stored and sent, in UTF-8. The JSON of a server may hold lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _on_one_line(text: str) -> str:
-    """Blanks in place of what cannot be printed, and one blank in place of many."""
+    """The text with a blank in place of each unprintable character, and one blank in place of several."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def printable(text: str) -> str:
-    """One line that can be shown and logged. What is one already stays as it is, its blanks included."""
+    """The text as one line that can be shown and logged. If it is one already, it stays as it is, with its blanks."""
     return text if text.isprintable() else _on_one_line(text)
 
 
@@ -32,7 +32,7 @@ def plain(words: Any, most: int = 300) -> str:
 
 
 def said(data: bytes | bytearray | str) -> str:
-    """What a peer said, as one line that can be shown: in quotes, and cut."""
+    """What a peer said, as one line that can be shown: in quotes, and cut if it is long."""
     if isinstance(data, str):
         text = printable(data[: 4 * WORDS_CHARS])
     else:

@@ -1,9 +1,9 @@
-"""One connection to a RethinkDB server, every wait under a deadline.
+"""One connection to a RethinkDB server. Every wait has a deadline.
 
-The official driver does the protocol (handshake, query serialiser, 2.4.10); its connections are not used, because they
-know no deadline: a stopped server holds them for ever. Its reader of answers is not used either: it takes any size at
-once (`answer` reads them). Here are the bytes between the two, and nothing that judges: what goes wrong is raised.
-Whatever the driver's parts raise on input that no RethinkDB sends goes through as it is.
+The official driver (2.4.10) does the handshake and serialises queries. Its connections are not used, because they have
+no deadline: a stopped server holds them for ever. Its reader of answers is not used either, because it reads answers of
+any size at once (`answer` reads them here). This file only moves the bytes and judges nothing: what goes wrong is
+raised. If the driver's functions raise something on input that no RethinkDB sends, it is passed on as it is.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from .answer import (
 from .text import said
 
 MAX_GREETING_BYTES = 64 * 1024
-MAX_INFO_BYTES = 64 * 1024  #: of SERVER_INFO, which takes about a hundred
+MAX_INFO_BYTES = 64 * 1024  #: an answer to SERVER_INFO really has about a hundred bytes
 MAX_ANSWER_BYTES = 8 * 1024 * 1024  #: RethinkDB's own batches have about one megabyte
-MAX_TABLE_BYTES = 32 * 1024 * 1024  #: of all answers that make one table
-MAX_LATE = 1000  #: so many answers may a peer owe
-MAX_ITERATIONS = (
-    1_000_000  #: of PBKDF2; RethinkDB asks for 4,096, a hostile server for hours of CPU
-)
-PROOF_S = 60.0  #: for this side to compute what a login needs
+MAX_TABLE_BYTES = 32 * 1024 * 1024  #: all answers together that make one table
+MAX_LATE = 1000  #: a peer may owe at most so many answers that nobody waits for any more
+#: Rounds of PBKDF2. RethinkDB asks for 4,096; a hostile server could ask for so many that they take hours of CPU.
+MAX_ITERATIONS = 1_000_000
+PROOF_S = 60.0  #: this side may compute this long for a login
 
 _HEADER = struct.Struct("<QL")
-# Stateless, and each is a circle of references: one for all connections.
+# A decoder has no state, but is a circle of references that only garbage collection frees. So all connections share
+# one.
 _JSON = json.JSONDecoder()
-_INFO = b"[%d]" % Query.QueryType.SERVER_INFO  #: each look sends it: it is not serialised anew
+_INFO = b"[%d]" % Query.QueryType.SERVER_INFO  #: serialised once, because each probe sends it
 _SEQUENCES = (Response.ResponseType.SUCCESS_SEQUENCE, Response.ResponseType.SUCCESS_PARTIAL)
 
 
@@ -66,7 +66,7 @@ class Refused(Exception):
 
 
 class Forbidden(Exception):
-    """RethinkDB refused a query for want of a permission, in its own words."""
+    """RethinkDB refused a query because a permission is missing, in its own words."""
 
 
 class QueryFailed(Exception):
@@ -89,9 +89,9 @@ class _Asked(NamedTuple):
 
 
 class Wire(asyncio.Protocol):
-    """The connection. ``on_lost`` is called once when it ends, by whichever side.
+    """The connection. ``on_lost`` is called once when it ends, on whichever side.
 
-    ``turn``: of all connections of this loop, whose large answer is read now.
+    ``turn`` is a lock that all connections of this loop share: only one of them reads a large answer at a time.
     """
 
     def __init__(self, turn: asyncio.Lock) -> None:
@@ -106,8 +106,8 @@ class Wire(asyncio.Protocol):
         self._reader: asyncio.Future[bytes] | None = None
         self._turn = turn
         self._pending: dict[int, _Asked] = {}
-        self._late: set[int] = set()  # tokens that are answered when nobody waits any more
-        self._skip = 0  # bytes of such an answer that are still to come
+        self._late: set[int] = set()  # tokens of queries whose answers nobody waits for any more
+        self._skip = 0  # so many bytes of such a late answer are still to come, and are dropped
         self._token = 0
         self._broken: Exception | None = None
 
@@ -164,7 +164,7 @@ class Wire(asyncio.Protocol):
         self._break(Lost())
 
     def _break(self, why: Exception) -> None:
-        """Nothing more will come: tell all who wait."""
+        """End the connection, and raise this in all that wait for an answer. The first reason stays."""
         if self._broken is None:
             self._broken = why
         waiting = [asked.answer for asked in self._pending.values()]
@@ -180,14 +180,14 @@ class Wire(asyncio.Protocol):
             self.on_lost()
 
     def close(self) -> None:
-        """End it at once, without telling ``on_lost``."""
+        """End the connection at once, without calling ``on_lost``."""
         self.on_lost = None
         self._break(Lost())
 
     # ------------------------------------------------------------ waiting
 
     async def _wait(self, future: asyncio.Future[bytes], deadline: float) -> bytes:
-        """The future's result, by the deadline (of the loop's clock) and not a moment later."""
+        """The future's result. Raises TimeoutError at the deadline, which is a time of the loop's clock."""
         timer = self._loop.call_at(deadline, _expire, future)
         try:
             return await future
@@ -235,13 +235,14 @@ class Wire(asyncio.Protocol):
         crypto: Executor,
         place: Place,
     ) -> float:
-        """The V1_0 handshake, by the driver's own state machine.
+        """Make the V1_0 handshake, by the driver's own state machine.
 
-        Returns for how long this side was busy itself: that is not the peer's time, and the deadline moves by it.
+        Returns how long this side has computed. The peer is not to blame for that time, so the deadline moves by it.
         """
         shake = HandshakeV1_0(_JSON, json.JSONEncoder(), host, port, user, password)
-        # RethinkDB's salt stays the same per user: a reconnect need not compute again what costs a millisecond,
-        # nor a mass reconnect a second. (The driver, 2.4.10, looks the function up here; else nothing is gained.)
+        # RethinkDB uses the same salt for a user each time, so the result is remembered. It costs a millisecond, and a
+        # second when a thousand connections are made again. The driver (2.4.10) looks the function up in this
+        # attribute; a driver that does not would only compute it each time.
         shake._pbkdf2_hmac = salted_password
         self._send(shake.next_message(None))
         greeting = await self._greeting_message(deadline)
@@ -266,7 +267,11 @@ class Wire(asyncio.Protocol):
         return busy_s
 
     async def _proof(self, shake: HandshakeV1_0, challenge: bytes, crypto: Executor) -> bytes:
-        """PBKDF2 costs a millisecond with RethinkDB's count: a mass reconnect would add it up on the loop."""
+        """The proof of the password, computed on a thread.
+
+        PBKDF2 takes a millisecond with RethinkDB's number of rounds. If many connections are made again at once, that
+        would add up on the loop.
+        """
         try:
             computing = self._loop.run_in_executor(crypto, advance, shake, challenge)
         except RuntimeError as exc:  # no thread can be started, or the pool was shut down
@@ -284,6 +289,7 @@ class Wire(asyncio.Protocol):
             raise
 
     async def _ask(self, token: int, frame: bytes, deadline: float, most: int) -> bytes:
+        """Send a query and wait for its answer. If that does not come in time, it is dropped when it comes later."""
         asked = _Asked(self._loop.create_future(), most)
         self._pending[token] = asked
         try:
@@ -296,9 +302,9 @@ class Wire(asyncio.Protocol):
                     self._break(Lost())
 
     async def server_info(self, deadline: float) -> dict[str, Any]:
-        """Id, name and proxy of the server that answers, as a dict. Needs no permission, reads no table.
+        """Id, name and proxy of the server that answers, as a dict. This needs no permission and reads no table.
 
-        ``deadline`` is of the loop's clock. Raises Alien, Lost or asyncio.TimeoutError.
+        ``deadline`` is a time of the loop's clock. Raises Alien, Lost or asyncio.TimeoutError.
         """
         self._token += 1
         frame = _HEADER.pack(self._token, len(_INFO)) + _INFO
@@ -310,9 +316,10 @@ class Wire(asyncio.Protocol):
         return info
 
     async def table(self, term: Any, deadline: float, keep: Keep) -> list[Any]:
-        """What is kept of all documents of a (system) table. Raises Forbidden or QueryFailed with RethinkDB's own words.
+        """Read all documents of a (system) table, and return what ``keep`` keeps of each.
 
-        Documents are iterated: ``coerce_to('array')`` would hide a missing permission (2.4.4).
+        The documents are read as a sequence, because ``coerce_to('array')`` would hide a missing permission (2.4.4).
+        Raises Forbidden or QueryFailed with RethinkDB's own words.
         """
         self._token += 1
         token = self._token
@@ -341,7 +348,7 @@ class Wire(asyncio.Protocol):
 
 
 def _refusal(answer: Answer) -> Exception:
-    """What an answer that is no sequence says."""
+    """The exception for an answer that is no sequence: Forbidden or QueryFailed."""
     words = said(str(answer.data[0] if answer.data else "")).strip('"')
     forbidden = answer.error == Response.ErrorType.PERMISSION_ERROR
     if answer.kind == Response.ResponseType.RUNTIME_ERROR and forbidden:
@@ -350,7 +357,7 @@ def _refusal(answer: Answer) -> Exception:
 
 
 def why_no_login() -> str:
-    """Why this process cannot log in anywhere; empty if it can. Under FIPS hashes and passwords may be refused."""
+    """Why this process cannot log in anywhere. Empty if it can. With FIPS, hashes and passwords may be refused."""
     try:
         hashlib.pbkdf2_hmac("sha256", b"password", b"s" * 16, 1)
         hmac.new(b"key", b"message", hashlib.sha256).digest()
@@ -361,7 +368,7 @@ def why_no_login() -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def salted_password(hash_name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
-    """PBKDF2, remembered: a server's salt stays the same per user, so that only the first login costs time."""
+    """PBKDF2, with results remembered. A server's salt stays the same per user, so only the first login takes time."""
     return hashlib.pbkdf2_hmac(hash_name, password, salt, iterations)
 
 
@@ -371,9 +378,9 @@ def _expire(future: asyncio.Future[bytes]) -> None:
 
 
 def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
-    """One step of the handshake: takes a message, returns what to send next.
+    """One step of the handshake: take a message, and return what to send next.
 
-    Raises Refused for the server's own refusal, and Alien for what the driver finds odd.
+    Raises Refused if the server refuses the login, and Alien if the driver does not understand the message.
     """
     try:
         answer = shake.next_message(message)
@@ -388,7 +395,7 @@ def advance(shake: HandshakeV1_0, message: bytes) -> bytes:
 
 
 def check_iterations(challenge: bytes) -> None:
-    """Raises Alien if a login would take too long to compute: the server chooses how often PBKDF2 runs."""
+    """Raises Alien if a login would take too long to compute. The server chooses how many rounds PBKDF2 makes."""
     fields = spoken(challenge)
     for part in str(fields.get("authentication", "")).split(","):
         if part.startswith("i="):
