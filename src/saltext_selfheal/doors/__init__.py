@@ -1,1 +1,1 @@
-"""The ways in for requests and commands: what comes from outside becomes one checked form."""
+"""The doors: the ways in for requests and commands. What comes from outside gets one checked form."""

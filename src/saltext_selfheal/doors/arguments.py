@@ -1,9 +1,10 @@
-"""What a caller gives, compared with what is known: nothing that is unknown is passed over.
+"""Compares a caller's arguments with those that are known, and refuses unknown ones.
 
-A misspelt word that is dropped widens what is asked for: ``node: db2`` without its ``s`` means all nodes, and a pause of
-``clusters`` one of everything. Salt drops unknown keywords of a runner that is called through salt-api (`ignore_invalid`,
-3006 to 3008), and an event or a webhook is any JSON. So every function and every door takes all that there is, and refuses
-what it does not know, with its name and what is allowed. No Salt here, and nothing of a request's meaning.
+If a misspelt argument were ignored, the request would ask for more: ``node: db2``, without the ``s``, would mean all
+nodes, and a pause with ``clusters`` would pause everything. Salt drops unknown keywords of a runner that is called
+through salt-api (`ignore_invalid`, 3006 to 3008), and an event or a webhook may hold any JSON. So every function and
+every door takes all arguments, and refuses an unknown one with its name and with what is allowed. No Salt here, and
+nothing about the meaning of a request.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-#: What Salt itself puts beside a caller's keywords (3006 to 3008): `__pub_…` for an execution module and the scheduler,
-#: the others for a runner that a reactor starts.
+#: Keywords that Salt itself adds to those of a caller (3006 to 3008). `__pub_…` come with an execution module and the
+#: scheduler, the others with a runner that a reactor starts.
 _SALTS = frozenset(("__user__", "__jid__", "__tag__", "__jid_event__", "__state__", "__kwarg__"))
 _PUB = "__pub_"
-MOST_NAMED = 5  #: unknown words that one sentence names
+MOST_NAMED = 5  #: one sentence names at most so many unknown words
 
 
 class BadRequest(ValueError):
-    """It has not the form of a request or of a command: what was found, what is allowed."""
+    """This has not the form of a request or a command. The message says what was found and what is allowed."""
 
 
 def shown(found: Any) -> str:
-    """The beginning of what was found, quoted as Python quotes: it must be seen what cannot be printed.
+    """The beginning of what was found, quoted as Python quotes, so that unprintable characters can be seen.
 
-    Of a list only the kind is told. To print all of it could take long, and nobody asked for it.
+    Of a list or a mapping only the type is told, because printing a large one could take long.
     """
     if isinstance(found, str):
         return repr(found[:80])[:80]
-    if isinstance(found, int) and found.bit_length() > 256:  # Python may refuse to print it
+    # Python may refuse to print a huge number.
+    if isinstance(found, int) and found.bit_length() > 256:
         return "a number of more than 77 digits"
     if found is None or isinstance(found, (bool, int, float)):
         return repr(found)[:80]
@@ -40,17 +42,17 @@ def shown(found: Any) -> str:
 
 
 def salts_own(key: Any) -> bool:
-    """Whether Salt has put this keyword there, not the caller."""
+    """Whether Salt has added this keyword, and not the caller."""
     return isinstance(key, str) and (key.startswith(_PUB) or key in _SALTS)
 
 
 def _word(key: Any) -> str:
-    """A key in quotes, letter by letter: one that only looks like an allowed one must not look so here."""
+    """A key in quotes, in ASCII: a key with letters that look like those of an allowed key must not look allowed."""
     return ascii(key[:80])[:80] if isinstance(key, str) else shown(key)
 
 
 def refuse_unknown(what: str, found: Iterable[Any], allowed: Iterable[str]) -> None:
-    """Raises BadRequest if something was found that is not allowed. ``what`` is what was looked at."""
+    """Raises BadRequest if something in ``found`` is not allowed. ``what`` names the thing that was examined."""
     known = tuple(allowed)
     unknown = [key for key in found if key not in known]
     if not unknown:
@@ -63,9 +65,9 @@ def refuse_unknown(what: str, found: Iterable[Any], allowed: Iterable[str]) -> N
 
 
 def bound(function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The arguments as ``function`` takes them: each known, given once, and none missing.
+    """The arguments, bound to the parameters of ``function``.
 
-    Raises BadRequest.
+    Raises BadRequest if one is unknown, missing, or given twice.
     """
     signature = inspect.signature(function)
     given = tuple(args)
@@ -87,9 +89,10 @@ def bound(function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str
 
 
 def as_taken(function: Callable[..., Any], strict: Callable[..., Any]) -> Callable[..., Any]:
-    """``strict`` in the place of ``function``, and for Salt a function that takes whatever comes.
+    """Put ``strict`` in the place of ``function``, with a signature that accepts any arguments.
 
-    Salt asks the signature which keywords it may pass on, and follows ``__wrapped__`` to get it.
+    Salt reads the signature to see which keywords it may pass on, and drops the others. It would follow ``__wrapped__``
+    to the function's own signature, so that attribute is removed.
     """
     functools.update_wrapper(strict, function)
     del strict.__wrapped__  # type: ignore[attr-defined]
@@ -105,9 +108,9 @@ def as_taken(function: Callable[..., Any], strict: Callable[..., Any]) -> Callab
 
 
 def parsed(text: str) -> Any:
-    """JSON in which no key stands twice. Raises BadRequest, or ValueError and RecursionError as `json.loads` does.
+    """Read JSON in which no key occurs twice. Raises BadRequest, or ValueError and RecursionError as `json.loads` does.
 
-    Of two keys of one name Python takes the last; which one its sender meant, nobody can know.
+    Of two keys with one name Python takes the last one. The sender may have meant the other one, so both are refused.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What comes by Salt's event bus: bare requests, signed webhooks, the article's calls.
+"""The doors on Salt's event bus: plain requests, signed webhooks, and calls of the article's interface.
 
-Any minion can put any event there. Whatever is wrong with one costs a line of the log, and nothing else happens.
+Any minion can put any event there. If something is wrong with an event, it is logged, and nothing else happens.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .webhook import Caller, Hooks
 
 log = logging.getLogger(__name__)
 
-TELL_EVERY_S = 10.0  #: what was dropped costs one line of the log in this time
-BUS_FLOW = Flow(600, 1.0)  #: requests of the bus, per cluster
-#: What a request on the bus may say.
+TELL_EVERY_S = 10.0  #: dropped events are logged in one line per this time
+BUS_FLOW = Flow(600, 1.0)  #: how many requests on the bus are taken, per cluster
+#: The keys that a request on the bus may have.
 _ASKED = ("action", "nodes", "reason", "request")
-#: What Salt puts around what a minion sends; a master's own event has no such frame (3006 to 3008).
+#: The keys of the frame that Salt puts around a minion's event. A master's own event has no frame (3006 to 3008).
 _FRAME = ("id", "cmd", "tag", "pretag", "data")
 _FRAMED = "_minion_event"
-#: What Salt writes into any event, and who a sender says that it is.
+#: Keys that Salt adds to any event, and ``id``, the sender's name as the sender claims it.
 _STAMPS = ("_stamp", "__peer_id", "id")
 
 
@@ -40,7 +40,7 @@ def doors(
     resolve: Callable[[Any, str], Iterable[str]],
     clock: Callable[[], float] = time.monotonic,
 ) -> Doors:
-    """The doors as the settings open them."""
+    """The doors that the settings open."""
     key = settings.formula_secretkey
     return Doors(
         [
@@ -55,9 +55,9 @@ def doors(
 
 
 class Doors:
-    """Events of the bus → requests. Used by the thread that listens; whatever is wrong costs one line of the log.
+    """Turns events of the bus into requests, on the thread that listens. What is wrong with an event is only logged.
 
-    ``resolve`` turns a Salt target and its kind into minion ids; it is asked by the article's interface only, which
+    ``resolve`` turns a Salt target and its kind into minion ids. Only the article's interface needs it. That interface
     is closed without ``formula_key``.
     """
 
@@ -83,7 +83,7 @@ class Doors:
 
     @property
     def tags(self) -> str:
-        """A regular expression of the tags to listen to."""
+        """A regular expression that matches the tags to listen to."""
         tags = [re.escape(REQUEST)]
         if self._hooks:
             tags.append(re.escape(HOOK))
@@ -92,10 +92,10 @@ class Doors:
         return f"^(?:{'|'.join(tags)})"
 
     def take(self, tag: str, data: Mapping[str, Any]) -> list[Request]:
-        """The requests in one event: none, if it has not the form of one, or nobody has signed it."""
+        """The requests in one event. None if the event has not the right form, or is not signed where it must be."""
         try:
             if tag.startswith(REQUEST):
-                # Before anything else is looked at: a flood is to cost nothing.
+                # Only the cluster's name is looked at before the flow is checked, so that a flood costs little.
                 cluster = tag[len(REQUEST) :]
                 if cluster not in self._clusters:
                     raise BadRequest(
@@ -110,7 +110,7 @@ class Doors:
             return self._formula.take(tag, data)
         except BadRequest as exc:
             self._tell(tag, str(exc))
-        except Exception as exc:  # whatever a stranger's data can do, it must not end the listener
+        except Exception as exc:  # no data from outside may end the listener
             self._tell(tag, f"{type(exc).__name__} while it was read")
         return []
 
@@ -127,15 +127,16 @@ class Doors:
 def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
     """A request that came as an event ``selfheal/request/<cluster>``.
 
-    It proves only that somebody who may write to the bus sent it: the name is recorded as claimed, and its id is
-    one of the bus, so that nobody can answer another door's request beforehand.
+    The event proves only that somebody who may write to the bus has sent it. So the sender's name is recorded as
+    claimed. And the request's id gets a prefix of its own, so that nobody can use up the id of another door's request
+    before it comes.
 
     Raises BadRequest.
     """
     cluster = tag.split("/", 2)[2]
     body = _event(data)
     claimed = data.get("id")
-    # Cut before, so that the word always stands.
+    # The name is cut here, so that the word "claimed" after it is never cut off.
     asker = f"{who(claimed)[:80]} (claimed)" if isinstance(claimed, str) else "unknown"
     found = forms.request(
         cluster,
@@ -150,14 +151,15 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
 
 
 def _event(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an event asks for, with or without Salt's frame around it, if all of it is known.
+    """The request in an event, with or without Salt's frame around it.
 
-    Raises BadRequest.
+    Raises BadRequest if a key is not known.
     """
     body, inner = data, data.get("data")
     known: tuple[str, ...] = (*_ASKED, *_STAMPS)
     if isinstance(inner, dict):
-        # What a release of Salt adds to its frame is no request's; what a request says must stand inside.
+        # Another release of Salt may add keys to the frame of a minion's event, so unknown ones are accepted there. But
+        # the request's own keys must be inside the frame.
         frame = [key for key in data if key in _ASKED or data.get("cmd") != _FRAMED]
         refuse_unknown("event", frame, (*_FRAME, *_STAMPS))
         body, known = inner, _ASKED

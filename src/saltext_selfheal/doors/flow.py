@@ -1,4 +1,4 @@
-"""How much a door takes: what comes beyond that is dropped before it costs anything."""
+"""How much a door takes. What comes beyond that is dropped before it costs much."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .arguments import BadRequest
 
 @dataclass(frozen=True)
 class Flow:
-    """How much is taken: so many at once, and so many a second from then on."""
+    """How much a door takes: so many at once, and from then on so many per second."""
 
     at_once: int
     per_s: float
@@ -19,21 +19,21 @@ class Flow:
 
 @dataclass
 class _Bucket:
-    """How much could be taken when."""
+    """How much could still be taken at a moment."""
 
     left: float
     at: float
 
 
 class Flows:
-    """What has come through each door lately."""
+    """How much each door has taken lately."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
 
     def take(self, whose: str, flow: Flow) -> None:
-        """One more through this door. Raises BadRequest if that is more than its flow."""
+        """Take one more through this door. Raises BadRequest if that is more than its flow allows."""
         now = self._clock()
         bucket = self._buckets.setdefault(whose, _Bucket(flow.at_once, now))
         back = (now - bucket.at) * flow.per_s

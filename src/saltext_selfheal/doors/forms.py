@@ -1,8 +1,7 @@
-"""What comes from any door → one `Request` or `Command`. Forms are checked here; whether it is granted is the
-core's business.
+"""Makes one `Request` or `Command` of what comes through any door. Only its form is checked; the core decides about it.
 
-Nothing a caller writes is ever run or used as a target: the cluster is looked up by name, nodes must be
-configured, the action must be one of three words.
+Nothing that a caller writes is ever run or used as a target. The cluster is looked up by its name, nodes must be
+configured, and the action must be one of three words.
 """
 
 from __future__ import annotations
@@ -18,20 +17,21 @@ from ..healing.events import Command, Request, Verb
 from ..healing.model import PAUSED_AT_MOST_S
 from .arguments import BadRequest, shown
 
-BUS_ID = "bus:"  #: before the ids of requests that came by the bus
+BUS_ID = "bus:"  #: the ids of requests that came by the bus begin with this
 
 MAX_BODY = 64 * 1024
-MAX_HEADER = 4096  #: of a signature's headers, and of the article's key
+MAX_HEADER = 4096  #: characters of each of a signature's headers, and of the article's key
 MAX_REASON = 500
 MAX_ASKER = 100
 MAX_NODES = 64
-MAX_NODES_TEXT = 4096  #: characters of all of them
-#: Without a colon: that one tells the doors' ids apart.
+MAX_NODES_TEXT = 4096  #: characters of all nodes together
+#: An id has no colon, because a colon ends the prefix by which the doors' ids are told apart.
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 PLAIN_ID_WORDS = "up to 100 of letters, digits, . _ -"
-#: Controls, separators of lines, and what changes the direction of writing: it could forge a line, or its look.
+#: Control characters, line separators, and characters that change the direction of writing. They could forge a line, or
+#: change how a line looks.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-#: A reason that was cut here before, on a minion.
+#: A reason that was cut already, by this code on a minion. It must not be cut again.
 _CUT = re.compile(rf".{{{MAX_REASON}}}… \(cut from \d{{1,12}} characters\)")
 _CLUSTER = re.compile(r"[\w.-]{1,64}")
 _INCIDENT = re.compile(r"[\w.-]{1,64}-[0-9]{1,12}")
@@ -45,8 +45,8 @@ def mint() -> str:
 def one_line(text: str) -> str:
     """Text from outside as one line that can be stored, logged and shown.
 
-    Unlike `driver.text.printable` it keeps every blank, and all signs that cannot forge a line or its look: a reason is
-    kept as it was written, and a door refuses a target that this would change.
+    Unlike `driver.text.printable` this keeps all blanks and all characters that cannot forge a line. So a reason stays
+    as it was written. A door also uses this to refuse a target that would be changed by it.
     """
     return _UNPRINTABLE.sub(" ", clean(text))
 
@@ -60,7 +60,7 @@ def _cluster(found: Any) -> str:
 
 
 def _nodes(found: Any) -> tuple[str, ...]:
-    """The nodes that somebody names; none stands for all of a cluster, so nothing but leaving them out says that."""
+    """The nodes that somebody names. An empty result means all nodes of a cluster, so only None is taken for that."""
     if found is None:
         return ()
     names = found
@@ -77,14 +77,15 @@ def _nodes(found: Any) -> tuple[str, ...]:
             f"together up to {MAX_NODES_TEXT} characters"
         )
     kept = tuple(dict.fromkeys(map(one_line, names)))
-    if not any(one.strip() for one in kept):  # a list that came out empty means nobody
+    # An empty list is a mistake: it must not come to mean all nodes.
+    if not any(one.strip() for one in kept):
         told = shown(found) if isinstance(found, str) else "an empty list"
         raise BadRequest(f"nodes: found {told}; allowed: minion ids, at least one")
     return kept
 
 
 def _reason(found: Any) -> str:
-    """A reason of at most `MAX_REASON` characters. What was cut says so, once."""
+    """The reason, cut to `MAX_REASON` characters. A note says that it was cut; it is not added twice."""
     if found is not None and not isinstance(found, (str, int, float, bool)):
         raise BadRequest(f"reason: found {shown(found)}; allowed: up to {MAX_REASON} characters")
     text = "" if found is None else str(found)
@@ -95,6 +96,7 @@ def _reason(found: Any) -> str:
 
 
 def who(name: str) -> str:
+    """The name of an asker as one line, cut to `MAX_ASKER` characters."""
     return one_line(name[:MAX_ASKER])[:MAX_ASKER]
 
 
@@ -109,7 +111,7 @@ def request(
     asker: str,
     forced: bool = False,
 ) -> Request:
-    """Check the form of a request. ``asker`` is who asks as far as that door can know.
+    """Check the form of a request, and make it. ``asker`` is who asks, as far as the door can know.
 
     Raises BadRequest.
     """
@@ -141,7 +143,7 @@ def command(
     for_s: float = 0.0,
     reason: Any = None,
 ) -> Command:
-    """Check the form of a command: what its verb needs is there. ``by`` is who gives it.
+    """Check that a command has what its verb needs, and make it. ``by`` is who gives it.
 
     Raises BadRequest.
     """
@@ -176,6 +178,9 @@ def command(
 
 
 def refuse_null_nodes(body: Mapping[str, Any]) -> None:
-    """Whoever names nodes and has none, as a template with an empty variable does, means nobody. Raises BadRequest."""
+    """Refuse ``nodes: null``. It comes from a template with an empty variable, and must not mean all nodes.
+
+    Raises BadRequest.
+    """
     if "nodes" in body and body["nodes"] is None:
         raise BadRequest("nodes: found null; allowed: minion ids, at least one, or no such key")

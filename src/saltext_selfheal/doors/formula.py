@@ -1,4 +1,4 @@
-"""The routes of the article's interface: a caller's target is cut down to what is configured, and becomes requests."""
+"""The routes of the article's interface. Of a caller's target only configured nodes are kept; they become requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from .flow import Flow, Flows
 from .forms import MAX_BODY, MAX_HEADER, MAX_NODES, one_line
 
 MAX_TARGET = 1000
-MAX_WILD = 3  #: of ``*:``, each of which multiplies what Salt compares
-#: With the article's key. Each has Salt look up a target, which may read the data of every minion.
+#: A target may have so many ``*:``, because each of them multiplies what Salt must compare.
+MAX_WILD = 3
+#: Calls with the article's key. For each, Salt looks up a target, and that may read the data of every minion.
 ARTICLE_FLOW = Flow(600, 1.0)
-#: The article's matchers that run no regular expression of the caller's.
+#: The article's matchers without those that run a regular expression of the caller.
 MATCHERS = (
     "glob",
     "list",
@@ -31,25 +32,25 @@ MATCHERS = (
     "pillar_exact",
     "ipcidr",
 )
-#: Regular expressions and ranges in a compound target, with or without a delimiter of their own.
+#: Regular expressions and ranges in a compound target, with or without their own delimiter. They are refused.
 _EXPRESSION = re.compile(r"[EPJR].?@")
 _TARGET_WORDS = (
     f"up to {MAX_TARGET} printable characters and {MAX_NODES} words, at most {MAX_WILD} of *: in them, and in a "
     "compound target no E@, P@, J@, R@; a list of texts with the matchers list and compound only"
 )
-#: What the article's callers may do, as kind and action.
+#: The calls of the article's interface, as kind and action. The last two are taken, but the core refuses them.
 _FORMULA = (
     *remedies.routes(),
     ("services", "stop"),
     ("services", "reload"),
-)  #: the core says no to the last two
+)
 _FORMULA_WORDS = ", ".join("/".join(route) for route in remedies.routes())
-#: What a call of the article's may say.
+#: The keys that a call of the article's interface may have.
 _FORM = ("tgt", "matcher", "args", "secretkey")
 
 
 class Formula:
-    """Events of the article's calls → requests. ``resolve`` turns a Salt target and its kind into minion ids."""
+    """Turns calls of the article's interface into requests. ``resolve`` turns a Salt target into minion ids."""
 
     def __init__(
         self,
@@ -102,9 +103,9 @@ class Formula:
 
 
 def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
-    """A target of Salt's and its matcher, if it can be looked up in bounded time and logged as one line.
+    """Check that a Salt target can be looked up in bounded time and logged as one line.
 
-    A regular expression may run for minutes, and nothing else of the process meanwhile.
+    A regular expression may run for minutes, and nothing else runs in the process meanwhile. So none is allowed.
 
     Raises BadRequest.
     """
@@ -126,7 +127,7 @@ def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
 
 
 def _refuse_twice(body: Any) -> None:
-    """Raises BadRequest if a JSON body says something twice: Salt has taken the last of it (3006 to 3008)."""
+    """Raises BadRequest if a JSON body has a key twice. Salt takes the last one without a word (3006 to 3008)."""
     if isinstance(body, (str, bytes)) and len(body) > MAX_BODY:
         raise BadRequest(f"body: found too much; allowed: up to {MAX_BODY} characters")
     if isinstance(body, (str, bytes)) and body:
@@ -136,4 +137,4 @@ def _refuse_twice(body: Any) -> None:
         except BadRequest:
             raise
         except (ValueError, RecursionError):
-            return  # a form, in which what stands twice is a list
+            return  # it is no JSON but a form, and there a key that occurs twice becomes a list

@@ -16,8 +16,8 @@ from .flow import Flow, Flows
 from .forms import MAX_BODY, MAX_HEADER, PLAIN_ID, PLAIN_ID_WORDS, refuse_null_nodes
 
 MAX_HEADERS = 100
-HOOKS_FLOW = Flow(6000, 100.0)  #: signed ones, per caller
-#: What a signed webhook may say. The first two must stand there: they say what was signed.
+HOOKS_FLOW = Flow(6000, 100.0)  #: how many signed calls are taken, per caller
+#: The keys that a signed webhook may have. The first two must be there, because the path itself is not signed.
 _SIGNED = ("cluster", "action", "reason", "nodes")
 _SIGNED_WORDS = (
     '{"cluster": "runbook", "action": "restart", "reason": …, "nodes": […]}: cluster and action as in the path stand '
@@ -27,7 +27,7 @@ _SIGNED_WORDS = (
 
 @dataclass(frozen=True)
 class Caller:
-    """Who may use the signed webhook, and for what."""
+    """One who may use the signed webhook, and for what."""
 
     name: str
     secret: str = field(repr=False)
@@ -36,7 +36,7 @@ class Caller:
 
 
 class Hooks:
-    """Events of signed calls → requests."""
+    """Turns signed calls into requests."""
 
     def __init__(self, callers: Iterable[Caller], flows: Flows) -> None:
         self._callers = [(caller, Webhook(caller.secret)) for caller in callers]
@@ -63,7 +63,7 @@ class Hooks:
         asked = _signed_body(body)
         signed_for = (asked["cluster"], asked["action"])
         if signed_for != (cluster, action):
-            # Whoever holds a signed message could else send it to another path, as another request.
+            # Else anybody who has got a signed message could send it to another path, as another request.
             raise BadRequest(
                 f"path: found {shown(f'{cluster}/{action}')}; allowed: what was signed, "
                 f"cluster {shown(signed_for[0])} and action {shown(signed_for[1])}"
@@ -82,7 +82,10 @@ class Hooks:
         return replace(found, id=f"{caller.name}:{webhook_id}")
 
     def _signed(self, cluster: str, body: str, headers: Any) -> tuple[Caller, str]:
-        """Who has signed this body, and the message's id. Who has not learns nothing."""
+        """Who has signed this body, and the message's id.
+
+        Raises BadRequest. If the signature is wrong, the error does not say why, so that a forger learns nothing.
+        """
         wanted = ("webhook-id", "webhook-timestamp", "webhook-signature")
         given = headers if isinstance(headers, Mapping) else {}
         if len(given) > MAX_HEADERS:
@@ -103,7 +106,7 @@ class Hooks:
             try:
                 webhook.verify(body, signature)
             except Exception:
-                continue  # the library raises more than it says on odd headers
+                continue  # with odd headers the library raises other exceptions than it documents
             found = signature["webhook-id"]
             if not PLAIN_ID.fullmatch(found):
                 raise BadRequest(f"webhook-id: found {shown(found)}; allowed: {PLAIN_ID_WORDS}")
@@ -112,7 +115,7 @@ class Hooks:
 
 
 def _signed_body(body: str) -> dict[str, Any]:
-    """What was signed. Raises BadRequest."""
+    """The content of a signed body. Raises BadRequest."""
     try:
         asked = parsed(body)
     except BadRequest:
