@@ -1,4 +1,4 @@
-"""Where requests and commands are taken: each is checked, put into the inbox, waited for, and told of."""
+"""Takes requests and commands of people: checks them, puts them into the inbox, and waits for the answers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..ledger import inbox, records
 from . import explanation, given
 from .times import seconds
 
-DECISION_WITHIN_S: Seconds = 5.0  #: how long an answer is waited for
+DECISION_WITHIN_S: Seconds = 5.0  #: an answer is waited for this long
 LOOK_AGAIN_S: Seconds = 0.02
-STORED = "stored"  #: the reply where no answer came in time
+STORED = "stored"  #: the reply if no answer came in time
 
 _LATER = "it will be decided when the engine takes it"
 _FIRST = "it takes effect before the engine's first decision"
-#: Said of what a person saw; that is old news after a while.
+#: Said about commands that answer to what a person saw. After a quarter of an hour that is out of date.
 _SOON = f"{_FIRST}, if the engine runs again within a quarter of an hour"
 
 What = Literal["request", "command"]
@@ -38,7 +38,7 @@ class Answered:
     what: What
     reply: str  #: a `Reply`, or `STORED`
     why: str
-    id: str | None = None  #: its own; None: it never reached the ledger
+    id: str | None = None  #: its own id; None: it never reached the ledger
     incident: str | None = None
     jid: str | None = None  #: of the incident's latest attempt
     explained: tuple[dict[str, Any], ...] | None = None  #: the core's answer to ``explain``
@@ -50,7 +50,7 @@ class Answered:
     def told(self) -> dict[str, Any]:
         """``request`` or ``command`` with its id, ``reply``, ``why`` and ``incident``, for a request also ``jid``.
 
-        And ``retcode`` 1 if it was refused.
+        If it was refused, also ``retcode`` 1.
         """
         told = {self.what: self.id, "reply": self.reply, "why": self.why, "incident": self.incident}
         failed = {"retcode": 1} if self.refused else {}
@@ -62,12 +62,12 @@ class Answered:
 
 
 def refused(what: What, why: object) -> Answered:
-    """What becomes of something that never reached the ledger."""
+    """The refusal of something that never reached the ledger."""
     return Answered(what, Reply.REFUSED.value, str(why))
 
 
 def recorded(what: What, name: str, found: dict[str, Any]) -> Answered:
-    """An answer as the ledger has it."""
+    """The answer that the ledger holds for the request or command with this id."""
     told = found.get("told")
     return Answered(
         what,
@@ -84,8 +84,8 @@ def recorded(what: What, name: str, found: dict[str, Any]) -> Answered:
 class Desk:
     """Takes what one person or application asks for. Its methods wait up to `DECISION_WITHIN_S` for the engine.
 
-    They raise BadRequest for what has not the form, is not configured or is forbidden by the settings alone, and
-    LedgerError. What they are given may be of any type: it is judged here.
+    They raise LedgerError, and BadRequest if the form is wrong, if something is not configured, or if the settings
+    alone forbid it. Arguments may be of any type; they are checked here.
     """
 
     settings: EngineSettings
@@ -95,13 +95,13 @@ class Desk:
     def trigger(
         self, cluster: Any, action: Any, nodes: Any, reason: Any, request: Any = None
     ) -> Answered:
-        """Ask for healing. ``request`` is an id of the asker's own."""
+        """Ask for healing. ``request`` is an id that the asker has chosen."""
         asked = forms.request(cluster, action, nodes, reason, request, door="runner", asker=self.by)
         given.own_id(self.settings, asked.id)
         return self._request(asked)
 
     def force(self, cluster: Any, action: Any, nodes: Any, reason: Any) -> Answered:
-        """Ask for something whether the probe agrees or not: nodes and a reason must be given."""
+        """Ask for an action even if the probe does not agree. Nodes and a reason must be given."""
         if nodes is None:
             raise BadRequest("nodes: found None; allowed: minion ids, at least one")
         if not str(reason or "").strip():
@@ -112,7 +112,10 @@ class Desk:
         return self._request(asked)
 
     def pause(self, cluster: Any, duration: Any, reason: Any) -> Answered:
-        """Pause a cluster, or all of them if it is left out: then the arguments may stand one place before theirs."""
+        """Pause a cluster, or all clusters if none is named.
+
+        If the cluster is left out, the other arguments may have moved one place to the front.
+        """
         if cluster is not None and not given.is_cluster(self.settings, cluster):
             if reason is None:
                 cluster, duration, reason = None, cluster, duration
@@ -128,7 +131,7 @@ class Desk:
     def command(
         self, verb: Verb, *, incident: Any = None, cluster: Any = None, **more: Any
     ) -> Answered:
-        """Give one command. ``more`` is what `forms.command` takes besides."""
+        """Give one command. ``more`` are the other arguments of `forms.command`."""
         given.known_cluster(self.settings, cluster)
         attempt = None
         if verb in (Verb.APPROVE, Verb.REJECT):
@@ -142,7 +145,7 @@ class Desk:
         return self._submitted(asked, _SOON if verb in (Verb.APPROVE, Verb.ACK) else _FIRST)
 
     def explain(self, cluster: Any, nodes: Any) -> explanation.Explanation | Answered:
-        """Ask why something is being done or not. An answer only if the engine refuses to explain it."""
+        """Ask why something is being done or not. Returns an `Answered` only if the engine refuses to explain it."""
         answer = self.command(Verb.EXPLAIN, cluster=cluster, nodes=nodes)
         if answer.refused:
             return answer
@@ -156,9 +159,10 @@ class Desk:
         return self._submitted(asked, _LATER)
 
     def _refuse_impossible(self, asked: Request) -> None:
-        """Refuse what the settings alone forbid, in the core's own words: for that nobody has to wait for an engine."""
+        """Refuse what the settings alone forbid, in the core's own words. This needs no running engine."""
         state, _ = begin(self.settings.policies(), self.settings.bounds(), {}, 0.0)
-        # As if it were forced, on named nodes: then the core asks for nothing that only a running engine knows.
+        # The core is asked as if the request were forced and named its nodes. Then the answer depends on nothing that
+        # only a running engine knows.
         cluster = self.settings.clusters.get(asked.cluster)
         nodes = asked.nodes or (tuple(cluster.nodes) if cluster else ())
         _, effects = take_request(state, replace(asked, nodes=nodes, forced=True), 0.0)
@@ -167,7 +171,7 @@ class Desk:
                 raise BadRequest(effect.why)
 
     def _submitted(self, asked: Request | Command, down: str) -> Answered:
-        """Put it into the inbox, and wait for the engine's answer. ``down`` says what follows if no engine runs."""
+        """Put it into the inbox, and wait for the engine's answer. ``down`` tells what happens if no engine runs."""
         what: What = "command" if isinstance(asked, Command) else "request"
         alive = ledger_file.engine_alive(self.ledger)
         if isinstance(asked, Command) and asked.verb is Verb.EXPLAIN and not alive:

@@ -1,4 +1,4 @@
-"""A complete drop-in for ``master.d``, with the real paths of this installation."""
+"""Makes a complete drop-in for ``master.d``, with the real paths of this installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..doors.arguments import BadRequest
 from ..driver.tags import REMEDIATE
 
 EXAMPLE: dict[str, str] = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
-#: The lists that it brings: one in the main configuration file would be replaced.
+#: The lists in the drop-in. They replace lists of these names in the main configuration file.
 LISTS = ("engines", "reactor")
 _REACTOR = Path(__file__).parents[1] / "reactor"
 _DROP_IN = """\
@@ -49,13 +49,16 @@ def packaged(action: str) -> Path:
 
 
 def reference(action: str) -> str:
-    """What to write for it: Salt globs it, so it may survive a change of the onedir's Python."""
+    """The path of this action's reactor file as it is written into the settings.
+
+    Salt expands patterns there. So the path can stay valid when the onedir's Python has another version.
+    """
     parts = packaged(action).parts
     return str(Path(*("extras-3.*" if one.startswith("extras-3.") else one for one in parts)))
 
 
 def replaced(opts: Mapping[str, Any]) -> list[str]:
-    """The lists of these options that the drop-in would replace; none if the healer is among the engines already."""
+    """The lists in these options that the drop-in would replace. None if the engine is configured already."""
     return [key for key in LISTS if opts.get(key) and config.entry(opts) is None]
 
 

@@ -1,4 +1,4 @@
-"""Why something is being done or not: the core's answer, in the order in which people read it."""
+"""Why something is being done or not: the core's answer, as typed data in the order in which people read it."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class Gate:
     name: str
     open: bool
     why: str
-    opens_at: Seconds | None = None  #: None: it is open, or no time opens it
+    opens_at: Seconds | None = None  #: None: it is open, or the passing of time does not open it
 
     def told(self) -> str:
-        """``open: why``, or ``shut: why``, and when it opens if a time does that."""
+        """``open: why`` or ``shut: why``, and when it opens if that is known."""
         until = f"; opens {clock(self.opens_at)}" if self.opens_at else ""
         return f"{'open' if self.open else 'shut'}: {self.why}{until}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One incident, or one node that is supposed to be dead, and what keeps it from being healed."""
+    """One incident, and what keeps it from being healed. Or the same for a node that is only supposed to be dead."""
 
-    incident: str | None  #: None: there is none, it is supposed
+    incident: str | None  #: None: there is no incident, and the node's death is only supposed
     fault: str | None
     phase: str | None
     why: str
     step: str | None  #: the action to come
-    on: tuple[str, ...]  #: the nodes that it would go to
-    gates: tuple[Gate, ...]  #: none where nothing is decided
+    on: tuple[str, ...]  #: the nodes that the action would go to
+    gates: tuple[Gate, ...]  #: empty if nothing is to be decided now
 
     @property
     def shut(self) -> list[str]:
-        """The gates that keep it."""
+        """The names of the gates that are shut."""
         return [gate.name for gate in self.gates if not gate.open]
 
     def told(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What keeps one cluster from being healed, incident by incident."""
+    """What keeps one cluster from being healed, for each incident."""
 
     engine: str  #: ``running``, or why it did not answer itself
     entries: tuple[Entry, ...]
@@ -83,7 +83,7 @@ def of_engine(told: Iterable[Mapping[str, Any]]) -> Explanation:
 def at_start(
     settings: EngineSettings, path: Path, cluster: str, nodes: tuple[str, ...], engine: str
 ) -> Explanation:
-    """What the engine would say if it started now. ``engine`` says why it does not say so itself.
+    """What the engine would explain if it started now. ``engine`` says why no running engine has answered.
 
     Raises LedgerError.
     """
@@ -91,16 +91,16 @@ def at_start(
         remembered, now = records.states(db), timeline.now(db)
         waiting = inbox.unanswered(db)
     state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
-    for asked in waiting:  # the engine takes these first
+    for asked in waiting:  # the engine takes what waits in the inbox before its first decision
         try:
             state, _ = step(state, asking(asked), now)
-        except Exception as exc:  # what no door of ours has put there; the engine drops it, too
+        except Exception as exc:  # none of our doors has put this there; the engine refuses it, too
             log.warning("selfheal: %.100r cannot be handled: %s", asked.id, type(exc).__name__)
     return Explanation(engine, tuple(map(_entry, explain(state, cluster, nodes, now))))
 
 
 def _entry(found: Mapping[str, Any]) -> Entry:
-    """An entry as the core tells it, or as the ledger holds that."""
+    """An entry as typed data, from the core or from an answer in the ledger."""
     gates = tuple(
         Gate(gate["gate"], gate["open"], gate["why"], gate["opens_at"]) for gate in found["gates"]
     )

@@ -1,4 +1,4 @@
-"""What people name: clusters, nodes, incidents, attempts. Each is looked up before anything is asked of the engine."""
+"""Looks up what people name (clusters, nodes, incidents, attempts) before the engine is asked for anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..config import EngineSettings
 from ..doors.arguments import BadRequest
 from ..ledger import records
 
-NAMED = 5  #: incidents that an error names at most
+NAMED = 5  #: an error names at most so many incidents
 #: An incident's id with the number of an attempt.
 _ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
 
@@ -30,7 +30,7 @@ def known_cluster(settings: EngineSettings, cluster: Any) -> None:
 
 
 def known_nodes(settings: EngineSettings, cluster: str, nodes: Iterable[str]) -> None:
-    """Raises BadRequest if the cluster, which is configured, has not all of these nodes."""
+    """Raises BadRequest if one of these nodes is not a node of the cluster, which must be configured."""
     allowed = settings.clusters[cluster].nodes
     foreign = [node for node in nodes if node not in allowed]
     if foreign:
@@ -40,9 +40,9 @@ def known_nodes(settings: EngineSettings, cluster: str, nodes: Iterable[str]) ->
 
 
 def known_incident(path: Path, incident: str) -> None:
-    """Commands name incidents that there are; whether they can be carried out is the engine's to say.
+    """Check that a command names an incident that exists or existed. The engine decides whether it can be carried out.
 
-    Raises BadRequest if there never was one of this id; LedgerError.
+    Raises BadRequest if there never was an incident with this id; LedgerError.
     """
     with records.read(path) as db:
         if not records.knows(db, incident):
@@ -53,7 +53,7 @@ def known_incident(path: Path, incident: str) -> None:
 
 
 def own_id(settings: EngineSettings, request: str) -> None:
-    """Raises BadRequest if a request's id is one that incidents have: people look both up by their ids."""
+    """Raises BadRequest if a request's id looks like that of an incident. People look up both in the same way."""
     cluster, _, number = request.rpartition("-")
     if cluster in settings.clusters and number.isdigit():
         raise BadRequest(
@@ -62,6 +62,6 @@ def own_id(settings: EngineSettings, request: str) -> None:
 
 
 def attempt(name: str) -> tuple[str, int | None]:
-    """``runbook-7.1`` → the incident and the attempt's number; without a number None, which means any."""
+    """``runbook-7.1`` gives the incident and the attempt's number. Without a number it is None, which means any."""
     found = _ATTEMPT.fullmatch(name)
     return (found[1], int(found[2])) if found else (name, None)

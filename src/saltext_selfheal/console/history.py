@@ -1,4 +1,4 @@
-"""What was seen, asked and done: the ledger's entries, one incident whole, the proof of the audit's chain."""
+"""What was seen, asked and done: the audit's entries, all about one incident, and the proof of the audit's chain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .given import NAMED, known_cluster
 from .times import clock, seconds
 
 MOST_ENTRIES = 1_000_000
-_TIMES = "_at"  #: how the names of the ledger's times end
+_TIMES = "_at"  #: the names of times in the ledger end with this
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Entry:
     cluster: str
     incident: str | None
     kind: str
-    row: Mapping[str, Any]  #: all that it says, these columns among it
+    row: Mapping[str, Any]  #: the whole row, with the columns above
 
     def told(self) -> dict[str, Any]:
-        """``time``, then what the row says."""
+        """``time``, then the rest of the row."""
         rest = {key: value for key, value in self.row.items() if key != "at"}
         return {"time": clock(self.at), **rest}
 
@@ -44,7 +44,7 @@ class Tried:
     id: str
     decided_at: Seconds
     ended_at: Seconds | None
-    row: Mapping[str, Any]  #: all that the ledger has of it
+    row: Mapping[str, Any]  #: all that the ledger holds about it
 
     def told(self) -> dict[str, Any]:
         return _timed(self.row)
@@ -65,7 +65,7 @@ class Whole:
     ended_at: Seconds | None
     attempts: tuple[Tried, ...]
     audit: tuple[Entry, ...]  #: oldest first
-    requests: Mapping[str, Mapping[str, Any]]  #: id → its answer
+    requests: Mapping[str, Mapping[str, Any]]  #: the answer to each request, by its id
 
     def told(self) -> dict[str, Any]:
         return {
@@ -86,7 +86,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request or a command by its id, with the incident that it opened or joined."""
+    """The answer to a request or a command, with the incident that it opened or joined."""
 
     answer: desk.Answered
     incident: Whole | None = None
@@ -106,16 +106,15 @@ class Proof:
     """How far the audit's chain holds."""
 
     ok: bool
-    rows: int | None = None  #: entries proven; None: the ledger could not be read
+    rows: int | None = None  #: how many entries are proven; None: the ledger could not be read
     first: int | None = None
     last: int | None = None
-    broken: int | None = (
-        None  #: the first entry that does not hold; 0: where it begins is not known
-    )
+    #: The first entry that does not fit. 0: the beginning of the chain could not be read.
+    broken: int | None = None
     why: str = ""
 
     def told(self) -> dict[str, Any]:
-        """``ok`` and how far; if it is not ok also where and ``why``, and ``retcode`` 1."""
+        """``ok`` and how far the chain holds. If it is not ok, also where and why, and ``retcode`` 1."""
         if self.rows is None:
             return {"ok": self.ok, "why": self.why, "retcode": 1}
         told: dict[str, Any] = {
@@ -128,7 +127,7 @@ class Proof:
 
 
 def read(settings: EngineSettings, path: Path, cluster: Any, since: Any, limit: Any) -> list[Entry]:
-    """At most ``limit`` entries, newest first; ``since`` says how far back, as a duration, None as far as there are.
+    """At most ``limit`` entries, newest first. ``since`` says how far back, as a duration; None: all that there are.
 
     Raises BadRequest if an argument is wrong; LedgerError.
     """
@@ -144,13 +143,14 @@ def read(settings: EngineSettings, path: Path, cluster: Any, since: Any, limit: 
 
 
 def find(path: Path, name: str) -> Whole | Asked:
-    """The incident of this id, or the request or command of this id.
+    """The incident with this id, or the request or command with this id.
 
     Raises BadRequest if there is none of these; LedgerError.
     """
     with records.read(path) as db:
         if inbox.was_asked(db, f"{forms.BUS_ID}{name}") and not inbox.was_asked(db, name):
-            name = f"{forms.BUS_ID}{name}"  # as the minion knows it
+            # A minion that asked by the bus knows its id without the prefix.
+            name = f"{forms.BUS_ID}{name}"
         found = records.incident(db, name)
         if found is not None:
             return _whole(found)
@@ -182,7 +182,7 @@ def prove(path: Path) -> Proof:
 
 
 def unproven(why: object) -> Proof:
-    """The proof where nothing could be read."""
+    """The result of a proof if nothing could be read."""
     return Proof(False, why=str(why))
 
 
@@ -191,7 +191,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 def _whole(found: Mapping[str, Any]) -> Whole:
-    """An incident as `records.incident` gives it."""
+    """An incident as typed data, from the dict of `records.incident`."""
     attempts = (
         Tried(one["id"], one["decided_at"], one["ended_at"], one) for one in found["attempts"]
     )

@@ -1,4 +1,4 @@
-"""How the engine, its clusters and their incidents stand."""
+"""The status of the engine, of its clusters and of their incidents."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class IncidentStatus:
 
     @property
     def next(self) -> str | None:
-        """What is left for a person to do; None: nothing."""
+        """What a person can do now. None: nothing."""
         if self.phase is Phase.LOCKED:
             return f"when it is seen to: salt-run selfheal.ack {self.id}"
         if _APPROVAL in self.held:
@@ -105,14 +105,14 @@ class IncidentStatus:
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """One cluster as its engine has left it in the ledger."""
+    """One cluster, as the engine has written it into the ledger last."""
 
     name: str
     mode: Mode
     tables: str  #: whether the system tables could be read
     nodes: tuple[NodeStatus, ...]
     incidents: tuple[IncidentStatus, ...] = ()
-    pause: Pause | None = None  #: one that is not over
+    pause: Pause | None = None  #: a pause that has not ended yet
     in_flight: Attempt | None = None
 
     @property
@@ -121,7 +121,7 @@ class ClusterStatus:
         return tuple(i for i in self.incidents if i.phase is Phase.LOCKED)
 
     def told(self) -> dict[str, Any]:
-        """``paused``, ``locked`` and ``in flight`` are there only if they say something."""
+        """The status as a dict. ``paused``, ``locked`` and ``in flight`` are in it only if there is such a thing."""
         told: dict[str, Any] = {
             "mode": self.mode.value,
             "tables": self.tables,
@@ -144,15 +144,15 @@ class ClusterStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The engine and all clusters, or the one that was asked for."""
+    """The status of the engine and of all clusters, or of the one that was asked for."""
 
     engine: Engine
-    ledger: Path | None = None  #: None: without settings it is not known where it is
+    ledger: Path | None = None  #: None: the settings cannot be used, so its place is not known
     clusters: tuple[ClusterStatus, ...] = ()
     errors: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
-        """``errors`` are there only if there are any."""
+        """The status as a dict. ``errors`` is in it only if there are any."""
         told: dict[str, Any] = {"engine": self.engine.value}
         if self.ledger is not None:
             told["ledger"] = str(self.ledger)
@@ -163,12 +163,12 @@ class Status:
 
 
 def unusable(problems: Iterable[config.Problem]) -> Status:
-    """The status of a master whose settings have these problems."""
+    """The status of a master whose settings cannot be used because of these problems."""
     return Status(Engine.USELESS, errors=tuple(map(str, problems)))
 
 
 def read(settings: config.EngineSettings, path: Path, cluster: str | None = None) -> Status:
-    """The status of one cluster, or of all. A ledger that cannot be read is among its errors.
+    """The status of one cluster, or of all. If the ledger cannot be read, the errors say so.
 
     Raises BadRequest if there is no such cluster.
     """

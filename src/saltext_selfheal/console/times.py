@@ -15,18 +15,18 @@ def clock(at: None) -> None: ...
 @overload
 def clock(at: Seconds) -> str: ...
 def clock(at: Seconds | None) -> str | None:
-    """Seconds of the timeline as local time, such as ``2026-11-23 03:45:23+01:00``; None if there is none."""
+    """A time of the timeline as local time, such as ``2026-11-23 03:45:23+01:00``. None stays None."""
     if at is None:
         return None
     try:
         when = datetime.datetime.fromtimestamp(at).astimezone()
-    except (OverflowError, ValueError, OSError):  # beyond what a calendar can tell
+    except (OverflowError, ValueError, OSError):  # too large for a date
         return f"{at:g} s"
     return when.isoformat(sep=" ", timespec="seconds")
 
 
 def seconds(what: str, found: Any, more: str = "") -> Seconds:
-    """A duration such as ``30m`` in seconds. ``what`` names the argument, ``more`` goes on saying what is allowed.
+    """A duration such as ``30m`` in seconds. ``what`` names the argument; ``more`` is added to what is allowed.
 
     Raises BadRequest.
     """
