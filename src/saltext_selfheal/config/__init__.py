@@ -1,8 +1,8 @@
-"""The engine's settings in ``master.d``: read, checked, explained. No socket, no file.
+"""The engine's settings in ``master.d``: they are read, checked and explained here. No socket, no file.
 
-One loader (`load`) for the engine, the runner and the reactor's ``attempt()``. What a setting means stands at its
-field; the configuration reference in the docs is generated from these models. Validation is pydantic's, the
-sentences are ours: every error has its path, what was found and what is allowed.
+The engine, the runner and the reactor's ``attempt()`` use the same loader, `load`. The meaning of each setting is
+written at its field, and the configuration reference in the docs is generated from these models. Pydantic validates,
+but the messages are our own: each has the setting's path, what was found and what is allowed.
 """
 
 from .loading import SECRETS, ConfigError, Problem, aliases, entries, entry, load

@@ -1,4 +1,4 @@
-"""From what stands in ``engines`` to validated settings, or to each thing that is wrong with it."""
+"""Turns the entries in ``engines`` into validated settings, or into a list of all that is wrong with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = f"engines.{NAME}"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with the settings."""
+    """One thing that is wrong with the settings."""
 
     path: str
     found: str
@@ -40,7 +40,7 @@ class ConfigError(Exception):
 
 
 def _listed(opts: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """Name and settings of each engine that Salt would start: of an entry with several names it takes the first."""
+    """Name and settings of each engine that Salt would start. From an entry with several names Salt takes the first."""
     engines = opts.get("engines") or []
     if isinstance(engines, dict):
         return list(engines.items())
@@ -52,7 +52,7 @@ def _listed(opts: Mapping[str, Any]) -> list[tuple[Any, Any]]:
 
 
 def entries(opts: Mapping[str, Any]) -> list[Any]:
-    """What stands in ``engines`` under the name selfheal, in Salt's order.
+    """The entries with the name selfheal in ``engines``, in Salt's order.
 
     Salt joins the lists of several files of ``master.d``, and starts an engine for each entry.
     """
@@ -60,10 +60,10 @@ def entries(opts: Mapping[str, Any]) -> list[Any]:
 
 
 def aliases(opts: Mapping[str, Any]) -> list[str]:
-    """Entries that would start this engine under another name. Their settings are nobody's.
+    """The names of entries that would start this engine under another name. Their settings are not used.
 
-    Salt takes ``engine_module`` out of the options as it starts such an engine (3006 to 3008): from then on neither the
-    engine nor the reactor could tell whose settings these are.
+    When Salt starts such an engine, it removes ``engine_module`` from the options (3006 to 3008). After that neither
+    the engine nor the reactor could see that these settings belong to it.
     """
     return [
         str(name)
@@ -73,17 +73,17 @@ def aliases(opts: Mapping[str, Any]) -> list[str]:
 
 
 def entry(opts: Mapping[str, Any]) -> Any:
-    """The settings as they stand in ``engines``, joined if there are several entries; None if there is none."""
+    """The raw settings in ``engines``, joined if there are several entries. None if there is no entry."""
     found = entries(opts)
     return _joined(found)[0] if found else None
 
 
-#: Settings that are names with something each: several entries may each bring their own.
+#: Settings that are mappings by name. If there are several entries, each may add names of its own.
 _BY_NAME = ("clusters", "webhooks")
 
 
 def _joined(raws: list[Any]) -> tuple[Any, list[Problem]]:
-    """Several entries as one, and what they contradict each other in."""
+    """Several entries joined to one, and a problem for each setting in which they contradict each other."""
     if len(raws) == 1 or not all(isinstance(raw, dict) for raw in raws):
         return next((raw for raw in raws if not isinstance(raw, dict)), raws[0]), []
     joined: dict[Any, Any] = {}
@@ -148,12 +148,13 @@ def load(opts: Mapping[str, Any]) -> EngineSettings:
     return settings
 
 
-#: Salt resolves what begins with exactly this. What only looks so was meant so.
+#: Salt resolves only values that begin with exactly ``sdb://``. Values that only look like it (blanks before it,
+#: capital letters) were meant to be resolved, too, so they are found as well.
 _SDB = re.compile(r"\s*sdb://", re.IGNORECASE)
 
 
 def _unresolved(value: Any, path: str) -> Iterator[Problem]:
-    """Each ``sdb://`` that is still there: Salt leaves one that it cannot resolve as it is (3006 to 3008)."""
+    """A problem for each ``sdb://`` that is left. Salt does not change one that it cannot resolve (3006 to 3008)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(key, str) and _SDB.match(key):
@@ -172,7 +173,7 @@ def _unresolved(value: Any, path: str) -> Iterator[Problem]:
 
 
 def _across(settings: EngineSettings) -> Iterator[Problem]:
-    """What no single field can see."""
+    """Problems that no single field can see, because they are about several settings."""
     owner: dict[str, str] = {}
     for name, cluster in settings.clusters.items():
         path = f"{ROOT}.clusters.{name}"
@@ -224,7 +225,7 @@ HIDDEN = "a value that is not shown"
 
 
 def _may_hold_secret(value: Any) -> bool:
-    """Whether a value that stands in a wrong place could be, or hold, a secret."""
+    """Whether a value in a wrong place could be a secret, or contain one."""
     if isinstance(value, Mapping):
         return bool(SECRETS & set(map(str, value))) or any(map(_may_hold_secret, value.values()))
     if isinstance(value, (list, tuple)):
@@ -233,7 +234,7 @@ def _may_hold_secret(value: Any) -> bool:
 
 
 def _problem(error: Any, raw: Any) -> Problem:
-    """One error of pydantic's in our words."""
+    """An error of pydantic in our own words."""
     loc = [part for part in error["loc"] if not (isinstance(part, str) and part == "[key]")]
     path = ".".join([ROOT, *map(str, loc)])
     kind = error["type"]
@@ -258,6 +259,7 @@ def _problem(error: Any, raw: Any) -> Problem:
 
 
 def _model_at(loc: list[Any]) -> type[Settings] | None:
+    """The group of settings at this path. None if there is no group."""
     model: type[Settings] | None = EngineSettings
     by_name: type[Settings] | None = None
     for part in loc:

@@ -1,4 +1,4 @@
-"""The settings themselves: one model for each group, a description at each field."""
+"""The settings themselves: one model for each group, with a description at each field."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ from .values import (
     wrong,
 )
 
-#: No webhook's caller may have it: a caller's name stands before the ids of its requests, as this before the bus's.
+#: No webhook's caller may have this name. The ids of a caller's requests begin with its name, and those of the bus
+#: begin with this one.
 RESERVED_CALLER = "bus"
 
 
 class Settings(BaseModel):
-    """Base of all groups: unknown keys are errors, nothing changes after loading."""
+    """Base of all groups. Unknown keys are errors, and nothing can be changed after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -259,7 +260,7 @@ class ClusterSettings(Settings):
         return value
 
     def policy(self, name: str, mode: Mode) -> Policy:
-        """What the core needs of this."""
+        """These settings in the form that the core uses. ``mode`` is the engine's, for a cluster without its own."""
         return Policy(
             name=name,
             nodes=tuple(self.nodes),

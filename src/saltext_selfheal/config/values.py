@@ -1,4 +1,4 @@
-"""The kinds of values that settings are made of. Each takes what YAML gives, or says what is allowed."""
+"""The kinds of values in the settings. Each takes a value as YAML gives it, or raises an error with what is allowed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ..driver.address import ALLOWED, Address, check_name, parsed
 from ..healing import escalation, remedies
 from ..healing.model import Action, Fault, Mode, Step
 
-#: Faults that settings may speak of; `requested` is no fault of a database.
+#: The names of faults in the settings. `requested` is not among them, because it is no fault of a database.
 FAULTS = tuple(f.value for f in Fault)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = "a duration such as 500ms, 2s, 5m, 1h, 90d, or a number of seconds"
 
 
 def wrong(allowed: str) -> PydanticCustomError:
+    """The error for a wrong value. ``allowed`` says what is allowed; `loading` adds what was found."""
     return PydanticCustomError("selfheal", "{allowed}", {"allowed": allowed})
 
 
@@ -114,7 +115,7 @@ Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
 
 
 def _address(value: Any) -> Address:
-    """A node's address. Its name is checked now: a resolver that refuses it would fail each look on this side."""
+    """A node's address. Its name is checked now, because with a name that no resolver takes every probe would fail."""
     try:
         if not isinstance(value, str):
             raise ValueError(ALLOWED)
@@ -130,7 +131,7 @@ NodeAddress = Annotated[Address, BeforeValidator(_address)]
 
 
 def _steps(value: Any) -> tuple[Step, ...]:
-    """``[highstate, restart: {after: 60s}]`` → steps."""
+    """The steps of a list such as ``[highstate, restart: {after: 60s}]``."""
     actions = ", ".join(remedies.names())
     allowed = f"a list of actions ({actions}), each alone or as {{action: {{after: duration, mode: mode}}}}"
     if not isinstance(value, list):
@@ -188,14 +189,16 @@ Escalation = Annotated[dict[Fault, tuple[Step, ...]], BeforeValidator(_escalatio
 Confirm = Annotated[dict[Fault, float], BeforeValidator(confirm)]
 
 
-SECRET_BITS = 40  #: by its look, see `look_bits`; what a generator makes has far more
+#: A secret must have so many bits by `look_bits`; one that a generator makes has far more.
+SECRET_BITS = 40
 
 
 def look_bits(secret: str | bytes) -> int:
-    """How many bits of chance a secret can hold at most, by its look alone.
+    """How many bits of entropy a secret can have at most, judged by its characters alone.
 
-    Each sign counts the logarithm of how many different signs there are, but nothing if it goes on with a row (`aaa`,
-    `123`, `cba`) or a pair that stood there before. No dictionary is asked: words look better than they are.
+    Each character counts the logarithm of the number of different characters in the secret. It counts nothing if it
+    continues a row (`aaa`, `123`, `cba`) or repeats a pair. No dictionary is used, so words count more than they
+    should.
     """
     signs = [ord(sign) for sign in secret] if isinstance(secret, str) else list(secret)
     pairs: set[tuple[int, int]] = set()
@@ -211,6 +214,7 @@ def look_bits(secret: str | bytes) -> int:
 
 
 def unguessable(secret: str | bytes, better: str) -> None:
+    """Raises the error for a secret that could be guessed. ``better`` says what to take instead."""
     bits = look_bits(secret)
     if bits < SECRET_BITS:
         raise wrong(
@@ -219,7 +223,7 @@ def unguessable(secret: str | bytes, better: str) -> None:
 
 
 def off_is(zero: dict[str, Any]) -> BeforeValidator:
-    """`off`, `false` or 0 in place of a group switches the group off."""
+    """Let `off`, `false` or 0 in place of a group switch the group off. ``zero`` are the group's settings for that."""
     return BeforeValidator(
         lambda v: zero if v is False or v == "off" or (v == 0 and v is not None) else v
     )
