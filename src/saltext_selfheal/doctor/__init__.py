@@ -1,1 +1,1 @@
-"""What may be wrong around the healer, and what to do about it. The checks change nothing."""
+"""The doctor: it checks what may be wrong around the healer, and says what to do. The checks change nothing."""

@@ -1,10 +1,11 @@
-"""The doctor's visit: what is examined, in which order, and how bad it is.
+"""The doctor's visit: what is examined, in which order, and how bad the findings are.
 
-A check is a small function, one per question; it yields findings, each with its remedy. It reads options, files, the
-ledger or what Salt itself says, and changes nothing. None may tell a value that could be a secret: settings are named by
-their path, unexpected errors by their type. Here is no decision of the healer's, and nothing here runs in its engine.
+A check is a small function for one question. It yields findings, each with its remedy. It reads options, files, the
+ledger, or what Salt itself says, and changes nothing. A finding must not contain a value that could be a secret:
+settings are named by their path, and unexpected errors by their type. Nothing here decides anything for the healer or
+runs in its engine.
 
-The checks stand beside this file, by subject; `master` is what they look at.
+The checks are in the files beside this one, by subject. They all look at a `master.Master`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .reactor import check_reactor
 from .settings import check_secrets, check_settings, check_versions
 from .storage import check_job_cache, check_ledger
 
-#: In the order in which a person reads them: what must work first, then who could misuse it.
+#: In the order in which a person reads them: first what must work, then who could misuse it.
 CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "settings": check_settings,
     "engine": check_engine,
@@ -41,7 +42,7 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
 
 
 def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Finding]:
-    """All findings about this master; never raises. ``api_config``: of a salt-api with a configuration of its own."""
+    """All findings about this master. Never raises. ``api_config`` is the configuration of a separate salt-api."""
     master = Master(opts, api_config)
     findings = [finding for name in CHECKS for finding in ask(name, master)]
     master.close()
@@ -50,19 +51,19 @@ def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Find
 
 @dataclass(frozen=True)
 class Visit:
-    """All that the doctor found, for people."""
+    """All findings of the doctor, for people."""
 
     findings: tuple[Finding, ...]
 
     def told(self) -> dict[str, Any]:
-        """``checks``, a line for each finding, and ``worst``; with ``retcode`` 1 if that is ``fail``."""
+        """``checks`` with a line for each finding, and ``worst``. If that is ``fail``, also ``retcode`` 1."""
         level = worst(self.findings)
         told = {"checks": [str(f) for f in self.findings], "worst": level.value}
         return {**told, "retcode": 1} if level is Level.FAIL else told
 
 
 def visit(opts: Mapping[str, Any], api_config: str | None = None) -> Visit:
-    """What `examine` finds, in the form in which it is told."""
+    """What `examine` finds, in the form for people."""
     return Visit(tuple(examine(opts, api_config)))
 
 
@@ -71,20 +72,20 @@ def worst(findings: Sequence[Finding]) -> Level:
 
 
 def ask(name: str, master: Master) -> list[Finding]:
-    """What one check says; if it breaks, also that."""
+    """The findings of one check. If the check itself fails, that is a finding, too."""
     found: list[Finding] = []
     try:
         for finding in CHECKS[name](master):
             found.append(finding)
     except Exception as exc:
-        # Its type only: what it says may quote a secret.
+        # Only the type of the exception is told, because its text may quote a secret.
         told = f"the check itself broke: {type(exc).__name__}{_where(exc)}"
         found.append(warn(told, "Look at this yourself, and report it."))
     return [replace(finding, check=name) for finding in found]
 
 
 def _where(exc: BaseException) -> str:
-    """The line of ours where it happened."""
+    """The line in this room where the exception was raised."""
     lines = []
     trace = exc.__traceback__
     while trace is not None:

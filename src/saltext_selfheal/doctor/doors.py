@@ -1,4 +1,4 @@
-"""Who may ask the healer for what, and by which way they come in: permission lists, salt-api, its hooks."""
+"""Checks who may ask the healer for what, and by which way: permission lists, salt-api, and its hooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..driver.tags import NETAPI
 from . import permissions
 from .master import CLIENTS, Api, Finding, Master, fail, may_read, ok, warn
 
-#: Where a caller of the formula's routes puts its key.
+#: The routes of the article's interface. Their callers send the key in the body.
 WITH_KEY = (
     "states/highstate",
     "services/restart",
@@ -43,7 +43,7 @@ def check_permissions(master: Master) -> Iterator[Finding]:
 
 
 def _backends(master: Master) -> Iterator[Finding]:
-    """Ways to log in that let in too many, or nobody."""
+    """Ways to log in that let in too many people, or nobody."""
     listed = permissions.backends(master.opts)
     if "auto" in listed:
         yield fail(
@@ -72,13 +72,13 @@ def _backends(master: Master) -> Iterator[Finding]:
 def _shadow_remedy(user: str) -> str:
     about = SHADOW.stat()
     group = grp.getgrgid(about.st_gid).gr_name
-    if about.st_mode & stat.S_IRGRP and group != "root":  # Debian's way
+    if about.st_mode & stat.S_IRGRP and group != "root":  # as on Debian, a group may read the file
         return f"usermod -a -G {group} {user} && systemctl restart salt-master salt-api"
     return "Use another eauth, such as file, or run the master as root (`user: root`)."
 
 
 def _concerns(who: str, grants: list[permissions.Grant]) -> Iterator[Finding]:
-    """What somebody may do that an application need not."""
+    """Findings about rights that somebody has and an application does not need."""
     for whole in sorted({g.whole for g in grants if g.whole}):
         yield warn(
             f"{who} may call {whole}, not only the healer's",
@@ -191,7 +191,7 @@ def _clients(api: Api, of: str) -> Iterator[Finding]:
 
 
 def _start(api: Api, of: str) -> Iterator[Finding]:
-    """Why Salt would not start rest_cherrypy with these options."""
+    """Reasons why Salt would not start rest_cherrypy with these options."""
     if "port" not in api.rest:
         yield fail(
             f"{of}rest_cherrypy has no port, and is not started",
@@ -229,8 +229,12 @@ def _sock_dir_remedy(wanted: Mapping[str, Any], opts: Mapping[str, Any]) -> str:
 
 
 def _shut_out(master: Master) -> Iterator[Finding]:
-    """Who has a right that no salt-api takes up. Whoever may call everything is no application."""
-    if any(api.opts.get("rest_tornado") for api in master.apis):  # it knows no list of clients
+    """Rights that nobody can use, because no salt-api takes such calls.
+
+    Rights to call everything are left out: those who have them are no applications.
+    """
+    # Rest_tornado has no list of clients.
+    if any(api.opts.get("rest_tornado") for api in master.apis):
         return
     serving = [api for api in master.apis if api.rest]
     enabled = {client.partition("_")[0] for api in serving for client in api.clients}
@@ -303,7 +307,7 @@ def _threads(serving: list[Api]) -> Iterator[Finding]:
 
 
 def _stored(opts: Mapping[str, Any], tag: str) -> bool:
-    """Whether ``event_return`` gets this event, as Salt sorts them out (3006 to 3008)."""
+    """Whether ``event_return`` stores this event, by the same rules as in Salt (3006 to 3008)."""
     wanted, unwanted = (
         [str(one) for one in opts.get(f"event_return_{which}") or []]
         for which in ("whitelist", "blacklist")
@@ -313,7 +317,7 @@ def _stored(opts: Mapping[str, Any], tag: str) -> bool:
 
 
 def _traces_of_key(master: Master) -> Iterator[Finding]:
-    """Salt fires a hook with its body, and the key of the formula's routes stands in there."""
+    """Places where the article's key is left behind: Salt fires a hook with its body, and the key is in the body."""
     if not master.takes_formula:
         return
     remedy = "{}, or remove formula_secretkey: every call puts the key on the event bus."
@@ -324,7 +328,7 @@ def _traces_of_key(master: Master) -> Iterator[Finding]:
             "event_return stores hooks, and formula_secretkey with them",
             remedy.format(f"Add {NETAPI}* to event_return_blacklist and restart the salt-master"),
         )
-    for api in master.apis:  # the first has the master's own options
+    for api in master.apis:  # the first one has the master's own options
         of = f"{api.name}: " if api.name else ""
         for option in ("log_level", "log_level_logfile"):
             if str(api.opts.get(option) or "").lower() in ("debug", "trace", "garbage", "all"):

@@ -1,4 +1,4 @@
-"""Whether the healer's engine is listed and runs, and since when its master does."""
+"""Checks whether the healer's engine is configured and runs. Also finds out when its master was started."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_engine(master: Master) -> Iterator[Finding]:
         )
     path = master.ledger_path
     silent_s = None
-    # What is wrong with the ledger tells its own check.
+    # If the ledger cannot be read, its own check tells why.
     with contextlib.suppress(LedgerError), records.read(path) as db:
         silent_s = timeline.sign_of_life_s(db)
     told = "no sign of life yet" if silent_s is None else f"last sign of life {silent_s:.0f} s ago"
@@ -56,9 +56,9 @@ def check_engine(master: Master) -> Iterator[Finding]:
 
 
 def master_started_at(master: Master) -> float | None:
-    """When the master was started whose engine holds the ledger; None if that cannot be known.
+    """When the master was started whose engine holds the ledger. None if that cannot be found out.
 
-    An engine that Salt started again still has the options of its master, so the master counts.
+    If Salt starts an engine again, it still has the options of its master. So the master's start counts.
     """
     engine = _holder(master.ledger_path)
     if engine is None:
@@ -71,7 +71,7 @@ def master_started_at(master: Master) -> float | None:
                 process = pid
             ancestor = int(_proc_stat(ancestor)[1])
         ticks = int(_proc_stat(process)[19])
-    except OSError:  # it ended in this moment
+    except OSError:  # the process has just ended
         return None
     return time.time() - timeline.boottime() + ticks / os.sysconf("SC_CLK_TCK")
 
@@ -84,12 +84,12 @@ def _pid_in(path: Path) -> int | None:
 
 
 def _proc_stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat after the name, which may hold anything."""
+    """The fields of /proc/<pid>/stat after the name. The name is cut off, because it may hold blanks and brackets."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
 
 
 def _holder(path: Path) -> int | None:
-    """The process that holds the ledger's lock, as the kernel tells."""
+    """The process that holds the ledger's lock, from the kernel's list of locks."""
     lock = ledger_file.lock_path(path)
     try:
         inode = lock.stat().st_ino
@@ -106,7 +106,10 @@ def _holder(path: Path) -> int | None:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Where the kernel does not let us look, as with a process that changed its user, the inode must do."""
+    """Whether the process has this file open.
+
+    The kernel may not let us look, as with a process that has changed its user. Then the lock's inode must be enough.
+    """
     try:
         return any(file.samefile(path) for file in Path(f"/proc/{pid}/fd").iterdir())
     except PermissionError:

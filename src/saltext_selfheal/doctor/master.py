@@ -1,6 +1,6 @@
-"""What the doctor looks at: a master's options, the files they come from, its salt-apis; and the lines that it says.
+"""What the doctor examines: a master's options, the files they come from, and its salt-apis. And the form of findings.
 
-Nothing here judges: that is for the checks.
+Nothing is judged here; the checks do that.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of what the doctor says."""
+    """One line of the doctor's report."""
 
     level: Level
     found: str
     remedy: str = ""
-    check: str = ""  #: whose it is; `examine` writes it in
+    check: str = ""  #: the name of the check; `checks.ask` fills it in
 
     def __str__(self) -> str:
         line = f"{self.level.value:<5} {self.check}: {self.found}"
@@ -57,12 +57,12 @@ def fail(found: str, remedy: str) -> Finding:
     return Finding(Level.FAIL, found, remedy)
 
 
-# ---------------------------------------------------------------- what is looked at
+# ---------------------------------------------------------------- what is examined
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of the master's configuration, as it stands on disk."""
+    """One file of the master's configuration, as it is on disk now."""
 
     path: Path
     data: Mapping[str, Any]
@@ -82,7 +82,7 @@ def _read(path: Path) -> File:
     except OSError as exc:
         return File(path, {}, broken=exc.strerror or type(exc).__name__)
     except Exception as exc:
-        # Its text quotes the file, and that may hold a password.
+        # Only the line is told: the exception's text quotes the file, which may hold a password.
         mark = getattr(exc, "problem_mark", None)
         return File(path, {}, broken=f"no YAML in line {mark.line + 1}" if mark else "no YAML")
     if not isinstance(data, dict):
@@ -91,7 +91,7 @@ def _read(path: Path) -> File:
 
 
 def _included(pattern: Any, by: Path, depth: int = 3) -> list[File]:
-    """The files that Salt would take for an ``include`` or ``default_include`` of this file."""
+    """The files that Salt would read for an ``include`` or ``default_include`` in this file."""
     files = []
     for one in [pattern] if isinstance(pattern, str) else pattern or []:
         where = str(by.parent / Path(str(one)).expanduser())
@@ -104,7 +104,7 @@ def _included(pattern: Any, by: Path, depth: int = 3) -> list[File]:
 
 
 def may_read(user: str, path: Path) -> bool:
-    """Whether this user may read the file. As another user than this one, its mode must tell."""
+    """Whether this user may read the file. For another user than the present one, the file's mode must tell."""
     try:
         who, about = pwd.getpwnam(user), path.stat()
     except (KeyError, OSError):
@@ -136,14 +136,14 @@ CLIENTS = (
 
 @dataclass(frozen=True)
 class Api:
-    """A salt-api: that of this master, or one with a configuration of its own."""
+    """A salt-api: the one of this master, or one with a separate configuration."""
 
     name: str
     opts: Mapping[str, Any]
 
     @property
     def rest(self) -> Mapping[str, Any]:
-        """Its options of rest_cherrypy; empty if it has none."""
+        """The options of rest_cherrypy. Empty if there are none."""
         rest = self.opts.get("rest_cherrypy")
         return rest if isinstance(rest, dict) else {}
 
@@ -153,12 +153,12 @@ class Api:
 
     @property
     def listed(self) -> Any:
-        """``netapi_enable_clients`` as it stands."""
+        """The raw value of ``netapi_enable_clients``."""
         return self.opts.get("netapi_enable_clients") or []
 
     @property
     def clients(self) -> list[str]:
-        """Those that are enabled: Salt asks whether a name is *in* the option, and a text will do."""
+        """The clients that are enabled. Salt only tests whether a name is *in* the option, which may also be a text."""
         held = self.listed
         return [c for c in CLIENTS if c in held] if isinstance(held, Collection) else []
 
@@ -180,7 +180,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Master:
-    """What the checks look at. Each part is read when a check first asks for it."""
+    """What the checks examine. Each part is read when a check first asks for it."""
 
     opts: Mapping[str, Any]
     api_config: str | None = None
@@ -206,7 +206,7 @@ class Master:
 
     @property
     def entry(self) -> Mapping[str, Any]:
-        """Our settings as they stand, right or wrong; empty if there are none."""
+        """Our raw settings, whether they are valid or not. Empty if there are none."""
         found = config.entry(self.opts)
         return found if isinstance(found, dict) else {}
 
@@ -220,7 +220,7 @@ class Master:
 
     @property
     def can_render(self) -> bool:
-        """Whether a reactor file could look up an order. Without, each would only log that it cannot."""
+        """Whether a reactor file could look up an attempt. If not, rendering one would only log an error."""
         return self.settings is not None and self.ledger_path.exists()
 
     @property
@@ -233,7 +233,7 @@ class Master:
 
     @cached_property
     def layers(self) -> list[list[File]]:
-        """The configuration's files as Salt stacks them: a key of a later layer replaces that of an earlier one."""
+        """The configuration's files in layers, as in Salt: a key in a later layer replaces that in an earlier one."""
         main = Path(str(self.opts.get("conf_file") or ""))
         if not main.is_file():
             return []
@@ -258,12 +258,12 @@ class Master:
 
     @cached_property
     def reactor(self) -> salt.utils.reactor.Reactor:
-        """Salt's own, never started: it finds and renders reactor files."""
+        """A reactor of Salt that is never started. It is used to find and render reactor files."""
         return salt.utils.reactor.Reactor(dict(self.opts))
 
     @cached_property
     def reactor_entries(self) -> list[Any]:
-        """``reactor``, which may also be the name of a file that holds it."""
+        """The entries of the option ``reactor``. Its value may also be the name of a file with the entries."""
         listed = self.opts.get("reactor") or []
         if isinstance(listed, str):
             listed = salt.utils.yaml.safe_load(Path(listed).read_text(encoding="utf-8"))
@@ -271,7 +271,7 @@ class Master:
 
     @cached_property
     def mappings(self) -> list[tuple[str, list[str]]]:
-        """The reactor's mappings that Salt takes: pattern of tags, files."""
+        """The mappings of the reactor that Salt takes: a pattern of tags, and the files for it."""
         taken = []
         for one in self.reactor_entries:
             if isinstance(one, dict) and len(one) == 1:
@@ -284,5 +284,5 @@ class Master:
         if "reactor" in self.__dict__ and hasattr(self.reactor.minion, "destroy"):
             minion = self.reactor.minion
             minion.destroy()
-            # 3008.3 empties these, then takes what is not None for something left open.
+            # 3008.3 empties these, and later takes anything but None for something that was left open.
             minion.returners = minion.functions = minion.utils = None

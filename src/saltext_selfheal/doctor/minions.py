@@ -1,4 +1,4 @@
-"""The minions: whether each node's key is accepted, and whether one can speak in another's name."""
+"""Checks of the minions: whether each node's key is accepted, and whether a minion can use another minion's name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_minions(master: Master) -> Iterator[Finding]:
 
 
 def check_results(master: Master) -> Iterator[Finding]:
-    """Whether a minion can say what became of another's job."""
+    """Whether a minion can store a result under another minion's name."""
     opts = master.opts
     if opts.get("ext_job_cache"):
         yield warn(

@@ -1,6 +1,6 @@
-"""What Salt's permission lists let somebody call of the healer: ``external_auth``, ``peer`` and ``peer_run``.
+"""Which functions of the healer Salt's permission lists let somebody call: ``external_auth``, ``peer``, ``peer_run``.
 
-Read as Salt reads them (3006 to 3008). Nothing here allows or refuses anything.
+The lists are read as Salt reads them (3006 to 3008). Nothing here allows or refuses anything.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: The runner's functions, by who should have them. Salt's patterns are tested against these names.
+#: The runner's functions, by who should have the right to call them. Salt's patterns are tested against these names.
 FOR_APPLICATIONS = ("trigger", "status")
 FOR_READERS = ("history", "incident", "explain", "audit", "config", "doctor")
 FOR_OPERATORS = ("force", "pause", "resume", "lock", "ack", "approve", "reject")
 RUNNER = (*FOR_APPLICATIONS, *FOR_READERS, *FOR_OPERATORS)
-#: The execution module's.
+#: The execution module's functions.
 MODULE = ("trigger", "highstate", "restart", "probe", "attempt")
-#: By the client of salt-api that calls them.
+#: The functions by the client of salt-api that calls them.
 NAMES = {"runner": RUNNER, "local": MODULE}
 
 
@@ -27,14 +27,14 @@ class Grant:
 
     who: str
     pattern: str
-    client: str  #: that of salt-api: runner or local
-    names: tuple[str, ...] = ()  #: ours that it allows, without the module
-    loose: bool = False  #: it allows longer names, too
-    whole: str = ""  #: everything there is: what that is
+    client: str  #: the client of salt-api: runner or local
+    names: tuple[str, ...] = ()  #: our functions that it allows, without the module's name
+    loose: bool = False  #: it also allows longer names that begin like ours
+    whole: str = ""  #: if it allows everything: what that is, in words
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """As Salt compares (3006 to 3008): the pattern must fit the name's beginning."""
+    """Whether Salt would take this name (3006 to 3008). The pattern must match only the beginning of the name."""
     try:
         return re.match(pattern, name) is not None
     except re.error:
@@ -42,7 +42,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _grant(who: str, pattern: str, client: str, prefix: str, whole: str) -> Grant | None:
-    """What a pattern allows of this client's functions; None if nothing of ours."""
+    """What a pattern allows of this client's functions. None if it allows none of ours."""
     allowed = tuple(n for n in NAMES[client] if _matches(pattern, prefix + n))
     if not allowed:
         return None
@@ -53,7 +53,7 @@ def _grant(who: str, pattern: str, client: str, prefix: str, whole: str) -> Gran
 
 
 def _functions(listed: Any) -> Iterator[str]:
-    """Patterns of functions, with or without conditions on their arguments."""
+    """The patterns in a list of functions. Conditions on arguments are left out."""
     for one in listed if isinstance(listed, list) else [listed]:
         yield from map(str, one) if isinstance(one, dict) else [str(one)]
 
@@ -67,7 +67,7 @@ def _runner_grants(who: str, target: str, listed: Any) -> Iterator[Grant | None]
 
 
 def _grants(who: str, listed: Any) -> Iterator[Grant | None]:
-    """Of one permission list of ``external_auth``."""
+    """The grants of one permission list of ``external_auth``."""
     for one in listed if isinstance(listed, list) else [listed]:
         if isinstance(one, dict):
             for target, functions in one.items():
@@ -85,7 +85,7 @@ def _grants(who: str, listed: Any) -> Iterator[Grant | None]:
 
 
 def backends(opts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The ways to log in that the master takes, each with its users."""
+    """The ways to log in that the master accepts, each with its users."""
     found = opts.get("external_auth")
     return found if isinstance(found, dict) else {}
 
@@ -94,13 +94,14 @@ def external(opts: Mapping[str, Any]) -> list[Grant]:
     found = []
     for backend, users in backends(opts).items():
         for user, listed in users.items() if isinstance(users, dict) else ():
-            if not str(user).startswith("^"):  # an option of the backend
+            # A name with ^ is no user, but an option of the backend.
+            if not str(user).startswith("^"):
                 found += [g for g in _grants(f"{user} ({backend})", listed) if g]
     return found
 
 
 def peers(opts: Mapping[str, Any], option: str) -> list[Grant]:
-    """Of ``peer``, by which minions call functions on minions, or ``peer_run``: runners on the master."""
+    """The grants of ``peer`` (minions may call functions on minions) or ``peer_run`` (runners on the master)."""
     client = "runner" if option == "peer_run" else "local"
     rules, found = opts.get(option), []
     for who, listed in rules.items() if isinstance(rules, dict) else ():
@@ -114,7 +115,7 @@ def peers(opts: Mapping[str, Any], option: str) -> list[Grant]:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether Salt can read it: where it cannot, nobody is answered."""
+    """Whether this is a regular expression that Salt can read. If one is not, Salt answers no minion at all."""
     try:
         re.compile(text)
     except re.error:
@@ -123,9 +124,9 @@ def is_pattern(text: str) -> bool:
 
 
 def says_its_end(pattern: str) -> bool:
-    """Whether a pattern tells where what it fits ends, be it that anything may follow.
+    """Whether a pattern says how a name must end, or says clearly that anything may follow.
 
-    Salt fits it to the beginning, so ``app1`` is ``app10`` as well.
+    Salt matches only the beginning of a name, so ``app1`` also matches ``app10``.
     """
     several = [pattern] if "(" in pattern else pattern.split("|")
     return all(one.rstrip(")").endswith(("$", r"\Z", ".*", ".+")) for one in several)

@@ -1,4 +1,4 @@
-"""Whether each order of the healer's leads to its reactor file, and to nothing else."""
+"""Checks whether each remediation event of the healer leads to its reactor file, and to nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..driver.tags import DECISION, NETAPI, OURS, REMEDIATE, REQUEST
 from ..healing.model import Action
 from .master import Finding, Master, fail, ok, warn
 
-UNKNOWN_JID = "20000101000000000000"  #: of the right form, and no attempt has it
+UNKNOWN_JID = "20000101000000000000"  #: a JID of the right form that no attempt can have
 
 
 def check_reactor(master: Master) -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def check_reactor(master: Master) -> Iterator[Finding]:
 
 
 def _paths(master: Master, reference: str) -> list[str]:
-    """The files behind a reference, found as the reactor finds them."""
+    """The files that a reference stands for, found as the reactor finds them."""
     if reference.startswith("salt://"):
         reference = master.reactor.minion.functions["cp.cache_file"](reference) or ""
     return sorted(glob.glob(reference))  # noqa: PTH207 - absolute, as Salt takes it
@@ -47,12 +47,12 @@ def _text(path: str) -> str:
 
 
 def _ours(path: str) -> bool:
-    """Whether a reactor file asks the ledger what it may do, be it the packaged one or a copy."""
+    """Whether a reactor file is the packaged one or a copy of it, so that it asks the ledger what it may do."""
     return "selfheal.attempt" in _text(path)
 
 
 def _reaction(master: Master, action: Action) -> Iterator[Finding]:
-    """What is wrong between the event of this action and its file; nothing if all is well."""
+    """What is wrong between the event of this action and its reactor file. Nothing if all is well."""
     tag = f"{REMEDIATE}{action.value}"
     references = [
         one for pattern, files in master.mappings if fnmatch.fnmatch(tag, pattern) for one in files
@@ -118,7 +118,7 @@ def _file(master: Master, action: Action, path: str) -> Iterator[Finding]:
 
 
 def _foreign(master: Master) -> Iterator[Finding]:
-    """Reactions on the healer's tags that are not the healer's."""
+    """Other people's reactor files that react to the healer's tags or hear its webhooks."""
     told = []
     for pattern, references in master.mappings:
         orders = [

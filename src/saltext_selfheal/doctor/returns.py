@@ -1,8 +1,8 @@
-"""Whether this master's Salt lets a minion put a result into the job cache under another minion's name.
+"""Finds out whether this master's Salt lets a minion store a result under another minion's name.
 
-Asked of the code that is installed, not of its version: the master's own handlers (``salt.master.AESFuncs``) get forged
-returns, with a job cache that only notes down what it is told, in a folder of their own. Nothing of the real master is
-touched. What is made here never leaves this process.
+The installed code is tried, because its version does not tell enough. The master's own handlers
+(``salt.master.AESFuncs``) get forged returns. They work with a job cache that only notes what it is given, and in a
+temporary folder. The real master is not touched, and nothing that is made here leaves this process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ import salt.crypt
 import salt.master
 import salt.serializers.msgpack
 
-#: By this a minion's request names who sent it, and Salt compares it with the key. Before it nothing was compared.
+#: From this version of the protocol on, a request names its sender, and Salt compares that with the sender's key. With
+#: older versions nothing is compared.
 COMPARED_SINCE = 3
 ALGORITHM = "signing_algorithm"
-#: Every setting of a master that asks who has signed a result. 3008 has no default for the last one on a master.
+#: All settings of a master by which it checks who has signed a result. 3008 has no default for the last one on a
+#: master.
 SIGNED: Mapping[str, Any] = {
     "require_minion_sign_messages": True,
     "drop_messages_signature_fail": True,
@@ -41,7 +43,7 @@ _KEY_BITS = 2048
 
 
 class Route(str, Enum):
-    """A way by which a result gets another minion's name."""
+    """A way by which a minion can store a result under another minion's name."""
 
     RESOURCE = "_return with resource_id"
     SYNDIC = "_syndic_return"
@@ -49,7 +51,7 @@ class Route(str, Enum):
 
 
 class _Cache(dict[str, Callable[..., Any]]):
-    """The returner of a job cache that keeps nothing."""
+    """The returner of a job cache that keeps nothing but the names of the minions."""
 
     def __init__(self) -> None:
         self.stored: list[str] = []
@@ -63,7 +65,7 @@ class _Cache(dict[str, Callable[..., Any]]):
 
 
 def open_routes(opts: Mapping[str, Any]) -> list[Route]:
-    """The ways that are open with these options; raises whatever a Salt does that is not known here."""
+    """The ways that are open with these options. With an unknown release of Salt it may raise anything."""
     found = []
     if opts.get("job_cache", True) and not opts.get("ext_job_cache"):
         found = _aside(_try_all, opts)
@@ -74,12 +76,15 @@ def open_routes(opts: Mapping[str, Any]) -> list[Route]:
 
 
 def honest_is_stored(opts: Mapping[str, Any]) -> bool:
-    """Whether a minion's own result is stored, signed where these options ask for a signature."""
+    """Whether a minion's own result is stored. It is signed if these options demand a signature."""
     return _aside(_try_honest, opts)
 
 
 def _aside(trial: Callable[[Mapping[str, Any]], _T], opts: Mapping[str, Any]) -> _T:
-    """In a thread of its own: this one's loop may run, and a handler may need one. What it logs alarms nobody."""
+    """Run a trial on a thread of its own, because a handler may need a loop and this thread's loop may be running.
+
+    What Salt logs on that thread is dropped, so that the forged returns alarm nobody.
+    """
 
     def quietly() -> _T:
         me = threading.get_ident()
@@ -125,24 +130,26 @@ def _try_all(opts: Mapping[str, Any]) -> list[Route]:
 
 
 def _made_keys(place: Path) -> None:
-    """Keys of both minions, accepted by the master."""
+    """Make keys for both minions, and put them among the accepted keys."""
     accepted = place / "minions"
     accepted.mkdir()
-    write = getattr(salt.crypt, "write_keys", salt.crypt.gen_keys)  # 3006 and 3007 know one only
+    # 3006 and 3007 have only gen_keys.
+    write = getattr(salt.crypt, "write_keys", salt.crypt.gen_keys)
     for minion in (_LIAR, _NODE):
         write(str(place), minion, _KEY_BITS)
         (accepted / minion).write_bytes((place / f"{minion}.pub").read_bytes())
 
 
 def _forged(opts: Mapping[str, Any], route: Route, key: Path) -> Iterator[dict[str, Any]]:
-    """What the liar may send: not signed, and signed with its own key, which is the only one that it has."""
+    """The returns that the liar may send: without a signature, and signed with its own key. It has no other key."""
     as_resource = {"jid": _JID, "id": _LIAR, **_TOLD, "resource_id": _NODE}
     if route is Route.RESOURCE:
         load = {"cmd": "_return", **as_resource}
         yield load
         yield _signed(opts, load, key)
         return
-    # As the node's result with the liar's signature, and as the liar's own, of a resource called like the node.
+    # It can send this as the node's result with its own signature, or as its own result for a resource that is called
+    # like the node.
     for whole in ({"jid": _JID, "id": _NODE, **_TOLD}, as_resource):
         for result in (whole, _signed(opts, whole, key)):
             inner = {name: value for name, value in result.items() if name not in ("jid", "id")}
@@ -158,7 +165,7 @@ def _signed(opts: Mapping[str, Any], load: Mapping[str, Any], key: Path) -> dict
 
 
 def _believed(opts: Mapping[str, Any], place: Path, load: Mapping[str, Any]) -> bool:
-    """Whether the master's own handler stores this under the node's name."""
+    """Whether the master's own handler stores this return under the node's name."""
     cache = _Cache()
     handlers = _handlers(opts, place, cache)
     try:
@@ -166,7 +173,7 @@ def _believed(opts: Mapping[str, Any], place: Path, load: Mapping[str, Any]) -> 
         if inspect.isawaitable(made):
             asyncio.run(_awaited(made))
     except KeyError as exc:
-        # 3008 takes it from the master's options for every signature, and has no default for it there.
+        # For each signature 3008 reads this option of the master, and it has no default there. Then nothing is stored.
         if exc.args != (ALGORITHM,):
             raise
     return _NODE in cache.stored
@@ -177,7 +184,7 @@ async def _awaited(made: Any) -> None:
 
 
 def _handlers(opts: Mapping[str, Any], place: Path, cache: _Cache) -> Any:
-    """The handlers of a master with these options, without a master: no loaders, no sockets, no bus."""
+    """The handlers of a master with these options, but without loaders, sockets and bus."""
     handlers = salt.master.AESFuncs.__new__(salt.master.AESFuncs)
     handlers.opts = {
         **opts,
@@ -191,14 +198,14 @@ def _handlers(opts: Mapping[str, Any], place: Path, cache: _Cache) -> Any:
     handlers.mminion = SimpleNamespace(returners=cache)
     handlers.key_cache = _Keys(place / "minions")
     if not opts.get("master_async_mworker") and hasattr(handlers, "_sync_return"):
-        # As Salt itself does it (3008.3).
+        # Salt itself does the same (3008.3).
         handlers._return = handlers._sync_return
         handlers._syndic_return = handlers._sync_syndic_return
     return handlers
 
 
 class _Keys:
-    """The accepted keys, as 3008 asks for them."""
+    """The accepted keys, with the method by which 3008 fetches them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

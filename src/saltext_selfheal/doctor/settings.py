@@ -1,4 +1,4 @@
-"""What the master's configuration says: our settings and the files they stand in, secrets, versions."""
+"""Checks of the master's configuration: our settings and their files, secrets, and versions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_settings(master: Master) -> Iterator[Finding]:
 
 
 def _replaced(master: Master) -> Iterator[Finding]:
-    """Lists that have no effect, because a later layer has one of the same name."""
+    """Lists that have no effect, because a later layer has a list of the same name."""
     for key in ("engines", "reactor"):
         having = [[f for f in layer if key in f.data] for layer in master.layers]
         having = [layer for layer in having if layer]
@@ -54,6 +54,7 @@ def _replaced(master: Master) -> Iterator[Finding]:
 
 
 def _older_than_its_files(master: Master) -> Iterator[Finding]:
+    """Files that were changed after the master was started, so that the running engine does not know the change."""
     started_at = master_started_at(master)
     if started_at is None:
         return
@@ -89,7 +90,7 @@ def check_secrets(master: Master) -> Iterator[Finding]:
 
 
 def _in_clear(value: Any, path: str = "") -> Iterator[str]:
-    """Paths of secrets that stand in the settings themselves."""
+    """The paths of secrets that are written into the settings themselves, and not as sdb:// URIs."""
     for key, inner in value.items() if isinstance(value, dict) else ():
         at = f"{path}.{key}" if path else str(key)
         if key in config.SECRETS and inner and not str(inner).startswith("sdb://"):

@@ -1,4 +1,4 @@
-"""Where the healer keeps what it knows, and where it reads what became of a job: ledger and job cache."""
+"""Checks of the ledger, in which the healer keeps what it knows, and of the job cache, from which it reads results."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _rights(master: Master, path: Path) -> Iterator[Finding]:
 
 
 def _left_over(path: Path) -> Iterator[Finding]:
-    """Ledgers that could not be used any more and were put aside."""
+    """Damaged ledgers that were put aside."""
     kept = sorted(path.parent.glob(f"{path.name}.damaged-*"))
     kept = [file for file in kept if not file.name.endswith(("-wal", "-shm", "-journal"))]
     if kept:
@@ -124,7 +124,7 @@ def check_job_cache(master: Master) -> Iterator[Finding]:
             f"Set {option} to a returner that loads and can be read, such as local_cache.",
         )
         return
-    # 0 keeps everything
+    # With 0 Salt keeps all jobs.
     keep_s = float(salt.utils.job.get_keep_jobs_seconds(opts) or 0)
     if 0 < keep_s < KEEP_JOBS_S:
         yield warn(
