@@ -2,7 +2,7 @@
 
     conn = connect(["db1", "db2"], db="shop", help=Help(SaltAPI(…), cluster="runbook"))
 
-What an application may use stands in ``__all__``. Nothing of Salt may be imported here, and nothing of pydantic.
+What an application may use is listed in ``__all__``. Neither Salt nor pydantic may be imported here.
 """
 
 from .connecting import (

@@ -1,4 +1,4 @@
-"""The command that connects as an application does, and tells each attempt: ``python -m saltext_selfheal.app``."""
+"""The command ``python -m saltext_selfheal.app``: it connects as an application does, and prints each attempt."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 3 if isinstance(exc, (LoginRefused, TlsFailed)) else 1
     finally:
         if help is not None:
-            # A call under way would end with this process.
+            # A call for help runs on a daemon thread, which would end with this process.
             help.wait(15.0)
     discard(conn)
     return 0

@@ -1,4 +1,4 @@
-"""One dial of a RethinkDB node in asyncio: as `dial`, on the driver's asyncio connection (2.4.10)."""
+"""One dial of a RethinkDB node in asyncio, as `dial` does it, with the driver's asyncio connection (2.4.10)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
     async def close(
         self, noreply_wait: bool = False, token: Any = None, exception: Exception | None = None
     ) -> None:
-        self.ended_by = exception  # the driver keeps its words only
+        self.ended_by = exception  # the driver keeps only the text of the exception
         try:
             await super().close(noreply_wait, token, exception)
         except BaseException:
@@ -86,7 +86,7 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
         check_info(info)
 
     async def _open(self, family: int, sockaddr: Any, share_s: Callable[[], float]) -> None:
-        """TCP, and TLS where asked for, to one address. ``share_s``: its share of the time that is left."""
+        """Connect to one address by TCP, with TLS if asked for. ``share_s``: its share of the time that is left."""
         progress, login = self._parent.progress, self._parent.login
         progress.stage = Stage.TCP
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -94,7 +94,7 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
             sock.setblocking(False)
             connecting = asyncio.get_running_loop().sock_connect(sock, sockaddr)
             await asyncio.wait_for(connecting, share_s())
-            # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
+            # From here on the connection was accepted, even if it has been reset already (ENOTCONN).
             progress.stage = Stage.TLS if login.tls else Stage.HANDSHAKE
             prepare(sock)
             host = certified(self._parent.address) if login.tls else None
@@ -117,7 +117,7 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
 class AsyncConnection(net_asyncio.Connection):
     """The driver's asyncio connection, dialled under a deadline."""
 
-    _instance: Any  #: None when it is closed
+    _instance: Any  #: None when the connection is closed
 
     def __init__(self, address: Address, login: Login, timeout_s: float) -> None:
         super().__init__(
@@ -130,7 +130,7 @@ class AsyncConnection(net_asyncio.Connection):
         self.progress = Progress()
 
     def abort(self) -> None:
-        """End it without waiting for anything. ``close`` waits until what was written is sent, at a hung node for ever."""
+        """End the connection without waiting. ``close`` waits until all is sent, which is for ever at a hung node."""
         instance, self._instance = self._instance, None
         if instance is not None:
             instance.abort()
@@ -142,7 +142,7 @@ class AsyncConnection(net_asyncio.Connection):
 async def adial(
     address: Address, login: Login, timeout_s: float, progress: Progress
 ) -> AsyncConnection:
-    """As `dial`, in the running loop."""
+    """Like `dial.dial`, but in the running loop."""
     made = AsyncConnection(address, login, timeout_s)
     made.progress = progress
     made._instance = _AsyncInstance(made)

@@ -1,6 +1,6 @@
-"""Connect through an outage: attempts, waiting, and when to give up.
+"""Connects through an outage: the attempts, the waiting between them, and when to give up.
 
-One dial is in `dial` and `async_dial`, the meaning of failures in `failures`, calls for help in `help`.
+A single dial is in `dial` and `async_dial`, the meaning of failures is in `failures`, and calls for help are in `help`.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 5.0
 FIRST_WAIT_S = 0.1
 MAX_WAIT_S = 60.0
-#: A wait is shorter than this in the first minutes, and than the outage's age divided by that later: who has waited
-#: for an hour can wait nine seconds more.
+#: In the first minutes of an outage a wait is shorter than ``QUICK_WAIT_S``. Later it is shorter than the outage's age
+#: divided by ``PATIENCE``: after an hour, a wait of nine seconds does not matter.
 QUICK_WAIT_S = 0.9
 PATIENCE = 400.0
-#: In the first minute one silent host and a wait together stay below a second.
+#: In the first minute, an attempt at one silent host and a wait together take less than a second.
 EARLY_S = 60.0
 SILENT_S = 0.5
-LAST_TRY_S = 0.2  #: before the deadline
+LAST_TRY_S = 0.2  #: the last attempt begins this long before the deadline
 
-#: Waiting cannot cure these.
+#: Failures that waiting cannot cure.
 FINAL = (Failure.AUTH, Failure.APPLICATION, Failure.INDETERMINATE)
-#: Nothing was heard until the time was over.
+#: Failures in which nothing was heard until the time was over.
 _SILENT = (Failure.HUNG, Failure.UNREACHABLE)
 
 
 class ConnectError(ReqlDriverError):
-    """There is no connection; ``failure`` says why. Also a `ReqlDriverError`, which applications catch already."""
+    """There is no connection; ``failure`` says why. It is a `ReqlDriverError`, which applications catch already."""
 
     def __init__(self, message: str, failure: Failure | None = None) -> None:
         ReqlDriverError.__init__(self, message)
@@ -55,7 +55,7 @@ class ConnectError(ReqlDriverError):
 
 
 class NotConnected(ConnectError):
-    """Not within the deadline."""
+    """No connection was made within the deadline."""
 
 
 class Stopped(ConnectError):
@@ -63,20 +63,20 @@ class Stopped(ConnectError):
 
 
 class LoginRefused(ConnectError, ReqlAuthError):
-    """User, password or permission: neither waiting nor a restart cures that."""
+    """User, password or permission is wrong. Neither waiting nor a restart cures that."""
 
 
 class TlsFailed(ConnectError):
-    """No node has a certificate that can be trusted, or none speaks TLS."""
+    """On no host TLS works: no certificate can be trusted, or nothing there speaks TLS."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to connect, for ``on_attempt``. Without ``failure`` it succeeded."""
+    """One attempt to connect, for ``on_attempt``. If ``failure`` is None, it succeeded."""
 
     number: int
     host: str
-    waited_s: float  #: before it
+    waited_s: float  #: the wait before this attempt
     took_s: float
     error: str | None = None
     failure: Failure | None = None
@@ -105,7 +105,7 @@ async def _apause(seconds: float, stop: Any) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """Clock, sleep and chance; tests bring their own."""
+    """Clock, sleep and random numbers. Tests pass their own."""
 
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float, Any], None] = _pause
@@ -117,7 +117,7 @@ class Timing:
 
 
 def longest_wait_s(failures: int, elapsed_s: float) -> float:
-    """Seconds, the upper end of the wait after so many failures of one host in a row.
+    """The longest wait, in seconds, after so many failures of one host in a row.
 
     It doubles with each failure, up to a limit that grows with the outage's age.
     """
@@ -137,12 +137,12 @@ class _Host:
 
 @dataclass(frozen=True)
 class Around:
-    """What the `healing` that calls a factory lends to the `connect` inside."""
+    """What `healing` passes on to the `connect` that its factory calls."""
 
     help: Help | None = None
     stop: Any = None
-    ends: float | None = None  #: of the clock
-    queries: bool = False  #: follow: only they prove that the cluster serves
+    ends: float | None = None  #: the deadline, as a time of the clock
+    queries: bool = False  #: queries follow, and only they prove that the cluster serves
 
 
 AROUND: contextvars.ContextVar[Around] = contextvars.ContextVar(
@@ -151,7 +151,7 @@ AROUND: contextvars.ContextVar[Around] = contextvars.ContextVar(
 
 
 class _Course:
-    """Which host is tried when, and when it ends: all of `connect` but dialling and sleeping."""
+    """Which host is tried next and when, and when to give up: all of `connect` except dialling and sleeping."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class _Course:
         self._waited_s = 0.0
 
     def next(self) -> tuple[_Host, float]:
-        """Whom to try, and how many seconds to wait before. Raises Stopped, or NotConnected after the deadline."""
+        """The next host, and how many seconds to wait before trying it. Raises Stopped, or NotConnected at the deadline."""
         self.check_stop()
         host = min(self._hosts, key=lambda one: (one.due, one.order))
         now = self._timing.clock()
@@ -195,14 +195,14 @@ class _Course:
         return host, self._waited_s
 
     def check_stop(self) -> None:
-        """Raises Stopped when the application wants to end."""
+        """Raises Stopped if the application wants to end."""
         if self.stop is not None and self.stop.is_set():
             raise Stopped(f"told to stop: {self._told()}")
 
     def patience_s(self, host: _Host) -> float:
-        """Seconds for the attempt that begins now.
+        """How many seconds the attempt that begins now may take.
 
-        Early in an outage a host that was silent gets less, so that it does not hold up the others.
+        Early in an outage a host that was silent before gets less time, so that it does not hold up the others.
         """
         short = host.last in _SILENT and self._early() and len(self._hosts) > 1
         patience_s = min(self._timeout_s, SILENT_S) if short else self._timeout_s
@@ -233,7 +233,7 @@ class _Course:
 
     @contextlib.contextmanager
     def attempt(self, host: _Host) -> Iterator[Progress]:
-        """Around one dial: its failure is noted, and swallowed where another attempt follows."""
+        """For use around one dial. A failure is noted, and is not raised if another attempt follows."""
         progress, began = Progress(), self._timing.clock()
         try:
             yield progress
@@ -243,13 +243,13 @@ class _Course:
             self.connected(host, began)
 
     def connected(self, host: _Host, began: float) -> None:
-        """It succeeded: the cluster serves, and the attempt is told."""
+        """The attempt succeeded. Unless queries follow, that proves that the cluster serves."""
         if self._help is not None and not self._queries:
             self._help.well()
         self._tell(host, began, None, None)
 
     def failed(self, host: _Host, began: float, exc: BaseException, progress: Progress) -> None:
-        """Let it rest; or raise what no waiting cures."""
+        """The attempt failed. The host rests for a while, or an error is raised if waiting cannot cure the failure."""
         failure, error = classify(exc, progress.stage)
         host.failures += 1
         host.last, host.error = failure, error
@@ -284,16 +284,16 @@ def connect(
     stop: threading.Event | None = None,
     timing: Timing | None = None,
 ) -> Any:
-    """A new connection of the official driver, as soon as one of the hosts gives one.
+    """A new connection of the official driver, as soon as one of the hosts can be connected.
 
     Args:
         hosts: ``host``, ``host:port`` or pairs; also one string with commas.
         ssl: True, the path of a certificate authority, the driver's ``{"ca_certs": path}``, or an SSLContext.
         timeout: seconds for one attempt: name, TCP, TLS, login and a first answer together.
-        query_timeout: seconds that a query may be silent; None as long as it likes, for changefeeds.
-        deadline: seconds for all attempts; None tries until it is connected or stopped.
-        on_attempt: gets an `Attempt` for each.
-        stop: ends the waiting when set; an attempt under way ends with its timeout.
+        query_timeout: seconds for which a query may be silent; None: without limit, as for changefeeds.
+        deadline: seconds for all attempts; None: try until connected or stopped.
+        on_attempt: gets an `Attempt` for each attempt.
+        stop: when it is set, the waiting ends; an attempt in progress ends with its timeout.
 
     Raises `BadSettings`, `LoginRefused`, `TlsFailed`, `NotConnected` or `Stopped`.
     """
@@ -324,10 +324,10 @@ async def aconnect(
     stop: asyncio.Event | None = None,
     timing: Timing | None = None,
 ) -> Any:
-    """As `connect`, with the driver's asyncio connection.
+    """Like `connect`, but with the driver's asyncio connection.
 
     Args:
-        query_timeout: seconds until the first answer to a query is there; then the connection is aborted.
+        query_timeout: seconds until the first answer to a query must have come; after that the connection is aborted.
     """
     entry = login(db, user, password, ssl, query_timeout)
     course = _course(hosts, timeout, deadline, help, on_attempt, stop, timing)

@@ -1,9 +1,9 @@
-"""One dial of a RethinkDB node for an application, every wait under one deadline: the blocking one.
+"""One blocking dial of a RethinkDB node for an application. All its waits share one deadline.
 
-The connections are the official driver's (2.4.10): its queries, cursors and errors. Only the dial is ours. The
-driver's own resolves names without a limit, gives TCP and TLS a timeout each, reads the wall clock, and tells no
-refused connection from a hung server. What must not live here: attempts, waiting, calls for help, and anything of
-Salt.
+The connections are those of the official driver (2.4.10), with its queries, cursors and errors. Only the dial is ours.
+The driver's own dial resolves names without a limit, gives TCP and TLS a timeout each, uses the wall clock, and does
+not tell a refused connection from a hung server. Attempts, waiting, calls for help and anything of Salt do not belong
+here.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from ..driver.wire import MAX_GREETING_BYTES, Lost
 from .greeting import Login, Progress, check_info, conversation
 from .names import resolve
 
-CHUNK_BYTES = 256 * 1024  #: read at once; memory is taken for as much before it is there
+#: So much is read at once; for each read this much memory is taken before data is there.
+CHUNK_BYTES = 256 * 1024
 _LATE = (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class _Socket(net.SocketWrapper):
-    """The driver's reading and writing, on a socket that we dialled. What breaks in a message ends the connection."""
+    """The driver's reading and writing, on a socket that we dialled. A failure within a message ends the connection."""
 
     def __init__(self, parent: Any, sock: socket.socket, ends: float) -> None:
         self.host = parent._parent.host
@@ -42,11 +43,15 @@ class _Socket(net.SocketWrapper):
         self._read_buffer: bytes | None = None
         self._socket: Any = sock
         self.clock: Callable[[], float] = parent._parent.clock
-        self.ends: float | None = ends  #: of the dial
+        self.ends: float | None = ends  #: the deadline of the dial; None after it
         self.query_timeout_s: float | None = None
 
     def recvall(self, length: int, deadline: float | None) -> bytes:
-        """``deadline`` is of a cursor's ``next(wait=…)``, by the wall clock: when it passes, the next call goes on."""
+        """Read so many bytes.
+
+        ``deadline`` comes from a cursor's ``next(wait=…)`` and is a time of the wall clock. If it passes, what was read
+        is kept, and the next call goes on from there.
+        """
         until = None if deadline is None else self.clock() + max(0.0, deadline - time.time())
         held = bytearray(self._read_buffer or b"")
         self._read_buffer = None
@@ -82,7 +87,7 @@ class _Socket(net.SocketWrapper):
             raise
 
     def close(self) -> None:
-        """The driver's own leaves a socket open whose other end is gone, and logs it (2.4.10)."""
+        """Close the socket. The driver's own method leaves it open if the other end is gone, and logs that (2.4.10)."""
         sock, self._socket = self._socket, None
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -90,7 +95,7 @@ class _Socket(net.SocketWrapper):
             sock.close()
 
     def _left_s(self) -> float | None:
-        """How long the other side may be silent: a dial has one limit, a query has it anew with each byte."""
+        """How long the other side may be silent. A dial has one limit in all; for a query each byte begins it anew."""
         if self.ends is None:
             return self.query_timeout_s
         left_s = self.ends - self.clock()
@@ -99,7 +104,7 @@ class _Socket(net.SocketWrapper):
         return left_s
 
     def _end(self, exc: BaseException) -> None:
-        """Close, and raise the driver's own error where it has one for this."""
+        """Close the connection, and raise the driver's own error if it has one for this failure."""
         self.close()
         if isinstance(exc, _LATE):
             raise ReqlTimeoutError(self.host, self.port) from None
@@ -118,7 +123,8 @@ class _Instance(net.ConnectionInstance):
             _greet(sock, parent.address, parent.login, deadline, parent.clock)
             parent.progress.stage = Stage.ANSWER
             self._socket = _Socket(self, sock, deadline)
-            # A server may take a login and do nothing more. This needs no permission and reads no table.
+            # A server may accept a login and then do nothing more, so it must answer a first query. SERVER_INFO needs
+            # no permission and reads no table.
             query = net.Query(net.pQuery.SERVER_INFO, parent._new_token(), None, None)
             check_info(self.run_query(query, False))
             self._socket.ends = None
@@ -143,7 +149,10 @@ class Connection(net.Connection):
         self.progress = Progress()
 
     def reconnect(self, noreply_wait: bool = True, timeout: float | None = None) -> Any:
-        """Only for its user: the driver itself would dial anew before it lets Ctrl-C through (2.4.10)."""
+        """Connect anew if the application asks for it. On Ctrl-C the driver calls this, too (2.4.10): then only close.
+
+        Else the driver would dial a new connection before it lets Ctrl-C through.
+        """
         if self._instance is not None and isinstance(sys.exc_info()[1], KeyboardInterrupt):
             self.close(noreply_wait=False)
             return self
@@ -160,9 +169,10 @@ def dial(
     progress: Progress,
     clock: Callable[[], float] = time.monotonic,
 ) -> Connection:
-    """A new connection, proved to answer. Blocks for at most ``timeout_s``.
+    """A new connection that has answered a first query. Blocks for at most ``timeout_s``.
 
-    ``progress`` is moved on meanwhile. Raises one of `DIAL_ERRORS`, which `classify` understands together with the stage.
+    Meanwhile ``progress`` says how far the dial has come. Raises one of `DIAL_ERRORS`. `classify` says what it means,
+    if it is given the stage, too.
     """
     made = Connection(address, login, timeout_s, clock)
     made.progress = progress
@@ -174,7 +184,7 @@ def dial(
 def _open(
     address: Address, login: Login, deadline: float, clock: Callable[[], float], progress: Progress
 ) -> socket.socket:
-    """TCP, and TLS where asked for. Several addresses share the one deadline."""
+    """Connect by TCP, with TLS if asked for. All addresses of the name share one deadline."""
     progress.stage = Stage.NAME
     rows = InTurn(resolve(address, deadline - clock()))
     for family, sockaddr in rows:
@@ -184,7 +194,7 @@ def _open(
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.settimeout(rows.share_s(deadline - clock()))
             sock.connect(sockaddr)
-            # From here on somebody had accepted, also if the reset has come already (ENOTCONN).
+            # From here on the connection was accepted, even if it has been reset already (ENOTCONN).
             progress.stage = Stage.TLS if login.tls else Stage.HANDSHAKE
             prepare(sock)
             if login.tls is not None:
@@ -222,25 +232,25 @@ def _greet(
 
 
 def known_dead(conn: Any) -> bool:
-    """Whether a blocking connection is known to have ended: looks without waiting, and reads nothing away."""
+    """Whether a blocking connection is known to have ended. It does not wait, and takes no data away."""
     try:
         if not conn.is_open():
             return True
         sock = conn._instance._socket._socket
-        # Also under TLS: the bytes below it.
+        # The plain socket's own method is used, so that this also works with TLS: it sees the encrypted bytes.
         return socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False
     except OSError:
         return True
     except AttributeError:
-        return False  # a connection of some other making
+        return False  # it is another kind of connection
 
 
 def discard(conn: Any) -> None:
-    """End a connection of which nothing good is known any more, without waiting for anything."""
+    """End a connection that may be broken, without waiting for anything."""
     try:
         conn.close(noreply_wait=False)
     except Exception:
-        # It fails on what is closed already (2.4.10).
+        # The driver fails on a connection that is closed already (2.4.10).
         return

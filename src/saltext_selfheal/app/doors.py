@@ -1,6 +1,6 @@
 """The two doors through which an application calls for help: salt-api and the signed webhook, both over HTTP.
 
-Each call blocks; when one is due, `help` decides, and runs it on a thread. What must not live here: anything of Salt.
+Each call blocks. `help` decides when a call is due, and makes it on a thread. Nothing of Salt may be imported here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .settings import BadSettings, quoted
 
 CONNECT_S = 5.0
 READ_S = 30.0  #: the runner waits up to five seconds for the decision
-CALL_S = 60.0  #: of a call, repeats included
+CALL_S = 60.0  #: for one call, with its repeats
 MAX_ANSWER_BYTES = 64 * 1024
-TOKEN_MARGIN_S = 60.0
+TOKEN_MARGIN_S = 60.0  #: a token is not used in the last minute before it expires
 
 
 class HelpFailed(Exception):
-    """A call was answered, and the answer is no."""
+    """A call was answered, and the answer is no. Or it could not be made at all."""
 
 
 class HelpUnknown(HelpFailed):
-    """Nobody knows whether the call arrived."""
+    """It is not known whether the call arrived."""
 
 
 def _checked_url(url: Any) -> str:
@@ -64,14 +64,14 @@ def _checked_verify(verify: Any) -> bool | str:
 
 
 def _no_netrc(prepared: Any) -> Any:
-    """In place of the login that `requests` would look up in ~/.netrc."""
+    """An authentication that does nothing. Without one, `requests` would look up a login in ~/.netrc."""
     return prepared
 
 
 def _post(
     url: str, verify: bool | str, body: bytes, headers: Mapping[str, str]
 ) -> tuple[int, bytes]:
-    """Status and body. Follows no redirect: it would carry a token or a signature elsewhere."""
+    """Post, and return status and body. Redirects are not followed, because they would get the token or signature."""
     ends = time.monotonic() + CALL_S
     try:
         with requests.post(
@@ -88,7 +88,7 @@ def _post(
                 where = plain(answer.headers.get("Location", "elsewhere").partition("?")[0], 100)
                 raise HelpFailed(f"{url} redirects to {where}; name the final URL")
             read = b""
-            for chunk in answer.iter_content(1):  # more would be waited for
+            for chunk in answer.iter_content(1):  # a larger size would wait until so much is there
                 read += chunk
                 if len(read) > MAX_ANSWER_BYTES or time.monotonic() > ends:
                     raise HelpUnknown(f"{url} does not end its answer")
@@ -104,7 +104,7 @@ def _post(
 
 
 def _reason(exc: BaseException) -> str:
-    """The innermost words: what `requests` and urllib3 wrap around them helps nobody."""
+    """The text of the innermost exception. What `requests` and urllib3 wrap around it does not help."""
     inner: Any = exc
     for _ in range(8):
         deeper = getattr(inner, "reason", None)
@@ -126,7 +126,7 @@ def _parsed(url: str, body: bytes) -> Any:
 
 
 class SaltAPI:
-    """salt-api (rest_cherrypy). The runner waits for the healer's decision; a minion only passes the call on.
+    """Calls by salt-api (rest_cherrypy). The runner waits for the healer's decision; a minion only passes the call on.
 
     Args:
         verify: True, or the path of the certificate authority; False takes any certificate.
@@ -165,7 +165,7 @@ class SaltAPI:
         raise TypeError("a SaltAPI holds a password: make it anew where it is needed")
 
     def ask(self, cluster: str, action: str, reason: str, request: str) -> dict[str, Any]:
-        """The healer's answer. Raises HelpFailed, or HelpUnknown when there is none."""
+        """The healer's answer. Raises HelpFailed, or HelpUnknown if there is no answer."""
         low: dict[str, Any] = {"client": self.client, "fun": "selfheal.trigger"}
         kwarg = {"cluster": cluster, "action": action, "reason": reason}
         if self.client == "local":
@@ -175,7 +175,7 @@ class SaltAPI:
         known = self._token and time.time() < self._token_ends
         status, body = self._lowstate(low, self._token if known else self._login())
         if status == 401 and known:
-            # The master may have forgotten the token before its time.
+            # The master may have forgotten the token before it expired.
             status, body = self._lowstate(low, self._login())
         self._check(status, body)
         return self._reply(_parsed(self.url, body))
@@ -196,7 +196,7 @@ class SaltAPI:
             given = json.loads(answer)["return"][0]
             token, ends = str(given["token"]), float(given.get("expire", 0.0))
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
-            # Without its text: that may hold a token.
+            # The answer is not quoted, because it may hold a token.
             raise HelpUnknown(f"{self.url} does not answer a login as salt-api does") from None
         if not re.fullmatch(r"[\w.-]{1,256}", token):
             raise HelpUnknown(f"{self.url} gives a token that is none")
@@ -235,7 +235,7 @@ class SaltAPI:
 
 
 class Webhook:
-    """The signed webhook (Standard Webhooks) of a salt-api. Its answer says that the call arrived, not what follows.
+    """Calls by the signed webhook (Standard Webhooks) of a salt-api. The answer says only that the call arrived.
 
     Args:
         url: of salt-api, without ``/hook``.
@@ -260,8 +260,9 @@ class Webhook:
         raise TypeError("a Webhook holds a secret: make it anew where it is needed")
 
     def ask(self, cluster: str, action: str, reason: str, request: str) -> dict[str, Any]:
-        """``sent``. Raises HelpFailed, or HelpUnknown when nobody knows."""
-        # Cluster and action stand in what is signed: the path alone could be changed on the way.
+        """The reply ``sent``. Raises HelpFailed, or HelpUnknown if it is not known whether the call arrived."""
+        # Cluster and action are also in the signed body, because the path is not signed and could be changed on the
+        # way.
         body = json.dumps({"cluster": cluster, "action": action, "reason": reason})
         now = datetime.now(timezone.utc)
         headers = {

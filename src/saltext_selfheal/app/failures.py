@@ -1,4 +1,4 @@
-"""What a failure means: `classify` turns any exception of a dial or of a query into one `Failure` and a line.
+"""The meaning of failures: `classify` turns any exception of a dial or a query into a `Failure` and a line of text.
 
 Nothing here dials or waits.
 """
@@ -28,15 +28,16 @@ from ..driver.causes import Cause, Stage, cause, in_words
 from ..driver.text import plain
 from ..driver.wire import Lost, Refused
 
-#: RethinkDB says with one error that a table cannot serve now and that it does not exist (2.4.4).
+#: RethinkDB uses the same error for a table that cannot serve now and for one that does not exist (2.4.4). With these
+#: words in its text, the table cannot serve now.
 _NOT_NOW = (
     "not available", "unavailable", "unreachable", "lost contact", "not ready", "timed out",
     "changing from one replica", "quorum of replicas", "too many primary", "no replica is available",
     "any data available", "retrieve the table configuration",
 )  # fmt: skip
 
-#: What a dial and the driver raise, hostile answers included. All else comes from outside, as Celery's soft time limit
-#: does, which a signal raises wherever the program stands.
+#: What a dial and the driver may raise, also on hostile answers. Any other exception comes from outside. An example is
+#: Celery's soft time limit, which a signal raises wherever the program is.
 DIAL_ERRORS = (
     ReqlError, Alien, Lost, Refused, OSError, EOFError, asyncio.TimeoutError, Unresolved, ValueError, TypeError,
     AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError, struct.error,
@@ -46,21 +47,21 @@ DIAL_ERRORS = (
 class Failure(str, Enum):
     """What a failure says about the node, or about the application."""
 
-    DEAD = "dead"  #: refused, or ended what was open
-    HUNG = "hung"  #: accepts, and says nothing in time
+    DEAD = "dead"  #: it refused the connection, or ended an open one
+    HUNG = "hung"  #: it accepts TCP, but says nothing in time
     UNREACHABLE = "unreachable"  #: no answer to TCP, no route, no such name
-    ALIEN = "alien"  #: answers, but not as RethinkDB does
+    ALIEN = "alien"  #: it answers, but not as RethinkDB does
     AUTH = "auth"  #: login or permission refused
     TLS = "tls"  #: certificate or TLS failure
-    NOT_READY = "not ready"  #: serves, but this table not yet or not now
-    INDETERMINATE = "indeterminate"  #: a write of which nobody knows whether it was done
-    APPLICATION = "application error"  #: the query's own fault
+    NOT_READY = "not ready"  #: it serves, but this table does not serve now
+    INDETERMINATE = "indeterminate"  #: it is not known whether a write was done
+    APPLICATION = "application error"  #: the query itself is wrong
 
     def __str__(self) -> str:
         return self.value
 
 
-#: A row for each cause. ``why``: the exception's own words.
+#: The failure and the line for each cause. ``why`` stands for the exception's own words.
 _FAILURES: dict[Cause, tuple[Failure, str]] = {
     Cause.OURS: (Failure.UNREACHABLE, "this machine cannot open a connection: {why}"),
     Cause.NAME_SILENT: (Failure.UNREACHABLE, "its name does not resolve in time"),
@@ -81,27 +82,28 @@ _FAILURES: dict[Cause, tuple[Failure, str]] = {
 
 
 def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
-    """Which failure an exception is, and a line about it.
+    """The failure that an exception means, and a line of text about it.
 
-    ``at`` is the stage of the dial (`Stage`); ``query``, where only the driver's own errors count; or ``dial`` for a
-    connect that tells no stages.
+    ``at`` is the stage of the dial (`Stage`), or ``dial`` for a connect that tells no stages. With ``query`` only the
+    driver's own errors count.
     """
     ours = isinstance(exc, (ReqlError, Alien, Lost))
     driver = isinstance(exc, DIAL_ERRORS) and _from_the_driver(exc)
     if at == "query" and not ours and not driver:
-        # A function that queries may also read files and parse what it likes.
+        # A function that makes queries may also do other things, such as read files. Their errors are the
+        # application's.
         return Failure.APPLICATION, f"{type(exc).__name__}: {plain(exc)}"
     if isinstance(exc, ReqlError) and not isinstance(exc, TimeoutError):
         return _reql_error(exc, at)
     if at == "query" and isinstance(exc, AttributeError):
-        # The driver uses its socket without looking whether it still has one (2.4.10).
+        # The driver uses its socket without checking whether it still has one (2.4.10).
         return Failure.DEAD, "connection closed under the query"
     failure, sentence = _FAILURES[cause(exc, at if isinstance(at, Stage) else None)]
     return failure, sentence.format(at=at, why=plain(in_words(exc)))
 
 
 def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
-    # `message`, because str() prints the query and what is written with it.
+    # `message` is used, because str() would print the query with the data that it writes.
     words = plain(getattr(exc, "message", "") or type(exc).__name__)
     if isinstance(exc, (ReqlAuthError, ReqlPermissionError)):
         return Failure.AUTH, words
@@ -115,7 +117,7 @@ def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
         return (Failure.NOT_READY if now else Failure.APPLICATION), words
     if not isinstance(exc, ReqlDriverError) or isinstance(exc, ReqlCompileError):
         return Failure.APPLICATION, words
-    # The driver puts what really happened into its text; the exception itself is behind it (2.4.10).
+    # The driver raises its own error with the cause in its text. The real exception is the one behind it (2.4.10).
     behind = exc.__cause__ or exc.__context__
     if words.startswith(("Could not connect", "SSL handshake")) and behind is not None:
         dialling = Stage.HANDSHAKE if "handshake" in words else Stage.TCP
@@ -129,7 +131,7 @@ def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
 
 
 def _from_the_driver(exc: BaseException) -> bool:
-    """Whether it comes from where the driver reads and writes, and not from what a query was made of."""
+    """Whether the exception was raised where the driver reads and writes, and not by building or encoding a query."""
     trace = exc.__traceback__
     names = []
     while trace is not None:
@@ -143,7 +145,7 @@ def _from_the_driver(exc: BaseException) -> bool:
 
 
 _BELOW = ("rethinkdb", "json", "socket", "ssl", "asyncio")
-#: Where the driver's connections and ours read and write.
+#: The modules in which the driver's connections and ours read and write.
 _DRIVER_NETS = (
     net.__name__,
     net_asyncio.__name__,

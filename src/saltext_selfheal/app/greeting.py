@@ -1,4 +1,4 @@
-"""What both dials do alike, the blocking one and asyncio's: the login that is said."""
+"""The login, which both dials share: the blocking one and the one in asyncio. It does no input or output itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..driver.wire import (
 
 @dataclass(frozen=True)
 class Login:
-    """How to get in, the same at every node. ``query_timeout_s``: None lets a query be silent as long as it likes."""
+    """How to log in, the same at every node. ``query_timeout_s`` None: a query may be silent for ever."""
 
     db: str | None = None
     user: str = "admin"
@@ -36,13 +36,13 @@ class Login:
 
 @dataclass
 class Progress:
-    """How far a dial came, for `classify`."""
+    """How far a dial has come, for `classify`."""
 
     stage: Stage = Stage.NAME
 
 
 def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
-    """The V1_0 handshake, by the driver's own state machine: yields what to send, takes the next message."""
+    """The V1_0 handshake, by the driver's own state machine. Yields what to send, and takes the next message."""
     decoder, encoder = json.JSONDecoder(), json.JSONEncoder()
     shake = HandshakeV1_0(decoder, encoder, address.host, address.port, login.user, login.password)
     shake._pbkdf2_hmac = salted_password
@@ -54,9 +54,9 @@ def _greeting(address: Address, login: Login) -> Generator[bytes, bytes, None]:
 
 
 def conversation(address: Address, login: Login) -> Generator[bytes, bytes, None]:
-    """The login over a stream: a generator that yields what to send, maybe nothing, and takes what was read then.
+    """The login over a stream, as a generator. It yields what to send, which may be empty, and takes what was read.
 
-    It returns when the node has let us in. Raises Refused, Alien, or Lost when nothing more is read.
+    It ends when the node has accepted the login. Raises Refused or Alien, or Lost if the stream has ended.
     """
     greeting, buffer = _greeting(address, login), bytearray()
     say = next(greeting)
@@ -76,6 +76,6 @@ def conversation(address: Address, login: Login) -> Generator[bytes, bytes, None
 
 
 def check_info(info: Any) -> None:
-    """Raises Alien if an answer to SERVER_INFO is none."""
+    """Raises Alien if this is no answer to SERVER_INFO."""
     if not isinstance(info, dict):
         raise Alien("answers SERVER_INFO with something else")

@@ -1,7 +1,7 @@
-"""When an application calls for help: how long its cluster has failed, and when it asked the last time.
+"""Decides when an application calls for help: how long its cluster has failed, and when it has asked last.
 
-Nothing here blocks the application or raises into it once it is made: a call runs on a daemon thread, and what became
-of it goes to ``on_help``. What must not live here: databases, and anything of Salt.
+Once a `Help` is made, it neither blocks the application nor raises an exception in it. A call runs on a daemon thread,
+and its result goes to ``on_help``. Databases and anything of Salt do not belong here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from .settings import BadSettings
 
 log = logging.getLogger(__name__)
 
-#: An answer that tells nothing is asked for again, with the same id: it has one effect.
+#: If it is not known whether a call arrived, it is made again after these times. The id stays the same, so it has only
+#: one effect.
 REPEAT_AFTER_S = (1.0, 4.0)
-#: Nobody tried for so long: what was before is another outage.
+#: If nothing has failed for this long, the next failure belongs to a new outage.
 GAP_S = 300.0
 
 _CLUSTER = re.compile(r"[\w.-]{1,64}")
@@ -35,11 +36,11 @@ _CLUSTER = re.compile(r"[\w.-]{1,64}")
 
 @dataclass(frozen=True)
 class Helped:
-    """What became of one call."""
+    """The result of one call for help."""
 
     cluster: str
     action: str
-    request: str  #: its id, to be found in the healer's history
+    request: str  #: its id, by which it is found in the healer's history
     reply: str  #: accepted, joined, held, refused, stored, sent; or failed, unknown
     why: str = ""
     incident: str | None = None
@@ -48,7 +49,7 @@ class Helped:
 
     @property
     def ok(self) -> bool:
-        """Whether the healer has it."""
+        """Whether the healer has the request."""
         return self.reply in ("accepted", "joined", "held", "stored", "sent")
 
     def __str__(self) -> str:
@@ -59,7 +60,7 @@ class Helped:
 
 @dataclass
 class _Outage:
-    """Of one cluster, as this process sees it. Times are of the helper's clock."""
+    """An outage of one cluster, as this process sees it. Times are those of the helper's clock."""
 
     since: float | None = None
     last: float = 0.0
@@ -68,14 +69,14 @@ class _Outage:
 
 
 class Calls:
-    """Who was called when. One for a process: ten threads of it are one caller."""
+    """Remembers when help was called for. There is one for the process, so that its threads call as one."""
 
     def __init__(self) -> None:
         self._pid = 0
         self.own()
 
     def own(self) -> None:
-        """After a fork begin anew: the lock may be held by a thread that is gone."""
+        """Begin anew after a fork: a thread that does not exist any more may have held the lock."""
         if self._pid != os.getpid():
             self.lock = threading.Lock()
             self.settled = threading.Condition(self.lock)
@@ -83,7 +84,7 @@ class Calls:
             self._pid = os.getpid()
 
     def outage(self, cluster: str) -> _Outage:
-        """Its record; the lock is held."""
+        """The cluster's outage. The caller must hold the lock."""
         return self.outages.setdefault(cluster, _Outage())
 
 
@@ -100,10 +101,10 @@ class Help:
     Args:
         via: a `SaltAPI` or a `Webhook`.
         cluster: its name in the healer's settings.
-        highstate_after, restart_after: seconds since the first failure; None never asks for it.
-        again_after: seconds from one call to the next of the same action, whatever became of it.
-        on_help: gets a `Helped` for each call, on the thread that made it.
-        calls: where calls are remembered; default: the process's one memory.
+        highstate_after, restart_after: seconds since the first failure; None: never ask for it.
+        again_after: seconds from one call to the next for the same action, whatever its result was.
+        on_help: gets a `Helped` for each call, on the thread that made the call.
+        calls: where calls are remembered; default: one place for the whole process.
         clock, start: for tests.
     """
 
@@ -142,13 +143,16 @@ class Help:
         return f"Help({self.via!r}, {self.cluster!r})"
 
     def well(self) -> None:
-        """The cluster serves: whatever fails next is a new outage."""
+        """The cluster serves. The next failure begins a new outage."""
         self._calls.own()
         with self._calls.lock:
             self._calls.outage(self.cluster).since = None
 
     def failed(self, reason: str, not_before_s: float = 0.0) -> None:
-        """It failed again. Calls what is due; returns at once, raises nothing."""
+        """The cluster has failed again. Makes the call that is due, if any. Returns at once and raises nothing.
+
+        ``not_before_s``: no call is due before the outage has lasted for so long.
+        """
         try:
             due = self._due(not_before_s)
         except Exception:
@@ -158,7 +162,7 @@ class Help:
             self._call(*due, reason)
 
     def _due(self, not_before_s: float) -> tuple[str, float] | None:
-        """The action to ask for now, noted as asked for, and until when it is."""
+        """The action to ask for now, and until when that call may take. It is noted as called. None if none is due."""
         self._calls.own()
         with self._calls.lock:
             outage = self._calls.outage(self.cluster)
@@ -196,7 +200,7 @@ class Help:
         began = time.monotonic()
         told: Future[dict[str, Any]] = Future()
         try:
-            # The door's thread is left behind when it takes too long: a header that drips in has no timeout.
+            # If the call takes too long, its thread is left behind: a header that comes in byte by byte has no timeout.
             _on_a_daemon_thread(lambda: told.set_result(self._ask(action, reason, request)))
             what = told.result(doors.CALL_S)
         except Unanswered:
@@ -214,7 +218,7 @@ class Help:
 
     def _ask(self, action: str, reason: str, request: str) -> dict[str, Any]:
         ends = time.monotonic() + doors.CALL_S
-        # A minion gives the call an id of its own: asked again, it would be a second one.
+        # A minion gives each call a new id. So a repeated call would be a second request, and none is repeated.
         repeats = () if getattr(self.via, "client", "") == "local" else REPEAT_AFTER_S
         for tries, pause_s in enumerate((*repeats, None), 1):
             try:
@@ -240,7 +244,7 @@ class Help:
     def _done(self, until: float) -> None:
         with self._calls.lock:
             outage = self._calls.outage(self.cluster)
-            if outage.calling_until == until:  # else another call is under way since
+            if outage.calling_until == until:  # if it differs, another call has begun meanwhile
                 outage.calling_until = None
             self._calls.settled.notify_all()
 
@@ -254,7 +258,7 @@ class Help:
             log.exception("on_help failed")
 
     def wait(self, timeout_s: float) -> bool:
-        """Until no call is under way, for a program that is about to end; False if one still is."""
+        """Wait until no call is being made, for a program that is about to end. False if one is still being made."""
         self._calls.own()
         with self._calls.lock:
             return self._calls.settled.wait_for(

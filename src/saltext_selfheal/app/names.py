@@ -1,4 +1,4 @@
-"""Where a name leads, asked for on daemon threads: `getaddrinfo` cannot be cancelled, and knows no limit of time."""
+"""Resolves names on daemon threads, because `getaddrinfo` cannot be cancelled and has no time limit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..driver.address import Address, Row, lookup
 
 
 class Names:
-    """Names → addresses, on daemon threads: a resolver that hangs holds neither a caller nor the process's end.
+    """Resolves names on daemon threads, so that a hanging resolver blocks neither a caller nor the end of the process.
 
-    One thread per name at most, however often it is asked for; the last good answer serves meanwhile.
+    There is at most one thread per name, however often the name is asked for. Meanwhile the last good answer is used.
     """
 
     def __init__(self) -> None:
@@ -26,14 +26,17 @@ class Names:
 
     def _own(self) -> None:
         if self._pid != os.getpid():
-            # After a fork the threads are gone, and the lock may be held by one of them.
+            # This is a new process after a fork. The threads are gone, and one of them may have held the lock.
             self._lock = threading.Lock()
             self._asking: dict[Address, Future[list[Row]]] = {}
             self._good: dict[Address, list[Row]] = {}
             self._pid = os.getpid()
 
     def ask(self, address: Address) -> Future[list[Row]]:
-        """Its rows, some time. An address that is no name is known at once. Raises OSError without a thread to ask."""
+        """The future rows of an address. For an address in numbers they are known at once.
+
+        Raises OSError if no thread can be started.
+        """
         self._own()
         try:
             literal = lookup(address, socket.AI_NUMERICHOST)
@@ -58,14 +61,14 @@ class Names:
             return asking
 
     def last_good(self, address: Address) -> list[Row] | None:
-        """What the name was the last time."""
+        """The rows that the name had the last time. None if it was never resolved."""
         return self._good.get(address)
 
     def _find(self, address: Address, asking: Future[list[Row]]) -> None:
         try:
             found = lookup(address)
         except Exception as exc:
-            # A name that no encoding knows cannot exist.
+            # If the name cannot be encoded, it cannot exist.
             wrong = exc if isinstance(exc, OSError) else socket.gaierror(str(exc))
             with self._lock:
                 self._asking.pop(address, None)
@@ -81,7 +84,10 @@ NAMES = Names()
 
 
 def resolve(address: Address, patience_s: float) -> list[Row]:
-    """Its rows; what they were the last time if the resolver is late. Raises OSError, or `Unresolved` without any."""
+    """The rows of an address, or the last good ones if the resolver is late.
+
+    Raises OSError, or `Unresolved` if there are no earlier rows.
+    """
     asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
         return asking.result(_for_the_name_s(patience_s, good))
@@ -92,10 +98,10 @@ def resolve(address: Address, patience_s: float) -> list[Row]:
 
 
 async def aresolve(address: Address, patience_s: float) -> list[Row]:
-    """As `resolve`, in the running loop. Raises asyncio.TimeoutError in place of `Unresolved`."""
+    """Like `resolve`, but in the running loop. Raises asyncio.TimeoutError in place of `Unresolved`."""
     asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
-        # Shielded: others wait for the same answer.
+        # It is shielded, because others may wait for the same answer.
         found = asyncio.shield(asyncio.wrap_future(asking))
         return await asyncio.wait_for(found, _for_the_name_s(patience_s, good))
     except asyncio.TimeoutError:
@@ -105,5 +111,5 @@ async def aresolve(address: Address, patience_s: float) -> list[Row]:
 
 
 def _for_the_name_s(patience_s: float, good: Any) -> float:
-    """With something to fall back on, most of the time is kept for the dial."""
+    """How long to wait for the resolver. If older rows can be used instead, most of the time is kept for the dial."""
     return max(0.0, patience_s / 4 if good else patience_s)

@@ -1,6 +1,6 @@
-"""Queries that survive an outage: what may be repeated is repeated, and what may have been done is not.
+"""Queries that survive an outage. A query is repeated if that is safe, but not a write that may have been done.
 
-Nothing here dials: a connection comes from the application's factory, `connecting.connect` as a rule.
+Nothing here dials. A connection comes from the application's factory, which usually calls `connecting.connect`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from .failures import DIAL_ERRORS, Failure, classify
 from .help import Help
 from .settings import BadSettings, seconds
 
-#: A table has a new primary within seconds after a node has died: nobody needs to be called for that.
+#: After a node has died, a table has a new primary within seconds. So help is not called for before this time.
 PRIMARY_CHANGE_S = 10.0
-#: The connection is of no use any more.
+#: After these failures the connection cannot be used any more.
 _LOST = (Failure.DEAD, Failure.HUNG, Failure.UNREACHABLE, Failure.ALIEN, Failure.TLS)
 
 
 class OutcomeUnknown(ReqlOpIndeterminateError, ReqlDriverError):
-    """The connection ended during a write: it may have been done, or not. It was not repeated."""
+    """The connection ended during a write. The write may have been done or not, and it was not repeated."""
 
 
 _T = Term.TermType
@@ -55,7 +55,7 @@ _WRITES = frozenset(
 
 
 def writes_in(term: Any) -> int:
-    """How many terms of a query change something, or may: 0 makes it a read; a loop counts as many."""
+    """How many terms of a query change something, or may do so. 0: it is a read. A loop counts as two."""
     found = 0
     looking = [term]
     while looking:
@@ -75,9 +75,10 @@ def writes_in(term: Any) -> int:
 
 
 def whole(term: Any) -> bool:
-    """Whether a write is done as a whole or not at all: one document, or one term of administration.
+    """Whether a write is done as a whole or not at all: it writes one document, or is one term of administration.
 
-    RethinkDB writes more than one in batches, and says only of the last that it was not performed (2.4.4).
+    RethinkDB writes several documents in batches. If it says that a write was not done, that is about the last batch
+    only (2.4.4).
     """
     kind = getattr(term, "term_type", None)
     if kind not in _WRITES or writes_in(term) != 1:
@@ -90,7 +91,7 @@ def whole(term: Any) -> bool:
 
 
 class _Patience:
-    """How one query or function waits: a primary change quietly, longer outages as `connect` does."""
+    """How one query or function waits for the end of an outage. A change of a primary calls for no help."""
 
     def __init__(self, help: Help | None, deadline_s: float | None, stop: Any, timing: Timing):
         self._help = help
@@ -101,13 +102,13 @@ class _Patience:
         self._failures = 0
 
     def note(self, failure: Failure, error: str) -> None:
-        """For whom to call, when it is due."""
+        """Tell the failure to `Help`, which makes a call when one is due."""
         if self._help is not None:
             quiet_s = 0.0 if failure in _LOST else PRIMARY_CHANGE_S
             self._help.failed(f"{failure}: {error}", quiet_s)
 
     def wait(self, exc: BaseException, failure: Failure, error: str) -> None:
-        """Before the next try; raises ``exc`` when there is none."""
+        """Wait before the next try. Raises ``exc`` if the deadline leaves no time for one."""
         self.note(failure, error)
         self._failures += 1
         now = self._timing.clock()
@@ -123,7 +124,7 @@ class _Patience:
 
 
 class Healing:
-    """What `healing` gives: to be used as a connection is. For one thread, as the driver's own."""
+    """What `healing` gives. It is used like a connection, and like the driver's own by one thread only."""
 
     _conn: Any = None
 
@@ -144,10 +145,11 @@ class Healing:
         self._timing = timing or Timing()
         self._db: str | None = None
         self._pid = os.getpid()
-        self._ends: float | None = None  #: of the clock, inside of `together`
+        #: The function's deadline, as a time of the clock; only inside `together`.
+        self._ends: float | None = None
 
     def patience(self) -> _Patience:
-        """For one query or function."""
+        """The waiting of one query or function."""
         patience = _Patience(self._help, self._deadline_s, self._stop, self._timing)
         if self._ends is not None:
             patience.ends = self._ends
@@ -155,7 +157,7 @@ class Healing:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[_Patience]:
-        """For one function: none of its queries waits longer than the function itself."""
+        """For the time of one function: none of its queries waits longer than the function may."""
         before, patience = self._ends, self.patience()
         self._ends = patience.ends
         try:
@@ -164,9 +166,9 @@ class Healing:
             self._ends = before
 
     def open(self, patience: _Patience | None = None) -> Any:
-        """The driver's connection behind this, a new one where there is none."""
+        """The driver's connection behind this. A new one is made if there is none."""
         if self._pid != os.getpid():
-            # The parent's: to close it here would say goodbye in its name.
+            # After a fork the connection belongs to the parent. Closing it here would end it for the parent, too.
             self._conn, self._pid = None, os.getpid()
         if self._conn is not None and not known_dead(self._conn):
             return self._conn
@@ -182,7 +184,7 @@ class Healing:
             except BadSettings:
                 raise
             except ConnectError as exc:
-                # What `connect` gave up is given up, but for a deadline of its own.
+                # If `connect` has given up, so does this. Only if its own deadline was shorter, it is tried again.
                 if not isinstance(exc, NotConnected):
                     raise
                 patience.wait(exc, exc.failure or Failure.DEAD, exc.message)
@@ -195,18 +197,18 @@ class Healing:
                 AROUND.reset(around)
 
     def drop(self) -> None:
-        """Forget the connection: after an error it is never used again."""
+        """Forget the connection. After an error it must not be used again."""
         conn, self._conn = self._conn, None
         if conn is not None:
             discard(conn)
 
     def well(self) -> None:
-        """A query succeeded."""
+        """A query has succeeded, so the cluster serves."""
         if self._help is not None:
             self._help.well()
 
     def _start(self, term: Any, **options: Any) -> Any:
-        """What the driver calls for ``query.run(conn)``."""
+        """The driver calls this for ``query.run(conn)``."""
         writes = writes_in(term)
         patience = self.patience()
         while True:
@@ -222,7 +224,7 @@ class Healing:
                     if writes:
                         patience.note(failure, error)
                         raise OutcomeUnknown(f"connection lost in a write: {error}") from exc
-                # Only a write that was not done at all may be done now.
+                # A write may be repeated only if it is known that nothing of it was done.
                 elif failure is Failure.INDETERMINATE or (writes and not whole(term)):
                     patience.note(failure, error)
                     raise
@@ -240,7 +242,7 @@ class Healing:
         return getattr(self.open(), name)
 
     def use(self, db: str) -> None:
-        """The default database, also of the connections to come."""
+        """Set the default database, also for later connections."""
         self._db = db
         if self._conn is not None:
             self._conn.use(db)
@@ -250,7 +252,7 @@ class Healing:
         return self._conn is not None and not known_dead(self._conn)
 
     def close(self, noreply_wait: bool = False) -> None:
-        """End it; a later query opens a new one."""
+        """End the connection. A later query opens a new one."""
         conn, self._conn = self._conn, None
         if conn is not None and self._pid == os.getpid():
             if noreply_wait:
@@ -259,7 +261,7 @@ class Healing:
                 discard(conn)
 
     def __del__(self) -> None:
-        # The driver's connections are circles of references: they would stay open until somebody collects them.
+        # A connection of the driver is a circle of references. It would stay open until garbage collection finds it.
         self.close()
 
     def __repr__(self) -> str:
@@ -277,12 +279,12 @@ def healing(
 ) -> Iterator[Any]:
     """A connection that survives outages.
 
-    Reads are repeated over new connections. A write is repeated only if it is known that it was not done; else
+    Reads are repeated over new connections. A write is repeated only if it is known that it was not done. Otherwise
     `OutcomeUnknown` or the driver's `ReqlOpIndeterminateError` is raised, and the next query works again.
 
     Args:
         connection_factory: returns a new connection, such as ``functools.partial(connect, hosts, db="shop")``.
-        deadline: seconds that one query may wait for an outage's end; None has no limit.
+        deadline: seconds for which one query may wait for the end of an outage; None: no limit.
     """
     conn = Healing(connection_factory, help, deadline, stop, timing)
     try:
@@ -301,10 +303,10 @@ def heals(
     stop: threading.Event | None = None,
     timing: Timing | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """For functions that take a connection first: they are called without it. Each thread keeps one open.
+    """A decorator for functions whose first argument is a connection. They are called without that argument.
 
-    Queries are healed one by one, as in `healing`. With ``idempotent=True`` the whole function is repeated, also
-    after a write of unknown outcome: twice must be as good as once.
+    Each thread keeps one connection open. Each query is healed by itself, as in `healing`. With ``idempotent=True`` the
+    whole function is repeated, even after a write of unknown outcome. So calling it twice must have the effect of once.
     """
     kept = threading.local()
 

@@ -1,4 +1,4 @@
-"""What an application was given, checked before anything is tried: what was found, what is allowed."""
+"""Checks the arguments of an application before anything is tried. Errors say what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .greeting import Login
 
 
 class BadSettings(ValueError):
-    """What the application was given cannot work: what was found, what is allowed."""
+    """The application's arguments cannot work. The message says what was found and what is allowed."""
 
 
 def quoted(value: Any, most: int = 80) -> str:
-    """A setting for a message, unless it may hold a password or a token.
+    """A setting as it is shown in a message. It is not shown if it may hold a password or a token.
 
-    Unlike `doors.arguments.shown` it also prints lists and objects: they are the application's own, and its author is
-    the one who reads the message.
+    Unlike `doors.arguments.shown` this also prints lists and objects: they belong to the application, and its author
+    reads the message.
     """
     return "something with @ or ?" if set("@?") & set(str(value)) else f"{value!r:.{most}}"
 
 
 def addresses(hosts: Any) -> list[Address]:
-    """``hosts`` of `connect`: at least one, none twice. Raises BadSettings."""
+    """The addresses in ``hosts`` of `connect`: at least one, and none twice. Raises BadSettings."""
     allowed = "host, host:port or [IPv6]:port, or pairs of host and port"
     listed = hosts.split(",") if isinstance(hosts, str) else hosts
     if not isinstance(listed, Iterable):
@@ -49,17 +49,17 @@ def _address(one: Any, allowed: str) -> Address:
         if isinstance(host, str) and isinstance(port, int):
             text = str(Address(host, port))
     try:
-        if re.search(r"[\s?#]", text):  # a URL's, whose query may hold a secret
+        if re.search(r"[\s?#]", text):  # it may be a URL, and its query may hold a secret
             raise ValueError
         found = parsed(text)
     except ValueError:
         raise BadSettings(f"hosts: found {quoted(one)}; allowed: {allowed}") from None
-    # A zone of an IPv6 address names an interface: case counts there.
+    # Names are written in small letters. But the zone of an IPv6 address names an interface, where case matters.
     return found if ":" in found.host else Address(found.host.lower(), found.port)
 
 
 def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
-    """A length of time. ``optional``: None is allowed, too. Raises BadSettings."""
+    """A duration in seconds. ``optional``: None is allowed, too. Raises BadSettings."""
     if value is None and optional:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf"):
@@ -83,7 +83,7 @@ def _tls(ssl: Any) -> tls.SSLContext | None:
 
 
 def login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Login:
-    """How to get in, as `connect` was told. Raises BadSettings."""
+    """How to log in, from the arguments of `connect`. Raises BadSettings."""
     password = "" if password is None else password
     if not isinstance(password, str) or not password.isascii():
         raise BadSettings("password: allowed: ASCII text; the driver takes no other")
