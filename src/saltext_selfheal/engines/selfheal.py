@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 __virtualname__ = "selfheal"
 
-# What Salt's loader puts here.
+# Salt's loader puts this here.
 __opts__: dict[str, Any]
 
 
 def __virtual__() -> str | tuple[bool, str]:
     if __opts__.get("__role") != "master":
-        # `start_engines` says nothing about an engine that did not load (3006 to 3008).
+        # Salt's `start_engines` does not report an engine that did not load (3006 to 3008).
         log.error("selfheal: the engine runs on a master only, not on a %s", __opts__.get("__role"))
         return False, "the selfheal engine runs on a master only"
     return __virtualname__
@@ -52,7 +52,7 @@ def start(**kwargs: Any) -> None:
     The settings are read from the master's ``engines``, as the runner and the reactor read them, so the keywords
     that Salt passes are not looked at.
     """
-    # Here and not above: whoever only lists this module should not pay for it.
+    # The import is here, because Salt also loads this module only to list it, and then it should not cost anything.
     from saltext_selfheal.loop import assemble
 
     assemble.run(__opts__)

@@ -7,7 +7,7 @@ Ask the healer for help, and look at a database from here
 On a minion, `trigger`, `highstate` and `restart` send a request to the master, `probe` looks at a node from this
 minion's place. On the master, the reactor files ask `attempt` what a job may do.
 
-Sent is no decision: the healer may join the request to an incident, hold it or refuse it.
+A request that was sent is not decided yet: the healer may join it to an incident, hold it or refuse it.
 ``salt-run selfheal.history`` on the master shows what became of it.
 """
 
@@ -16,7 +16,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-if TYPE_CHECKING:  # whoever only lists this module should not pay for these
+# Salt also loads this module only to list it, and then these imports should not cost anything.
+if TYPE_CHECKING:
     from saltext_selfheal.config import EngineSettings
     from saltext_selfheal.driver.address import Address
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 __virtualname__ = "selfheal"
 __func_alias__: dict[str, str] = {}
 
-# What Salt's loader puts here.
+# Salt's loader puts these here.
 __opts__: dict[str, Any]
 __context__: dict[str, Any]
 __salt__: Mapping[str, Callable[..., Any]]
@@ -39,10 +40,10 @@ def __virtual__() -> str:
 
 def _strict(refuse: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
-    A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer.
+    Make a function take any arguments and refuse those that it does not know. ``refuse`` makes the answer then.
 
-    It stands in each loader module, not beside what it calls: Salt puts ``__user__`` and the like into the globals of
-    the function that it finds here (3006 to 3008).
+    Each loader module has its own copy of this decorator, because Salt puts ``__user__`` and the like into the globals
+    of the function that it finds in the module (3006 to 3008).
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +62,7 @@ def _strict(refuse: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Call
 
 
 def _not_sent(why: object, request: str | None = None) -> dict[str, Any]:
-    """A request that did not leave this minion."""
+    """The answer for a request that was not sent."""
     __context__["retcode"] = 1
     return {"request": request, "sent": False, "error": str(why)}
 
@@ -86,7 +87,7 @@ def trigger(
     .. versionadded:: 0.1.0
 
     cluster
-        The name of a configured cluster. Whom it concerns is the healer's decision, never the caller's.
+        The name of a configured cluster. The healer decides on which nodes something is done, never the caller.
 
     action
         ``highstate`` (default), ``restart`` or ``start``.
@@ -235,7 +236,7 @@ def _address(found: Any) -> "Address":
 
 
 def _resolved(what: str, value: Any) -> str:
-    """Text, or what an ``sdb://`` URI stands for. Salt gives the URI back where it cannot tell (3006 to 3008)."""
+    """The text, or the value of an ``sdb://`` URI. If Salt cannot resolve a URI, it returns it (3006 to 3008)."""
     text = str(value)
     if text.startswith("sdb://"):
         found = __salt__["sdb.get"](text)
@@ -291,9 +292,9 @@ def attempt(jid: Any, action: Any) -> dict[str, Any] | None:
             return None
         if not _unpublished(order):
             return None
-        # Last, so that nothing is claimed that would not be published.
+        # The claim comes last, so that nothing is claimed that is not published then.
         if not claims.take(path, jid, order["firing"], order["claimed"]):
-            return None  # somebody else was quicker, or the attempt ended meanwhile
+            return None  # somebody else has claimed it, or the attempt has ended meanwhile
         return {key: order[key] for key in ("jid", "cluster", "action", "minions", "args")}
     except Exception as exc:
         log.error("selfheal: attempt %s cannot be claimed now: %s", jid, exc)
@@ -301,7 +302,7 @@ def attempt(jid: Any, action: Any) -> dict[str, Any] | None:
 
 
 def _allowed(settings: "EngineSettings", order: Mapping[str, Any]) -> bool:
-    """Whether the settings in force let an order go to its minions."""
+    """Whether the present settings allow all minions of this order."""
     from fnmatch import fnmatchcase
 
     cluster = settings.clusters.get(order["cluster"])
@@ -316,11 +317,10 @@ def _allowed(settings: "EngineSettings", order: Mapping[str, Any]) -> bool:
 
 def _unpublished(order: Mapping[str, Any]) -> bool:
     """
-    Whether the job of this order has not been published yet, as far as it matters.
+    Whether the job of this order may be published, because it has not been published yet.
 
-    A job cache that cannot be read does not keep the first claim from being taken: its JID is this attempt's own, and
-    publishing it takes a claim, so nobody has published it. After an earlier claim only the cache knows whether its job
-    was published, and what is not known is never a yes.
+    If the job cache cannot be read, the first claim is allowed all the same: nobody can have published this JID without
+    a claim. After an earlier claim only the job cache can tell whether the job was published, so then it must be read.
     """
     from saltext_selfheal.loop import jobs
 

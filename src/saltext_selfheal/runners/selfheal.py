@@ -24,7 +24,7 @@ from saltext_selfheal.ledger.file import LedgerError
 
 __virtualname__ = "selfheal"
 
-# The first two are what Salt's loader puts here.
+# Salt's loader puts the first two here.
 __opts__: dict[str, Any]
 __context__: dict[str, Any]
 _Called = Callable[..., Any]
@@ -36,11 +36,11 @@ def __virtual__() -> str:
 
 def _strict(refuse: _Called, wrong: _Called | None = None) -> Callable[[_Called], _Called]:
     """
-    A function that takes whatever comes, and refuses what the one below it does not know: ``refuse`` makes the answer,
-    also where there is no ledger; ``wrong`` makes the one to a value that is not allowed (default: ``refuse``).
+    Make a function take any arguments and refuse those that it does not know. ``refuse`` makes the answer then, and
+    also if there is no ledger. ``wrong`` makes the answer to a value that is not allowed (default: ``refuse``).
 
-    It stands in each loader module, not beside what it calls: Salt puts ``__user__`` and the like into the globals of
-    the function that it finds here (3006 to 3008).
+    Each loader module has its own copy of this decorator, because Salt puts ``__user__`` and the like into the globals
+    of the function that it finds in the module (3006 to 3008).
     """
 
     def decorate(function: _Called) -> _Called:
@@ -71,16 +71,16 @@ def _site() -> tuple[settings_of.EngineSettings, Path]:
 
 
 def _desk() -> desk.Desk:
-    """For who asks, as far as the master knows: a login, or the minion that it let in by ``peer_run``."""
+    """The desk for the asker, as far as the master knows it: a login, or a minion that ``peer_run`` lets in."""
     minion = str(__opts__.get("id", ""))
-    # There the runner's options carry the minion's id instead of the master's, which has no key among them.
+    # For such a minion the runner's options hold its id. Else they hold the master's id, which has no accepted key.
     if minion and "/" not in minion and Path(__opts__["pki_dir"], "minions", minion).is_file():
         return desk.Desk(*_site(), by=f"minion {minion}")
     return desk.Desk(*_site(), by=str(globals().get("__user__") or "unknown"))
 
 
 def _told(view: Any) -> dict[str, Any]:
-    """What people are shown. With its exit code, if it has one, ``pause … && upgrade`` stops here."""
+    """What people are shown. Its exit code, if there is one, is passed to Salt: it stops ``pause … && upgrade``."""
     told: dict[str, Any] = view.told()
     if "retcode" in told:
         __context__["retcode"] = told["retcode"]
@@ -88,17 +88,17 @@ def _told(view: Any) -> dict[str, Any]:
 
 
 def _invalid(why: object) -> NoReturn:
-    """For what prints a file, and for questions that cannot be answered: Salt's own error."""
+    """Raise Salt's own error, for a function that prints a file and for questions that cannot be answered."""
     raise SaltInvocationError(str(why)) from None
 
 
 def _refused(why: object) -> dict[str, Any]:
-    """A command that came to nothing."""
+    """The answer to a command that was refused here."""
     return _told(desk.refused("command", why))
 
 
 def _not_asked(why: object) -> dict[str, Any]:
-    """What a request becomes that never reached the ledger."""
+    """The answer to a request that never reached the ledger."""
     return _told(desk.refused("request", why))
 
 
@@ -142,12 +142,12 @@ def trigger(
 @_strict(_not_asked)
 def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> dict[str, Any]:
     """
-    Have something done although the probe sees nothing wrong, or something else. For operators.
+    Have an action taken although the probe sees no fault, or another one. For operators.
 
     .. versionadded:: 0.1.0
 
-    Your word stands for the probe's agreement, and for nothing else: pause, lock, budget, quorum, an attempt in
-    flight and the allowed minions still hold, and it goes to one node at a time. Give it to no application.
+    Your word replaces the probe's agreement, and nothing else: pause, lock, budget, quorum, an attempt in flight and
+    the allowed minions still count, and the action goes to one node at a time. Give this right to no application.
 
     cluster
         The name of a configured cluster.
@@ -284,11 +284,11 @@ def approve(incident: Any) -> dict[str, Any]:
     .. versionadded:: 0.1.0
 
     incident
-        What `explain` and the announcement say it waits for: the incident with the number of the attempt. A yes to
-        ``runbook-7.1`` is none to the step that follows when somebody else was quicker. The incident's id alone
+        What `explain` and the announcement name: the incident with the number of the attempt that waits. If somebody
+        else is quicker, an approval of ``runbook-7.1`` is not taken for the step after it. The incident's id alone
         means whatever waits now.
 
-    The word is good for the nodes that the incident has now, and for a quarter of an hour after each of its attempts.
+    The approval is good for the nodes that the incident has now, and for a quarter of an hour after each attempt.
 
     Returns what `pause` returns.
 
@@ -304,7 +304,7 @@ def approve(incident: Any) -> dict[str, Any]:
 @_strict(_refused)
 def reject(incident: Any, comment: Any = None) -> dict[str, Any]:
     """
-    Forbid the step that an incident waits with: the incident is locked until `ack`. A request is over with that.
+    Forbid the step that an incident waits with: the incident is locked until `ack`. A request ends by this.
 
     .. versionadded:: 0.1.0
 
@@ -340,7 +340,7 @@ def explain(cluster: Any, node: Any = None) -> dict[str, Any]:
 
     The engine answers with the very gates that it asks before it acts, one entry per incident; for nodes without an
     incident as if they were dead. Each entry has ``incident``, ``fault``, ``phase``, ``why``, the ``step`` to come,
-    the nodes it would go to (``on``), what keeps it (``shut``), and all ``gates``; gates are asked only while an
+    the nodes it would go to (``on``), the shut gates (``shut``), and all ``gates``; gates are asked only while an
     incident is open. While the engine is down, the entries tell what it would say if it started now.
 
     CLI Example:
@@ -358,7 +358,7 @@ def explain(cluster: Any, node: Any = None) -> dict[str, Any]:
 @_strict(_refused, _invalid)
 def status(cluster: Any = None) -> dict[str, Any]:
     """
-    How the engine, its clusters and their incidents stand.
+    The status of the engine, of its clusters and of their incidents.
 
     .. versionadded:: 0.1.0
 
@@ -409,7 +409,7 @@ def history(cluster: Any = None, since: Any = None, limit: Any = 50) -> list[dic
 @_strict(_refused, _invalid)
 def incident(id: Any) -> dict[str, Any]:
     """
-    One incident whole: where it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
+    All about one incident: how it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
 
     .. versionadded:: 0.1.0
 
@@ -454,7 +454,7 @@ def audit() -> dict[str, Any]:
 @_strict(_refused)
 def doctor(api_config: Any = None) -> dict[str, Any]:
     """
-    Look for what keeps the healer from healing, or lets others misuse it, and say what to do about it.
+    Look for what keeps the healer from healing, or lets others misuse it. Say what to do about it.
 
     .. versionadded:: 0.1.0
 
@@ -475,7 +475,7 @@ def doctor(api_config: Any = None) -> dict[str, Any]:
         salt-run selfheal.doctor
         salt-run selfheal.doctor api_config=/etc/salt/hooks/master
     """
-    # Here and not above: it takes in much of Salt that no other function needs.
+    # The import is here, because it loads much of Salt that no other function needs.
     from saltext_selfheal.doctor import checks
 
     return _told(checks.visit(__opts__, api_config))
