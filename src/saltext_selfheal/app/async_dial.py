@@ -33,6 +33,7 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
         return self._parent
 
     def abort(self) -> None:
+        """End the connection at once, and raise an error in all that wait for an answer."""
         self._closing = True
         for cursor in list(self._cursor_cache.values()):
             cursor._error("Connection is closed.")

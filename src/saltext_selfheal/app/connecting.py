@@ -182,7 +182,7 @@ class _Course:
         self._waited_s = 0.0
 
     def next(self) -> tuple[_Host, float]:
-        """The next host, and how many seconds to wait before trying it. Raises Stopped, or NotConnected at the deadline."""
+        """The next host, and how many seconds to wait first. Raises Stopped, or NotConnected at the deadline."""
         self.check_stop()
         host = min(self._hosts, key=lambda one: (one.due, one.order))
         now = self._timing.clock()

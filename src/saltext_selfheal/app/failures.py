@@ -103,6 +103,7 @@ def classify(exc: BaseException, at: str = "query") -> tuple[Failure, str]:
 
 
 def _reql_error(exc: ReqlError, at: str) -> tuple[Failure, str]:
+    """The failure that an error of the driver means. Many have one class, so that their texts must be read."""
     # `message` is used, because str() would print the query with the data that it writes.
     words = plain(getattr(exc, "message", "") or type(exc).__name__)
     if isinstance(exc, (ReqlAuthError, ReqlPermissionError)):

@@ -189,6 +189,7 @@ class Help:
             return action, outage.calling_until
 
     def _call(self, action: str, until: float, reason: str) -> None:
+        """Make a call on a thread of its own."""
         request = uuid.uuid4().hex
         try:
             self._start(lambda: self._make(action, until, reason, request))
@@ -217,6 +218,7 @@ class Help:
             self._done(until)
 
     def _ask(self, action: str, reason: str, request: str) -> dict[str, Any]:
+        """Ask through the door. If it is not known whether the call arrived, it is repeated."""
         ends = time.monotonic() + doors.CALL_S
         # A minion gives each call a new id. So a repeated call would be a second request, and none is repeated.
         repeats = () if getattr(self.via, "client", "") == "local" else REPEAT_AFTER_S

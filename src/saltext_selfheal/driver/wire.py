@@ -118,6 +118,10 @@ class Wire(asyncio.Protocol):
         self.open = True
 
     def data_received(self, data: bytes) -> None:
+        """Take data: parts of the greeting first, then answers, each with the token of its query and its size.
+
+        Sizes are checked before anything is kept. An answer that nobody waits for any more is dropped as it comes.
+        """
         self.heard = True
         buffer = self._buffer
         if self._skip:
@@ -195,6 +199,7 @@ class Wire(asyncio.Protocol):
             timer.cancel()
 
     def _greet_reader(self) -> None:
+        """Give the next message of the greeting to its reader, if it is complete. A zero byte ends a message."""
         end = self._buffer.find(b"\0", 0, MAX_GREETING_BYTES)
         if end < 0:
             if len(self._buffer) > MAX_GREETING_BYTES:
@@ -207,6 +212,7 @@ class Wire(asyncio.Protocol):
             reader.set_result(message)
 
     async def _greeting_message(self, deadline: float) -> bytes:
+        """Wait for the next message of the greeting. Raises Alien if what came so far cannot be RethinkDB's."""
         if self._broken is not None:
             raise self._broken
         future = self._reader = self._loop.create_future()

@@ -16,7 +16,7 @@ from .model import Attempt, ClusterState, Fault, Incident, Outcome, Phase, Polic
 from .word import agreed_dead
 
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
-FIRINGS = 3
+FIRINGS = 3  #: an attempt is fired at most so many times
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: reading the job cache may take this long
 _BUDGET, _LIMITS, _APPROVAL, _LOOK = map(
@@ -252,6 +252,7 @@ def held_no_more(s: Sight) -> bool:
 
 
 def held_anew(s: Sight) -> bool:
+    """The gates that are shut have changed, so the incident is announced as held again."""
     if s.intent is None or not s.intent.nodes:
         return False
     only_look = {g.name for g in s.shut} == {_LOOK}
@@ -292,10 +293,12 @@ def busy(s: Sight) -> bool:
 
 
 def failed(s: Sight) -> bool:
+    """The job failed or timed out. Or its minions were busy for too long: the row for `busy` is tried before."""
     return verdict(s) in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.BUSY)
 
 
 def _unpublished(s: Sight) -> bool:
+    """The job should be published by now, and the job cache was read and does not hold it."""
     attempt = s.attempt
     if attempt is None or attempt.published_at is not None or attempt.results:
         return False
@@ -316,6 +319,7 @@ def unreadable(s: Sight) -> bool:
 
 
 def lost(s: Sight) -> bool:
+    """The job was not published and is not fired again: too often, too late, or the fault is gone."""
     attempt = s.attempt
     if attempt is None:
         return True
@@ -358,6 +362,7 @@ def _look_due(s: Sight, published_at: Seconds) -> Seconds:
 
 
 def overdue(s: Sight) -> bool:
+    """The job was published, but a result is still missing after its time, and no look is in flight."""
     attempt = s.attempt
     return (
         attempt is not None
@@ -392,6 +397,7 @@ def look_lost(s: Sight) -> bool:
 
 
 def look_ended(s: Sight) -> bool:
+    """The look at this attempt is over: every minion has answered, or the time for it has passed."""
     look = s.cluster.look
     if look is None or s.attempt is None or look.of != s.attempt.id:
         return False
@@ -434,6 +440,7 @@ def seen_faulty(s: Sight) -> bool:
 
 
 def not_in_time(s: Sight) -> bool:
+    """The nodes were seen after the job, but ``verify`` has passed and they are not all well."""
     if s.incident.verified:
         return False
     seen = all(map(s.seen_after, s.incident.turn.acting))

@@ -190,6 +190,7 @@ def look(s: Sight) -> Change:
 
 
 def wait_on(s: Sight) -> Change:
+    """End the look, and leave the attempt in flight: after a pause its minions are asked again."""
     assert s.cluster.look is not None
     outcome, why = looks.told(s.cluster.look)
     incident = replace(s.incident, not_before=s.now + looks.LOOK_PAUSE_S)
@@ -324,10 +325,12 @@ def assume_it_ran(s: Sight) -> Change:
 
 
 def leave_it(s: Sight) -> Change:
+    """Give up the attempt although its job may still run. Nothing is sent to its minions meanwhile."""
     return _finish(s, Outcome.TIMED_OUT, "it runs on, or its minion does not tell", running=True)
 
 
 def look_again(s: Sight) -> Change:
+    """End a look that nobody published. After a pause there will be another one."""
     assert s.cluster.look is not None
     ended = Finish(s.cluster.look, Outcome.LOST, "never seen in the job cache")
     incident = replace(s.incident, not_before=s.now + looks.LOOK_PAUSE_S)
@@ -335,6 +338,7 @@ def look_again(s: Sight) -> Change:
 
 
 def _untry(s: Sight, pause_s: Seconds) -> Incident:
+    """The incident, with the nodes of the last attempt counted as not tried. The step is taken again after a pause."""
     turn = s.incident.turn
     return replace(
         s.incident,
@@ -347,6 +351,7 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
 
 
 def retry_busy(s: Sight) -> Change:
+    """Nothing was done, because another state run was active. The step is taken again soon, and costs nothing."""
     assert s.attempt is not None
     cluster, _, effects = _finish(s, Outcome.BUSY, tell_results(s.attempt), _busy_nodes(s.attempt))
     since = s.now if s.incident.busy_since is None else s.incident.busy_since
@@ -354,6 +359,7 @@ def retry_busy(s: Sight) -> Change:
 
 
 def write_off(s: Sight) -> Change:
+    """The job was never published. The step is taken again, after a pause that doubles each time in a row."""
     cluster, _, effects = _finish(s, Outcome.LOST, "never seen in the job cache")
     pause_s = min(LOST_PAUSE_S * 2.0 ** min(s.incident.lost, 10), LOST_PAUSE_MAX_S)
     incident = replace(_untry(s, pause_s), lost=s.incident.lost + 1, busy_since=None)

@@ -446,7 +446,7 @@ class News(str, Enum):
 
 @dataclass(frozen=True)
 class Tell:
-    """Something about the healer's own eyes, or about a cluster or node beside its incidents."""
+    """News about the healer's own eyes, or about a cluster or a node, apart from the announcements of incidents."""
 
     what: News
     cluster: str
@@ -464,7 +464,8 @@ class Answer:
     why: str
     incident: str | None = None
     told: tuple[Mapping[str, Any], ...] = ()
-    repeated: bool = False  #: this source has asked about this incident before
+    #: The same source has had such an answer before. So this one is not audited, and it is logged as debug only.
+    repeated: bool = False
     rule: str = ""  #: the row that a command took
 
 

@@ -6,7 +6,7 @@ Theory of operation
 The healer is one function over one state. The loop feeds it what has happened, one event at a time, and gets back the new
 state and what is to be done. The loop stores the state first and carries out the effects second, so a process that dies in
 between knows at its next start what it had meant to do. Nothing in this folder waits, asks, writes, fires or reads a clock:
-``now`` comes with each event. So every decision can be played again, and is: tests/proofs does so by the million.
+``now`` comes with each event. So every decision can be played again. tests/proofs plays millions of them.
 
 An event works in two parts.
 
@@ -24,17 +24,18 @@ and ends resolved, acknowledged, or locked where the healer gives up and a perso
 All timing lies in the conditions. A deadline is a comparison with ``now`` and not a timer: a `Tick` changes no fact, it lets
 conditions come true that depend on time. A healer that was away for an hour therefore needs no special case.
 
-Whether something may be done is asked of the *gates* (`gates`): one small function for each reason not to act now. All of
-them are asked before each action, whoever asked for it, and what is told about an incident that is held is made of their
-answers and of nothing else. Which action is tried, and how long a node rests afterwards, stands in `escalation`; what is
-known of an action, in `remedies`. A request never acts. It opens an incident, or joins one, and that walks the same table
+The *gates* (`gates`) say whether something may be done: there is one small function for each reason not to act now. All
+of them are asked before each action, whoever asked for it. What is told about an incident that is held consists of
+their answers only. Which action is tried, and how long a node rests afterwards, is in `escalation`; what is known of an
+action is in `remedies`. A request never acts. It opens an incident or joins one, and that incident walks the same table
 through the same gates as if the probe had found the fault.
 
 What a job has returned is no proof, since any minion can store a result under another's name. So a node is well when it is
 seen to be well, by a fresh dial after the job's end; and a job counts as running until a look at the minion, or the
 database's own new start, says that it has ended. Until then nothing else is sent there.
 
-What must never happen is written down a second time, in tests/proofs/rules.py, as a judge of what this function returns.
+The rules about what must never happen are written a second time, in tests/proofs/rules.py. They judge what this
+function returns.
 """
 
 from __future__ import annotations

@@ -286,6 +286,7 @@ class Ledger:
         self.lost = None
 
     def _record(self, effect: Effect, now: float) -> None:
+        """Write one effect into its table, and into the audit."""
         if isinstance(effect, Fire):
             attempt = effect.attempt
             boot, since_boot = timeline.boot_id(), timeline.boottime()
@@ -340,6 +341,7 @@ class Ledger:
             self._audit(now, effect.cluster, effect.incident, "health", told)
 
     def _answer(self, now: float, effect: Answer) -> None:
+        """Write an answer to the row of the inbox. A request that came by the bus has no row yet, so one is made."""
         asked = effect.request
         answer = {"reply": effect.reply.value, "why": effect.why, "incident": effect.incident}
         kind = inbox.kind_of(asked)
@@ -378,8 +380,10 @@ class Ledger:
     def _audit(
         self, now: float, cluster: str, incident: str | None, kind: str, body: Mapping[str, Any]
     ) -> None:
-        now = float(now)  # as it will be read
-        # On from what we wrote last, not from what lies there: what was cut off or added must show.
+        """Append an entry to the audit, as the next link of its chain."""
+        now = float(now)  # the column is REAL, and the hash must be made of the value as it is read
+        # The chain goes on from the entry that this process wrote last, and not from the last row in the table. So rows
+        # that somebody has removed or added break the chain.
         last = self._db.execute(_LAST_ENTRY, (NO_NUMBER,)).fetchone()[0]
         seq = max(self._head.seq, last) + 1
         text = json.dumps(body, sort_keys=True, ensure_ascii=False)

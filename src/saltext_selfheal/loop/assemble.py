@@ -87,6 +87,7 @@ def run(opts: Mapping[str, Any]) -> NoReturn:
 
 
 def _do_nothing(bus: Bus, why: str, problems: list[str]) -> NoReturn:
+    """Tell why nothing can be healed, and then sleep for ever: if this returned, Salt would start the engine anew."""
     log.critical("selfheal: nothing is healed until the master is restarted: %s", why)
     for problem in problems:
         log.critical("selfheal: %s", problem)
@@ -96,6 +97,7 @@ def _do_nothing(bus: Bus, why: str, problems: list[str]) -> NoReturn:
 
 
 def _open_ledger(path: Path, bus: Bus, waiting: Waiting) -> Ledger:
+    """Open the ledger, and wait as long as that is not possible."""
     while True:
         try:
             return Ledger(path)

@@ -198,6 +198,7 @@ class Healer:
             self._prune()
 
     def _beat(self) -> None:
+        """Write a sign of life to the ledger. This also finds out whether the ledger can be written again."""
         began = time.monotonic()
         if began < self._patient_until:
             return
@@ -424,6 +425,7 @@ class Healer:
     # ------------------------------------------------------------ out
 
     def _carry_out(self, effects: Sequence[Effect], now: float) -> None:
+        """Carry out the effects of a transition that is recorded."""
         for effect in effects:  # healing comes first, telling comes last
             if isinstance(effect, Fire):
                 self._herald.fire(effect.attempt, now)

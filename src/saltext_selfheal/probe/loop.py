@@ -149,6 +149,7 @@ class Prober:
         return self._stop is not None and self._stop.is_set()
 
     async def _watch(self, look: NodeProbe) -> None:
+        """Probe one node at its times, and also at once when its connection ends or a dial is asked for."""
         loop = asyncio.get_running_loop()
         poll_s = look.target.poll_s
         # Each node begins at a random time within the interval and then keeps its rhythm. So a thousand nodes are not

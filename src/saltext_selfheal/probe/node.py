@@ -214,6 +214,7 @@ class NodeProbe:
     def _faulty(
         self, exc: Exception, began: float, dialled: bool, answers: bool = False
     ) -> Observation:
+        """The observation of a probe that failed. ``answers``: the open connection has answered in this probe."""
         verdict = self._judge(exc)
         forget(exc)
         self.answers = answers
