@@ -47,7 +47,7 @@ class _Socket(net.SocketWrapper):
         self.query_timeout_s: float | None = None
 
     def recvall(self, length: int, deadline: float | None) -> bytes:
-        """Read so many bytes.
+        """Read this many bytes.
 
         ``deadline`` comes from a cursor's ``next(wait=…)`` and is a time of the wall clock. If it passes, what was read
         is kept, and the next call goes on from there.

@@ -189,7 +189,7 @@ Escalation = Annotated[dict[Fault, tuple[Step, ...]], BeforeValidator(_escalatio
 Confirm = Annotated[dict[Fault, float], BeforeValidator(confirm)]
 
 
-#: A secret must have so many bits by `look_bits`; one that a generator makes has far more.
+#: A secret must have this many bits by `look_bits`; one that a generator makes has far more.
 SECRET_BITS = 40
 
 

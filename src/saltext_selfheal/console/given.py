@@ -11,7 +11,7 @@ from ..config import EngineSettings
 from ..doors.arguments import BadRequest
 from ..ledger import records
 
-NAMED = 5  #: an error names at most so many incidents
+NAMED = 5  #: an error names at most this many incidents
 #: An incident's id with the number of an attempt.
 _ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
 

@@ -19,7 +19,7 @@ from typing import Any
 #: scheduler, the others with a runner that a reactor starts.
 _SALTS = frozenset(("__user__", "__jid__", "__tag__", "__jid_event__", "__state__", "__kwarg__"))
 _PUB = "__pub_"
-MOST_NAMED = 5  #: one sentence names at most so many unknown words
+MOST_NAMED = 5  #: one sentence names at most this many unknown words
 
 
 class BadRequest(ValueError):

@@ -11,7 +11,7 @@ from .arguments import BadRequest
 
 @dataclass(frozen=True)
 class Flow:
-    """How much a door takes: so many at once, and from then on so many per second."""
+    """How much a door takes: a number at once, and from then on a number per second."""
 
     at_once: int
     per_s: float

@@ -17,7 +17,7 @@ from .flow import Flow, Flows
 from .forms import MAX_BODY, MAX_HEADER, MAX_NODES, one_line
 
 MAX_TARGET = 1000
-#: A target may have so many ``*:``, because each of them multiplies what Salt must compare.
+#: A target may have this many ``*:``, because each of them multiplies what Salt must compare.
 MAX_WILD = 3
 #: Calls with the article's key. For each, Salt looks up a target, and that may read the data of every minion.
 ARTICLE_FLOW = Flow(600, 1.0)

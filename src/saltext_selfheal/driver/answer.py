@@ -20,7 +20,7 @@ from .text import said
 AT_ONCE_BYTES = 64 * 1024
 #: RethinkDB's largest document: 64 shards with 50 replicas each make 200 KB.
 MAX_DOCUMENT_CHARS = 256 * 1024
-MAX_DOCUMENTS = 50_000  #: at most so many documents in one sequence
+MAX_DOCUMENTS = 50_000  #: at most this many documents in one sequence
 TURN_S = 0.001  #: reading holds the loop this long before others get their turn
 
 _JSON = json.JSONDecoder()

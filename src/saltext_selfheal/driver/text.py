@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-WORDS_CHARS = 120  #: a sentence quotes at most so many characters of what a peer said
+WORDS_CHARS = 120  #: a sentence quotes at most this many characters of what a peer said
 
 
 def clean(text: str) -> str:

@@ -40,7 +40,7 @@ MAX_GREETING_BYTES = 64 * 1024
 MAX_INFO_BYTES = 64 * 1024  #: an answer to SERVER_INFO really has about a hundred bytes
 MAX_ANSWER_BYTES = 8 * 1024 * 1024  #: RethinkDB's own batches have about one megabyte
 MAX_TABLE_BYTES = 32 * 1024 * 1024  #: all answers together that make one table
-MAX_LATE = 1000  #: a peer may owe at most so many answers that nobody waits for any more
+MAX_LATE = 1000  #: a peer may owe at most this many answers that nobody waits for any more
 #: Rounds of PBKDF2. RethinkDB asks for 4,096; a hostile server could ask for so many that they take hours of CPU.
 MAX_ITERATIONS = 1_000_000
 PROOF_S = 60.0  #: this side may compute this long for a login
@@ -107,7 +107,7 @@ class Wire(asyncio.Protocol):
         self._turn = turn
         self._pending: dict[int, _Asked] = {}
         self._late: set[int] = set()  # tokens of queries whose answers nobody waits for any more
-        self._skip = 0  # so many bytes of such a late answer are still to come, and are dropped
+        self._skip = 0  # this many bytes of such a late answer are still to come, and are dropped
         self._token = 0
         self._broken: Exception | None = None
 

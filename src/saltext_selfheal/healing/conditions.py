@@ -16,7 +16,7 @@ from .model import Attempt, ClusterState, Fault, Incident, Outcome, Phase, Polic
 from .word import agreed_dead
 
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
-FIRINGS = 3  #: an attempt is fired at most so many times
+FIRINGS = 3  #: an attempt is fired at most this many times
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: reading the job cache may take this long
 _BUDGET, _LIMITS, _APPROVAL, _LOOK = map(

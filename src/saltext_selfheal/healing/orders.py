@@ -30,12 +30,12 @@ from .model import (
     Step,
 )
 
-REFUSED_TOLD = 10  #: so many refusals of one source are told …
+REFUSED_TOLD = 10  #: this many refusals of one source are told …
 REFUSED_WITHIN_S = 60.0  #: … within this time
-NAMED = 5  #: an answer repeats at most so many unknown names
-PENDING = 20  #: at most so many requests of a cluster wait for a fresh dial
+NAMED = 5  #: an answer repeats at most this many unknown names
+PENDING = 20  #: at most this many requests of a cluster wait for a fresh dial
 DIALLED_WITHIN_S = 1.0  #: added to the time that a dial may take
-ASKERS = 100  #: so many sources of requests are remembered per incident
+ASKERS = 100  #: this many sources of requests are remembered per incident
 
 
 def tell_by(command: Command) -> str:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from .file import Count, Head
 from .tables import damaged
 
-#: The engine's start proves only so many links; `records.audit` proves all of them.
+#: The engine's start proves only this many links; `records.audit` proves all of them.
 LINKS_AT_START = 1000
 ANCHOR = "anchor"  #: in meta: seq and hash of the last audit row that was pruned
 HEAD = "head"  #: in meta: how many transitions there were, seq and hash of the audit's last row

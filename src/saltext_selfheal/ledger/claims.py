@@ -1,4 +1,4 @@
-"""Claims. Each firing can be claimed once, and only who has claimed it may publish its job.
+"""Claims. Each firing can be claimed once, and only the one that has claimed it may publish its job.
 
 The engine fires an attempt as an event. Anybody can send that event again: a minion that forges it, a master that
 passes on the events of its peers, a person at the event bus. And a minion forgets at its next start which JIDs it has

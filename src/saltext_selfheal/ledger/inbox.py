@@ -19,7 +19,7 @@ from . import timeline
 from .file import LedgerError
 from .tables import connect, refuse_newer
 
-BODY_BYTES = 64 * 1024  #: a body may have at most so many bytes; our runners write a tenth of it
+BODY_BYTES = 64 * 1024  #: a body may have at most this many bytes; our runners write a tenth of it
 END_OF_TIME = 253402300800.0  #: the year 10000; a later time cannot be written as a date
 
 _REQUEST = TypeAdapter(Request)

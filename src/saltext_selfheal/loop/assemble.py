@@ -106,7 +106,8 @@ def _open_ledger(path: Path, bus: Bus, waiting: Waiting) -> Ledger:
         except LedgerBusy as exc:
             waiting.for_other_engine(str(exc))
         except Exception as exc:
-            # This may pass: a full disk may become free again.
+            # This may pass: an engine that has just ended may hold the ledger for a moment, a full disk may become
+            # free.
             waiting.for_ledger(str(exc))
 
 

@@ -58,8 +58,9 @@ TICK_S = 0.1
 HEARTBEAT_S = 30.0
 GAP_S = 10.0  #: if no tick was taken for this long, what is believed of the nodes counts as old
 PRUNE_S = 3600.0
-AT_ONCE = 200  #: at most so many requests are taken in one transaction
-KEPT_REQUESTS = 10_000  #: at most so many requests are kept in memory while nothing can be recorded
+AT_ONCE = 200  #: at most this many requests are taken in one transaction
+#: At most this many requests are kept in memory while nothing can be recorded.
+KEPT_REQUESTS = 10_000
 WAITED_S = 1.0  #: a failure that took this long has waited for somebody else's lock
 
 _READING = "the inbox cannot be read"
@@ -242,7 +243,7 @@ class Healer:
             return False
 
     def _take_waiting(self) -> bool:
-        """Take all that waits in the inbox, so many rows per transaction. False if one could not be recorded.
+        """Take all that waits in the inbox, this many rows per transaction. False if one could not be recorded.
 
         What could not be recorded stays in the inbox. Raises Unavailable if the inbox cannot be read.
         """

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..driver.address import Address, Row, lookup
 
 THREADS = 4  #: a question that hangs blocks only one of them
-TOLD = 64  #: at most so many addresses of one name are told
+TOLD = 64  #: at most this many addresses of one name are told
 
 
 class _Question:

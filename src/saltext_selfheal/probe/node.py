@@ -29,7 +29,7 @@ from .names import Resolver, told
 from .pulse import Pace, Place
 from .verdict import Verdict, judge
 
-LOOKS = 3  #: if this side stood still during so many tries in a row, the probe says so
+LOOKS = 3  #: if this side stood still during this many tries in a row, the probe says so
 #: A redial comes after this share of ``redial_s`` at the earliest: dials must not come in bursts.
 REDIAL_SHARE = 0.75
 

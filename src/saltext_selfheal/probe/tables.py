@@ -23,7 +23,7 @@ from .node import LOOKS, NodeProbe, forget, text
 from .pulse import Pace
 
 MEET_S = 0.25  #: two rounds that ask whom the nodes are connected to are at least this far apart
-MAX_SERVERS = 1000  #: at most so many servers of one node's ``server_status`` are taken
+MAX_SERVERS = 1000  #: at most this many servers of one node's ``server_status`` are taken
 MAX_ISSUES = 100
 
 
@@ -179,7 +179,7 @@ class View:
         )
 
     def meet(self, deliver: Callable[[Met], None]) -> None:
-        """Ask at once whom the nodes are connected to. If that is being asked already, ask once more afterwards."""
+        """Ask at once whom the nodes are connected to. If that is being done already, do it once more afterwards."""
         if self._meeting is not None and not self._meeting.done():
             self._meet_again = True
         else:
