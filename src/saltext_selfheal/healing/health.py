@@ -106,7 +106,7 @@ def _shown(
 
 
 def _name(node: NodeState, seen: Observation) -> str | None:
-    """The name of the server that answers. A proxy has none, and keeps none of a server that answered there before."""
+    """The name of the server that answers. A proxy has none, also if a server with a name answered there before."""
     return None if seen.proxy else seen.server_name or node.server_name
 
 

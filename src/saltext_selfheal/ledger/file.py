@@ -21,11 +21,12 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-#: Opens a file of ours, or makes it; not what somebody has put in its place meanwhile.
+#: Flags that open or make a file of ours, but no link or pipe that somebody has put in its place.
 _OWN_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-LOOK_S = 0.5  #: `engine_alive` holds the lock far shorter than this
-MOST_SAID = 500  #: characters of why a ledger was lost
-#: As the kernel names them, of remote hosts or shared with some. What runs in user space is judged by `on_network`.
+LOOK_S = 0.5  #: a lock is waited for this long, since `engine_alive` holds it for a moment, too
+MOST_SAID = 500  #: the reason why a ledger was lost is cut to this many characters
+#: File systems on other machines, or shared with them, by the kernel's names. `on_network` also judges those in user
+#: space.
 NETWORK_FILE_SYSTEMS = frozenset((
     "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse", "gfs", "gfs2",
     "glusterfs", "gpfs", "hgfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "prl_fs",
@@ -120,7 +121,7 @@ def on_network(kind: str) -> bool:
 
 
 def _for_us_alone(path: Path) -> None:
-    """Nobody else may read or write this file, however it came here. No link is followed. Raises LedgerError."""
+    """Take the rights on this file away from everybody but its owner. No link is followed. Raises LedgerError."""
     found = path.lstat()
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
@@ -138,15 +139,16 @@ def _for_us_alone(path: Path) -> None:
 
 
 def files(path: Path) -> list[Path]:
-    """A database and what SQLite keeps beside it."""
+    """The database file and the files that SQLite keeps beside it."""
     return [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-journal")]
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
+    """What tells a file from any other file: its device and its inode."""
     return found.st_dev, found.st_ino
 
 
-# ---------------------------------------------------------------- who holds it
+# ---------------------------------------------------------------- who holds the ledger
 
 
 def lock_path(path: Path) -> Path:
@@ -186,7 +188,7 @@ class LedgerFile:
         """Lock the ledger. Raises LedgerError or OSError; then nothing is held."""
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A folder above it may be a link: the database lies where that leads.
+        # A folder above the file may be a link. Then the file system of its target counts.
         kind = file_system(path.parent)
         if on_network(kind):
             raise LedgerRefused(
@@ -194,7 +196,7 @@ class LedgerFile:
             )
         with ExitStack() as undo:
             self._lock = os.open(lock_path(path), _OWN_FILE, 0o600)
-            undo.callback(os.close, self._lock)  # else it would seem that an engine runs
+            undo.callback(os.close, self._lock)  # if this start fails, the lock must not stay held
             self._hold()
             _for_us_alone(lock_path(path))
             self.mark = self._read_mark()
@@ -233,14 +235,14 @@ class LedgerFile:
             os.pwrite(self._lock, b"%08x %s\n" % (zlib.crc32(text), text), 0)
 
     def hold(self) -> None:
-        """Remember which files these are: the database is open now."""
+        """Remember which files the engine has open now, so that `displaced` notices if they are replaced."""
         self._held = {lock_path(self.path): _identity(os.fstat(self._lock))}
         self._held[self.path] = _identity(self.path.lstat())
 
     def displaced(self) -> str:
-        """Why what is written would not be found at the ledger's path; empty if it would.
+        """Why what is written now would not be found at the ledger's path. Empty if it would be found.
 
-        A file that was deleted or replaced stays open, and takes what is written with it.
+        A file that was deleted or replaced stays open here. What is written to it is lost.
         """
         for one in (lock_path(self.path), *files(self.path)[:3]):
             known = self._held.get(one)
@@ -257,46 +259,46 @@ class LedgerFile:
             elif known != _identity(found):
                 return f"{one} was replaced while the engine runs"
             if one == self.path:
-                # The database never becomes smaller by itself: nothing here gives pages back.
+                # The database never becomes smaller by itself, because nothing here frees pages of the file.
                 if found.st_size < self._size:
                     return f"{one} was cut from {self._size} to {found.st_size} bytes while the engine runs"
                 self._size = found.st_size
         return ""
 
     def note_written(self) -> None:
-        """What is in the file now is right."""
+        """Remember size and time of the file. What is in it now was checked."""
         found = self.path.lstat()
         self._written_ns, self._size = found.st_mtime_ns, found.st_size
 
     def written_by_others(self) -> bool:
-        """Whether the file was written since `note_written`: by SQLite itself, or by somebody else."""
+        """Whether the file was written after `note_written`, by SQLite itself or by somebody else."""
         try:
             return bool(self._written_ns) and self.path.lstat().st_mtime_ns != self._written_ns
         except OSError:
-            return False  # `displaced` tells
+            return False  # `displaced` tells what is wrong
 
     def missing(self) -> str | None:
         """Why the ledger's file is missing. None if there never was one."""
         if self.mark and self.mark.lost:
-            return self.mark.lost  # it was put aside, and no new one could be made
+            return self.mark.lost  # the file was put aside, and no new one could be made
         there = files(self.path)
         aside = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.damaged-*"))
         whole = [p for p in aside if not p.name.endswith(("-wal", "-shm", "-journal"))]
-        # An empty lock file proves nothing: a first start leaves it behind when the disk is full.
+        # An empty lock file does not prove that there was a ledger: a first start on a full disk leaves one behind.
         if not (os.fstat(self._lock).st_size or aside or any(p.exists() for p in there)):
             return None
         told = f"{self.path} is missing"
         return f"{told}; the newest file that was put aside is {whole[-1]}" if whole else told
 
     def make(self) -> None:
-        """The file, made if there is none, and nobody else's. Raises LedgerError or OSError."""
+        """Make the file if there is none, and take the rights on it away from others. Raises LedgerError or OSError."""
         os.close(os.open(self.path, _OWN_FILE, 0o600))
         for one in files(self.path):
             if one.exists():
                 _for_us_alone(one)
 
     def remove(self) -> None:
-        """Nothing of the file stays, only its lock."""
+        """Remove the file and what SQLite keeps beside it. Only the lock file stays."""
         for one in files(self.path):
             one.unlink(missing_ok=True)
 
@@ -315,8 +317,8 @@ class LedgerFile:
             with suppress(OSError):
                 os.fsync(self._lock)
             self.mark = mark
-        # The database file is renamed last. If it were first and the engine ended then, its log would stay behind
-        # without it, and a new database would overwrite the log.
+        # The database file is renamed last. If it were first and the engine ended then, the kept file would lack its
+        # log without showing it, and a new database would overwrite the log.
         for old, new in reversed(self._moves(mark.kept)):
             if new.exists():
                 old.unlink()  # empty: a reader that opened what was left has made it anew
@@ -325,7 +327,7 @@ class LedgerFile:
         return mark.lost
 
     def _moves(self, name: str) -> list[tuple[Path, Path]]:
-        """What is to be renamed, and to what, to put the ledger aside under this name."""
+        """Which files must be renamed, and to what, to put the ledger aside under this name."""
         pairs = zip(files(self.path), files(self.path.with_name(name)), strict=True)
         return [(old, new) for old, new in pairs if old.exists()]
 

@@ -1,9 +1,8 @@
-"""Whether the files at a path are the healer's to use: looked at before anything is made, moved or closed there.
+"""Whether the files at a path belong to the healer. This is checked before anything is made, moved or closed there.
 
-`ledger.path` is a setting, and a setting may be wrong. A damaged ledger of ours is kept under another name, and a new one
-is made; the same done to somebody else's file would take that file away. So only a regular file that is ours is touched,
-and no link is followed. The proof that a file is ours is the mark in the lock file beside it, or that it is a database
-with the ledger's tables.
+`ledger.path` is a setting, and it may be wrong. A damaged ledger is renamed, and a new one is made. If the same were
+done to somebody else's file, that person would lose it. So only regular files that are ours are touched, and no link is
+followed. A file is ours if there is a mark in the lock file beside it, or if it is a database with the ledger's tables.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .file import LedgerRefused, files, lock_path
 from .tables import SMALL, connect
 
 _MAGIC = b"SQLite format 3\0"
-#: How a mark begins, also one that is torn: a checksum and a list.
+#: A mark begins with a checksum and a list, even if it was written only in part.
 _MARK = re.compile(rb"[0-9a-f]{8} \[")
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -33,10 +32,7 @@ _ALLOWED = "a file of the healer's own, or nothing: set ledger.path, or move tha
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises LedgerRefused if something lies there that is not the ledger's, and OSError if that cannot be told.
-
-    Nothing is changed.
-    """
+    """Raises LedgerRefused if a file there is not the ledger's, and OSError if that cannot be told. Changes nothing."""
     lock = lock_path(path)
     for one in (*files(path), lock):
         kind = _kind(one)
@@ -53,7 +49,7 @@ def refuse_foreign(path: Path) -> None:
 
 
 def _kind(path: Path) -> str:
-    """What lies there, if it is no regular file."""
+    """What is at this path, in words, if it is no regular file. Empty if it is one, or if nothing is there."""
     try:
         found = stat.S_IFMT(path.lstat().st_mode)
     except FileNotFoundError:
@@ -62,7 +58,7 @@ def _kind(path: Path) -> str:
 
 
 def _head(path: Path, size: int) -> bytes | None:
-    """The first bytes of a file; None if there is none."""
+    """The first bytes of a file. None if there is no file."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -78,14 +74,16 @@ def _said(data: bytes) -> str:
 
 
 def _strange(path: Path, head: bytes, begun: bool) -> str:
-    """What the file is instead of a ledger; empty if it is one. ``begun``: there is a lock file beside it.
+    """What the file is instead of a ledger. Empty if it is a ledger. ``begun``: there is a lock file beside it.
 
-    A database that cannot be read is taken for a damaged ledger only there, as an older release may have left it.
+    A database that cannot be read is taken for a damaged ledger only if there is a lock file. The lock file may be one
+    of an older release.
     """
     if head != _MAGIC:
         return f"a file that begins {_said(head)}"
     try:
-        # As it lies there, without its log: a look must leave nothing behind, and SQLite would make a log.
+        # The file is read without its log, as if it could not change. Else SQLite would make a log, and a check must
+        # leave nothing behind.
         with closing(connect(path, "ro", "&immutable=1")) as db:
             rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     except sqlite3.DatabaseError as exc:

@@ -1,4 +1,4 @@
-"""What the ledger forgets, a bounded part at a time."""
+"""Removes from the ledger what is too old, a bounded part at a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import sqlite3
 
 from . import chain, records
 
-AT_ONCE = 2000  #: rows that one call removes at most, so that its transaction is short
-QUESTIONS_KEPT_S = 3600.0  #: whoever asked has read the answer
-INBOX_KEPT_S = 7 * 86400.0  #: an id that comes again within this time still has its answer
+AT_ONCE = 2000  #: one call removes at most this many rows, so that its transaction is short
+#: Answers to ``explain`` are kept for this time; the asker has read them by then.
+QUESTIONS_KEPT_S = 3600.0
+#: If the same id is asked again within this time, its answer is still there.
+INBOX_KEPT_S = 7 * 86400.0
 
 
 def prune(db: sqlite3.Connection, now: float, keep_s: float | None) -> int:
-    """Within a transaction: forget what is older than ``keep_s``; says how many rows went.
+    """Remove what is older than ``keep_s``, at most `AT_ONCE` rows. Returns how many. The caller begins a transaction.
 
-    `AT_ONCE` of them mean that there may be more. Nothing of an incident that has not ended goes, nor any audit row
-    after its first; but answers go after `INBOX_KEPT_S`, however long history is kept. No ``keep_s`` keeps everything.
+    If that many were removed, there may be more. While an incident has not ended, its rows are kept, and so are all
+    audit rows after its first one. Answers are removed after `INBOX_KEPT_S`, however long ``keep_s`` is. Without
+    ``keep_s`` all history and answers are kept.
     """
     removed = db.execute(
         "DELETE FROM inbox WHERE seq IN"
@@ -37,12 +40,12 @@ def prune(db: sqlite3.Connection, now: float, keep_s: float | None) -> int:
 
 
 def _audit(db: sqlite3.Connection, before: float, most: int) -> int:
-    """Only the oldest contiguous part; its last row stays as the anchor of what is left."""
+    """Remove only the oldest rows, without a gap. The last removed one becomes the anchor of the chain."""
     bound = db.execute(
         "SELECT min((SELECT min(seq) FROM audit WHERE incident = incidents.id))"
         " FROM incidents WHERE ended_at IS NULL"
     ).fetchone()[0]
-    # What lies before it is none of ours, and stays to be found.
+    # A row before the anchor was not written by the engine. It is kept, so that the proof finds it.
     start, _ = chain.read_anchor(db)
     last, removed = None, 0
     for row in db.execute(
@@ -59,7 +62,7 @@ def _audit(db: sqlite3.Connection, before: float, most: int) -> int:
 
 
 def _incidents(db: sqlite3.Connection, before: float, most: int) -> int:
-    """An incident goes when none of its audit rows is left."""
+    """Remove an ended incident when none of its audit rows is left."""
     return db.execute(
         "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents AS old WHERE ended_at < ?"
         " AND NOT EXISTS (SELECT 1 FROM audit WHERE incident = old.id) LIMIT ?)",
@@ -68,7 +71,7 @@ def _incidents(db: sqlite3.Connection, before: float, most: int) -> int:
 
 
 def _attempts(db: sqlite3.Connection, before: float, most: int) -> int:
-    """An attempt goes after its incident, but not while the healer still waits for its results."""
+    """Remove an attempt after its incident was removed, but not while the healer still waits for its results."""
     old = db.execute(
         "SELECT id FROM attempts WHERE coalesce(ended_at, decided_at) < ?"
         " AND incident NOT IN (SELECT id FROM incidents) LIMIT ?",

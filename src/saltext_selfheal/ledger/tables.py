@@ -59,7 +59,10 @@ _OUTSIDE = (
 
 
 def connect(path: Path, mode: str, more: str = "") -> sqlite3.Connection:
-    """``mode`` is ``ro`` or ``rw``: neither makes a file. ``more`` goes into SQLite's URI. Raises sqlite3.Error."""
+    """Open the file. ``mode`` is ``ro`` or ``rw``; neither makes a file. ``more`` goes into SQLite's URI.
+
+    Raises sqlite3.Error.
+    """
     db = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}{more}", uri=True, timeout=5.0, isolation_level=None
     )
@@ -83,7 +86,7 @@ def check_tables(db: sqlite3.Connection) -> None:
     for table in SMALL:
         verdict = db.execute(f"PRAGMA quick_check({table})").fetchone()[0]
         if verdict != "ok":
-            found = verdict.splitlines()[-1]  # below a heading of SQLite's
+            found = verdict.splitlines()[-1]  # the first line is only SQLite's heading
             raise sqlite3.DatabaseError(f"table {table}: {found}")
 
 

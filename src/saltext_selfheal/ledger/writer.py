@@ -27,12 +27,13 @@ from .file import Head, LedgerError, LedgerFile, Mark, Unavailable, ValueRefused
 from .tables import check_tables, connect, damaged, refuse_newer
 from .timeline import Anchor, Timeline
 
-#: What SQLite says of values that it was given, and not of its file.
+#: SQLite's errors about a value that it was given. They do not mean that the file is damaged.
 _OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
 
 _PUT_RIGHT = "nothing is done until it is put back, or the salt-master is restarted"
 
-#: No row of ours has such a number. Where one of somebody else's has, none may follow it: SQLite then says that the disk is full.
+#: Our rows have smaller numbers than this. If somebody else has written a row with a huge number, SQLite finds no
+#: number for the next row, and says that the disk is full.
 NO_NUMBER = 2**53
 _LAST_ENTRY = "SELECT coalesce(max(seq), 0) FROM audit WHERE seq < ?"
 
@@ -191,7 +192,10 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Raises Unavailable where what is written would be lost: nothing may be done that is on record nowhere."""
+        """One transaction. It also records the present time and the new head; after it the mark is written.
+
+        Raises Unavailable if what is written would be lost, because nothing may be done that is not on record.
+        """
         unfit = self._unfit or self._file.displaced()
         if unfit:
             raise Unavailable(f"{unfit}; {_PUT_RIGHT}")
@@ -239,9 +243,10 @@ class Ledger:
 
     @_in_our_words
     def beat(self) -> None:
-        """Nothing happened, but time went on. What was written moves from the log into the file, and is looked at there.
+        """Record that time goes on although nothing has happened. SQLite also moves its log into the file here.
 
-        Our own connection has the pages in memory, and does not notice what happens to the file.
+        Then the file is checked by a second connection. The first one has pages in memory, and does not notice what
+        happens to the file.
         """
         self._unfit = ""
         if self._file.written_by_others():
@@ -256,7 +261,10 @@ class Ledger:
         self._file.note_written()
 
     def _damage(self, whole: bool) -> str:
-        """What others find wrong with the file; empty if nothing. ``whole``: in its tables and the newest history, too."""
+        """What is wrong with the file, as another connection reads it. Empty if nothing is.
+
+        ``whole``: the tables and the newest links of the audit are checked, too.
+        """
         try:
             with closing(connect(self.path, "ro")) as db:
                 head = audit_chain.read_head(db)
@@ -396,7 +404,7 @@ class Ledger:
 
     @_in_our_words
     def waiting(self, most: int = 200) -> list[Request | Command]:
-        """What waits in the inbox without an answer, oldest first, at most so many. Cheap while nobody else writes."""
+        """What waits in the inbox without an answer, oldest first, up to a number. Cheap while nobody else writes."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen_version:
             return []
@@ -414,7 +422,7 @@ class Ledger:
         return found
 
     def _renumber(self) -> None:
-        """Give rows of the inbox with an absurd number the next ones, so that others can follow."""
+        """Give rows of the inbox that have a huge number the next regular ones, so that other rows can follow."""
         tops = self._db.execute(
             "SELECT seq FROM sqlite_sequence WHERE name = 'inbox' UNION ALL SELECT max(seq) FROM inbox"
         ).fetchall()
@@ -457,6 +465,6 @@ class Ledger:
 
     @_in_our_words
     def prune(self, now: float, keep_s: float | None) -> int:
-        """Forget what is older than ``keep_s``, a bounded part at a time; says how many rows went (`pruning`)."""
+        """Forget a part of what is older than ``keep_s``. Returns how many rows were removed (see `pruning`)."""
         with self._transaction():
             return pruning.prune(self._db, now, keep_s)
