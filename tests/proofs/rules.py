@@ -278,11 +278,12 @@ class Book:
         old = self.known.get(seen.node, Identity())
         new = old._replace(addresses=frozenset(seen.addresses) or old.addresses)
         # An open connection tells where the address led once, the dial where it leads.
-        if seen.server_id is not None and (seen.dialled or old.silent_at is None):
+        told = seen.dialled or old.silent_at is None
+        if seen.server_id is not None and told:
             new = new._replace(answers_as=seen.server_id, proxy=seen.proxy, at=now, silent_at=None)
         elif seen.fault is not None and old.silent_at is None:
             new = new._replace(silent_at=now)
-        if seen.server_name is not None or seen.proxy:
+        if told and (seen.server_name is not None or seen.proxy):
             new = new._replace(title=seen.server_name)
         self.known[seen.node] = new
         if new._replace(at=old.at) == old and seen.server_id in (None, new.own):
