@@ -24,7 +24,7 @@ from sphinx.errors import ExtensionError
 from saltext_selfheal import config
 from saltext_selfheal.config import values
 from saltext_selfheal.healing import escalation, gates, remedies, table
-from saltext_selfheal.healing.model import ENDED, Action, Fault, Mode
+from saltext_selfheal.healing.model import BESIDES, ENDED, Action, Fault, Mode
 
 #: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
 STAND_IN = "whsec_LY6PPA5S0jov2fVWxeme+A=="
@@ -388,11 +388,18 @@ def transitions_table() -> str:
     rows = []
     for row in table.TRANSITIONS:
         why = re.sub(r"\{(\w+)\}", r"*\1*", row.why)
-        said = "—" if row.said == table.QUIET else f"`{row.said or row.leads_to.value}`"
+        announced = {table.Tells.PHASE: f"`{row.leads_to.value}`", table.Tells.HELD: "`held`"}
+        said = announced.get(row.tells, "—")
         when = f"`{row.verb.value}`" if row.verb else _condition(row)
         rows.append([f"`{row.id}`", row.leaves.value, when, row.leads_to.value, said, why])
     head = ["rule", "from", "when", "to", "announced as", "why, in the words an operator reads"]
     return _table(head, rows)
+
+
+def besides_table() -> str:
+    """Rules that are recorded as transitions are, and are none."""
+    rows = [[f"`{rule}`", when] for rule, when in BESIDES.items()]
+    return _table(["rule", "when"], rows)
 
 
 def diagram() -> str:
@@ -429,6 +436,7 @@ def write(app: Sphinx) -> None:
         "actions": actions_table(),
         "gates": gates_table(),
         "transitions": transitions_table(),
+        "besides": besides_table(),
         "diagram": diagram(),
         "reactor": reactor_files(docs.parent / "reactor"),
     }

@@ -14,6 +14,7 @@ from .events import Command, Seconds, Verb
 from .explain import explain
 from .facts import open_incident
 from .model import (
+    BY_HAND,
     PAUSED_AT_MOST_S,
     Announce,
     Answer,
@@ -66,7 +67,7 @@ def take_command(state: State, command: Command, now: Seconds) -> tuple[State, l
     if age_s >= gates.APPROVED_FOR_S and command.verb in (Verb.APPROVE, Verb.ACK):
         return refused(f"given {age_s:.0f} s ago, when no engine ran: give it again")
     if command.attempt not in (None, incident.attempts + 1):
-        meant, waits = f"{incident.id}.{command.attempt}", f"{incident.id}.{incident.attempts + 1}"
+        meant, waits = incident.attempt_id(command.attempt or 0), incident.next_attempt
         return refused(f"{meant} is not what is decided now: {waits} would be next; see explain")
     sight = Sight(state, cluster, incident, now, command)
     row = next(
@@ -168,4 +169,4 @@ def lock_nodes(
     lock = replace(cluster.incidents[-1], phase=Phase.LOCKED)
     state = state.with_cluster(cluster.with_incident(lock))
     answer = Answer(command, Reply.ACCEPTED, why, lock.id)
-    return state, [Announce(lock, why, "order.locked"), answer]
+    return state, [Announce(lock, why, BY_HAND), answer]

@@ -129,9 +129,8 @@ def act(s: Sight) -> Change:
     """Make the attempt, charge it to the nodes' budgets and to the limits, and have it fired."""
     assert s.intent is not None
     intent = s.intent
-    number = s.incident.attempts + 1
     attempt = Attempt(
-        id=f"{s.incident.id}.{number}",
+        id=s.incident.next_attempt,
         cluster=s.cluster.name,
         incident=s.incident.id,
         action=intent.step.action,
@@ -152,7 +151,7 @@ def act(s: Sight) -> Change:
     tried = (*turn.tried, *intent.nodes)
     incident = replace(
         s.incident,
-        attempts=number,
+        attempts=s.incident.attempts + 1,
         held=(),
         turn=replace(turn, acting=intent.nodes, tried=tried, failed=()),
         verified=False,

@@ -14,6 +14,8 @@ from . import health, identity, looks
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
+    JOINED,
+    SEEN,
     Announce,
     Asked,
     Attempt,
@@ -227,7 +229,7 @@ def _assign(
         # first step, and the other nodes begin there with it.
         joined = replace(joined, step=0)
     why = f"{name} as well: {node.evidence}"
-    return cluster.with_incident(joined), [Announce(joined, why, "fact.joined")]
+    return cluster.with_incident(joined), [Announce(joined, why, JOINED)]
 
 
 def _relapsed(cluster: ClusterState, name: str, fault: Fault, since: Seconds) -> bool:
@@ -262,7 +264,7 @@ def open_incident(
     # An incident for a request or a lock is suspected only for a moment: it leaves that phase in this very step.
     if not isinstance(cause, Seen):
         return cluster, []
-    return cluster, [Announce(incident, why, "fact.seen")]
+    return cluster, [Announce(incident, why, SEEN)]
 
 
 def take_job_news(

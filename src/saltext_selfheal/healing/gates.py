@@ -59,8 +59,7 @@ def approval(state: State, intent: Intent, now: Seconds) -> Answer:
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
     if not incident.id:  # made up for an explanation: there is no incident that could be approved
         return Shut(f"{would} would wait for a person's approval")
-    name = f"{incident.id}.{incident.attempts + 1}"
-    return Shut(f"{would} waits for: salt-run selfheal.approve {name}")
+    return Shut(f"{would} waits for: salt-run selfheal.approve {incident.next_attempt}")
 
 
 def paused(state: State, intent: Intent, now: Seconds) -> Answer:

@@ -271,6 +271,15 @@ class Incident:
         """The fault that was seen. None for a request and for a person's lock."""
         return self.cause.fault if isinstance(self.cause, Seen) else None
 
+    def attempt_id(self, number: int) -> str:
+        """The id of its attempt of this number, counted from 1."""
+        return f"{self.id}.{number}"
+
+    @property
+    def next_attempt(self) -> str:
+        """The id that its next attempt will have."""
+        return self.attempt_id(self.attempts + 1)
+
     @property
     def by_hand(self) -> bool:
         return isinstance(self.cause, Locked)
@@ -392,6 +401,7 @@ class Fire:
     """Fire this attempt's remediation event. If ``firings`` > 1 it is fired again, under the same JID."""
 
     attempt: Attempt
+    rule: str = ""  #: the row that was taken
 
 
 @dataclass(frozen=True)
@@ -409,13 +419,28 @@ class Finish:
     attempt: Attempt
     outcome: Outcome
     why: str
+    rule: str = (
+        ""  #: the row that was taken; empty: it ended with its incident, outside of the table
+    )
+
+
+SEEN, JOINED, BY_HAND = "fact.seen", "fact.joined", "order.locked"
+TOLD_AGAIN, LEFT_OUT = "start.told-again", "start.not-configured"
+#: Rules that are no rows of the table: they open an incident, add to it, end it or tell it again.
+BESIDES: Mapping[str, str] = {
+    SEEN: "a fault is seen, and no open incident is about it",
+    JOINED: "a node shows the fault of an incident that is open",
+    BY_HAND: "a person locks a cluster or nodes",
+    TOLD_AGAIN: "the engine starts, and the incident is locked",
+    LEFT_OUT: "the engine starts, and the settings no longer name the incident's cluster",
+}
 
 
 @dataclass(frozen=True)
 class Announce:
     """Tell the world where an incident stands. ``rule`` is the rule that was applied.
 
-    A rule is the id of a row of `table.TRANSITIONS`. A few rules are no rows: they open, join or end an incident.
+    A rule is the id of a row of `table.TRANSITIONS`, or one of `BESIDES`.
     """
 
     incident: Incident

@@ -14,6 +14,7 @@ from . import escalation, gates, looks
 from .events import Seconds, Started
 from .facts import RUNS_AT_MOST_S
 from .model import (
+    LEFT_OUT,
     Announce,
     Attempt,
     ClusterState,
@@ -152,7 +153,7 @@ def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
 def _over(incident: Incident, why: str, now: Seconds) -> Announce:
     """The announcement that the incident has ended because the settings do not name its nodes any more."""
     ended = replace(incident, phase=Phase.RESOLVED, changed_at=now, why=why)
-    return Announce(ended, why, "start.not-configured")
+    return Announce(ended, why, LEFT_OUT)
 
 
 def _given_up(attempt: Attempt, why: str) -> Finish:

@@ -59,7 +59,7 @@ from .events import (
     Viewed,
 )
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
-from .model import Announce, Answer, Dial, Effect, Phase, State
+from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
 from .orders import answer_opened, decide_pending, take_request
 from .table import BY_PHASE, take
 
@@ -122,7 +122,7 @@ def _begin_anew(state: State, now: Seconds) -> tuple[State, list[Effect]]:
     """After a start, forget the nodes' health. Announce locks again: who should know of one may have been away."""
     state = replace(forget_health(state, now), started_at=now)
     locked = [i for c in state.clusters.values() for i in c.incidents if i.phase is Phase.LOCKED]
-    return state, [Announce(i, i.why, "start.told-again") for i in locked]
+    return state, [Announce(i, i.why, TOLD_AGAIN) for i in locked]
 
 
 def _walk(state: State, name: str, incident_id: str, now: Seconds) -> tuple[State, list[Effect]]:

@@ -17,7 +17,7 @@ from . import health, looks
 from .conditions import Sight
 from .deeds import Change
 from .events import Verb
-from .model import CLUSTER_WIDE, Announce, Effect, Fire, Phase, State
+from .model import CLUSTER_WIDE, Announce, Effect, Finish, Fire, Phase, State
 from .orders import tell_by
 
 
@@ -183,7 +183,9 @@ def take(row: Row, sight: Sight) -> tuple[State, list[Effect]]:
         incident = replace(incident, phase=row.leads_to, changed_at=sight.now)
     incident = replace(incident, why=why, rule=row.id)
     state = sight.state.with_cluster(cluster.with_incident(incident))
-    effects: list[Effect] = [*done]
+    effects: list[Effect] = [
+        replace(e, rule=row.id) if isinstance(e, (Fire, Finish)) else e for e in done
+    ]
     if row.tells is not Tells.NOTHING:
         fired = next((e.attempt.id for e in done if isinstance(e, Fire)), None)
         effects.append(Announce(incident, why, row.id, fired, row.tells is Tells.HELD))

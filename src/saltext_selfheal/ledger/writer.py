@@ -314,7 +314,7 @@ class Ledger:
                 )
             told: dict[str, Any] = {
                 "attempt": attempt.id, "action": attempt.action.value, "minions": attempt.nodes,
-                "firing": attempt.firings, "jid": attempt.jid,
+                "firing": attempt.firings, "jid": attempt.jid, "rule": effect.rule,
             }  # fmt: skip
             self._audit(now, attempt.cluster, attempt.incident, "fire", told)
         elif isinstance(effect, Finish):
@@ -324,7 +324,7 @@ class Ledger:
                 (now, effect.outcome.value, effect.why, attempt.id),
             )
             told = {"attempt": attempt.id, "action": attempt.action.value, "outcome": effect.outcome.value,
-                    "why": effect.why}  # fmt: skip
+                    "why": effect.why, "rule": effect.rule}  # fmt: skip
             self._audit(now, attempt.cluster, attempt.incident, "finish", told)
         elif isinstance(effect, Announce):
             incident = effect.incident
