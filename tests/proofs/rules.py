@@ -112,6 +112,7 @@ class Word(NamedTuple):
 
     at: float  #: when they were asked
     by: str  #: one that is connected to it; empty: none is
+    vouched_at: float = -1.0  #: when somebody was last said to be connected to it
 
 
 class Truth(NamedTuple):
@@ -364,7 +365,10 @@ class Book:
             others = [n for n in met.connected if n != node and not self._doubtful(n)]
             if others:
                 by = next((n for n in others if its.own in met.connected[n]), "")
-                self.words[node] = Word(asked_at, by)
+                old = self.words.get(node)
+                self.words[node] = Word(
+                    asked_at, by, now if by else old.vouched_at if old else -1.0
+                )
 
     def _clock(self, started: Mapping[str, float]) -> None:
         self.start_times = {**self.start_times, **started}
@@ -1120,6 +1124,9 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
     patience_s = longest_s + policy.poll_s + policy.timeout_s
     if seen.now - book.known.get(told.node, Identity()).taken <= patience_s:
         return  # a person has just said whose server that is: what it shows begins anew
+    word = book.words.get(told.node)
+    if told.fault is Fault.DEAD and word is not None and seen.now - word.vouched_at <= patience_s:
+        return  # others said that it serves: its death has to last anew
     disputed_at = book.known.get(told.node, Identity()).disputed_at
     disputed = disputed_at is not None and seen.now - disputed_at <= patience_s
     # What it showed before may have had no time to be confirmed, and then the doubt has to last as well.
