@@ -338,6 +338,9 @@ def check_end(site: Simulation) -> None:
                 and set(o.nodes) & set(incident.nodes)
                 for o in cluster.incidents
             )
+            # Tables that lack a node of their cluster stay closed, whatever closed them at first.
+            closed = incident.fault is Fault.UNAVAILABLE
+            waiting = waiting or (closed and any(n in site.ill for n in cluster.nodes))
             if incident.fault is Fault.MISTAKEN:
                 _check_identity(site, incident)
             elif not ill and not sick and not waiting:
