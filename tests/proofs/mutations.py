@@ -1013,8 +1013,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: an open connection tells a node in doubt its id",
         "observe",
-        "    judged = seen.dialled or not node.doubt",
+        "    judged = seen.dialled or not node.doubt or seen.server_id == node.server_id",
         "    judged = True",
+    ),
+    Mutation(
+        "I2: a node in doubt forgets the new name that its own server tells",
+        "observe",
+        "    judged = seen.dialled or not node.doubt or seen.server_id == node.server_id",
+        "    judged = seen.dialled or not node.doubt",
     ),
     Mutation(
         "I2: two servers of one name are no doubt",

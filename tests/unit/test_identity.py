@@ -304,6 +304,17 @@ def test_an_ack_does_not_end_a_doubt_about_a_name_that_two_servers_still_have():
     assert set(doubts(world)) == {"db1", "db2"}
 
 
+def test_a_new_name_is_known_although_an_open_connection_told_it():
+    """Else the doubt about the other server of that name ends when this one falls silent."""
+    world = World().warm()
+    gone = {"fault": Fault.DEAD, "server_id": None, "server_name": None}
+    see(world, "db1", server_name="db2", dialled=False)
+    assert set(doubts(world)) == {"db1", "db2"}
+    see(world, "db1", **gone)
+    see(world, "db2")
+    assert set(doubts(world)) == {"db1", "db2"}
+
+
 def test_a_start_gives_a_node_in_doubt_no_id_of_anothers():
     """After a start nothing is believed of it but the doubt, and a connection that is open may lead anywhere."""
     world = World().warm()

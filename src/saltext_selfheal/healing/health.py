@@ -29,7 +29,7 @@ def observe(
     """The node after one more observation. ``acted_on``: changes of the node are at present the healer's own work."""
     # Id and name are taken over only if the server that answers is this node's own. While that is in doubt, only a fresh
     # dial tells where the address leads.
-    judged = seen.dialled or not node.doubt
+    judged = seen.dialled or not node.doubt or seen.server_id == node.server_id
     own = seen.server_id is not None and not node.answers_as and judged
     if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
         # An open connection answered. That does not end a fault, because only a fresh dial can. But the node answers,
