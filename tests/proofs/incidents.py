@@ -311,7 +311,7 @@ def check_end(site: Simulation) -> None:
                 raise Broken("life", now, f"{attempt.id} has been in flight for ever")
         for node in cluster.nodes:
             ill = site.ill.get(node)
-            if ill is None or now - ill.since < 300.0:
+            if ill is None or now - max(ill.since, site.state.started_at) < 300.0:
                 continue
             if not any(tells(i, ill) and node in i.nodes for i in cluster.incidents):
                 raise Broken("life", now, f"{node} is {ill.fault.value}, and no incident tells")

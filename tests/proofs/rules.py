@@ -112,7 +112,6 @@ class Word(NamedTuple):
 
     at: float  #: when they were asked
     by: str  #: one that is connected to it; empty: none is
-    vouched_at: float = -1.0  #: when somebody was last said to be connected to it
 
 
 class Truth(NamedTuple):
@@ -365,10 +364,11 @@ class Book:
             others = [n for n in met.connected if n != node and not self._doubtful(n)]
             if others:
                 by = next((n for n in others if its.own in met.connected[n]), "")
-                old = self.words.get(node)
-                self.words[node] = Word(
-                    asked_at, by, now if by else old.vouched_at if old else -1.0
-                )
+                self.words[node] = Word(asked_at, by)
+                sighting = self.sighted.get(node)
+                refused_at = sighting.refused_at if sighting else None
+                if sighting and refused_at is not None and self._vouched(node, refused_at):
+                    self.sighted[node] = _contradicted(sighting, now)
 
     def _clock(self, started: Mapping[str, float]) -> None:
         self.start_times = {**self.start_times, **started}
@@ -628,6 +628,14 @@ def i2_majority(book: Book, attempt: Attempt, seen: Seen) -> None:
                 where = f"{table.name} shard {number}"
                 told = f"{attempt.action.value} on {node}: {where} needs it, ready {sorted(ready)}"
                 raise Broken("I2", seen.now, f"{attempt.id} {told}")
+
+
+def _contradicted(sighting: Sighting, now: float) -> Sighting:
+    """Others are connected to a node that refuses the dial: its death has to last anew from now on."""
+    first = {fault: at for fault, at in sighting.first.items() if fault is not Fault.DEAD}
+    if sighting.fault is not Fault.DEAD:
+        return sighting._replace(first=first)
+    return sighting._replace(first=first, since=now, decided=False)
 
 
 def _dead(book: Book, node: str) -> bool:
@@ -1124,9 +1132,6 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
     patience_s = longest_s + policy.poll_s + policy.timeout_s
     if seen.now - book.known.get(told.node, Identity()).taken <= patience_s:
         return  # a person has just said whose server that is: what it shows begins anew
-    word = book.words.get(told.node)
-    if told.fault is Fault.DEAD and word is not None and seen.now - word.vouched_at <= patience_s:
-        return  # others said that it serves: its death has to last anew
     disputed_at = book.known.get(told.node, Identity()).disputed_at
     disputed = disputed_at is not None and seen.now - disputed_at <= patience_s
     # What it showed before may have had no time to be confirmed, and then the doubt has to last as well.
