@@ -1132,10 +1132,12 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
     patience_s = longest_s + policy.poll_s + policy.timeout_s
     if seen.now - book.known.get(told.node, Identity()).taken <= patience_s:
         return  # a person has just said whose server that is: what it shows begins anew
+    # What it showed before may have had no time to be confirmed, and then the doubt has to last as well. A node that was
+    # in doubt stays so while it is silent.
     disputed_at = book.known.get(told.node, Identity()).disputed_at
     disputed = disputed_at is not None and seen.now - disputed_at <= patience_s
-    # What it showed before may have had no time to be confirmed, and then the doubt has to last as well.
-    if (disputed or any(book.disputes(told.node))) and seen.now - sighting.since <= 2 * patience_s:
+    disputed = disputed or book._doubtful(told.node) or any(book.disputes(told.node))
+    if disputed and seen.now - sighting.since <= 2 * patience_s:
         return  # it joins those whose server is in doubt, when that has lasted
     # It may just have left an incident whose step never came to it: the next probe opens its own.
     there = (seen.before.clusters[told.cluster], seen.after.clusters[told.cluster])

@@ -31,6 +31,7 @@ SAYS_IT_SERVES = "Server ready"
 
 STOP_TIMEOUT_S = 15.0
 PAUSE_S = 0.005
+LAST_WORDS_S = 3.0
 
 
 def __virtual__():
@@ -129,11 +130,19 @@ class _Program:
             if SAYS_IT_SERVES in self.said_since("Stdout", out) or time.monotonic() > settled_at:
                 return
             time.sleep(PAUSE_S)
-        lines = [line.strip() for line in self.said_since("Stderr", err).splitlines()]
-        last = "; ".join([line for line in lines if line][-3:])
         raise CommandExecutionError(
-            f"service {self.service!r} did not start: {last or info['description']}"
+            f"service {self.service!r} did not start: {self.last_words(err) or info['description']}"
         )
+
+    def last_words(self, offset):
+        """What a process that has ended said last on stderr. supervisord may still be reading it."""
+        said, give_up_at = None, time.monotonic() + LAST_WORDS_S
+        while (more := self.said_since("Stderr", offset)) != said and time.monotonic() < give_up_at:
+            said = more
+            time.sleep(10 * PAUSE_S)
+        lines = [line.strip() for line in more.splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower()]
+        return "; ".join((errors or lines)[-3:])
 
 
 def _lives(pid):
