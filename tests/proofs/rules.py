@@ -265,7 +265,7 @@ class Book:
         polls = old.polls + 1 if old else 1
         # While another's server may answer there, its turns are not this node's.
         turned = known and (old.fault is None) is not (seen.fault is None)
-        if turned and not any(self.disputes(seen.node)):
+        if turned and not self._doubtful(seen.node) and not any(self.disputes(seen.node)):
             self._turned(seen.node, old, seen.fault is None, now)
         dialled_at = old.dialled_at if old else None
         if seen.fault is None and seen.dialled:
