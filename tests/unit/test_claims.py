@@ -15,16 +15,6 @@ from saltext_selfheal.ledger.file import LedgerError
 JID = "20261123030000000000"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "selfheal" / "ledger.sqlite3"
-
-
-@pytest.fixture
-def book(path):
-    return ledger.Ledger(path)
-
-
 def fired(book, firings=1):
     one = Attempt(
         "runbook-1.1",

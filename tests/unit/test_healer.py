@@ -105,11 +105,6 @@ def clock():
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "selfheal" / "ledger.sqlite3"
-
-
-@pytest.fixture
 def engine(path, clock):
     made = Engine(path, clock)
     made.pass_time(20)

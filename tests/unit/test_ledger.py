@@ -43,16 +43,6 @@ from tests.unit.world import World
 JID = "20261123030000000000"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "selfheal" / "ledger.sqlite3"
-
-
-@pytest.fixture
-def book(path):
-    return ledger.Ledger(path)
-
-
 def attempt(now=1.0, **changes):
     values = {
         "id": "runbook-1.1", "cluster": "runbook", "incident": "runbook-1", "action": Action.RESTART,

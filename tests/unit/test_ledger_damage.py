@@ -60,11 +60,6 @@ CREATE INDEX audit_by_incident ON audit (incident, seq);
 """
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "selfheal" / "ledger.sqlite3"
-
-
 def filled(path, rows=50):
     """A ledger with something in every table that matters, closed: one file."""
     book = ledger.Ledger(path)

@@ -18,11 +18,6 @@ from saltext_selfheal.ledger.file import LedgerRefused, Unavailable, lock_path
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "selfheal" / "ledger.sqlite3"
-
-
-@pytest.fixture
 def running(path):
     """An engine's ledger with something in it."""
     book = ledger.Ledger(path)
