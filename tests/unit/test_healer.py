@@ -410,7 +410,7 @@ def test_what_lies_in_the_inbox_is_kept_nowhere_else(engine, path, monkeypatch):
 def test_a_flood_of_requests_displaces_no_result_of_a_job(engine, monkeypatch):
     engine.see("db2", Fault.DEAD)
     attempt = engine.attempt.id
-    monkeypatch.setattr("saltext_selfheal.loop.healer.KEPT_REQUESTS", 2)
+    monkeypatch.setattr("saltext_selfheal.loop.backlog.KEPT_REQUESTS", 2)
     monkeypatch.setattr(engine.ledger, "commit", full)
     for number in range(5):
         engine.healer.handle(Requested(Request(f"r{number}", "runbook", "highstate", door="bus")))
@@ -455,7 +455,8 @@ def test_somebody_elses_lock_is_waited_out_once_and_then_left_alone_for_as_long(
         watch.now += 5.0
         raise Unavailable("database is locked")
 
-    monkeypatch.setattr("saltext_selfheal.loop.healer.time", watch)
+    for room in ("healer", "backlog", "decide"):
+        monkeypatch.setattr(f"saltext_selfheal.loop.{room}.time", watch)
     monkeypatch.setattr("saltext_selfheal.loop.healer.HEARTBEAT_S", -math.inf)  # always due
     for name in ("commit", "beat", "prune"):
         monkeypatch.setattr(engine.ledger, name, locked)
@@ -484,7 +485,8 @@ def test_after_a_gap_nothing_comes_before_the_new_start_even_if_it_cannot_be_wri
 
 def test_a_write_that_blocks_for_longer_than_a_gap_is_one(engine, clock, monkeypatch):
     watch = Watch()
-    monkeypatch.setattr("saltext_selfheal.loop.healer.time", watch)
+    for room in ("healer", "backlog", "decide"):
+        monkeypatch.setattr(f"saltext_selfheal.loop.{room}.time", watch)
 
     def blocked(*_):
         watch.now += 60.0

@@ -11,44 +11,17 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from ..config import EngineSettings
-from ..healing import remedies
-from ..healing.events import (
-    Command,
-    Commanded,
-    Event,
-    Published,
-    Request,
-    Requested,
-    Returned,
-    Started,
-    Tick,
-    asking,
-)
+from ..healing.events import Event, Requested, Started, Tick, asking
 from ..healing.looks import owed
-from ..healing.model import (
-    Answer,
-    Attempt,
-    ClusterState,
-    Dial,
-    Effect,
-    Fire,
-    News,
-    Reply,
-    State,
-    Tell,
-)
-from ..healing.start import begin, forgotten, remains
-from ..healing.step import step
+from ..healing.model import Dial, Effect, Fire, State
 from ..ledger import pruning
-from ..ledger.file import Unavailable, ValueRefused
-from ..ledger.timeline import Timeline
-from . import jids
+from ..ledger.file import Unavailable
+from .backlog import AT_ONCE, READING, WRITING, Backlog
+from .decide import Book, Decider
 from .herald import Herald, Out
 from .jobs import Watched
 
@@ -56,38 +29,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 HEARTBEAT_S = 30.0
-GAP_S = 10.0  #: if no tick was taken for this long, what is believed of the nodes counts as old
 PRUNE_S = 3600.0
-AT_ONCE = 200  #: at most this many requests are taken in one transaction
-#: At most this many requests are kept in memory while nothing can be recorded.
-KEPT_REQUESTS = 10_000
-WAITED_S = 1.0  #: a failure that took this long has waited for somebody else's lock
-
-_READING = "the inbox cannot be read"
-_WRITING = "the ledger cannot be written"
-
-
-class Book(Protocol):
-    """What the loop needs of the ledger. All methods but ``look_again`` may raise Unavailable."""
-
-    lost: str | None
-    timeline: Timeline
-
-    def clusters(self) -> dict[str, ClusterState]: ...
-
-    def commit(
-        self, now: float, changed: Iterable[ClusterState], effects: Iterable[Effect]
-    ) -> None: ...
-
-    def waiting(self, most: int) -> list[Request | Command]: ...
-
-    def answered(self, asked: str) -> bool: ...
-
-    def look_again(self) -> None: ...
-
-    def beat(self) -> None: ...
-
-    def prune(self, now: float, keep_s: float | None) -> int: ...
 
 
 class Jobs(Protocol):
@@ -105,7 +47,7 @@ class Eyes(Protocol):
 
 
 class Healer:
-    """Feeds `step` and carries out its effects. ``deliver`` may be called from any thread, all else from one thread."""
+    """The loop. ``deliver`` may be called from any thread, all else from one thread."""
 
     def __init__(
         self,
@@ -115,24 +57,30 @@ class Healer:
         bus: Out,
         mint: Callable[[], str],
     ) -> None:
-        self._settings = settings
+        self._keep_s = settings.ledger.keep
         self._ledger = ledger
         self._herald = Herald(bus)
         self._jobs: Jobs | None = None
         self._eyes: Eyes | None = None
-        self._mint = mint
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._failing: dict[str, float] = {}  # what fails at present, and since when
-        # The ledger is not touched before this, because somebody else holds its lock.
-        self._patient_until = 0.0
         self._last_beat = 0.0
         self._next_prune = 0.0
-        self._kept: deque[Event] = deque()
         self._now = ledger.timeline.now
-        self._ticked = self._now()
-        # What is believed is old, and must be forgotten before the next event is taken.
-        self._gap = False
-        self.state: State = self._begin()
+        self._backlog = Backlog(self._now)
+        self._decider = Decider(
+            settings, ledger, mint, self._carry_out, self._fail, self._backlog.works
+        )
+        self._begin()
+
+    @property
+    def state(self) -> State:
+        """As of the last transition that is on record."""
+        return self._decider.state
+
+    @property
+    def kept(self) -> tuple[Event, ...]:
+        """The events that wait to be recorded, in the order in which they came."""
+        return self._backlog.kept
 
     # ------------------------------------------------------------ in
 
@@ -181,13 +129,17 @@ class Healer:
         if batch:
             self.handle(*batch)
 
+    def handle(self, *events: Event) -> None:
+        """Take these events. If they cannot be taken now, those that come only once are kept for the next tick."""
+        self._backlog.keep(self._decider.take(events) if self._ready() else events)
+
     def tick(self) -> None:
         """Time has passed: read the inbox, take the kept events, let conditions come true, give a sign of life."""
         # If one part fails, the next ones are left out: they would fail as well, or would be taken in the wrong order.
         if self._ready() and self._drain_inbox() and self._take_kept():
-            self._take([Tick()])
-        if time.monotonic() >= self._patient_until:
-            self._ticked = self._now()
+            self._decider.take([Tick()])
+        if not self._backlog.left_alone:
+            self._backlog.tick()
         complaint = self._jobs.check() if self._jobs else None
         if complaint:
             log.error("selfheal: %s", complaint)
@@ -200,38 +152,61 @@ class Healer:
 
     def _beat(self) -> None:
         """Write a sign of life to the ledger. This also finds out whether the ledger can be written again."""
-        began = time.monotonic()
-        if began < self._patient_until:
+        if self._backlog.left_alone:
             return
+        began = time.monotonic()
         try:
             self._ledger.beat()
-            self._failing.pop(_WRITING, None)
+            self._backlog.works(WRITING)
         except Unavailable as exc:
-            self._fail(_WRITING, exc, began)
+            self._fail(WRITING, exc, began)
 
     def _prune(self) -> None:
         """Forget what is too old, a small part at a time, so that no event has to wait for it."""
         began = time.monotonic()
-        if began < max(self._next_prune, self._patient_until):
+        if began < self._next_prune or self._backlog.left_alone:
             return
         try:
-            removed = self._ledger.prune(self._now(), self._settings.ledger.keep)
+            removed = self._ledger.prune(self._now(), self._keep_s)
         except Unavailable as exc:
-            self._fail(_WRITING, exc, began)
+            self._fail(WRITING, exc, began)
             return
         if removed < pruning.AT_ONCE:
             self._next_prune = time.monotonic() + PRUNE_S
+
+    def _fail(self, what: str, exc: Exception, began: float) -> None:
+        """Tell once what cannot be done. While the failure lasts, no event is taken before the inbox was read."""
+        self._ledger.look_again()
+        if self._backlog.failed(what, exc, began):
+            self._tell("ledger_failed", {"why": f"{what}: {exc}"})
+
+    # ------------------------------------------------------------ what waits
+
+    def _begin(self) -> None:
+        """Record the first state and carry it out, and take what waits in the inbox. Raises Unavailable."""
+        lost = self._ledger.lost
+        effects, now = self._decider.begin()
+        # This is told only now. If the commit fails, the engine begins again every second, and must not tell each time.
+        if lost:
+            log.critical(
+                "selfheal: the ledger was lost, pauses and locks with it, give them again: %s", lost
+            )
+            self._tell("ledger_lost", {"why": lost})
+        self._carry_out(effects, now)
+        # A pause or a request that was given while the engine was down is taken before the first decision. An earlier
+        # try to begin may have read the inbox and failed then, so it must be read again.
+        self._ledger.look_again()
+        self._take_waiting()
 
     def _ready(self) -> bool:
         """Whether an event can be taken now. If something must be done before it, it is done here.
 
         If something fails, or after a gap, the inbox is read first: it may hold a pause that was not taken yet.
         """
-        if self._now() - self._ticked > GAP_S:
-            self._gap = True
-        if time.monotonic() < self._patient_until:
+        self._backlog.look_at_the_time()
+        if self._backlog.left_alone:
             return False
-        return not (self._failing or self._gap) or self._drain_inbox()
+        return not self._backlog.troubled or self._drain_inbox()
 
     def _drain_inbox(self) -> bool:
         """Take all that waits in the inbox. False if it could not be read or not be recorded."""
@@ -239,7 +214,7 @@ class Healer:
         try:
             return self._take_waiting()
         except Unavailable as exc:
-            self._fail(_READING, exc, began)
+            self._fail(READING, exc, began)
             return False
 
     def _take_waiting(self) -> bool:
@@ -254,12 +229,12 @@ class Healer:
             pending = {p.request.id for c in self.state.clusters.values() for p in c.pending}
             found = self._ledger.waiting(AT_ONCE + len(pending))
             waiting = [asked for asked in found if asked.id not in pending][:AT_ONCE]
-            if self._gap and not self._start_anew():
+            if self._backlog.gap and not self._start_anew():
                 return False
-            if waiting and self._take([asking(asked) for asked in waiting]):
+            if waiting and self._decider.take([asking(asked) for asked in waiting]):
                 return False
             more = bool(waiting)
-        self._failing.pop(_READING, None)
+        self._backlog.works(READING)
         return True
 
     def _start_anew(self) -> bool:
@@ -268,160 +243,19 @@ class Healer:
         A gap is a suspended machine, a loop that was held up, or a time in which nothing could be recorded. No event
         may be taken before this: it would be decided by old facts.
         """
-        if self._take([Started()]):
+        if self._decider.take([Started()]):
             return False
-        self._gap, self._ticked = False, self._now()
+        self._backlog.start_anew()
         return True
 
     def _take_kept(self) -> bool:
         """Take the kept events in the order in which they came. False if one could not be recorded."""
-        while self._kept:
-            batch = [self._kept.popleft()]
-            while self._kept and isinstance(batch[-1], Requested) and len(batch) < AT_ONCE:
-                batch.append(self._kept.popleft())
-            left = self._take(batch)
-            self._kept.extendleft(reversed(left))
+        while batch := self._backlog.next_batch():
+            left = self._decider.take(batch)
+            self._backlog.put_back(left)
             if left:
                 return False
         return True
-
-    def _keep(self, events: Iterable[Event]) -> None:
-        """Keep those of these events that come only once. The others come again with the next probe or tick.
-
-        News of jobs are few, so all are kept. Requests may come as a flood, so only so many of them are kept.
-        """
-        for event in events:
-            if isinstance(event, (Published, Returned)) or (
-                isinstance(event, Requested) and len(self._kept) < KEPT_REQUESTS
-            ):
-                self._kept.append(event)
-
-    @property
-    def kept(self) -> tuple[Event, ...]:
-        """The events that wait to be recorded, in the order in which they came."""
-        return tuple(self._kept)
-
-    # ------------------------------------------------------------ one event
-
-    def _begin(self) -> State:
-        """The first state. It is recorded and carried out, and what waits in the inbox is taken."""
-        now = self._now()
-        policies = self._settings.policies()
-        lost = self._ledger.lost
-        if lost:
-            remembered = forgotten(policies, now, self._settings.bounds())
-        else:
-            remembered = self._ledger.clusters()
-        state, begun = begin(policies, self._settings.bounds(), remembered, now)
-        state, effects = jids.give(state, begun, self._complete)
-        # Of clusters that the settings do not name any more only the remains are kept.
-        gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
-        told = [Tell(News.LEDGER_LOST, "", "", lost)] if lost else []
-        self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects])
-        self.state = state
-        # This is told only now. If the commit fails, the engine begins again every second, and must not tell each time.
-        if lost:
-            log.critical(
-                "selfheal: the ledger was lost, pauses and locks with it, give them again: %s", lost
-            )
-            self._tell("ledger_lost", {"why": lost})
-        self._carry_out(effects, now)
-        # A pause or a request that was given while the engine was down is taken before the first decision. An earlier
-        # try to begin may have read the inbox and failed then, so it must be read again.
-        self._ledger.look_again()
-        self._take_waiting()
-        return self.state
-
-    def handle(self, *events: Event) -> None:
-        """Take these events. If they cannot be taken now, those that come only once are kept for the next tick."""
-        self._keep(self._take(events) if self._ready() else events)
-
-    def _take(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Decide, write down, carry out. Returns the events that could not be recorded.
-
-        All events are recorded in one transaction, so either all of them have happened or none.
-        """
-        now, began = self._now(), time.monotonic()
-        state = before = self.state
-        effects: list[Effect] = []
-        ids: set[str] = set()
-        doing = _READING
-        try:
-            for event in events:
-                if isinstance(event, (Requested, Commanded)):
-                    asked = event.request if isinstance(event, Requested) else event.command
-                    if asked.id in ids or self._ledger.answered(asked.id):
-                        continue  # the same id was asked before and has its answer
-                    ids.add(asked.id)
-                state, more = step(state, event, now)
-                effects += more
-            state, effects = jids.give(state, effects, self._complete)
-            changed = [
-                c
-                for name, c in state.clusters.items()
-                # Most clusters are still the same object, so they need not be compared field by field.
-                if c is not (old := before.clusters.get(name)) and c != old
-            ]
-            if changed or effects:
-                doing = _WRITING
-                self._ledger.commit(now, changed, effects)
-                self._failing.pop(_WRITING, None)
-        except Exception as exc:
-            asked_for = all(isinstance(event, (Requested, Commanded)) for event in events)
-            # If the ledger refuses a value that an asker has sent, the ledger is in order. Trying again would fail for
-            # ever and hold up all other requests.
-            of_theirs = isinstance(exc, ValueRefused) and asked_for
-            if isinstance(exc, Unavailable) and not of_theirs:
-                # What cannot be recorded is not done, and the state stays as it was.
-                self._fail(doing, exc, began)
-                return events
-            # One event fails: take them one by one, so that the others are not lost with it.
-            if len(events) > 1:
-                return [left for event in events for left in self._take([event])]
-            if not isinstance(event, (Requested, Commanded)):
-                raise
-            return [] if self._give_up(asked, exc) else events
-        self.state = state
-        self._carry_out(effects, now)
-        return []
-
-    def _give_up(self, asked: Request | Command, exc: Exception) -> bool:
-        """Refuse a request that cannot be handled. Else it would be taken from the inbox again and again.
-
-        Only its id is answered: its nodes and reason are dropped, because they may be what cannot be stored.
-        """
-        why = "its values cannot be stored" if isinstance(exc, ValueRefused) else type(exc).__name__
-        log.error("selfheal: %.100r cannot be handled: %s", asked.id, why)
-        bare = replace(asked, nodes=(), reason="")
-        answer = Answer(bare, Reply.REFUSED, f"it cannot be handled: {why}")
-        began = time.monotonic()
-        try:
-            self._ledger.commit(self._now(), [], [answer])
-        except Unavailable as failed:
-            self._fail(_WRITING, failed, began)
-            return False
-        return True
-
-    def _complete(self, attempt: Attempt) -> Attempt:
-        """The attempt with its JID and its job's arguments."""
-        service = self._settings.clusters[attempt.cluster].service
-        takes = remedies.TABLE[attempt.action].takes_service
-        return replace(attempt, jid=self._mint(), args=(service,) if takes else ())
-
-    def _fail(self, what: str, exc: Exception, began: float) -> None:
-        """Tell once what cannot be done. While the failure lasts, no event is taken before the inbox was read."""
-        self._ledger.look_again()
-        took_s = time.monotonic() - began
-        if took_s >= WAITED_S:
-            # Somebody else may hold the lock for hours. The loop must not spend all that time waiting for it.
-            self._patient_until = time.monotonic() + took_s
-        now = self._now()
-        if what not in self._failing:
-            self._failing[what] = now
-            log.critical("selfheal: %s, nothing is done until it can: %s", what, exc)
-            self._tell("ledger_failed", {"why": f"{what}: {exc}"})
-        elif now - self._failing[what] > GAP_S:
-            self._gap = True
 
     # ------------------------------------------------------------ out
 
