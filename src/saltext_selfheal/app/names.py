@@ -8,10 +8,8 @@ import os
 import socket
 import threading
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Unresolved
-from typing import Any
 
-from ..driver.address import Address, Row, lookup
+from ..driver.address import Address, Row, lookup, name_share_s, older_serve
 
 
 class Names:
@@ -84,32 +82,27 @@ NAMES = Names()
 
 
 def resolve(address: Address, patience_s: float) -> list[Row]:
-    """The rows of an address, or the last good ones if the resolver is late.
+    """The rows of an address, or the last good ones if the resolver gives no answer.
 
-    Raises OSError, or `Unresolved` if there are no earlier rows.
+    Raises OSError, or concurrent.futures.TimeoutError, if there are no earlier rows.
     """
     asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
-        return asking.result(_for_the_name_s(patience_s, good))
-    except Unresolved:
-        if good:
+        return asking.result(name_share_s(patience_s, good))
+    except Exception as exc:
+        if good and older_serve(exc):
             return good
         raise
 
 
 async def aresolve(address: Address, patience_s: float) -> list[Row]:
-    """Like `resolve`, but in the running loop. Raises asyncio.TimeoutError in place of `Unresolved`."""
+    """Like `resolve`, but in the running loop. Raises asyncio.TimeoutError in its place."""
     asking, good = NAMES.ask(address), NAMES.last_good(address)
     try:
         # It is shielded, because others may wait for the same answer.
         found = asyncio.shield(asyncio.wrap_future(asking))
-        return await asyncio.wait_for(found, _for_the_name_s(patience_s, good))
-    except asyncio.TimeoutError:
-        if good:
+        return await asyncio.wait_for(found, name_share_s(patience_s, good))
+    except Exception as exc:
+        if good and older_serve(exc):
             return good
         raise
-
-
-def _for_the_name_s(patience_s: float, good: Any) -> float:
-    """How long to wait for the resolver. If older rows can be used instead, most of the time is kept for the dial."""
-    return max(0.0, patience_s / 4 if good else patience_s)

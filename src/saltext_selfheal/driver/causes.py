@@ -9,14 +9,13 @@ network says something about the peer by it. A lack of memory, threads or hash f
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
 import ssl
-from concurrent.futures import TimeoutError as Unresolved
 from enum import Enum
 
+from .address import SILENCES
 from .answer import Alien
 from .wire import Lost, Ours, Refused
 
@@ -87,8 +86,6 @@ _RESOLVERS_OWN = frozenset(
 )  # fmt: skip
 #: OpenSSL's reasons that no peer can cause: no memory, or a policy of this machine (FIPS) that leaves nothing to use.
 _TLS_OWN = frozenset({"MALLOC_FAILURE", "NO_CIPHERS_AVAILABLE", "NO_PROTOCOLS_AVAILABLE"})
-#: A timeout. Before Python 3.11 these are three different classes.
-_SILENCES = (TimeoutError, asyncio.TimeoutError, Unresolved)
 _SILENT_AT = {
     Stage.NAME: Cause.NAME_SILENT,
     Stage.TCP: Cause.TCP_SILENT,
@@ -107,7 +104,7 @@ def cause(exc: BaseException, stage: Stage | None, heard: bool = True) -> Cause:
         return Cause.LOGIN
     if isinstance(exc, (Lost, EOFError)):  # asyncio's IncompleteReadError is an EOFError
         return Cause.ENDED
-    if isinstance(exc, _SILENCES) and getattr(exc, "errno", None) is None:
+    if isinstance(exc, SILENCES) and getattr(exc, "errno", None) is None:
         return _SILENT_AT.get(stage, Cause.ANSWER_SILENT) if stage else Cause.ANSWER_SILENT
     if isinstance(exc, OSError):
         return _of_a_socket(exc, stage)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from ..driver.address import Address, Row, lookup
+from ..driver.address import Address, Row, lookup, name_share_s, older_serve
 
 THREADS = 4  #: a question that hangs blocks only one of them
 TOLD = 64  #: at most this many addresses of one name are told
@@ -50,16 +50,9 @@ class Resolver:
         question = self._asking.get(address) or self._ask(address)
         good = self._good.get(address)
         try:
-            # If older addresses can be used instead, the question gets only a quarter, and the dial gets the rest.
-            rows = await self._answer(question, patience_s / 4 if good else patience_s, bool(good))
-        except asyncio.TimeoutError:
-            if good:
-                return good, 0.0
-            raise
-        except socket.gaierror as exc:
-            # A temporary failure of the resolver is treated like a hanging one. But if the name does not exist, that is
-            # an answer, and older addresses must not be used.
-            if good and exc.errno == socket.EAI_AGAIN:
+            rows = await self._answer(question, name_share_s(patience_s, good), bool(good))
+        except Exception as exc:
+            if good and older_serve(exc):
                 return good, 0.0
             raise
         return rows, max(0.0, (question.began or asked) - asked)

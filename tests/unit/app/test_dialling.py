@@ -189,6 +189,23 @@ def test_a_resolver_that_hangs_leaves_time_for_what_the_name_was(well, connectin
     release.set()
 
 
+@BOTH
+def test_a_resolver_that_fails_for_the_moment_is_no_answer(well, connecting, names):
+    """It is served by what the name was; that the name does not exist is an answer."""
+
+    def fails(number):
+        raise socket.gaierror(number, "as the resolver says")
+
+    name = SimpleNamespace(host="db", port=1)
+    names.append((socket.AF_INET, (well.host, well.port)))
+    connecting(name)
+    names[0] = lambda: fails(socket.EAI_AGAIN)
+    connecting(name)
+    names[0] = lambda: fails(socket.EAI_NONAME)
+    with pytest.raises(app.NotConnected):
+        connecting(name)
+
+
 def test_a_name_for_which_there_was_no_thread_is_asked_for_again(well, names):
     name = SimpleNamespace(host="db", port=1)
     names.append((socket.AF_INET, (well.host, well.port)))
