@@ -155,7 +155,7 @@ def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
     look, opts, ledger, react, monkeypatch, caplog
 ):
     HUNG.clear()
-    monkeypatch.setattr(jobs, "LOOK_S", 0.05)
+    monkeypatch.setattr(jobs, "READ_WITHIN_S", 0.05)
     monkeypatch.setattr(jobs, "CACHE_READER", jobs.CacheReader())
     monkeypatch.setattr(jobs.CACHE_READER, "_look", look)
     attempt, jid = fire(ledger, opts, Action.RESTART)
@@ -171,7 +171,7 @@ def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
 def test_a_job_cache_that_hangs_is_waited_for_once(opts, monkeypatch):
     HUNG.clear()
     look, began = jobs.CacheReader(), []
-    monkeypatch.setattr(jobs, "LOOK_S", 0.05)
+    monkeypatch.setattr(jobs, "READ_WITHIN_S", 0.05)
     monkeypatch.setattr(look, "_look", lambda *a: began.append(a) or HUNG.wait(30))
     for _ in range(3):
         with pytest.raises(jobs.Unreadable):

@@ -530,7 +530,7 @@ def test_a_new_start_waits_until_the_inbox_can_be_read(engine, clock, unreadable
     )
     told = len(engine.bus.tags("selfheal/incident/runbook/locked"))
     unreadable()
-    engine.ledger.look_again()
+    engine.ledger.give_again()
     for _ in range(30):
         clock[0] += 1
         engine.see("db2", Fault.DEAD)

@@ -32,9 +32,9 @@ TIMEOUT_S = 5.0
 FIRST_WAIT_S = 0.1
 MAX_WAIT_S = 60.0
 #: In the first minutes of an outage a wait is shorter than ``QUICK_WAIT_S``. Later it is shorter than the outage's age
-#: divided by ``PATIENCE``: after an hour, a wait of nine seconds does not matter.
+#: divided by ``WAITED_PER_WAIT``: after an hour, a wait of nine seconds does not matter.
 QUICK_WAIT_S = 0.9
-PATIENCE = 400.0
+WAITED_PER_WAIT = 400.0
 #: In the first minute, an attempt at one silent host and a wait together take less than a second.
 EARLY_S = 60.0
 SILENT_S = 0.5
@@ -121,7 +121,7 @@ def longest_wait_s(failures: int, elapsed_s: float) -> float:
 
     It doubles with each failure, up to a limit that grows with the outage's age.
     """
-    patient_s = min(MAX_WAIT_S, max(QUICK_WAIT_S, elapsed_s / PATIENCE))
+    patient_s = min(MAX_WAIT_S, max(QUICK_WAIT_S, elapsed_s / WAITED_PER_WAIT))
     return min(patient_s, FIRST_WAIT_S * 2.0 ** min(failures - 1, 30))
 
 

@@ -90,7 +90,7 @@ def whole(term: Any) -> bool:
     return kind not in (_T.FOR_EACH, _T.HTTP, _T.JAVASCRIPT)
 
 
-class _Patience:
+class _Retries:
     """How one query or function waits for the end of an outage. A change of a primary calls for no help."""
 
     def __init__(self, help: Help | None, deadline_s: float | None, stop: Any, timing: Timing):
@@ -148,24 +148,24 @@ class Healing:
         #: The function's deadline, as a time of the clock; only inside `together`.
         self._ends: float | None = None
 
-    def patience(self) -> _Patience:
+    def retries(self) -> _Retries:
         """The waiting of one query or function."""
-        patience = _Patience(self._help, self._deadline_s, self._stop, self._timing)
+        retries = _Retries(self._help, self._deadline_s, self._stop, self._timing)
         if self._ends is not None:
-            patience.ends = self._ends
-        return patience
+            retries.ends = self._ends
+        return retries
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[_Patience]:
+    def together(self) -> Iterator[_Retries]:
         """For the time of one function: none of its queries waits longer than the function may."""
-        before, patience = self._ends, self.patience()
-        self._ends = patience.ends
+        before, retries = self._ends, self.retries()
+        self._ends = retries.ends
         try:
-            yield patience
+            yield retries
         finally:
             self._ends = before
 
-    def open(self, patience: _Patience | None = None) -> Any:
+    def open(self, retries: _Retries | None = None) -> Any:
         """The driver's connection behind this. A new one is made if there is none."""
         if self._pid != os.getpid():
             # After a fork the connection belongs to the parent. Closing it here would end it for the parent, too.
@@ -173,9 +173,9 @@ class Healing:
         if self._conn is not None and not known_dead(self._conn):
             return self._conn
         self.drop()
-        patience = patience or self.patience()
+        retries = retries or self.retries()
         while True:
-            around = AROUND.set(Around(self._help, self._stop, patience.ends, True))
+            around = AROUND.set(Around(self._help, self._stop, retries.ends, True))
             try:
                 self._conn = self._factory()
                 if self._db is not None:
@@ -187,12 +187,12 @@ class Healing:
                 # If `connect` has given up, so does this. Only if its own deadline was shorter, it is tried again.
                 if not isinstance(exc, NotConnected):
                     raise
-                patience.wait(exc, exc.failure or Failure.DEAD, exc.message)
+                retries.wait(exc, exc.failure or Failure.DEAD, exc.message)
             except DIAL_ERRORS as exc:
                 failure, error = classify(exc, "dial")
                 if failure in FINAL:
                     raise
-                patience.wait(exc, failure, error)
+                retries.wait(exc, failure, error)
             finally:
                 AROUND.reset(around)
 
@@ -210,9 +210,9 @@ class Healing:
     def _start(self, term: Any, **options: Any) -> Any:
         """The driver calls this for ``query.run(conn)``."""
         writes = writes_in(term)
-        patience = self.patience()
+        retries = self.retries()
         while True:
-            conn = self.open(patience)
+            conn = self.open(retries)
             try:
                 answer = conn._start(term, **options)
             except Exception as exc:
@@ -222,13 +222,13 @@ class Healing:
                 if failure in _LOST:
                     self.drop()
                     if writes:
-                        patience.note(failure, error)
+                        retries.note(failure, error)
                         raise OutcomeUnknown(f"connection lost in a write: {error}") from exc
                 # A write may be repeated only if it is known that nothing of it was done.
                 elif failure is Failure.INDETERMINATE or (writes and not whole(term)):
-                    patience.note(failure, error)
+                    retries.note(failure, error)
                     raise
-                patience.wait(exc, failure, error)
+                retries.wait(exc, failure, error)
             except BaseException:
                 self.drop()
                 raise
@@ -323,7 +323,7 @@ def heals(
                 conn = kept.conn = Healing(connection_factory, help, deadline, stop, timing)
             if not idempotent:
                 return function(conn, *args, **kwargs)
-            with conn.together() as patience:
+            with conn.together() as retries:
                 while True:
                     try:
                         return function(conn, *args, **kwargs)
@@ -335,7 +335,7 @@ def heals(
                             raise
                         if failure in _LOST or isinstance(exc, OutcomeUnknown):
                             conn.drop()
-                        patience.wait(exc, failure, error)
+                        retries.wait(exc, failure, error)
 
         return healed
 

@@ -40,7 +40,7 @@ MAX_GREETING_BYTES = 64 * 1024
 MAX_INFO_BYTES = 64 * 1024  #: an answer to SERVER_INFO really has about a hundred bytes
 MAX_ANSWER_BYTES = 8 * 1024 * 1024  #: RethinkDB's own batches have about one megabyte
 MAX_TABLE_BYTES = 32 * 1024 * 1024  #: all answers together that make one table
-MAX_LATE = 1000  #: a peer may owe at most this many answers that nobody waits for any more
+MAX_UNWANTED = 1000  #: a peer may owe at most this many answers that nobody waits for any more
 #: Rounds of PBKDF2. RethinkDB asks for 4,096; a hostile server could ask for so many that they take hours of CPU.
 MAX_ITERATIONS = 1_000_000
 PROOF_S = 60.0  #: this side may compute this long for a login
@@ -106,7 +106,9 @@ class Wire(asyncio.Protocol):
         self._reader: asyncio.Future[bytes] | None = None
         self._turn = turn
         self._pending: dict[int, _Asked] = {}
-        self._late: set[int] = set()  # tokens of queries whose answers nobody waits for any more
+        self._unwanted: set[int] = (
+            set()
+        )  # tokens of queries whose answers nobody waits for any more
         self._skip = 0  # this many bytes of such a late answer are still to come, and are dropped
         self._token = 0
         self._broken: Exception | None = None
@@ -138,14 +140,14 @@ class Wire(asyncio.Protocol):
         while len(buffer) >= 12:
             token, size = _HEADER.unpack_from(buffer)
             asked = self._pending.get(token)
-            if asked is None and token not in self._late:
+            if asked is None and token not in self._unwanted:
                 self._break(Alien(f"answers to token {token}, which nobody has asked"))
                 return
             if size > (asked.most if asked else MAX_ANSWER_BYTES):
                 self._break(Alien(f"announces an answer of {size} bytes"))
                 return
             if asked is None:
-                self._late.discard(token)
+                self._unwanted.discard(token)
                 here = min(len(buffer), 12 + size)
                 del buffer[:here]
                 self._skip = 12 + size - here
@@ -303,8 +305,8 @@ class Wire(asyncio.Protocol):
             return await self._wait(asked.answer, deadline)
         finally:
             if self._pending.pop(token, None) is not None:
-                self._late.add(token)
-                if len(self._late) > MAX_LATE:
+                self._unwanted.add(token)
+                if len(self._unwanted) > MAX_UNWANTED:
                     self._break(Lost())
 
     async def server_info(self, deadline: float) -> dict[str, Any]:

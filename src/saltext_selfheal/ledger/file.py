@@ -23,7 +23,9 @@ from pydantic import Field, TypeAdapter
 
 #: Flags that open or make a file of ours, but no link or pipe that somebody has put in its place.
 _OWN_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-LOOK_S = 0.5  #: a lock is waited for this long, since `engine_alive` holds it for a moment, too
+LOCK_WAIT_S = (
+    0.5  #: a lock is waited for this long, since `engine_alive` holds it for a moment, too
+)
 MOST_SAID = 500  #: the reason why a ledger was lost is cut to this many characters
 #: File systems on other machines, or shared with them, by the kernel's names. `on_network` also judges those in user
 #: space.
@@ -206,14 +208,14 @@ class LedgerFile:
 
     def _hold(self) -> None:
         """Take the lock. Raises LedgerBusy if another engine has it, or OSError."""
-        until = time.monotonic() + LOOK_S
+        until = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
                 return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
                     raise LedgerBusy(f"{self.path}: another engine uses it") from None
-            time.sleep(LOOK_S / 20)
+            time.sleep(LOCK_WAIT_S / 20)
 
     def _read_mark(self) -> Mark | None:
         """The mark in the lock file. None if there is none, or if it was written only in part."""

@@ -453,7 +453,7 @@ class Ledger:
                 [(self.timeline.now(), json.dumps(inbox.refusal(row)), row["seq"]) for row in rows],
             )
 
-    def look_again(self) -> None:
+    def give_again(self) -> None:
         """What `waiting` returned last was not dealt with, so it must return it again."""
         self._seen_version = -1
 

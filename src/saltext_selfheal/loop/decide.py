@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Book(Protocol):
-    """What the loop needs of the ledger. All methods but ``look_again`` may raise Unavailable."""
+    """What the loop needs of the ledger. All methods but ``give_again`` may raise Unavailable."""
 
     lost: str | None
     timeline: Timeline
@@ -42,7 +42,7 @@ class Book(Protocol):
 
     def answered(self, asked: str) -> bool: ...
 
-    def look_again(self) -> None: ...
+    def give_again(self) -> None: ...
 
     def beat(self) -> None: ...
 

@@ -176,7 +176,7 @@ class Healer:
 
     def _fail(self, what: str, exc: Exception, began: float) -> None:
         """Tell once what cannot be done. While the failure lasts, no event is taken before the inbox was read."""
-        self._ledger.look_again()
+        self._ledger.give_again()
         if self._backlog.failed(what, exc, began):
             self._tell("ledger_failed", {"why": f"{what}: {exc}"})
 
@@ -195,7 +195,7 @@ class Healer:
         self._carry_out(effects, now)
         # A pause or a request that was given while the engine was down is taken before the first decision. An earlier
         # try to begin may have read the inbox and failed then, so it must be read again.
-        self._ledger.look_again()
+        self._ledger.give_again()
         self._take_waiting()
 
     def _ready(self) -> bool:

@@ -38,7 +38,7 @@ HANGS_AFTER_S = 5.0
 #: Unpacking holds up every thread; this much takes half a second at most.
 MAX_RESULT_BYTES = 4 << 20
 #: One question of the reactor waits at most this long, because the reactor does nothing else meanwhile.
-LOOK_S = 2.0
+READ_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ class CacheReader:
             target=self._look, args=(dict(opts), jid, found), name="selfheal-look", daemon=True
         )
         self._last.start()
-        self._last.join(LOOK_S)
+        self._last.join(READ_WITHIN_S)
         if not found:
-            raise Unreadable(f"no answer within {LOOK_S:g} s")
+            raise Unreadable(f"no answer within {READ_WITHIN_S:g} s")
         if isinstance(found[0], Exception):
             raise Unreadable(type(found[0]).__name__) from found[0]
         return bool(found[0])

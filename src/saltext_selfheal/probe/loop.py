@@ -71,7 +71,7 @@ class Prober:
         self._targets = list(nodes)
         self._deliver = deliver
         self._plans = dict(plans or {})
-        self._looks: dict[tuple[str, str], NodeProbe] = {}
+        self._probes: dict[tuple[str, str], NodeProbe] = {}
         self._views: dict[str, View] = {}
         self._thread = threading.Thread(target=self._run, name="selfheal-probe", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,9 +97,9 @@ class Prober:
 
         def ask() -> None:
             for node in asked:
-                look = self._looks.get((cluster, node))
-                if look is not None:
-                    look.ask_dial()
+                probe = self._probes.get((cluster, node))
+                if probe is not None:
+                    probe.ask_dial()
 
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -115,16 +115,16 @@ class Prober:
         crypto = ThreadPoolExecutor(CRYPTO_THREADS, thread_name_prefix="selfheal-crypto")
         pace = Pace()
         pace.pulse.start()
-        looks = [NodeProbe(target, resolver, crypto, pace) for target in self._targets]
+        probes = [NodeProbe(target, resolver, crypto, pace) for target in self._targets]
         by_cluster: dict[str, list[NodeProbe]] = {}
-        for look in looks:
-            by_cluster.setdefault(look.target.cluster, []).append(look)
-            self._looks[look.target.cluster, look.target.node] = look
+        for probe in probes:
+            by_cluster.setdefault(probe.target.cluster, []).append(probe)
+            self._probes[probe.target.cluster, probe.target.node] = probe
         self._views = {
             name: View(name, members, self._plans.get(name, ViewPlan()), pace)
             for name, members in by_cluster.items()
         }
-        watchers = [asyncio.create_task(self._watch(look)) for look in looks]
+        watchers = [asyncio.create_task(self._watch(probe)) for probe in probes]
         watchers += [
             asyncio.create_task(self._watch_cluster(view))
             for name, view in self._views.items()
@@ -139,8 +139,8 @@ class Prober:
         await asyncio.gather(*watchers, return_exceptions=True)
         for view in self._views.values():
             view.close()
-        for look in looks:
-            look.close()
+        for probe in probes:
+            probe.close()
         pace.pulse.stop()
         resolver.close()
         crypto.shutdown(wait=False, cancel_futures=True)
@@ -148,25 +148,25 @@ class Prober:
     def _stopped(self) -> bool:
         return self._stop is not None and self._stop.is_set()
 
-    async def _watch(self, look: NodeProbe) -> None:
+    async def _watch(self, probe: NodeProbe) -> None:
         """Probe one node at its times, and also at once when its connection ends or a dial is asked for."""
         loop = asyncio.get_running_loop()
-        poll_s = look.target.poll_s
+        poll_s = probe.target.poll_s
         # Each node begins at a random time within the interval and then keeps its rhythm. So a thousand nodes are not
         # probed in a burst.
         due = loop.time() + random.uniform(0, poll_s)
-        await look.idle(due)
+        await probe.idle(due)
         # The loop asks for the stop event, because wait_for of Python 3.11 may swallow a cancellation.
         while not self._stopped():
             began = loop.time()
-            seen = await look.probe()
+            seen = await probe.probe()
             self._deliver(Observed(seen))
             if seen.fault is Fault.DEAD:
                 # It may refuse only this master. The other nodes know whether its server is there, so they are asked.
-                self._views[look.target.cluster].meet(self._deliver)
+                self._views[probe.target.cluster].meet(self._deliver)
             if loop.time() >= due:
                 due += poll_s * (1 + (loop.time() - due) // poll_s)
-            await look.idle(due)
+            await probe.idle(due)
             pause_s = began + AGAIN_S - loop.time()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)

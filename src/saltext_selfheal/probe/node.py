@@ -29,7 +29,7 @@ from .names import Resolver, told
 from .pulse import Pace, Place
 from .verdict import Verdict, judge
 
-LOOKS = 3  #: if this side stood still during this many tries in a row, the probe says so
+TRIES = 3  #: if this side stood still during this many tries in a row, the probe says so
 #: A redial comes after this share of ``redial_s`` at the earliest: dials must not come in bursts.
 REDIAL_SHARE = 0.75
 
@@ -55,7 +55,7 @@ def tls_context(ca_certs: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_certs)
 
 
-class Patience:
+class Deadline:
     """A deadline for the node, on the loop's clock. Time that this side needs for itself is added to it."""
 
     def __init__(self, at: float) -> None:
@@ -121,7 +121,7 @@ class NodeProbe:
         if self._idle is not None:
             _wake(self._idle)
 
-    # ------------------------------------------------------------ the look
+    # ------------------------------------------------------------ the probe
 
     async def probe(self) -> Observation:
         """Probe the node once, and again if this side stood still meanwhile. Raises nothing but cancellation.
@@ -132,9 +132,9 @@ class NodeProbe:
         dial = self.asked or self._failing or loop.time() >= self._redial_at
         self.asked = False
         stood_still_s = 0.0
-        for _ in range(LOOKS):
+        for _ in range(TRIES):
             began = loop.time()
-            seen = await self._look(began, dial)
+            seen = await self._observe(began, dial)
             still_s = pulse.stood_still_s(began)
             if seen.fault is None:
                 # The node is not to blame for the time in which this side stood still.
@@ -150,7 +150,7 @@ class NodeProbe:
         why = f"{self.target.here}'s probing stood still for {stood_still_s:.1f} s"
         return replace(seen, fault=Fault.UNREACHABLE, evidence=why, ours=True)
 
-    async def _look(self, began: float, dial: bool) -> Observation:
+    async def _observe(self, began: float, dial: bool) -> Observation:
         """One try: ask over the open connection, then dial if that is due or the connection has ended."""
         loop = asyncio.get_running_loop()
         wire, info, latency_s = self.wire, None, 0.0
@@ -171,9 +171,9 @@ class NodeProbe:
             self.close()
         elif not dial:
             return self._well(info, latency_s, wire, dialled=False)
-        patience = Patience((began if info is None else loop.time()) + self.target.timeout_s)
+        deadline = Deadline((began if info is None else loop.time()) + self.target.timeout_s)
         try:
-            fresh, fresh_info = await self._dial(patience)
+            fresh, fresh_info = await self._dial(deadline)
         except asyncio.CancelledError:
             self.close()
             raise
@@ -182,7 +182,7 @@ class NodeProbe:
         self._failing = self._greets_nobody = False
         self._redial_at = loop.time() + self.target.redial_s * random.uniform(REDIAL_SHARE, 1.0)
         if info is None:
-            latency_s = loop.time() - began - patience.moved_s
+            latency_s = loop.time() - began - deadline.moved_s
         seen = self._well(fresh_info, latency_s, fresh, dialled=True)
         if info is not None and info.get("id") == fresh_info.get("id"):
             fresh.close()
@@ -259,27 +259,27 @@ class NodeProbe:
 
     # ------------------------------------------------------------ the dial
 
-    async def _dial(self, patience: Patience) -> tuple[Wire, dict[str, Any]]:
+    async def _dial(self, deadline: Deadline) -> tuple[Wire, dict[str, Any]]:
         """A fresh connection with login, and what its server says about itself."""
         try:
-            return await self._dial_once(patience)
+            return await self._dial_once(deadline)
         except (Lost, ConnectionResetError, BrokenPipeError):
             # The server may have died in the middle of the greeting. Then a second dial is refused, which proves it.
-            return await self._dial_once(patience)
+            return await self._dial_once(deadline)
 
-    async def _dial_once(self, patience: Patience) -> tuple[Wire, dict[str, Any]]:
+    async def _dial_once(self, deadline: Deadline) -> tuple[Wire, dict[str, Any]]:
         self._heard = False
-        wire, place = await self._connect(patience)
+        wire, place = await self._connect(deadline)
         target, address = self.target, self.target.address
         try:
             self._stage = Stage.HANDSHAKE
             busy_s = await wire.greet(
-                address.host, address.port, target.user, target.password, patience.at,
+                address.host, address.port, target.user, target.password, deadline.at,
                 self._crypto, place,
             )  # fmt: skip
-            patience.move(busy_s)
+            deadline.move(busy_s)
             self._stage = Stage.ANSWER
-            return wire, await wire.server_info(patience.at)
+            return wire, await wire.server_info(deadline.at)
         except BaseException:
             self._heard = wire.heard
             wire.close()
@@ -287,14 +287,14 @@ class NodeProbe:
         finally:
             place.leave()
 
-    async def _connect(self, patience: Patience) -> tuple[Wire, Place]:
+    async def _connect(self, deadline: Deadline) -> tuple[Wire, Place]:
         """Connect by TCP, with TLS if configured. All addresses of the name share one deadline."""
         loop = asyncio.get_running_loop()
         self._stage, self._addresses = Stage.NAME, ()
         found, waited_s = await self._resolver.resolve(
-            self.target.address, patience.at - loop.time()
+            self.target.address, deadline.at - loop.time()
         )
-        patience.move(waited_s)
+        deadline.move(waited_s)
         self._addresses = told(found)
         rows = InTurn(found)
         for family, sockaddr in rows:
@@ -304,14 +304,14 @@ class NodeProbe:
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setblocking(False)
                 connecting = loop.sock_connect(sock, sockaddr)
-                await asyncio.wait_for(connecting, rows.share_s(patience.at - loop.time()))
+                await asyncio.wait_for(connecting, rows.share_s(deadline.at - loop.time()))
                 # From here on the connection was accepted, even if it has been reset already (ENOTCONN).
                 self._stage = Stage.TLS if self.target.tls else Stage.HANDSHAKE
                 prepare(sock)
                 began = loop.time()
                 place = await self._pace.place(self._failing)
-                patience.move(loop.time() - began)
-                share_s = rows.share_s(patience.at - loop.time())
+                deadline.move(loop.time() - began)
+                share_s = rows.share_s(deadline.at - loop.time())
                 return await asyncio.wait_for(self._adopt(sock), share_s), place
             except BaseException as exc:
                 if place is not None:
@@ -355,7 +355,7 @@ def probe_once(target: Target) -> Observation:
     """Probe a node once from here, with a connection of its own. Blocks for at most the timeout."""
     seen: list[Observation] = []
 
-    async def look() -> None:
+    async def observe() -> None:
         resolver, pace = Resolver(), Pace()
         pace.pulse.start()
         with ThreadPoolExecutor(1) as crypto:
@@ -366,7 +366,7 @@ def probe_once(target: Target) -> Observation:
         resolver.close()
 
     # This runs on a thread of its own, because the caller may be inside a running loop.
-    thread = threading.Thread(target=lambda: asyncio.run(look()), name="selfheal-probe-once")
+    thread = threading.Thread(target=lambda: asyncio.run(observe()), name="selfheal-probe-once")
     thread.start()
     thread.join()
     return seen[0]

@@ -19,7 +19,7 @@ from ..driver.causes import Cause, Stage, cause, in_words
 from ..driver.text import clean
 from ..driver.wire import Forbidden, Lost
 from ..healing.events import ClusterView, Issue, Met, Replica, Shard, Table, ViewStatus
-from .node import LOOKS, NodeProbe, forget, text
+from .node import TRIES, NodeProbe, forget, text
 from .pulse import Pace
 
 MEET_S = 0.25  #: two rounds that ask whom the nodes are connected to are at least this far apart
@@ -39,11 +39,11 @@ class View:
     """Reads a cluster's system tables, each round from one live node, and whom each live node is connected to."""
 
     def __init__(
-        self, cluster: str, looks: list[NodeProbe], plan: ViewPlan, pace: Pace | None = None
+        self, cluster: str, probes: list[NodeProbe], plan: ViewPlan, pace: Pace | None = None
     ) -> None:
         self.cluster = cluster
         self.plan = plan
-        self._looks = looks
+        self._probes = probes
         self._pace = pace or Pace()
         self._turn = 0
         self._meeting: asyncio.Task[None] | None = None
@@ -57,11 +57,11 @@ class View:
 
     def _asked(self) -> NodeProbe | None:
         """The next live node in turn."""
-        for _ in self._looks:
-            look = self._looks[self._turn % len(self._looks)]
+        for _ in self._probes:
+            probe = self._probes[self._turn % len(self._probes)]
             self._turn += 1
-            if look.answers and look.wire is not None:
-                return look
+            if probe.answers and probe.wire is not None:
+                return probe
         return None
 
     async def take(self, deliver: Callable[[Met], None] | None = None) -> ClusterView | None:
@@ -74,30 +74,30 @@ class View:
         stood_still_s = 0.0
         tries = 0
         while True:
-            look = self._asked()
-            if look is None:
+            probe = self._asked()
+            if probe is None:
                 return None
             tries += 1
             began = loop.time()
             try:
-                return await self._round(look, began, deliver)
+                return await self._round(probe, began, deliver)
             except asyncio.CancelledError:
                 raise
             except Exception as exc:
-                status, why = self._why_not(look, exc)
+                status, why = self._why_not(probe, exc)
                 timed_out = isinstance(exc, asyncio.TimeoutError)
                 forget(exc)
             still_s = self._pace.pulse.stood_still_s(began)
             if not timed_out or still_s <= self.plan.timeout_s / 10:
                 break
             stood_still_s += still_s
-            why = f"{look.target.here}'s probing stood still for {stood_still_s:.1f} s"
-            if tries == LOOKS:
+            why = f"{probe.target.here}'s probing stood still for {stood_still_s:.1f} s"
+            if tries == TRIES:
                 break
-        return ClusterView(self.cluster, look.target.node, status, clean(why))
+        return ClusterView(self.cluster, probe.target.node, status, clean(why))
 
     async def _round(
-        self, look: NodeProbe, began: float, deliver: Callable[[Met], None] | None
+        self, probe: NodeProbe, began: float, deliver: Callable[[Met], None] | None
     ) -> ClusterView:
         """Read all system tables under one deadline. Raises what goes wrong."""
         loop = asyncio.get_running_loop()
@@ -105,12 +105,12 @@ class View:
         met = await self.met(deadline)
         if deliver is not None and met.connected:
             deliver(met)
-        silent = dict(await self._rows(look, "table_config", deadline, _silent))
-        tables = await self._rows(look, "table_status", deadline, _table)
-        issues = await self._rows(look, "current_issues", deadline, _issue)
+        silent = dict(await self._rows(probe, "table_config", deadline, _silent))
+        tables = await self._rows(probe, "table_status", deadline, _table)
+        issues = await self._rows(probe, "current_issues", deadline, _issue)
         return ClusterView(
             cluster=self.cluster,
-            node=look.target.node,
+            node=probe.target.node,
             status=ViewStatus.KNOWN,
             why="",
             tables=await leisurely(_tables(tables, silent), self._pace.turn),
@@ -120,25 +120,25 @@ class View:
             took_s=loop.time() - began,
         )
 
-    def _why_not(self, look: NodeProbe, exc: Exception) -> tuple[ViewStatus, str]:
+    def _why_not(self, probe: NodeProbe, exc: Exception) -> tuple[ViewStatus, str]:
         """Why the tables of that node could not be read."""
-        node = look.target.node
+        node = probe.target.node
         if isinstance(exc, asyncio.TimeoutError):
             why = f"no answer from {node} within {self.plan.timeout_s:g} s: some peer hangs"
         elif isinstance(exc, Forbidden):
-            grant = f"r.db('rethinkdb').grant('{look.target.user}', {{read: true}})"
-            why = f"{look.target.user} may not read the system tables of {node}; missing: {grant} ({exc})"
+            grant = f"r.db('rethinkdb').grant('{probe.target.user}', {{read: true}})"
+            why = f"{probe.target.user} may not read the system tables of {node}; missing: {grant} ({exc})"
             return ViewStatus.FORBIDDEN, why
         elif cause(exc, Stage.ANSWER) is Cause.OURS:
-            why = f"{look.target.here} cannot read the system tables: {in_words(exc)}"
+            why = f"{probe.target.here} cannot read the system tables: {in_words(exc)}"
         elif isinstance(exc, (Lost, OSError)):
             why = f"{node} ended the connection"
         else:
             why = f"{node} answers oddly: {in_words(exc)}"
         return ViewStatus.UNKNOWN, why
 
-    async def _rows(self, look: NodeProbe, table: str, deadline: float, keep: Keep) -> list[Any]:
-        wire = look.wire
+    async def _rows(self, probe: NodeProbe, table: str, deadline: float, keep: Keep) -> list[Any]:
+        wire = probe.wire
         if wire is None:
             raise Lost
         return await wire.table(self._terms[table], deadline, keep)
@@ -149,22 +149,22 @@ class View:
         """Read ``server_status`` of every live node. Peers that hang do not delay it (2.4.4). Raises Forbidden."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        live = [look for look in self._looks if look.answers and look.wire is not None]
+        live = [probe for probe in self._probes if probe.answers and probe.wire is not None]
         answers = await asyncio.gather(
-            *(self._rows(look, "server_status", deadline, _server) for look in live),
+            *(self._rows(probe, "server_status", deadline, _server) for probe in live),
             return_exceptions=True,
         )
         connected: dict[str, frozenset[str]] = {}
         names: dict[str, str] = {}
         started: dict[str, float] = {}
-        for look, rows in zip(live, answers, strict=True):
+        for probe, rows in zip(live, answers, strict=True):
             if isinstance(rows, (Forbidden, asyncio.CancelledError)):
                 raise rows
             if isinstance(rows, BaseException):
                 forget(rows)
                 continue  # the node's own probe finds out what is wrong with it
             servers = rows[:MAX_SERVERS]
-            connected[look.target.node] = frozenset(server for server, _, _ in servers)
+            connected[probe.target.node] = frozenset(server for server, _, _ in servers)
             for server, name, when in servers:
                 if name is not None:
                     names[server] = name
@@ -187,7 +187,7 @@ class View:
 
     async def _meet(self, deliver: Callable[[Met], None]) -> None:
         loop = asyncio.get_running_loop()
-        timeout_s = max(look.target.timeout_s for look in self._looks)
+        timeout_s = max(probe.target.timeout_s for probe in self._probes)
         while True:
             self._meet_again = False
             try:
