@@ -1,5 +1,6 @@
 """A new action is a row of the table and one SLS, and nothing else: one is made up here, in a copy of the sources."""
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from saltext_selfheal.app.help import Help
 from saltext_selfheal.healing import remedies
 from saltext_selfheal.healing.model import Action
 
@@ -123,3 +125,11 @@ def test_every_action_has_a_row_and_only_what_may_be_asked_for_can_be_named():
         ("services", "restart"),
         ("services", "start"),
     ]
+
+
+def test_an_applications_helper_asks_for_actions_of_the_table():
+    """It stands without the rest of the package, so its words are its own."""
+    waits = {name for name in inspect.signature(Help).parameters if name.endswith("_after")}
+    asked = {name.removesuffix("_after") for name in waits - {"again_after"}}
+    assert asked == {"highstate", "restart"}
+    assert asked <= set(remedies.webhook_names())
