@@ -37,6 +37,10 @@ WITHOUT = {
     "config": {"salt", "sqlite3", "rethinkdb"},
     "console": {"salt", "sqlite3", "rethinkdb"},
     "loop": {"sqlite3", "rethinkdb"},
+    "doctor": {"sqlite3", "rethinkdb"},
+    "engines": {"sqlite3", "rethinkdb"},
+    "modules": {"sqlite3", "rethinkdb"},
+    "runners": {"sqlite3", "rethinkdb"},
 }  # fmt: skip
 
 
