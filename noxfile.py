@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent
 SALT = os.environ.get("SALT_REQUIREMENT", "").strip()
 #: Where each LTS release of Salt can run, of the Pythons that this extension supports.
 MATRIX = [("3.10", "3006"), ("3.11", "3006")] + [
-    (python, "3008") for python in ("3.10", "3.11", "3.12", "3.13")
+    (python, "3008") for python in ("3.10", "3.11", "3.12", "3.13", "3.14")
 ]
 
 
