@@ -23,3 +23,31 @@ def test_a_sound_site_has_nothing_that_fails(quiet):
         assert any(expected in line for line in told), told
     assert quiet.password not in visit.stdout
     assert quiet.password not in visit.stderr
+
+
+def test_asked_to_it_looks_at_nodes_and_minions_now(quiet):
+    visit = quiet.salt_run("selfheal.doctor", "live=True")
+    assert visit.returncode == 0, visit.stdout
+    told = visit.data["checks"]
+    assert any("nodes now: 3 of 3 nodes let the healer in" in line for line in told), told
+    assert any("minions now: runbook: 3 of 3 minions answer" in line for line in told), told
+    assert not any("not looked at" in line for line in told)
+
+
+def test_a_dead_node_and_a_minion_that_is_away_are_failures_at_once(quiet):
+    with quiet.events("selfheal/incident/*") as events:
+        answer = quiet.run_runner("selfheal.pause", "runbook", duration="10m", reason="a drill")
+        assert answer["reply"] == "accepted", answer
+        quiet.nodes["db2"].kill()
+        quiet.minions["db3"].terminate()
+        try:
+            visit = quiet.salt_run("selfheal.doctor", "live=True", timeout=90)
+        finally:
+            quiet.minions["db3"].start()
+            quiet.run_runner("selfheal.resume", "runbook")
+        events.wait("selfheal/incident/runbook/resolved", timeout=90)
+    assert visit.returncode == 1
+    told = "\n".join(visit.data["checks"])
+    assert "fail  nodes now: runbook: db2: connection to" in told
+    assert "fail  minions now: runbook: the minion db3 does not answer" in told
+    assert "warn  clusters: runbook: paused for" in told

@@ -20,7 +20,7 @@ BELOW = {
     "doors": {"healing", "driver", "config"},
     "loop": {"healing", "driver", "config", "ledger", "probe", "doors"},
     "console": {"healing", "driver", "config", "ledger", "doors", "loop"},
-    "doctor": {"healing", "driver", "config", "ledger", "doors", "loop", "console"},
+    "doctor": {"healing", "driver", "config", "ledger", "probe", "doors", "loop", "console"},
 }
 LOADED = {"engines", "modules", "runners", "reactor"}
 #: What a room must do without, as the first word of a module's name.

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import live as live_checks
+from .clusters import check_clusters
 from .doors import check_hooks, check_peers, check_permissions, check_salt_api
 from .engine import check_engine
 from .master import Finding, Level, Master, warn
@@ -28,6 +30,7 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "settings": check_settings,
     "engine": check_engine,
     "reactor": check_reactor,
+    "clusters": check_clusters,
     "ledger": check_ledger,
     "job cache": check_job_cache,
     "minions": check_minions,
@@ -39,13 +42,30 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "secrets": check_secrets,
     "versions": check_versions,
 }
+#: What asks the nodes and the minions, only when that is wanted.
+LIVE: dict[str, Callable[[Master], Iterator[Finding]]] = {
+    "nodes now": live_checks.check_nodes,
+    "minions now": live_checks.check_minions,
+}
+NOT_LOOKED_AT = (
+    "not looked at: whether each node lets the healer in now, and whether each minion answers, knows the service and "
+    "compiles its highstate (live=True)"
+)
 
 
-def examine(opts: Mapping[str, Any], api_config: str | None = None) -> list[Finding]:
-    """All findings about this master. Never raises. ``api_config`` is the configuration of a separate salt-api."""
+def examine(
+    opts: Mapping[str, Any], api_config: str | None = None, live: bool = False
+) -> list[Finding]:
+    """All findings about this master. Never raises. ``api_config`` is the configuration of a separate salt-api.
+
+    ``live``: nodes are dialled and minions are asked, too, which takes some seconds.
+    """
     master = Master(opts, api_config)
-    findings = [finding for name in CHECKS for finding in ask(name, master)]
+    names = [*CHECKS, *LIVE] if live else list(CHECKS)
+    findings = [finding for name in names for finding in ask(name, master)]
     master.close()
+    if not live:
+        findings.append(Finding(Level.OK, NOT_LOOKED_AT, check="now"))
     return findings
 
 
@@ -62,9 +82,9 @@ class Visit:
         return {**told, "retcode": 1} if level is Level.FAIL else told
 
 
-def visit(opts: Mapping[str, Any], api_config: str | None = None) -> Visit:
+def visit(opts: Mapping[str, Any], api_config: str | None = None, live: bool = False) -> Visit:
     """What `examine` finds, in the form for people."""
-    return Visit(tuple(examine(opts, api_config)))
+    return Visit(tuple(examine(opts, api_config, live)))
 
 
 def worst(findings: Sequence[Finding]) -> Level:
@@ -75,7 +95,7 @@ def ask(name: str, master: Master) -> list[Finding]:
     """The findings of one check. If the check itself fails, that is a finding, too."""
     found: list[Finding] = []
     try:
-        for finding in CHECKS[name](master):
+        for finding in (CHECKS[name] if name in CHECKS else LIVE[name])(master):
             found.append(finding)
     except Exception as exc:
         # Only the type of the exception is told, because its text may quote a secret.

@@ -452,33 +452,33 @@ def audit() -> dict[str, Any]:
 
 
 @_strict(_refused)
-def doctor(api_config: Any = None) -> dict[str, Any]:
+def doctor(api_config: Any = None, live: Any = False) -> dict[str, Any]:
     """
     Look for what keeps the healer from healing, or lets others misuse it. Say what to do about it.
 
     .. versionadded:: 0.1.0
 
     api_config
-        The master configuration file of a salt-api that has a configuration of its own, such as one that serves
-        only webhooks: it is looked at, too.
+        The master configuration file of a salt-api with a configuration of its own, such as one for webhooks only.
+    live
+        Whether nodes are dialled and minions are asked now, too. That takes up to half a minute.
 
-    Looks at settings, engine, reactor files, ledger, job cache, minions' keys, permissions, in whose name Salt takes
-    results, salt-api, secrets and versions, and changes nothing. Returns ``{"checks", "worst"}``. Each line of
-    ``checks`` begins with ``ok``, ``warn`` or ``fail``; where something is to be done, what to do follows after an
-    arrow. ``worst`` is the worst of these; ``fail`` comes with ``retcode`` 1, which is then the exit code of
-    ``salt-run``.
+    Changes nothing. Returns ``{"checks", "worst"}``. Each line of ``checks`` begins with ``ok``, ``warn`` or ``fail``;
+    what to do follows after an arrow. ``fail`` comes with ``retcode`` 1, the exit code of ``salt-run``.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-run selfheal.doctor
+        salt-run selfheal.doctor live=True
         salt-run selfheal.doctor api_config=/etc/salt/hooks/master
     """
+    if not isinstance(live, bool):
+        return _refused(f"live: found {arguments.shown(live)}; allowed: True or False")
     # The import is here, because it loads much of Salt that no other function needs.
     from saltext_selfheal.doctor import checks
 
-    return _told(checks.visit(__opts__, api_config))
+    return _told(checks.visit(__opts__, api_config, live))
 
 
 @_strict(_invalid)

@@ -1,0 +1,149 @@
+"""Checks that ask the nodes and the minions themselves, now. They take some seconds, and change nothing.
+
+Each node is dialled as the engine dials it. The minions get one job with three functions that only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import salt.client
+
+from ..driver.text import printable
+from ..healing.events import Observation, ViewStatus
+from ..healing.model import Fault
+from ..probe.loop import targets
+from ..probe.names import Resolver
+from ..probe.node import NodeProbe, Target
+from ..probe.pulse import Pace
+from ..probe.tables import View, ViewPlan
+from .master import Finding, Master, fail, ok, warn
+
+TABLES_WITHIN_S = 20.0  #: RethinkDB answers so late while a peer hangs (2.4.4)
+MINIONS_WITHIN_S = 30.0  #: a highstate that is compiled takes some seconds
+AT_ONCE = 50  #: nodes that are dialled at the same time
+MOST_SAID = 300  #: characters of what a minion says
+
+_REMEDIES = {
+    Fault.AUTH: "Check user and password of this cluster in the settings.",
+    Fault.TLS: "Check tls.ca_certs of this cluster, and the node's certificate.",
+    Fault.ALIEN: "Check the node's address and port: what answers there is no RethinkDB.",
+    Fault.UNREACHABLE: "Check the node's address, its name, and what is between it and this master.",
+}
+
+
+def check_nodes(master: Master) -> Iterator[Finding]:
+    """Whether each node can be dialled from here, and whether the system tables may be read."""
+    if master.settings is None:
+        return
+    found = asyncio.run(_dial(targets(master.settings.clusters)))
+    well = 0
+    for seen, status, why in found:
+        if seen.fault is not None:
+            remedy = _REMEDIES.get(
+                seen.fault, f"See what runs there, and salt-run selfheal.explain {seen.cluster}."
+            )
+            yield fail(f"{seen.cluster}: {seen.node}: {seen.evidence}", remedy)
+            continue
+        well += 1
+        if status is ViewStatus.FORBIDDEN:
+            yield warn(
+                f"{seen.cluster}: {why}",
+                "Give the grant, so that the healer knows which replicas a step would take away.",
+            )
+    if well:
+        yield ok(f"{well} of {len(found)} nodes let the healer in")
+
+
+async def _dial(all_of_them: list[Target]) -> list[tuple[Observation, ViewStatus | None, str]]:
+    """What each node answers; of the first of each cluster that does, also whether its tables may be read."""
+    resolver, pace = Resolver(), Pace()
+    pace.pulse.start()
+    free = asyncio.Semaphore(AT_ONCE)
+    asked: set[str] = set()
+
+    async def one(target: Target) -> tuple[Observation, ViewStatus | None, str]:
+        async with free:
+            probe = NodeProbe(target, resolver, crypto, pace)
+            try:
+                seen = await probe.probe()
+                if seen.fault is not None or seen.proxy or target.cluster in asked:
+                    return seen, None, ""
+                asked.add(target.cluster)
+                plan = ViewPlan(TABLES_WITHIN_S, TABLES_WITHIN_S)
+                view = await View(target.cluster, [probe], plan, pace).take()
+                return seen, view.status if view else None, view.why if view else ""
+            finally:
+                probe.close()
+
+    with ThreadPoolExecutor(2) as crypto:
+        found = await asyncio.gather(*map(one, all_of_them))
+    pace.pulse.stop()
+    resolver.close()
+    return found
+
+
+def check_minions(master: Master) -> Iterator[Finding]:
+    """Whether each node's minion answers, knows the service, and has a highstate that compiles."""
+    if master.settings is None:
+        return
+    for name, cluster in master.settings.clusters.items():
+        nodes = list(cluster.nodes)
+        told = _ask(master.opts, nodes, cluster.service)
+        sound = 0
+        for node in nodes:
+            findings = list(_of_minion(name, node, cluster.service, told.get(node)))
+            yield from findings
+            sound += not findings
+        if sound:
+            yield ok(
+                f"{name}: {sound} of {len(nodes)} minions answer, know the service {cluster.service}, and compile "
+                "their highstate"
+            )
+
+
+FUNCTIONS = ("test.version", "service.available", "state.show_highstate")
+
+
+def _ask(opts: Mapping[str, Any], nodes: list[str], service: str) -> Mapping[str, Any]:
+    """Minion → function → what it returned. Minions that said nothing are missing."""
+    with salt.client.LocalClient(mopts=dict(opts)) as client:
+        found = client.cmd(
+            nodes,
+            list(FUNCTIONS),
+            [[], [service], []],
+            tgt_type="list",
+            timeout=MINIONS_WITHIN_S,
+        )
+    return found if isinstance(found, dict) else {}
+
+
+def _of_minion(cluster: str, node: str, service: str, told: Any) -> Iterator[Finding]:
+    if not isinstance(told, dict) or not told:
+        yield fail(
+            f"{cluster}: the minion {node} does not answer: an action would reach nobody",
+            f"Start the salt-minion there, or see why it is not connected (salt {node} test.ping).",
+        )
+        return
+    if told.get("service.available") is not True:
+        yield fail(
+            f"{cluster}: the minion {node} knows no service {service!r}: restart and start would fail",
+            f"Set service in the settings of {cluster} to its name there (salt {node} service.get_all).",
+        )
+    states = told.get("state.show_highstate")
+    if isinstance(states, dict) and states:
+        return
+    if isinstance(states, dict) or states == []:
+        yield warn(
+            f"{cluster}: nothing is assigned to the minion {node} by a highstate: it cannot repair anything",
+            "Assign states to it in top.sls, or leave highstate out of the escalation.",
+        )
+        return
+    words = "; ".join(map(str, states)) if isinstance(states, list) else str(states)
+    yield fail(
+        f"{cluster}: the highstate of {node} does not compile: {printable(words[:MOST_SAID])}",
+        f"Mend it; salt {node} state.show_highstate tells the same.",
+    )

@@ -1,0 +1,100 @@
+"""What the nodes and the minions say when they are asked now."""
+
+import pytest
+
+from saltext_selfheal.doctor import checks, live
+from tests.functional.doctor.conftest import SECRETS, lines, says, settings
+from tests.lab.simulated import SimulatedNode
+
+SOUND = {"test.version": "3008.4", "service.available": True, "state.show_highstate": {"db": {}}}
+
+
+@pytest.fixture
+def nodes(opts):
+    """Two nodes that answer, named in the settings."""
+    with (
+        SimulatedNode(name="db1", password=SECRETS["password"]) as one,
+        SimulatedNode(name="db2", password=SECRETS["password"]) as two,
+    ):
+        made = settings()
+        places = {"db1": f"{one.host}:{one.port}", "db2": f"{two.host}:{two.port}"}
+        made["clusters"]["runbook"].update(nodes=places, timeout="500ms")
+        opts["engines"] = [{"selfheal": made}]
+        yield one, two
+
+
+@pytest.fixture
+def minions(monkeypatch):
+    """What the minions say: to be filled."""
+    told = {"db1": dict(SOUND), "db2": dict(SOUND)}
+    monkeypatch.setattr(live, "_ask", lambda opts, nodes, service: told)
+    return told
+
+
+def test_nodes_that_let_the_healer_in(opts, nodes):
+    assert lines("nodes now", opts) == ["ok    nodes now: 2 of 2 nodes let the healer in"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("refuse", "runbook: db2: connection to"),
+        ("silent", "runbook: db2: 127.0.0.1"),
+        ("garbage", "does not speak as RethinkDB does"),
+    ],
+)
+def test_a_node_that_does_not_is_named_with_its_evidence(opts, nodes, fault, told):
+    nodes[1].set_fault(fault)
+    found = lines("nodes now", opts)
+    says(found, "fail", told)
+    says(found, "ok", "1 of 2 nodes let the healer in")
+
+
+def test_a_password_that_is_refused_points_to_the_settings_and_is_not_told(opts, nodes):
+    opts["engines"][0]["selfheal"]["clusters"]["runbook"]["password"] = "not-the-password"
+    found = lines("nodes now", opts)
+    says(found, "fail", "refuses the login")
+    assert "Check user and password" in "\n".join(found)
+    assert "not-the-password" not in "\n".join(found)
+
+
+def test_minions_that_can_do_what_may_be_asked(opts, minions):
+    (told,) = lines("minions now", opts)
+    assert told.startswith("ok    minions now: runbook: 2 of 2 minions answer, know the service")
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "told"),
+    [
+        (None, "fail", "the minion db2 does not answer"),
+        (False, "fail", "the minion db2 does not answer"),
+        ({}, "fail", "the minion db2 does not answer"),
+        ({"service.available": False}, "fail", "knows no service 'rethinkdb'"),
+        ({"service.available": "'service.available' is not available."}, "fail", "knows no service"),
+        ({"state.show_highstate": []}, "warn", "nothing is assigned to the minion db2"),
+        ({"state.show_highstate": {}}, "warn", "nothing is assigned to the minion db2"),
+        ({"state.show_highstate": ["No matching sls found for 'x' in env 'base'"]}, "fail", "No matching sls"),
+        ({"state.show_highstate": "Traceback\n\x1b[2J"}, "fail", "does not compile: Traceback"),
+        ({"state.show_highstate": None}, "fail", "does not compile"),
+    ],
+)  # fmt: skip
+def test_a_minion_that_cannot_is_named_with_what_is_to_be_done(opts, minions, said, level, told):
+    minions["db2"] = {**SOUND, **said} if said else said
+    found = lines("minions now", opts)
+    says(found, level, told)
+    says(found, "ok", "1 of 2 minions answer")
+    assert "\x1b" not in "".join(found)
+
+
+def test_a_minion_that_is_missing_does_not_answer(opts, minions):
+    del minions["db1"]
+    says(lines("minions now", opts), "fail", "the minion db1 does not answer")
+
+
+def test_only_who_wants_it_has_them_asked(opts, engine, nodes, minions):
+    without = [str(f) for f in checks.examine(opts)]
+    assert "not looked at: whether each node lets the healer in now" in without[-1]
+    assert not [line for line in without if " now: 2 of 2" in line]
+    asked = [str(f) for f in checks.examine(opts, live=True)]
+    assert [line for line in asked if "2 of 2 nodes let the healer in" in line]
+    assert not [line for line in asked if "not looked at" in line]
