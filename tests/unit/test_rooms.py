@@ -15,7 +15,7 @@ BELOW = {
     "driver": set(),
     "app": {"driver"},
     "config": {"healing", "driver"},
-    "ledger": {"healing"},
+    "ledger": {"healing", "driver"},
     "probe": {"healing", "driver", "config"},
     "doors": {"healing", "driver", "config"},
     "loop": {"healing", "driver", "config", "ledger", "probe", "doors"},

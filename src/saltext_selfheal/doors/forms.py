@@ -24,13 +24,11 @@ MAX_HEADER = 4096  #: characters of each of a signature's headers, and of the ar
 MAX_REASON = 500
 MAX_ASKER = 100
 MAX_NODES = 64
+MAX_NODE = 255  #: characters of one node's name
 MAX_NODES_TEXT = 4096  #: characters of all nodes together
 #: An id has no colon, because a colon ends the prefix by which the doors' ids are told apart.
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 PLAIN_ID_WORDS = "up to 100 of letters, digits, . _ -"
-#: Control characters, line separators, and characters that change the direction of writing. They could forge a line, or
-#: change how a line looks.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: A reason that was cut already, by this code on a minion. It must not be cut again.
 _CUT = re.compile(rf".{{{MAX_REASON}}}… \(cut from \d{{1,12}} characters\)")
 _CLUSTER = re.compile(r"[\w.-]{1,64}")
@@ -40,15 +38,6 @@ _INCIDENT = re.compile(r"[\w.-]{1,64}-[0-9]{1,12}")
 def mint() -> str:
     """A fresh id."""
     return uuid.uuid4().hex
-
-
-def one_line(text: str) -> str:
-    """Text from outside as one line that can be stored, logged and shown.
-
-    Unlike `driver.text.printable` this keeps all blanks and all characters that cannot forge a line. So a reason stays
-    as it was written. A door also uses this to refuse a target that would be changed by it.
-    """
-    return _UNPRINTABLE.sub(" ", clean(text))
 
 
 def _cluster(found: Any) -> str:
@@ -69,14 +58,14 @@ def _nodes(found: Any) -> tuple[str, ...]:
     if (
         not isinstance(names, (list, tuple))
         or len(names) > MAX_NODES
-        or not all(isinstance(one, str) and len(one) <= 255 for one in names)
+        or not all(isinstance(one, str) and len(one) <= MAX_NODE for one in names)
         or sum(map(len, names)) > MAX_NODES_TEXT
     ):
         raise BadRequest(
             f"nodes: found {shown(found)}; allowed: a list of minion ids, at most {MAX_NODES}, "
             f"together up to {MAX_NODES_TEXT} characters"
         )
-    kept = tuple(dict.fromkeys(map(one_line, names)))
+    kept = tuple(dict.fromkeys(clean(one, MAX_NODE) for one in names))
     # An empty list is a mistake: it must not come to mean all nodes.
     if not any(one.strip() for one in kept):
         told = shown(found) if isinstance(found, str) else "an empty list"
@@ -89,7 +78,7 @@ def _reason(found: Any) -> str:
     if found is not None and not isinstance(found, (str, int, float, bool)):
         raise BadRequest(f"reason: found {shown(found)}; allowed: up to {MAX_REASON} characters")
     text = "" if found is None else str(found)
-    kept = one_line(text[: 2 * MAX_REASON])
+    kept = clean(text, 2 * MAX_REASON)
     if len(kept) <= MAX_REASON or _CUT.fullmatch(kept):
         return kept
     return f"{kept[:MAX_REASON]}… (cut from {len(text)} characters)"
@@ -97,7 +86,7 @@ def _reason(found: Any) -> str:
 
 def who(name: str) -> str:
     """The name of an asker as one line, cut to `MAX_ASKER` characters."""
-    return one_line(name[:MAX_ASKER])[:MAX_ASKER]
+    return clean(name, MAX_ASKER)
 
 
 def request(
@@ -124,7 +113,7 @@ def request(
     return Request(
         id=request or mint(),
         cluster=cluster,
-        action=one_line(action)[:40],
+        action=clean(action, 40),
         nodes=names,
         reason=_reason(reason),
         door=door,

@@ -9,14 +9,15 @@ from typing import Any
 
 from ..config import ClusterSettings
 from ..driver.tags import NETAPI
+from ..driver.text import MOST_CHARS, clean
 from ..healing import remedies
 from ..healing.events import Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
 from .flow import Flow, Flows
-from .forms import MAX_BODY, MAX_HEADER, MAX_NODES, one_line
+from .forms import MAX_BODY, MAX_HEADER, MAX_NODES
 
-MAX_TARGET = 1000
+MAX_TARGET = MOST_CHARS
 #: A target may have this many ``*:``, because each of them multiplies what Salt must compare.
 MAX_WILD = 3
 #: Calls with the article's key. For each, Salt looks up a target, and that may read the data of every minion.
@@ -117,7 +118,7 @@ def _target(found: Any, matcher: Any) -> tuple[str | list[str], str]:
         text = " ".join(parts)
     if (
         not 0 < len(text) <= MAX_TARGET
-        or text != one_line(text)
+        or text != clean(text)
         or len(re.split(r"[\s,]+", text)) > MAX_NODES
         or text.count("*:") > MAX_WILD
         or (matcher == "compound" and _EXPRESSION.search(text))

@@ -21,6 +21,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from ..driver.text import clean
+
 #: Flags that open or make a file of ours, but no link or pipe that somebody has put in its place.
 _OWN_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LOCK_WAIT_S = (
@@ -43,7 +45,13 @@ _MARKED = TypeAdapter(tuple[Count, Count, str, str, str])
 
 
 class LedgerError(Exception):
-    """The ledger cannot be used. The message says which file, what was found, and what to do."""
+    """The ledger cannot be used. The message says which file, what was found, and what to do.
+
+    It is one clean line, although SQLite's words may quote what somebody has written into the file.
+    """
+
+    def __init__(self, why: object) -> None:
+        super().__init__(clean(str(why)))
 
 
 class LedgerRefused(LedgerError):
@@ -313,7 +321,7 @@ class LedgerFile:
         mark = self.mark
         if mark is None or not mark.lost or self._in_the_way(mark.kept):
             kept = self._free_name()
-            lost = f"{why[:MOST_SAID]}; the old file is kept as {kept}"
+            lost = f"{clean(why, MOST_SAID)}; the old file is kept as {kept}"
             mark = Mark(mark.head if mark else Head(0, 0, ""), lost, kept.name)
             self.write_mark(mark)
             with suppress(OSError):

@@ -1,7 +1,7 @@
 """The ledger's inbox: requests and commands to the engine, their form there, and their answers.
 
 The runners put requests here and look for the answers. The engine takes what waits and answers it, in `writer`. Whoever
-may write to the file can put anything into it, so every row is checked when it is read.
+may write to the file can put anything into it, so every row is checked when it is read, and its texts are cleaned.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from ..driver.text import NAME_CHARS, clean
 from ..healing.events import Command, Request, Verb
 from . import timeline
 from .file import LedgerError
 from .tables import connect, refuse_newer
 
 BODY_BYTES = 64 * 1024  #: a body may have at most this many bytes; our runners write a tenth of it
+NODE_CHARS = 255  #: a node's name is cut to this many characters
 END_OF_TIME = 253402300800.0  #: the year 10000; a later time cannot be written as a date
 
 _REQUEST = TypeAdapter(Request)
@@ -100,21 +102,34 @@ def unanswered_rows(db: sqlite3.Connection, most: int) -> sqlite3.Cursor:
 
 
 def read_row(row: sqlite3.Row) -> Request | Command | None:
-    """What a row of the inbox asks for. None if its form is wrong, or if its id is not the row's key.
+    """What a row of the inbox asks for, with clean texts. None if its form is wrong, or if its id is not the row's key.
 
-    The key must be the id, because the answer is written to the row with that key.
+    The key must be the id, because the answer is written to the row with that key. So an id that is not clean is a
+    wrong form. Cleaned names may be names of nothing, but never of something else: no character is taken out.
     """
     put_at = row["put_at"]
     if row["body"] is None or put_at is None or not 0.0 <= put_at < END_OF_TIME:
         return None
     try:
         asked: Request | Command = KINDS[row["kind"].decode()].validate_json(row["body"])
-        found = asked.id == row["key"].decode()
+        found = asked.id == row["key"].decode() == clean(asked.id, NAME_CHARS)
     except (KeyError, ValueError):
         return None
     if isinstance(asked, Command) and not 0.0 <= asked.for_s < END_OF_TIME - put_at:
         return None  # the pause would end at a time that cannot be written as a date
-    return replace(asked, at=put_at) if found else None
+    return replace(_cleaned(asked), at=put_at) if found else None
+
+
+#: The fields of requests and commands that hold texts, and one name each. The reason may be longer.
+_NAMES = ("cluster", "action", "door", "asker", "by", "incident")
+
+
+def _cleaned(asked: Request | Command) -> Request | Command:
+    """The same request or command, with each text on one line that can be stored, shown and logged."""
+    texts = {name: getattr(asked, name, None) for name in _NAMES}
+    names: dict[str, Any] = {k: clean(v, NAME_CHARS) for k, v in texts.items() if v is not None}
+    nodes = tuple(clean(node, NODE_CHARS) for node in asked.nodes)
+    return replace(asked, nodes=nodes, reason=clean(asked.reason), **names)
 
 
 def refusal(row: sqlite3.Row) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import salt.utils.minions
 from .. import config
 from ..doors import bus as doors
 from ..driver.tags import ENGINE
+from ..driver.text import failure
 from ..healing.events import Requested
 from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
 from ..ledger.writer import Ledger
@@ -123,8 +124,12 @@ def _make_healer(
             return Healer(settings=settings, ledger=ledger, bus=bus, mint=lambda: jobs.mint(opts))
         except Unavailable as exc:
             waiting.for_ledger(f"{ledger.path}: {exc}")
-        except Exception:
-            log.exception("selfheal: the healer did not start, trying again in %s s", AGAIN_S)
+        except Exception as exc:
+            log.error(
+                "selfheal: the healer did not start, trying again in %s s: %s",
+                AGAIN_S,
+                failure(exc),
+            )
             time.sleep(AGAIN_S)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import salt.utils.event
 
+from ..driver.text import failure
+
 log = logging.getLogger(__name__)
 
 VERSION = 1
@@ -81,9 +83,9 @@ class Listener:
         while True:
             try:
                 self._listen()
-            except Exception:
+            except Exception as exc:
                 log.error(
-                    "selfheal: listening to the event bus failed, trying again", exc_info=True
+                    "selfheal: listening to the event bus failed, trying again: %s", failure(exc)
                 )
             time.sleep(1)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 from ..config import EngineSettings
+from ..driver.text import failure
 from ..healing.events import Event, Requested, Started, Tick, asking
 from ..healing.looks import owed
 from ..healing.model import Dial, Effect, Fire, State
@@ -110,8 +111,8 @@ class Healer:
                 if time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK_S
                     self.tick()
-            except Exception:
-                log.critical("selfheal: the healer's loop failed, going on", exc_info=True)
+            except Exception as exc:
+                log.critical("selfheal: the healer's loop failed, going on: %s", failure(exc))
                 time.sleep(1)
 
     def turn(self, wait_s: float) -> None:

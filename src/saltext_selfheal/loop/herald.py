@@ -1,5 +1,8 @@
 """Tells the world: each announcement and answer becomes an event on Salt's bus and a line in the log.
 
+What is told here is clean already, where it came in. But the ledger may remember words that an older release has
+stored, so sentences are cleaned again.
+
 An event never proves anything. This is also true of the remediation event: the reactor takes only the JID from it, and
 everything else from the ledger.
 """
@@ -11,10 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..driver.tags import DECISION, ENGINE, INCIDENT, REMEDIATE
+from ..driver.text import all_clean, clean
 from ..healing.events import Request
 from ..healing.model import Announce, Answer, Attempt, Effect, Fire, Phase, Reply, Tell
 
 log = logging.getLogger(__name__)
+
+WHY_CHARS = 2000  #: a sentence that is logged or fired has at most this many characters
 
 
 class Out(Protocol):
@@ -42,7 +48,7 @@ class Herald:
 
     def engine(self, what: str, data: Mapping[str, Any], now: float) -> None:
         """Fire an event about the engine itself."""
-        self._bus.fire(f"{ENGINE}{what}", {**data, "at": now})
+        self._bus.fire(f"{ENGINE}{what}", {**all_clean(data, WHY_CHARS), "at": now})
 
     def fire(self, attempt: Attempt, now: float) -> None:
         """Fire the remediation event of an attempt. The reactor turns it into a job."""
@@ -60,12 +66,13 @@ class Herald:
         )
 
     def _announce(self, effect: Announce, fired: Mapping[str, str], now: float) -> None:
-        incident = effect.incident
+        incident, why = effect.incident, clean(effect.why, WHY_CHARS)
+        fault = clean(incident.called)
         quiet = not effect.held and incident.phase in (Phase.SUSPECTED, Phase.VERIFYING)
         level = logging.INFO if quiet else logging.WARNING
         log.log(
             level, "selfheal: %s (%s on %s) %s: %s",
-            incident.id, incident.called, ", ".join(incident.nodes), effect.said, effect.why,
+            incident.id, fault, ", ".join(incident.nodes), effect.said, why,
         )  # fmt: skip
         step_now = (
             incident.steps[incident.step].action.value
@@ -76,14 +83,14 @@ class Herald:
             f"{INCIDENT}{incident.cluster}/{effect.said}",
             {
                 "incident": incident.id,
-                "fault": incident.called,
+                "fault": fault,
                 "nodes": list(incident.nodes),
                 "phase": effect.said,
                 "rule": effect.rule,
                 "step": step_now,
                 "attempt": effect.attempt,
                 "jid": fired.get(effect.attempt or ""),
-                "why": effect.why,
+                "why": why,
                 "opened": incident.opened_at,
                 "at": now,
             },
@@ -98,11 +105,12 @@ class Herald:
             what = f"command {asked.id} ({asked.verb.value} {whom}, by {asked.by})"
         level = logging.WARNING if effect.reply is Reply.REFUSED else logging.INFO
         level = logging.DEBUG if effect.repeated else level
-        log.log(level, "selfheal: %s %s: %s", what, effect.reply.value, effect.why)
+        why = clean(effect.why, WHY_CHARS)
+        log.log(level, "selfheal: %s %s: %s", clean(what), effect.reply.value, why)
         self._bus.fire(f"{DECISION}{asked.id}", {"request": asked.id})
 
     def _say(self, effect: Tell, now: float) -> None:
         where = " ".join(word for word in (effect.cluster, effect.node) if word)
-        what = effect.what.value
-        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", what, effect.why)
-        self.engine(what, {"cluster": effect.cluster, "node": effect.node, "why": effect.why}, now)
+        what, why = effect.what.value, clean(effect.why, WHY_CHARS)
+        log.warning("selfheal: %s%s: %s", f"{where} " if where else "", what, why)
+        self.engine(what, {"cluster": effect.cluster, "node": effect.node, "why": why}, now)

@@ -26,7 +26,7 @@ import salt.minion
 import salt.payload
 import salt.utils.jid
 
-from ..driver.text import clean
+from ..driver.text import failure, plain
 from ..healing import remedies
 from ..healing.events import Event, Missing, Published, Returned
 from ..healing.model import Action, Outcome
@@ -220,10 +220,10 @@ class JobReader:
                         ).returners
                     self._read(returners, watched)
                     self._failed.discard(watched.jid)
-                except Exception:
+                except Exception as exc:
                     if watched.jid not in self._failed:
                         self._failed.add(watched.jid)
-                        log.error("selfheal: job %s cannot be read", watched.jid, exc_info=True)
+                        log.error("selfheal: job %s cannot be read: %s", watched.jid, failure(exc))
 
     def _read(self, returners: Any, watched: Watched) -> None:
         """Read one job: first whether it was published, then the results that were not delivered yet."""
@@ -242,7 +242,9 @@ class JobReader:
                 self._reading = None
         for node, entry in found.items():
             outcome, detail = judge(watched, entry)
-            self._once(watched, node, Returned(watched.attempt, node, outcome, clean(detail)), me)
+            self._once(
+                watched, node, Returned(watched.attempt, node, outcome, plain(detail, 500)), me
+            )
 
     def _missing(self, watched: Watched, me: threading.Thread) -> None:
         """The job cache was read and does not hold the job. While that lasts, it is delivered once a second."""

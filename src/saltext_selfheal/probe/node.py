@@ -21,7 +21,7 @@ from typing import Any
 from ..driver.address import Address
 from ..driver.causes import Stage
 from ..driver.dialling import InTurn, certified, prepare
-from ..driver.text import clean, printable
+from ..driver.text import NAME_CHARS, clean, plain
 from ..driver.wire import Lost, Wire
 from ..healing.events import Observation
 from ..healing.model import Fault
@@ -239,7 +239,7 @@ class NodeProbe:
             cluster=self.target.cluster,
             node=self.target.node,
             fault=verdict.fault,
-            evidence=printable(clean(verdict.evidence)),
+            evidence=plain(verdict.evidence, 500),
             latency_s=asyncio.get_running_loop().time() - began,
             ours=verdict.ours,
             dialled=dialled,
@@ -348,7 +348,7 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 def text(value: Any) -> str | None:
     """A text from a server, cut and fit to be shown. None if it is no text."""
-    return printable(value[:200]) if isinstance(value, str) else None
+    return clean(value, NAME_CHARS) if isinstance(value, str) else None
 
 
 def probe_once(target: Target) -> Observation:

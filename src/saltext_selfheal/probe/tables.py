@@ -16,7 +16,7 @@ from rethinkdb import RethinkDB
 
 from ..driver.answer import Keep, leisurely
 from ..driver.causes import Cause, Stage, cause, in_words
-from ..driver.text import clean
+from ..driver.text import NAME_CHARS, clean, plain
 from ..driver.wire import Forbidden, Lost
 from ..healing.events import ClusterView, Issue, Met, Replica, Shard, Table, ViewStatus
 from .node import TRIES, NodeProbe, forget, text
@@ -94,7 +94,7 @@ class View:
             why = f"{probe.target.here}'s probing stood still for {stood_still_s:.1f} s"
             if tries == TRIES:
                 break
-        return ClusterView(self.cluster, probe.target.node, status, clean(why))
+        return ClusterView(self.cluster, probe.target.node, status, plain(why, 500))
 
     async def _round(
         self, probe: NodeProbe, began: float, deliver: Callable[[Met], None] | None
@@ -219,7 +219,11 @@ def _epoch(value: Any) -> float | None:
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(clean(v) for v in value if isinstance(v, str)) if isinstance(value, list) else ()
+    return (
+        tuple(clean(v, NAME_CHARS) for v in value if isinstance(v, str))
+        if isinstance(value, list)
+        else ()
+    )
 
 
 def _server(row: dict[str, Any]) -> tuple[str, str | None, float | None] | None:
@@ -242,7 +246,7 @@ def _table(row: dict[str, Any]) -> tuple[str, Table]:
     """From a document of ``table_status``: the table's id and the table. Which replicas vote is added later."""
     shards = row.get("shards")
     return str(row.get("id")), Table(
-        name=clean(f"{row.get('db')}.{row.get('name')}"),
+        name=clean(f"{row.get('db')}.{row.get('name')}", 2 * NAME_CHARS),
         reads=_at(row, "status", "ready_for_reads") is True,
         writes=_at(row, "status", "ready_for_writes") is True,
         all_replicas=_at(row, "status", "all_replicas_ready") is True,
@@ -254,7 +258,7 @@ def _shard(shard: Any) -> Shard:
     replicas = _at(shard, "replicas")
     return Shard(
         replicas=tuple(
-            Replica(clean(str(_at(r, "server"))[:200]), clean(str(_at(r, "state"))[:60]), True)
+            Replica(clean(str(_at(r, "server")), NAME_CHARS), clean(str(_at(r, "state")), 60), True)
             for r in (replicas if isinstance(replicas, list) else ())
         ),
     )
@@ -283,6 +287,6 @@ def _voting(shard: Shard, silent: frozenset[str]) -> Shard:
 
 def _issue(row: dict[str, Any]) -> Issue:
     return Issue(
-        type=clean(str(row.get("type"))[:60]),
-        description=clean(str(row.get("description"))[:300]),
+        type=clean(str(row.get("type")), 60),
+        description=plain(row.get("description")),
     )
