@@ -11,7 +11,6 @@ import pytest
 import salt.loader
 import salt.runner
 import salt.utils.args
-from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config
 from saltext_selfheal.healing.events import Request, Verb
@@ -164,7 +163,7 @@ def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runne
         ("pause", ("runbook", "31d", "x"), {}, "allowed: more than 0, at most 30d"),
         ("pause", ("nosuch", "1h", "x"), {}, "cluster: found 'nosuch'; allowed: runbook, web"),
         ("pause", ("nosuch",), {"reason": "x"}, "duration: found 'nosuch'.*: runbook, web"),
-        ("pause", (["runbook"], "1h", "x"), {}, r"cluster: found \['runbook'\]; allowed: runbook"),
+        ("pause", (["runbook"], "1h", "x"), {}, "cluster: found a list; allowed: runbook, web$"),
         ("pause", (), {}, "duration: found None"),
         ("resume", ("nosuch",), {}, "cluster: found 'nosuch'; allowed: runbook, web"),
         ("lock", ("runbook",), {}, "reason: found nothing"),
@@ -179,14 +178,14 @@ def test_a_command_while_the_engine_is_down_is_stored_and_said_to_be(path, runne
         ("lock", ("runbook", 5, "x"), {}, "nodes: found 5; allowed: a list of minion ids"),
         ("ack", ("runbook-9",), {}, "incident: found 'runbook-9'; allowed: runbook-1"),
         ("ack", ("../x",), {}, "incident: found '../x'; allowed: the id of an incident"),
-        ("approve", (7,), {}, "incident: found '7'; allowed: the id of an incident"),
+        ("approve", (7,), {}, "incident: found 7; allowed: the id of an incident"),
         ("approve", ("runbook-1.²",), {}, "incident: found 'runbook-1.²'; .* such as runbook-7.1"),
         ("approve", ("runbook-1." + "9" * 5000,), {}, "incident: found 'runbook-1.999.*; allowed"),
         ("reject", ("runbook-1.1234567890",), {}, "incident: found 'runbook-1.1234567890'; allo"),
         ("lock", ("runbook", [], "x"), {}, "nodes: found an empty list; allowed: minion ids, at"),
         ("lock", ("runbook", "", "x"), {}, "nodes: found ''; allowed: minion ids, at least one"),
         ("pause", (10**5000,), {"reason": "x"}, "duration: found a number of more than 77 digits"),
-        ("reject", (None,), {}, "incident: found 'None'; allowed: the id of an incident"),
+        ("reject", (None,), {}, "incident: found None; allowed: the id of an incident"),
     ],
 )
 def test_a_command_that_cannot_be_is_one_clear_error_and_stored_nowhere(
@@ -278,8 +277,9 @@ def test_settings_that_cannot_be_used_prove_no_audit(opts):
 
 def test_an_unknown_incident_is_an_error_that_names_the_latest(path, runner):
     recorded(path, incident(), incident("runbook-2"))
-    with pytest.raises(SaltInvocationError, match=r"found 'runbook-9'.* the latest: runbook-"):
-        runner["selfheal.incident"]("runbook-9")
+    told = runner["selfheal.incident"]("runbook-9")
+    assert (told["reply"], told["retcode"]) == ("refused", 1)
+    assert re.match(r"id: found 'runbook-9'; .* the latest: runbook-", told["why"])
 
 
 # ---------------------------------------------------------------- explain

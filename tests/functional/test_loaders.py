@@ -1,6 +1,7 @@
 """The loader modules, found through the package's entry point by Salt's own loaders."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -72,6 +73,7 @@ def test_status_shows_what_is_wrong_with_the_settings(opts):
     opts["engines"] = [{"selfheal": {**SETTINGS, "moed": "auto"}}]
     told = salt.loader.runner(opts)["selfheal.status"]()
     assert told["engine"].startswith("heals nothing")
+    assert told["retcode"] == 1
     assert told["errors"] == [
         "engines.selfheal.moed: found an unknown key; allowed: mode, clusters, limits, webhooks, "
         "formula_secretkey, ledger"
@@ -121,7 +123,7 @@ def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
         ("status", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"cluster": "nosuch"}, "cluster: found 'nosuch'; allowed: runbook"),
         ("history", {"since": "yesterday"}, "since: found 'yesterday'; allowed: a duration"),
-        ("status", {"cluster": ["runbook"]}, "cluster: found \\['runbook'\\]; allowed: runbook"),
+        ("status", {"cluster": ["runbook"]}, "cluster: found a list; allowed: runbook"),
         ("history", {"since": 10**400}, "since: found a number of more than 77 digits; allowed"),
         ("history", {"since": 10**5000}, "since: found a number of more than 77 digits; allowed"),
         ("history", {"limit": 10**5000}, "limit: found a number of more than 77 digits; allowed"),
@@ -132,8 +134,9 @@ def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
     ],
 )
 def test_bad_arguments_are_one_clear_error(runner, function, kwargs, told):
-    with pytest.raises(SaltInvocationError, match=told):
-        runner[f"selfheal.{function}"](**kwargs)
+    answer = runner[f"selfheal.{function}"](**kwargs)
+    assert (answer["reply"], answer["retcode"]) == ("refused", 1)
+    assert re.search(told, answer["why"])
 
 
 def test_the_printed_drop_in_is_complete_and_right(opts, runner):
@@ -158,6 +161,41 @@ def test_a_request_from_a_minion_is_refused_there_if_it_has_not_the_form(opts):
     told = salt.loader.minion_mods(opts)["selfheal.trigger"]("../x")
     assert told["sent"] is False
     assert "cluster: found '../x'" in told["error"]
+
+
+@pytest.mark.parametrize(
+    "action", ["bogus", "Restart", "stop", "look", "", None, ["restart"], 7, "restart\n"]
+)
+def test_a_minion_refuses_an_unknown_action_at_once(opts, action):
+    opts["__role"] = "minion"
+    context = {}
+    told = salt.loader.minion_mods(opts, context=context)["selfheal.trigger"]("runbook", action)
+    assert (told["sent"], context["retcode"]) == (False, 1)
+    assert told["error"].startswith("action: found ")
+    assert told["error"].endswith("; allowed: highstate, restart, start")
+
+
+@pytest.mark.parametrize("function", ["highstate", "restart"])
+def test_a_minion_may_name_nodes_in_the_short_forms_too(opts, function):
+    opts["__role"] = "minion"
+    modules = salt.loader.minion_mods(opts)
+    sent = []
+    modules["selfheal.trigger"].__globals__["__salt__"] = {
+        "event.send": lambda tag, data: sent.append((tag, data)) or True
+    }
+    assert modules[f"selfheal.{function}"]("runbook", "drift", "db1,db2")["sent"] is True
+    assert modules[f"selfheal.{function}"]("runbook", nodes=["db2"])["sent"] is True
+    assert [data["nodes"] for _, data in sent] == [["db1", "db2"], ["db2"]]
+    assert {data["action"] for _, data in sent} == {function}
+    assert modules[f"selfheal.{function}"]("runbook", nodes="")["sent"] is False
+
+
+@pytest.mark.parametrize("cluster", [201, True, 1.5, None])
+def test_a_minion_says_how_to_quote_a_name(opts, cluster):
+    opts["__role"] = "minion"
+    told = salt.loader.minion_mods(opts)["selfheal.trigger"](cluster)
+    assert told["error"].startswith(f"cluster: found {cluster}; allowed: the name of a configured")
+    assert ("two pairs of quotes" in told["error"]) is (cluster is not None)
 
 
 @pytest.mark.parametrize("nodes", [[], "", ","])

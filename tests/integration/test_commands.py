@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.integration.conftest import orders, wait_order
 from tests.integration.test_healing import returned
@@ -41,6 +42,50 @@ def test_salt_run_ends_with_an_error_where_a_command_was_refused(quiet):
     assert "cluster: found 'nosuch'; allowed: runbook" in refused.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status"], 0, "running"),
+        (["history", "limit=1"], 0, ""),
+        (["status", "nosuch"], 1, "cluster: found 'nosuch'; allowed: runbook"),
+        (["history", "101"], 1, "cluster: found 101; allowed: runbook; a name is given as text"),
+        (
+            ["history", "lmit=3"],
+            1,
+            "keyword: found 'lmit', which is not known here; allowed: cluster",
+        ),
+        (["incident"], 1, "id: found nothing; allowed: "),
+        (["incident", "[1]"], 1, "id: found a list; allowed: the id of an incident"),
+        (["ack"], 1, "incident: found nothing; allowed: "),
+        (["config", "nodes=[]"], 1, "nodes: found []; allowed: "),
+        (["audit", "now"], 1, "arguments: found 1, the first too many is 'now'; allowed: none"),
+    ],
+)
+def test_salt_run_ends_with_0_only_where_it_was_done(quiet, words, code, said):
+    told = quiet.salt_run(f"selfheal.{words[0]}", *words[1:])
+    assert told.returncode == code
+    assert "Traceback" not in told.stdout + told.stderr
+    assert "CLI Example" not in told.stdout
+    if code:
+        assert (told.data["reply"], told.data["retcode"]) == ("refused", 1)
+        assert told.data["why"].startswith(said)
+    else:
+        assert said in told.stdout
+
+
+def test_through_salt_api_a_refusal_is_an_object(quiet):
+    for function, words in (
+        ("status", {"cluster": ["runbook"]}),
+        ("incident", {"id": "\ud800"}),
+        ("incident", {}),
+        ("trigger", {"cluster": "runbook", "action": "restart", "nodes": [7]}),
+    ):
+        answer = quiet.api(client="runner", fun=f"selfheal.{function}", kwarg=words)
+        told = answer.json()["return"][0]
+        assert (told["reply"], told["retcode"]) == ("refused", 1)
+        assert "found" in told["why"]
+
+
 def test_a_lock_by_hand_ends_by_ack(quiet):
     run = quiet.run_runner
     locked = run("selfheal.lock", "runbook", "db1", reason="hands off")
@@ -72,7 +117,9 @@ def test_a_master_that_dies_whole_goes_on_where_it_was(site):
         psutil.wait_procs(family, timeout=10)
     site.master.terminate()
     run = site.run_runner
-    assert run("selfheal.status")["engine"] == "not running"
+    status = run("selfheal.status")
+    assert (status["engine"], status["retcode"]) == ("not running", 1)
+    assert status["clusters"]["runbook"]["nodes"]["db2"].startswith("as of 20")
     stored = run("selfheal.pause", "runbook", "1s", reason="given while nobody listens")
     assert stored["reply"] == "stored"
     site.master.start()

@@ -39,7 +39,7 @@ def utc(monkeypatch):
 def test_the_console_needs_no_salt():
     code = (
         "import sys\n"
-        "from saltext_selfheal.console import desk, dropin, explanation, given, history, status, times\n"
+        "from saltext_selfheal.console import answering, desk, dropin, explanation, given, history, status, times\n"
         "sys.exit('salt' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=60).returncode == 0
@@ -123,7 +123,7 @@ def test_status_without_a_ledger_says_so_and_tells_what_is_configured(settings, 
     view = status.read(settings, path, "web")
     assert view.engine is status.Engine.NOT_RUNNING
     assert [cluster.name for cluster in view.clusters] == ["web"]
-    assert list(view.told()) == ["engine", "ledger", "clusters", "errors"]
+    assert list(view.told()) == ["engine", "as of", "ledger", "clusters", "errors", "retcode"]
     assert view.told()["errors"] == [f"{path}: no ledger; the engine has not run yet"]
     with pytest.raises(BadRequest, match="cluster: found 'nosuch'; allowed: runbook, web"):
         status.read(settings, path, "nosuch")
@@ -133,7 +133,7 @@ def test_status_of_settings_that_cannot_be_used():
     with pytest.raises(config.ConfigError) as caught:
         config.load({"engines": [{"selfheal": {"clusters": "x"}}]})
     told = status.unusable(caught.value.problems).told()
-    assert list(told) == ["engine", "errors"]
+    assert list(told) == ["engine", "errors", "retcode"]
     assert told["engine"] == "heals nothing: the settings cannot be used"
 
 
@@ -197,7 +197,9 @@ def test_the_desk_looks_everything_up_before_it_asks(settings, tmp_path):
 
 
 def test_a_proof_of_nothing_and_one_that_fails():
-    assert history.unproven("no ledger").told() == {"ok": False, "why": "no ledger", "retcode": 1}
+    assert history.unproven("no ledger").told() == {
+        "reply": "refused", "ok": False, "why": "no ledger", "retcode": 1,
+    }  # fmt: skip
     broken = history.Proof(False, 1, 1, 1, broken=2, why="expected hash")
     assert list(broken.told()) == ["ok", "rows", "from", "to", "broken", "why", "retcode"]
 

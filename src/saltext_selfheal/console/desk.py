@@ -104,7 +104,7 @@ class Desk:
         """Ask for an action even if the probe does not agree. Nodes and a reason must be given."""
         if nodes is None:
             raise BadRequest("nodes: found None; allowed: minion ids, at least one")
-        if not str(reason or "").strip():
+        if not reason or (isinstance(reason, str) and not reason.strip()):
             raise BadRequest("reason: found nothing; allowed: up to 500 characters")
         asked = forms.request(
             cluster, action, nodes, reason, door="force", asker=self.by, forced=True
@@ -146,6 +146,8 @@ class Desk:
 
     def explain(self, cluster: Any, nodes: Any) -> explanation.Explanation | Answered:
         """Ask why something is being done or not. Returns an `Answered` only if the engine refuses to explain it."""
+        if cluster is None:
+            raise BadRequest("cluster: found nothing; allowed: the name of a configured cluster")
         answer = self.command(Verb.EXPLAIN, cluster=cluster, nodes=nodes)
         if answer.refused:
             return answer

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import EngineSettings
-from ..doors.arguments import BadRequest
+from ..doors.arguments import BadRequest, shown
+from ..doors.names import quote, turned_back
 from ..ledger import records
 
 NAMED = 5  #: an error names at most this many incidents
 #: An incident's id with the number of an attempt.
 _ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
+
+
+#: Arguments of the runner's functions that name clusters and nodes.
+NAMES = ("cluster", "node", "nodes")
+
+
+def named(settings: EngineSettings, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `NAMES` with each name as text, where the command line has turned it into something else.
+
+    Raises BadRequest if it cannot be told which name was meant.
+    """
+    told = {key: found[key] for key in NAMES if key in found}
+    if "cluster" in told:
+        told["cluster"] = turned_back("cluster", told["cluster"], settings.clusters)
+    chosen: Any = told.get("cluster")
+    clusters = (
+        [settings.clusters[chosen]] if is_cluster(settings, chosen) else settings.clusters.values()
+    )
+    nodes = [node for cluster in clusters for node in cluster.nodes]
+    return {
+        key: value if key == "cluster" else turned_back(key, value, nodes)
+        for key, value in told.items()
+    }
 
 
 def is_cluster(settings: EngineSettings, name: Any) -> bool:
@@ -25,7 +49,7 @@ def known_cluster(settings: EngineSettings, cluster: Any) -> None:
     """Raises BadRequest if this is no configured cluster. None stands for all of them."""
     if cluster is not None and not is_cluster(settings, cluster):
         raise BadRequest(
-            f"cluster: found {cluster!r}; allowed: {', '.join(sorted(settings.clusters))}"
+            f"cluster: found {shown(cluster)}; allowed: {', '.join(sorted(settings.clusters))}{quote(cluster)}"
         )
 
 
@@ -35,7 +59,7 @@ def known_nodes(settings: EngineSettings, cluster: str, nodes: Iterable[str]) ->
     foreign = [node for node in nodes if node not in allowed]
     if foreign:
         raise BadRequest(
-            f"nodes: found {', '.join(foreign)}; allowed: {', '.join(sorted(allowed))}"
+            f"nodes: found {', '.join(foreign[:NAMED])}; allowed: {', '.join(sorted(allowed))}"
         )
 
 
@@ -61,7 +85,7 @@ def own_id(settings: EngineSettings, request: str) -> None:
         )
 
 
-def attempt(name: str) -> tuple[str, int | None]:
+def attempt(name: Any) -> tuple[Any, int | None]:
     """``runbook-7.1`` gives the incident and the attempt's number. Without a number it is None, which means any."""
-    found = _ATTEMPT.fullmatch(name)
+    found = _ATTEMPT.fullmatch(name) if isinstance(name, str) else None
     return (found[1], int(found[2])) if found else (name, None)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import EngineSettings
-from ..doors import forms
 from ..doors.arguments import BadRequest, shown
+from ..doors.names import quote, turned_back
+from ..driver.text import NAME_CHARS, clean
 from ..healing.events import Seconds
 from ..ledger import inbox, records, timeline
 from . import desk
@@ -116,7 +117,7 @@ class Proof:
     def told(self) -> dict[str, Any]:
         """``ok`` and how far the chain holds. If it is not ok, also where and why, and ``retcode`` 1."""
         if self.rows is None:
-            return {"ok": self.ok, "why": self.why, "retcode": 1}
+            return {"reply": "refused", "ok": self.ok, "why": self.why, "retcode": 1}
         told: dict[str, Any] = {
             "ok": self.ok,
             "rows": self.rows,
@@ -142,15 +143,16 @@ def read(settings: EngineSettings, path: Path, cluster: Any, since: Any, limit: 
         return list(map(_entry, records.history(db, cluster, oldest, limit)))
 
 
-def find(path: Path, name: str) -> Whole | Asked:
+def find(path: Path, asked: Any) -> Whole | Asked:
     """The incident with this id, or the request or command with this id.
 
-    Raises BadRequest if there is none of these; LedgerError.
+    Who has asked by the bus or by a webhook knows the id without the prefix of the door. So that is enough, if it is
+    unique.
+
+    Raises BadRequest if there is none of these, or if several callers have given the same id; LedgerError.
     """
     with records.read(path) as db:
-        if inbox.was_asked(db, f"{forms.BUS_ID}{name}") and not inbox.was_asked(db, name):
-            # A minion that asked by the bus knows its id without the prefix.
-            name = f"{forms.BUS_ID}{name}"
+        name = _known_id(db, asked)
         found = records.incident(db, name)
         if found is not None:
             return _whole(found)
@@ -160,10 +162,30 @@ def find(path: Path, name: str) -> Whole | Asked:
         if answer is not None:
             joined = records.incident(db, answer["incident"]) if answer["incident"] else None
             return Asked(desk.recorded("request", name, answer), _whole(joined) if joined else None)
-        latest = records.latest_incidents(db, NAMED)
+        raise _no_such_id(db, asked)
+
+
+def _known_id(db: Any, asked: Any) -> str:
+    """The id as the ledger holds it. Raises BadRequest if it cannot be one, or if it is not unique."""
+    if not isinstance(asked, str):
+        asked = turned_back("id", asked, dict.fromkeys(inbox.ids(db)) if asked is not None else ())
+    if not isinstance(asked, str) or not asked or asked != clean(asked, NAME_CHARS):
+        raise _no_such_id(db, asked)
+    if records.knows(db, asked) or inbox.was_asked(db, asked):
+        return asked
+    whole = inbox.with_prefix(db, asked, NAMED)
+    if len(whole) > 1:
+        raise BadRequest(
+            f"id: found {shown(asked)}, which several callers have given; allowed: {', '.join(whole)}"
+        )
+    return whole[0] if whole else asked
+
+
+def _no_such_id(db: Any, asked: Any) -> BadRequest:
+    latest = records.latest_incidents(db, NAMED)
     newest = f", the latest: {', '.join(latest)}" if latest else "; there is no incident yet"
-    raise BadRequest(
-        f"id: found {name!r}; allowed: the id of an incident, a request or a command{newest}"
+    return BadRequest(
+        f"id: found {shown(asked)}; allowed: the id of an incident, a request or a command{newest}{quote(asked)}"
     )
 
 

@@ -1,4 +1,8 @@
-"""The status of the engine, of its clusters and of their incidents."""
+"""The status of the engine, of its clusters and of their incidents.
+
+What the ledger says of nodes and incidents is true only while an engine runs and writes. If none does, the status says
+so first, marks what was seen with the time at which the engine wrote last, and has ``retcode`` 1.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ from ..ledger.file import LedgerError
 from .given import known_cluster
 from .times import clock
 
+SILENT_AFTER_S: Seconds = 90.0  #: an engine that runs writes every 30 s
 _APPROVAL = gates.name_of(gates.approval)
 
 
@@ -37,6 +42,7 @@ class Engine(str, Enum):
     """What is known of the engine."""
 
     RUNNING = "running"
+    SILENT = "running, but it writes nothing"
     NOT_RUNNING = "not running"
     NOT_KNOWN = "not known"
     USELESS = "heals nothing: the settings cannot be used"
@@ -53,13 +59,15 @@ class NodeStatus:
     flapping: bool = False
     evidence: str = ""
 
-    def told(self) -> str:
+    def told(self, as_of: str | None = None) -> str:
+        """The verdict in words. ``as_of``: it is what was seen then."""
         if self.since is None:
             return "unknown: not probed yet"
+        then = f"as of {as_of}: " if as_of else ""
         verdict = "well" if self.fault is None else self.fault.value
         doubt = " (suspected)" if self.suspected else ""
         doubt += " (flapping)" if self.flapping else ""
-        return f"{verdict}{doubt} since {clock(self.since)}: {self.evidence}"
+        return f"{then}{verdict}{doubt} since {clock(self.since)}: {self.evidence}"
 
 
 @dataclass(frozen=True)
@@ -120,13 +128,18 @@ class ClusterStatus:
         """The incidents that lock their nodes."""
         return tuple(i for i in self.incidents if i.phase is Phase.LOCKED)
 
-    def told(self) -> dict[str, Any]:
-        """The status as a dict. ``paused``, ``locked`` and ``in flight`` are in it only if there is such a thing."""
+    def told(self, as_of: str | None = None) -> dict[str, Any]:
+        """The status as a dict. ``paused``, ``locked`` and ``in flight`` are in it only if there is such a thing.
+
+        ``as_of``: what is told of nodes, tables and incidents is not the present, but what was seen then.
+        """
+        then = {"as of": as_of} if as_of else {}
         told: dict[str, Any] = {
+            **then,
             "mode": self.mode.value,
-            "tables": self.tables,
-            "nodes": {node.name: node.told() for node in self.nodes},
-            "incidents": {incident.id: incident.told() for incident in self.incidents},
+            "tables": f"as of {as_of}: {self.tables}" if as_of else self.tables,
+            "nodes": {node.name: node.told(as_of) for node in self.nodes},
+            "incidents": {one.id: {**then, **one.told()} for one in self.incidents},
         }
         if self.pause:
             everywhere = " (every cluster)" if self.pause.everywhere else ""
@@ -148,18 +161,33 @@ class Status:
 
     engine: Engine
     ledger: Path | None = None  #: None: the settings cannot be used, so its place is not known
+    seen_at: Seconds | None = None  #: when an engine wrote last; None: never, or it is not known
     clusters: tuple[ClusterStatus, ...] = ()
     errors: tuple[str, ...] = ()
 
+    @property
+    def well(self) -> bool:
+        """Whether this is the present status: an engine runs, and its ledger can be read."""
+        return self.engine is Engine.RUNNING and not self.errors
+
     def told(self) -> dict[str, Any]:
-        """The status as a dict. ``errors`` is in it only if there are any."""
+        """The status as a dict. ``errors`` is in it only if there are any.
+
+        If this is not the present status, there is also ``as of``, in each cluster, too, and ``retcode`` 1. Salt prints
+        keys by the alphabet (3006 to 3008), so ``as of`` comes first there, and tells of the engine, too.
+        """
         told: dict[str, Any] = {"engine": self.engine.value}
+        as_of = None if self.well else clock(self.seen_at) or "never"
         if self.ledger is not None:
+            if as_of:
+                told["as of"] = (
+                    f"{as_of}; the engine is {self.engine.value}, so what follows was seen then, or earlier"
+                )
             told["ledger"] = str(self.ledger)
-            told["clusters"] = {cluster.name: cluster.told() for cluster in self.clusters}
+            told["clusters"] = {cluster.name: cluster.told(as_of) for cluster in self.clusters}
         if self.errors:
             told["errors"] = list(self.errors)
-        return told
+        return told if self.well else {**told, "retcode": 1}
 
 
 def unusable(problems: Iterable[config.Problem]) -> Status:
@@ -176,11 +204,16 @@ def read(settings: config.EngineSettings, path: Path, cluster: str | None = None
     engine = Engine.NOT_KNOWN
     errors: tuple[str, ...] = ()
     states: dict[str, ClusterState] = {}
+    seen_at: Seconds | None = None
     try:
         engine = Engine.RUNNING if ledger_file.engine_alive(path) else Engine.NOT_RUNNING
         with records.read(path) as db:
             states = records.states(db)
             now = timeline.now(db)
+            silent_s = timeline.sign_of_life_s(db)
+        seen_at = None if silent_s is None else now - silent_s
+        if engine is Engine.RUNNING and silent_s is not None and silent_s > SILENT_AFTER_S:
+            engine = Engine.SILENT
     except LedgerError as exc:
         errors = (str(exc),)
         states, now = {}, time.time()
@@ -189,7 +222,7 @@ def read(settings: config.EngineSettings, path: Path, cluster: str | None = None
         for name, policy in settings.policies().items()
         if cluster is None or name == cluster
     )
-    return Status(engine, path, clusters, errors)
+    return Status(engine, path, seen_at, clusters, errors)
 
 
 def _cluster(policy: Policy, state: ClusterState | None, now: Seconds) -> ClusterStatus:

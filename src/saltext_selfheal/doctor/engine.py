@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import config
+from ..console.status import SILENT_AFTER_S
 from ..ledger import file as ledger_file
 from ..ledger import records, timeline
 from ..ledger.file import LedgerError
 from .master import Finding, Master, fail, ok, warn
-
-SILENT_AFTER_S = 90.0  #: an engine that runs writes every 30 s
 
 
 def check_engine(master: Master) -> Iterator[Finding]:

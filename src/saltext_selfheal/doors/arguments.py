@@ -19,11 +19,20 @@ from typing import Any
 #: scheduler, the others with a runner that a reactor starts.
 _SALTS = frozenset(("__user__", "__jid__", "__tag__", "__jid_event__", "__state__", "__kwarg__"))
 _PUB = "__pub_"
+MOST_BITS = 256  #: a whole number with more bits is not printed
 MOST_NAMED = 5  #: one sentence names at most this many unknown words
 
 
 class BadRequest(ValueError):
     """This has not the form of a request or a command. The message says what was found and what is allowed."""
+
+
+class Dropped(BadRequest):
+    """A signed message that cannot be taken. ``caller`` is whose it is; empty: it is not known."""
+
+    def __init__(self, why: str, caller: str = "") -> None:
+        super().__init__(why)
+        self.caller = caller
 
 
 def shown(found: Any) -> str:
@@ -34,7 +43,7 @@ def shown(found: Any) -> str:
     if isinstance(found, str):
         return repr(found[:80])[:80]
     # Python may refuse to print a huge number.
-    if isinstance(found, int) and found.bit_length() > 256:
+    if isinstance(found, int) and found.bit_length() > MOST_BITS:
         return "a number of more than 77 digits"
     if found is None or isinstance(found, (bool, int, float)):
         return repr(found)[:80]

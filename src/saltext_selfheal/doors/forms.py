@@ -15,7 +15,8 @@ from ..driver.text import clean
 from ..healing import remedies
 from ..healing.events import Command, Request, Verb
 from ..healing.model import PAUSED_AT_MOST_S
-from .arguments import BadRequest, shown
+from .arguments import MOST_BITS, BadRequest, shown
+from .names import quote
 
 BUS_ID = "bus:"  #: the ids of requests that came by the bus begin with this
 
@@ -35,6 +36,12 @@ _CLUSTER = re.compile(r"[\w.-]{1,64}")
 _INCIDENT = re.compile(r"[\w.-]{1,64}-[0-9]{1,12}")
 
 
+def known_action(action: Any) -> None:
+    """Raises BadRequest if there is no such action. A door that has nobody to answer asks this before it sends."""
+    if action not in remedies.names():
+        raise BadRequest(f"action: found {shown(action)}; allowed: {', '.join(remedies.names())}")
+
+
 def mint() -> str:
     """A fresh id."""
     return uuid.uuid4().hex
@@ -43,7 +50,7 @@ def mint() -> str:
 def _cluster(found: Any) -> str:
     if not isinstance(found, str) or not _CLUSTER.fullmatch(found):
         raise BadRequest(
-            f"cluster: found {shown(found)}; allowed: the name of a configured cluster"
+            f"cluster: found {shown(found)}; allowed: the name of a configured cluster{quote(found)}"
         )
     return found
 
@@ -61,9 +68,14 @@ def _nodes(found: Any) -> tuple[str, ...]:
         or not all(isinstance(one, str) and len(one) <= MAX_NODE for one in names)
         or sum(map(len, names)) > MAX_NODES_TEXT
     ):
+        odd = (
+            [one for one in found[:MAX_NODES] if not isinstance(one, str)]
+            if isinstance(found, list)
+            else []
+        )
         raise BadRequest(
-            f"nodes: found {shown(found)}; allowed: a list of minion ids, at most {MAX_NODES}, "
-            f"together up to {MAX_NODES_TEXT} characters"
+            f"nodes: found {shown(found)}{f' with {shown(odd[0])} in it' if odd else ''}; allowed: a list of minion "
+            f"ids, at most {MAX_NODES}, together up to {MAX_NODES_TEXT} characters{quote(found)}"
         )
     kept = tuple(dict.fromkeys(clean(one, MAX_NODE) for one in names))
     # An empty list is a mistake: it must not come to mean all nodes.
@@ -75,7 +87,8 @@ def _nodes(found: Any) -> tuple[str, ...]:
 
 def _reason(found: Any) -> str:
     """The reason, cut to `MAX_REASON` characters. A note says that it was cut; it is not added twice."""
-    if found is not None and not isinstance(found, (str, int, float, bool)):
+    huge = isinstance(found, int) and found.bit_length() > MOST_BITS
+    if huge or (found is not None and not isinstance(found, (str, int, float, bool))):
         raise BadRequest(f"reason: found {shown(found)}; allowed: up to {MAX_REASON} characters")
     text = "" if found is None else str(found)
     kept = clean(text, 2 * MAX_REASON)
@@ -109,7 +122,9 @@ def request(
         raise BadRequest(f"action: found {shown(action)}; allowed: {', '.join(remedies.names())}")
     names = _nodes(nodes)
     if request is not None and not (isinstance(request, str) and PLAIN_ID.fullmatch(request)):
-        raise BadRequest(f"request: found {shown(request)}; allowed: {PLAIN_ID_WORDS}")
+        raise BadRequest(
+            f"request: found {shown(request)}; allowed: {PLAIN_ID_WORDS}{quote(request)}"
+        )
     return Request(
         id=request or mint(),
         cluster=cluster,

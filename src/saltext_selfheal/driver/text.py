@@ -49,7 +49,7 @@ def said(data: bytes | bytearray | str) -> str:
 
 
 def all_clean(value: Any, most: int = MOST_CHARS) -> Any:
-    """Data for people with all texts in it cleaned, the keys included. The order of the keys stays."""
+    """Data with all texts in it cleaned, the keys included. The order of the keys stays."""
     if isinstance(value, str):
         return clean(value, most)
     if isinstance(value, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,25 @@ def waits(db: sqlite3.Connection, asked: str) -> bool:
     """Whether a request or a command with this id waits in the inbox without an answer."""
     row = db.execute("SELECT answered_at FROM inbox WHERE key = ?", (asked,)).fetchone()
     return row is not None and row["answered_at"] is None
+
+
+def with_prefix(db: sqlite3.Connection, asked: str, most: int) -> list[str]:
+    """At most this many ids that are a door's or a caller's prefix, a colon and this, in the order in which they came."""
+    rows = db.execute(
+        "SELECT CAST(key AS BLOB) AS key FROM inbox"
+        " WHERE instr(key, ':') > 0 AND substr(key, instr(key, ':') + 1) = ? ORDER BY seq LIMIT ?",
+        (asked, most),
+    )
+    return [row["key"].decode(errors="replace") for row in rows]
+
+
+def ids(db: sqlite3.Connection) -> Iterator[str]:
+    """The ids of all requests and commands that are remembered, with and without their prefix."""
+    for row in db.execute("SELECT CAST(key AS BLOB) AS key FROM inbox"):
+        name = row["key"].decode(errors="replace")
+        yield name
+        if ":" in name:
+            yield name.partition(":")[2]
 
 
 def was_asked(db: sqlite3.Connection, asked: str) -> bool:

@@ -99,7 +99,9 @@ def trigger(
         Minion ids of the cluster, at most 64, as a list or separated by commas; left out: whichever have the fault,
         or all. An empty list is refused.
 
-    Returns ``{"request": id, "sent": True}``, or ``{"request": None, "sent": False, "error": why}``.
+    Returns ``{"request": id, "sent": True}``, or ``{"request": None, "sent": False, "error": why}`` with exit code 1. The
+    minion does not know the names of clusters and nodes. So a name that the command line reads as a number or a truth
+    value must be quoted twice: ``'"0201"'``.
 
     CLI Example:
 
@@ -111,6 +113,7 @@ def trigger(
     from saltext_selfheal.driver import tags
 
     try:
+        forms.known_action(action)
         request = forms.request(cluster, action, nodes, reason, door="minion", asker=__opts__["id"])
     except arguments.BadRequest as exc:
         return _not_sent(exc)
@@ -128,9 +131,9 @@ def trigger(
 
 
 @_strict(_not_sent)
-def highstate(cluster: Any, reason: Any = None) -> dict[str, Any]:
+def highstate(cluster: Any, reason: Any = None, nodes: Any = None) -> dict[str, Any]:
     """
-    Ask the master for a highstate of a cluster: `trigger` with ``action='highstate'``.
+    Ask the master for a highstate of a cluster: `trigger` with ``action='highstate'``, the same reason and nodes.
 
     .. versionadded:: 0.1.0
 
@@ -139,15 +142,16 @@ def highstate(cluster: Any, reason: Any = None) -> dict[str, Any]:
     .. code-block:: bash
 
         salt-call selfheal.highstate runbook reason='the configuration looks wrong'
+        salt-call selfheal.highstate runbook nodes=db2 reason='db2 lacks its configuration'
     """
-    asked: dict[str, Any] = trigger(cluster, "highstate", reason)
+    asked: dict[str, Any] = trigger(cluster, "highstate", reason, nodes)
     return asked
 
 
 @_strict(_not_sent)
-def restart(cluster: Any, reason: Any = None) -> dict[str, Any]:
+def restart(cluster: Any, reason: Any = None, nodes: Any = None) -> dict[str, Any]:
     """
-    Ask the master to restart the database of a cluster: `trigger` with ``action='restart'``.
+    Ask the master to restart the database of a cluster: `trigger` with ``action='restart'``, the same reason and nodes.
 
     The healer restarts only where its own probe sees a fault, too.
 
@@ -159,7 +163,7 @@ def restart(cluster: Any, reason: Any = None) -> dict[str, Any]:
 
         salt-call selfheal.restart runbook reason='no connection for 10 minutes'
     """
-    asked: dict[str, Any] = trigger(cluster, "restart", reason)
+    asked: dict[str, Any] = trigger(cluster, "restart", reason, nodes)
     return asked
 
 
@@ -297,7 +301,9 @@ def attempt(jid: Any, action: Any) -> dict[str, Any] | None:
             return None  # somebody else has claimed it, or the attempt has ended meanwhile
         return {key: order[key] for key in ("jid", "cluster", "action", "minions", "args")}
     except Exception as exc:
-        log.error("selfheal: attempt %s cannot be claimed now: %s", jid, exc)
+        from saltext_selfheal.driver.text import plain
+
+        log.error("selfheal: attempt %s cannot be claimed now: %s", jid, plain(exc, 500))
         return None
 
 

@@ -6,21 +6,25 @@ See, explain and direct the healer
 
 For operators by ``salt-run``, for applications through salt-api (``client: runner``). Everything goes through the
 ledger: commands work while the engine is down, and say so.
+
+What a function refuses, it answers with ``reply: refused``, with ``why`` on one line and with ``retcode`` 1. That is then
+the exit code of ``salt-run``, so ``salt-run selfheal.pause … && systemctl stop …`` ends there. `status`, `audit` and
+`doctor` also end with 1 if what they have found is not well.
+
+Salt's command line reads ``201``, ``no`` or ``1.50`` as a number or a truth value. A name of a cluster or a node that looks
+like that is known all the same, unless two of them are read as the same value; then quote it twice: ``'"0201"'``.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
-
-from salt.exceptions import SaltInvocationError
+from typing import Any
 
 from saltext_selfheal import config as settings_of
-from saltext_selfheal.console import desk, dropin
+from saltext_selfheal.console import answering, desk, dropin
 from saltext_selfheal.console import history as history_of
 from saltext_selfheal.console import status as status_of
-from saltext_selfheal.doors import arguments
+from saltext_selfheal.doors import arguments, names
 from saltext_selfheal.healing.events import Verb
-from saltext_selfheal.ledger.file import LedgerError
 
 __virtualname__ = "selfheal"
 
@@ -34,39 +38,36 @@ def __virtual__() -> str:
     return __virtualname__
 
 
-def _strict(refuse: _Called, wrong: _Called | None = None) -> Callable[[_Called], _Called]:
+def _answers(
+    refuse: answering.Refusal = answering.no_view, lines: bool = False
+) -> Callable[[_Called], _Called]:
     """
-    Make a function take any arguments and refuse those that it does not know. ``refuse`` makes the answer then, and
-    also if there is no ledger. ``wrong`` makes the answer to a value that is not allowed (default: ``refuse``).
+    Make a function take any arguments and answer all of them, see `answering.answer`. ``refuse`` makes its refusals.
 
     Each loader module has its own copy of this decorator, because Salt puts ``__user__`` and the like into the globals
     of the function that it finds in the module (3006 to 3008).
     """
 
     def decorate(function: _Called) -> _Called:
-        def strict(*args: Any, **kwargs: Any) -> Any:
-            try:
-                given = arguments.bound(function, args, kwargs)
-            except arguments.BadRequest as exc:
-                return refuse(exc)
-            try:
-                return function(*given.args, **given.kwargs)
-            except LedgerError as exc:
-                return refuse(exc)
-            except (arguments.BadRequest, settings_of.ConfigError, SaltInvocationError) as exc:
-                return (wrong or refuse)(exc)
+        def answers(*args: Any, **kwargs: Any) -> Any:
+            return answering.answer(
+                function,
+                args,
+                kwargs,
+                settings=lambda: settings_of.load(__opts__),
+                context=__context__,
+                refuse=refuse,
+                lines=lines,
+            )
 
-        return arguments.as_taken(function, strict)
+        return arguments.as_taken(function, answers)
 
     return decorate
 
 
 def _site() -> tuple[settings_of.EngineSettings, Path]:
     """The settings, and the path of the ledger."""
-    try:
-        settings = settings_of.load(__opts__)
-    except settings_of.ConfigError as exc:
-        raise SaltInvocationError(f"the settings cannot be used: {exc}") from None
+    settings = settings_of.load(__opts__)
     return settings, settings.ledger_path(__opts__)
 
 
@@ -79,33 +80,10 @@ def _desk() -> desk.Desk:
     return desk.Desk(*_site(), by=str(globals().get("__user__") or "unknown"))
 
 
-def _told(view: Any) -> dict[str, Any]:
-    """What people are shown. Its exit code, if there is one, is passed to Salt: it stops ``pause … && upgrade``."""
-    told: dict[str, Any] = view.told()
-    if "retcode" in told:
-        __context__["retcode"] = told["retcode"]
-    return told
-
-
-def _invalid(why: object) -> NoReturn:
-    """Raise Salt's own error, for a function that prints a file and for questions that cannot be answered."""
-    raise SaltInvocationError(str(why)) from None
-
-
-def _refused(why: object) -> dict[str, Any]:
-    """The answer to a command that was refused here."""
-    return _told(desk.refused("command", why))
-
-
-def _not_asked(why: object) -> dict[str, Any]:
-    """The answer to a request that never reached the ledger."""
-    return _told(desk.refused("request", why))
-
-
-@_strict(_not_asked)
+@_answers(answering.no_request)
 def trigger(
     cluster: Any, action: Any = "highstate", nodes: Any = None, reason: Any = None, request: Any = None
-) -> dict[str, Any]:  # fmt: skip
+) -> answering.View:  # fmt: skip
     """
     Ask for healing, and wait up to five seconds for the decision.
 
@@ -136,11 +114,11 @@ def trigger(
 
         salt-run selfheal.trigger runbook action=highstate reason='the configuration drifted'
     """
-    return _told(_desk().trigger(cluster, action, nodes, reason, request))
+    return _desk().trigger(cluster, action, nodes, reason, request)
 
 
-@_strict(_not_asked)
-def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> dict[str, Any]:
+@_answers(answering.no_request)
+def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> answering.View:
     """
     Have an action taken although the probe sees no fault, or another one. For operators.
 
@@ -169,11 +147,11 @@ def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> dict[str, Any]:
 
         salt-run selfheal.force runbook restart db2 reason='memory grows, see ticket 4711'
     """
-    return _told(_desk().force(cluster, action, nodes, reason))
+    return _desk().force(cluster, action, nodes, reason)
 
 
-@_strict(_refused)
-def pause(cluster: Any = None, duration: Any = None, reason: Any = None) -> dict[str, Any]:
+@_answers(answering.no_command)
+def pause(cluster: Any = None, duration: Any = None, reason: Any = None) -> answering.View:
     """
     Let the healer watch, but do nothing, for a while.
 
@@ -199,11 +177,11 @@ def pause(cluster: Any = None, duration: Any = None, reason: Any = None) -> dict
         salt-run selfheal.pause runbook 30m reason='upgrade of the database'
         salt-run selfheal.pause 30m reason='maintenance of the network'
     """
-    return _told(_desk().pause(cluster, duration, reason))
+    return _desk().pause(cluster, duration, reason)
 
 
-@_strict(_refused)
-def resume(cluster: Any = None) -> dict[str, Any]:
+@_answers(answering.no_command)
+def resume(cluster: Any = None) -> answering.View:
     """
     End a pause.
 
@@ -221,11 +199,11 @@ def resume(cluster: Any = None) -> dict[str, Any]:
         salt-run selfheal.resume runbook
         salt-run selfheal.resume
     """
-    return _told(_desk().command(Verb.RESUME, cluster=cluster))
+    return _desk().command(Verb.RESUME, cluster=cluster)
 
 
-@_strict(_refused)
-def lock(cluster: Any, nodes: Any = None, reason: Any = None) -> dict[str, Any]:
+@_answers(answering.no_command)
+def lock(cluster: Any, nodes: Any = None, reason: Any = None) -> answering.View:
     """
     Keep the healer from acting on a cluster or on some of its nodes until a person lifts the lock.
 
@@ -249,11 +227,11 @@ def lock(cluster: Any, nodes: Any = None, reason: Any = None) -> dict[str, Any]:
         salt-run selfheal.lock runbook reason='the disks are being replaced'
         salt-run selfheal.lock runbook nodes=db2 reason='the disk is being replaced'
     """
-    return _told(_desk().command(Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason))
+    return _desk().command(Verb.LOCK, cluster=cluster, nodes=nodes, reason=reason)
 
 
-@_strict(_refused)
-def ack(incident: Any, comment: Any = None) -> dict[str, Any]:
+@_answers(answering.no_command)
+def ack(incident: Any, comment: Any = None) -> answering.View:
     """
     Lift an incident's lock and end the incident: a person has seen to it.
 
@@ -273,11 +251,11 @@ def ack(incident: Any, comment: Any = None) -> dict[str, Any]:
 
         salt-run selfheal.ack runbook-7 comment='the disk was replaced'
     """
-    return _told(_desk().command(Verb.ACK, incident=str(incident), reason=comment))
+    return _desk().command(Verb.ACK, incident=incident, reason=comment)
 
 
-@_strict(_refused)
-def approve(incident: Any) -> dict[str, Any]:
+@_answers(answering.no_command)
+def approve(incident: Any) -> answering.View:
     """
     Let the healer take the step that an incident waits with, in mode ``approve``.
 
@@ -298,11 +276,11 @@ def approve(incident: Any) -> dict[str, Any]:
 
         salt-run selfheal.approve runbook-7.1
     """
-    return _told(_desk().command(Verb.APPROVE, incident=str(incident)))
+    return _desk().command(Verb.APPROVE, incident=incident)
 
 
-@_strict(_refused)
-def reject(incident: Any, comment: Any = None) -> dict[str, Any]:
+@_answers(answering.no_command)
+def reject(incident: Any, comment: Any = None) -> answering.View:
     """
     Forbid the step that an incident waits with: the incident is locked until `ack`. A request ends by this.
 
@@ -322,11 +300,11 @@ def reject(incident: Any, comment: Any = None) -> dict[str, Any]:
 
         salt-run selfheal.reject runbook-7 comment='not during the day'
     """
-    return _told(_desk().command(Verb.REJECT, incident=str(incident), reason=comment))
+    return _desk().command(Verb.REJECT, incident=incident, reason=comment)
 
 
-@_strict(_refused)
-def explain(cluster: Any, node: Any = None) -> dict[str, Any]:
+@_answers(answering.no_command)
+def explain(cluster: Any, node: Any = None) -> answering.View:
     """
     Why something is being done or not: every gate, open or shut, with its numbers, and when it opens.
 
@@ -350,13 +328,11 @@ def explain(cluster: Any, node: Any = None) -> dict[str, Any]:
         salt-run selfheal.explain runbook
         salt-run selfheal.explain runbook db1
     """
-    if cluster is None:
-        return _refused("cluster: found nothing; allowed: the name of a configured cluster")
-    return _told(_desk().explain(cluster, node))
+    return _desk().explain(cluster, node)
 
 
-@_strict(_refused, _invalid)
-def status(cluster: Any = None) -> dict[str, Any]:
+@_answers()
+def status(cluster: Any = None) -> answering.View:
     """
     The status of the engine, of its clusters and of their incidents.
 
@@ -364,6 +340,10 @@ def status(cluster: Any = None) -> dict[str, Any]:
 
     cluster
         Only this cluster; default: all.
+
+    If no engine runs, if it has written nothing for 90 seconds, or if the ledger cannot be read, ``engine`` says so first.
+    Then all that was seen of nodes, tables and incidents is marked with the time at which an engine wrote last (``as
+    of``), and ``retcode`` is 1, which is then the exit code of ``salt-run``. So it is if the settings cannot be used.
 
     CLI Example:
 
@@ -373,13 +353,12 @@ def status(cluster: Any = None) -> dict[str, Any]:
         salt-run selfheal.status runbook
     """
     try:
-        settings = settings_of.load(__opts__)
-        return _told(status_of.read(settings, settings.ledger_path(__opts__), cluster))
+        return status_of.read(*_site(), cluster)
     except settings_of.ConfigError as exc:
-        return _told(status_of.unusable(exc.problems))
+        return status_of.unusable(exc.problems)
 
 
-@_strict(_refused, _invalid)
+@_answers()
 def history(cluster: Any = None, since: Any = None, limit: Any = 50) -> list[dict[str, Any]]:
     """
     What was seen, asked and done, newest first.
@@ -395,7 +374,7 @@ def history(cluster: Any = None, since: Any = None, limit: Any = 50) -> list[dic
     limit
         At most this many entries.
 
-    A ledger that cannot be read is told as ``{"reply": "refused", "why", …}`` with ``retcode`` 1.
+    Returns a list of entries, or ``{"reply": "refused", "why", "retcode": 1}``.
 
     CLI Example:
 
@@ -406,8 +385,8 @@ def history(cluster: Any = None, since: Any = None, limit: Any = 50) -> list[dic
     return [one.told() for one in history_of.read(*_site(), cluster, since, limit)]
 
 
-@_strict(_refused, _invalid)
-def incident(id: Any) -> dict[str, Any]:
+@_answers()
+def incident(id: Any) -> answering.View:
     """
     All about one incident: how it stands, what was tried, its timeline from the oldest entry on, and who asked for it.
 
@@ -415,19 +394,21 @@ def incident(id: Any) -> dict[str, Any]:
 
     id
         The incident's id, as `status` and `history` show it. The id of a request or of a command works, too: then
-        its answer is returned, and with it the incident that it opened or joined.
+        its answer is returned, and with it the incident that it opened or joined. The id of a webhook or of a
+        minion's request needs its prefix (``runbook-web:``, ``bus:``) only if several callers have given the same.
 
     CLI Example:
 
     .. code-block:: bash
 
         salt-run selfheal.incident runbook-7
+        salt-run selfheal.incident 0f3b1c9a-5e0d-4c5e-8f43-1f7e7a0d9a11
     """
-    return _told(history_of.find(_site()[1], str(id)))
+    return history_of.find(_site()[1], id)
 
 
-@_strict(_refused)
-def audit() -> dict[str, Any]:
+@_answers(history_of.unproven)
+def audit() -> answering.View:
     """
     Prove the chain of the ledger's audit, from its oldest entry to its newest.
 
@@ -445,14 +426,11 @@ def audit() -> dict[str, Any]:
 
         salt-run selfheal.audit
     """
-    try:
-        return _told(history_of.prove(_site()[1]))
-    except (SaltInvocationError, LedgerError) as exc:
-        return _told(history_of.unproven(exc))
+    return history_of.prove(_site()[1])
 
 
-@_strict(_refused)
-def doctor(api_config: Any = None, live: Any = False) -> dict[str, Any]:
+@_answers(lines=True)
+def doctor(api_config: Any = None, live: Any = False) -> answering.View:
     """
     Look for what keeps the healer from healing, or lets others misuse it. Say what to do about it.
 
@@ -474,14 +452,14 @@ def doctor(api_config: Any = None, live: Any = False) -> dict[str, Any]:
         salt-run selfheal.doctor api_config=/etc/salt/hooks/master
     """
     if not isinstance(live, bool):
-        return _refused(f"live: found {arguments.shown(live)}; allowed: True or False")
+        raise arguments.BadRequest(f"live: found {arguments.shown(live)}; allowed: True or False")
     # The import is here, because it loads much of Salt that no other function needs.
     from saltext_selfheal.doctor import checks
 
-    return _told(checks.visit(__opts__, api_config, live))
+    return checks.visit(__opts__, api_config, live)
 
 
-@_strict(_invalid)
+@_answers(lines=True)
 def config(cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None) -> str:
     """
     Print a complete drop-in for ``master.d`` with the real paths of this installation.
@@ -491,10 +469,21 @@ def config(cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None) ->
     cluster, minions, nodes
         What to put in as the cluster's name, its allow-list and its nodes (a mapping of minion id to address).
 
+    Returns the text, or ``{"reply": "refused", "why", "retcode": 1}``.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-run selfheal.config nodes='{db1: 10.0.0.11, db2: 10.0.0.12}' > /etc/salt/master.d/selfheal.conf
     """
+    for what, found in (("cluster", cluster), ("minions", minions)):
+        if not isinstance(found, str) or len(found) > 255:
+            raise arguments.BadRequest(
+                f"{what}: found {arguments.shown(found)}; allowed: up to 255 characters{names.quote(found)}"
+            )
+    if isinstance(nodes, (int, float)):
+        raise arguments.BadRequest(
+            f"nodes: found {arguments.shown(nodes)}; allowed: {{minion id: address}}"
+        )
     return dropin.render(cluster, minions, nodes, dropin.replaced(__opts__))
