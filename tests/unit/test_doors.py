@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -185,6 +186,93 @@ def test_unsigned_hooks_cost_a_signed_caller_nothing(doors, monkeypatch):
     for _ in range(10):
         assert doors.take(HOOK, signed(secret=OTHERS)) == []
     assert doors.take(HOOK, signed())
+
+
+OTHER = "salt/netapi/hook/selfheal/other/highstate"
+
+
+@pytest.mark.parametrize(
+    ("tag", "data", "caller", "why"),
+    [
+        (HOOK, signed(secret="whsec_" + "A" * 31 + "="), "", "secret: found a signature of no caller in `webhooks`; allowed for 'runbook': web,"),
+        (HOOK, {**signed(), "body": '{"cluster": "runbook"}'}, "", "secret: found a signature of no caller"),
+        (HOOK, signed(**{"Webhook-Signature": "v1,AAAA"}), "", "secret: found a signature of no caller"),
+        (HOOK, signed(age_s=400), " of web", "clock: found a message of # s ago (webhook-timestamp); allowed: 300 s from"),
+        (HOOK, signed(age_s=-4000), " of web", "clock: found a message of # s ahead"),
+        (HOOK, signed(age_s=86400 * 365), " of web", "clock: found a message of # s ago"),
+        (HOOK, signed(secret=OTHERS), " of shop", "cluster: found 'runbook'; allowed to shop: other"),
+        (OTHER, signed(), " of web", "cluster: found 'other'; allowed to web: runbook"),
+        (OTHER.replace("highstate", "restart"), signed({"cluster": "other"}, secret=OTHERS), " of shop", "action: found 'restart'; allowed to shop: highstate"),
+        ("salt/netapi/hook/selfheal/nosuch/restart", signed(secret="whsec_" + "A" * 32), "", "caller: found nobody who may ask for 'nosuch'"),
+        (HOOK, {**signed(), "headers": {}}, "", "headers: found no webhook-id and no webhook-timestamp and no webhook-signature"),
+        (HOOK, signed(**{"Webhook-Timestamp": "soon"}), "", "webhook-timestamp: found 'soon'; allowed: seconds since 1970"),
+        (HOOK, signed(**{"Webhook-Timestamp": "nan"}), "", "webhook-timestamp: found 'nan'; allowed"),
+        (HOOK, signed({"node": "db1"}), " of web", "body: found 'node', which is not known here"),
+        (HOOK.replace("restart", "highstate"), signed(), " of web", "path: found 'runbook/highstate'; allowed: what was signed"),
+    ],
+)  # fmt: skip
+def test_why_a_webhook_was_dropped_is_said_exactly(doors, caplog, tag, data, caller, why):
+    assert doors.take(tag, data) == []
+    told = re.sub(r"\b\d+(?= s a)", "#", caplog.text)
+    assert f"selfheal: a request{caller} on '{tag}' was dropped: {why}" in told
+    assert SECRET not in caplog.text
+
+
+def test_each_caller_is_told_once_a_minute_whatever_others_do(doors, clock, caplog):
+    for n in range(100):
+        doors.take(HOOK, signed(secret="whsec_" + "A" * 32, id=f"m{n}"))
+        doors.take("selfheal/request/nosuch", {})
+    assert len(caplog.records) == 2
+    for _ in range(5):
+        doors.take(HOOK, signed(age_s=400))
+        doors.take(OTHER, signed({"cluster": "other"}, secret=OTHERS))
+    assert [record.getMessage().split(" on ")[0] for record in caplog.records[2:]] == [
+        "selfheal: a request of web", "selfheal: a request of shop",
+    ]  # fmt: skip
+    clock.now += 59
+    doors.take(HOOK, signed(age_s=400))
+    assert len(caplog.records) == 4
+    clock.now += 2
+    doors.take(HOOK, signed(secret=OTHERS))
+    doors.take(HOOK, signed({"action": "stop"}))
+    assert len(caplog.records) == 6
+    assert "(and 5 more in the last 61 s)" in caplog.records[-1].getMessage()
+
+
+ODDLY = EngineSettings.model_validate(
+    {
+        "clusters": {"201": {"minions": "*", "nodes": {"301": "10.0.0.1", "no": "10.0.0.2", "0777": "10.0.0.3"}}},
+        "webhooks": {"web": {"secret": SECRET, "clusters": ["201"]}},
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("nodes", "named"),
+    [
+        ([301], ("301",)),
+        (301, ("301",)),
+        ([False, "301"], ("no", "301")),
+        ([777], ("0777",)),
+        ([511], ("0777",)),
+    ],
+)
+def test_a_number_that_is_a_nodes_name_is_that_node(nodes, named):
+    made = bus.doors(ODDLY, lambda *_: ())
+    (request,) = made.take(
+        "selfheal/request/201", {"data": {"nodes": nodes}, "cmd": "_minion_event"}
+    )
+    assert request.nodes == named
+    body = {"cluster": 201, "action": "restart", "nodes": nodes}
+    (request,) = made.take("salt/netapi/hook/selfheal/201/restart", signed(body))
+    assert (request.cluster, request.nodes) == ("201", named)
+
+
+@pytest.mark.parametrize("nodes", [[302], 0, [True], [None], [1.5], [[301]], {"301": 1}])
+def test_a_number_that_is_no_nodes_name_becomes_nothing(nodes, caplog):
+    made = bus.doors(ODDLY, lambda *_: ())
+    assert made.take("selfheal/request/201", {"nodes": nodes}) == []
+    assert "nodes: found" in caplog.text
 
 
 # ---------------------------------------------------------------- the article's interface

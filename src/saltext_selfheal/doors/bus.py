@@ -16,15 +16,17 @@ from ..config import ClusterSettings, EngineSettings
 from ..driver.tags import HOOK, NETAPI, REQUEST
 from ..healing.events import Request
 from . import forms
-from .arguments import BadRequest, refuse_unknown, salts_own, shown
+from .arguments import BadRequest, Dropped, refuse_unknown, salts_own, shown
 from .flow import Flow, Flows
 from .forms import BUS_ID, refuse_null_nodes, who
 from .formula import Formula
+from .names import is_text, turned_back
 from .webhook import Caller, Hooks
 
 log = logging.getLogger(__name__)
 
-TELL_EVERY_S = 10.0  #: dropped events are logged in one line per this time
+TELL_EVERY_S = 10.0  #: dropped events of the bus and of the article's interface are logged in one line per this time
+TELL_CALLER_EVERY_S = 60.0  #: dropped webhooks of one caller are logged in one line per this time
 BUS_FLOW = Flow(600, 1.0)  #: how many requests on the bus are taken, per cluster
 #: The keys that a request on the bus may have.
 _ASKED = ("action", "nodes", "reason", "request")
@@ -71,15 +73,15 @@ class Doors:
     ) -> None:
         self._clusters = clusters or {}
         self._flows = flows = Flows(clock)
-        self._hooks = Hooks(callers, flows)
+        self._hooks = Hooks(callers, flows, self._clusters)
         self._formula = (
             Formula(formula_key, self._clusters, resolve, flows)
             if formula_key and resolve
             else None
         )
         self._clock = clock
-        self._told_at = -TELL_EVERY_S
-        self._untold = 0
+        #: source of what was dropped → when that was told last, and how often it was not told since
+        self._told: dict[str, tuple[float, int]] = {}
 
     @property
     def tags(self) -> str:
@@ -102,26 +104,31 @@ class Doors:
                         f"cluster: found {shown(cluster)}; allowed: the name of a configured cluster"
                     )
                 self._flows.take(f"the bus for {cluster}", BUS_FLOW)
-                return [from_bus(tag, data)]
+                return [from_bus(tag, _with_names(data, self._clusters[cluster].nodes))]
             if tag.startswith(HOOK):
                 return [self._hooks.take(tag, data)]
             if self._formula is None:
                 raise BadRequest("the article's interface is closed")
             return self._formula.take(tag, data)
         except BadRequest as exc:
-            self._tell(tag, str(exc))
+            self._tell(tag, str(exc), exc.caller if isinstance(exc, Dropped) else "")
         except Exception as exc:  # no data from outside may end the listener
             self._tell(tag, f"{type(exc).__name__} while it was read")
         return []
 
-    def _tell(self, tag: str, why: str) -> None:
+    def _tell(self, tag: str, why: str, caller: str = "") -> None:
+        """Log what was dropped. Each caller has lines of its own, so that nobody's flood hides why it is not heard."""
+        hook = tag.startswith(HOOK)
+        source, every_s = (f"{HOOK}{caller}", TELL_CALLER_EVERY_S) if hook else ("", TELL_EVERY_S)
         now = self._clock()
-        if now - self._told_at < TELL_EVERY_S:
-            self._untold += 1
+        told_at, untold = self._told.get(source, (-every_s, 0))
+        if now - told_at < every_s:
+            self._told[source] = (told_at, untold + 1)
             return
-        more = f" (and {self._untold} more in the last {now - self._told_at:.0f} s)"
-        more, self._untold, self._told_at = more if self._untold else "", 0, now
-        log.warning("selfheal: a request on %.100r was dropped: %s%s", tag, why, more)
+        self._told[source] = (now, 0)
+        more = f" (and {untold} more in the last {now - told_at:.0f} s)" if untold else ""
+        by = f" of {caller}" if caller else ""
+        log.warning("selfheal: a request%s on %.100r was dropped: %s%s", by, tag, why, more)
 
 
 def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
@@ -148,6 +155,19 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
         asker=asker,
     )
     return replace(found, id=f"{BUS_ID}{found.id}")
+
+
+def _with_names(data: Mapping[str, Any], known: Iterable[str]) -> Mapping[str, Any]:
+    """The event with the nodes' names as text, where YAML or JSON has turned them into something else.
+
+    Raises BadRequest if it cannot be told which name was meant.
+    """
+    inner = data.get("data")
+    body = inner if isinstance(inner, dict) else data
+    if body.get("nodes") is None or is_text(body["nodes"]):
+        return data
+    body = {**body, "nodes": turned_back("nodes", body["nodes"], known)}
+    return {**data, "data": body} if isinstance(inner, dict) else body
 
 
 def _event(data: Mapping[str, Any]) -> Mapping[str, Any]:
