@@ -76,12 +76,15 @@ def test_salt_run_ends_with_0_only_where_it_was_done(quiet, words, code, said):
 def test_through_salt_api_a_refusal_is_an_object(quiet):
     for function, words in (
         ("status", {"cluster": ["runbook"]}),
-        ("incident", {"id": "\ud800"}),
-        ("incident", {}),
+        ("status", {"cluster": "\x1b[2J\n"}),
+        ("status", {"clusters": "runbook"}),
+        ("trigger", {}),
         ("trigger", {"cluster": "runbook", "action": "restart", "nodes": [7]}),
     ):
         answer = quiet.api(client="runner", fun=f"selfheal.{function}", kwarg=words)
+        assert answer.ok, (function, words, answer.status_code, answer.text)
         told = answer.json()["return"][0]
+        assert isinstance(told, dict), (function, words, told)
         assert (told["reply"], told["retcode"]) == ("refused", 1)
         assert "found" in told["why"]
 
