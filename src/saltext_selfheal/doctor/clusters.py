@@ -19,7 +19,8 @@ def check_clusters(master: Master) -> Iterator[Finding]:
             states, now = records.states(db), timeline.now(db)
     except LedgerError:
         states, now = {}, 0.0  # the ledger's own check tells why
-    quiet, unknown = [], []
+    quiet: list[str] = []
+    unknown: list[str] = []
     for name, policy in master.settings.policies().items():
         found = list(_of_mode(name, policy.mode))
         state = states.get(name)

@@ -12,7 +12,7 @@ from typing import Any
 
 import salt.client
 
-from ..driver.text import printable
+from ..driver.text import plain
 from ..healing.events import Observation, ViewStatus
 from ..healing.model import Fault
 from ..probe.loop import targets
@@ -144,6 +144,6 @@ def _of_minion(cluster: str, node: str, service: str, told: Any) -> Iterator[Fin
         return
     words = "; ".join(map(str, states)) if isinstance(states, list) else str(states)
     yield fail(
-        f"{cluster}: the highstate of {node} does not compile: {printable(words[:MOST_SAID])}",
+        f"{cluster}: the highstate of {node} does not compile: {plain(words, MOST_SAID)}",
         f"Mend it; salt {node} state.show_highstate tells the same.",
     )
