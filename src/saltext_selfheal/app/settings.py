@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl as tls
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..driver.address import Address, parsed
+from ..driver.address import ALLOWED, Address, parsed
+from ..driver.dialling import Unusable, tls_context
 from .greeting import Login
+
+LONGEST_S = 3650 * 86400  #: ten years, which every clock and every socket can wait for
 
 
 class BadSettings(ValueError):
@@ -22,7 +24,14 @@ def quoted(value: Any, most: int = 80) -> str:
     Unlike `doors.arguments.shown` this also prints lists and objects: they belong to the application, and its author
     reads the message.
     """
-    return "something with @ or ?" if set("@?") & set(str(value)) else f"{value!r:.{most}}"
+    try:
+        text = repr(value)
+    except (
+        ValueError,
+        RecursionError,
+    ):  # Python refuses to write a number of more than 4300 digits
+        return f"a large {type(value).__name__}"
+    return "something with @ or ?" if set("@?") & set(str(value)) else text[:most]
 
 
 def addresses(hosts: Any) -> list[Address]:
@@ -49,11 +58,12 @@ def _address(one: Any, allowed: str) -> Address:
         if isinstance(host, str) and isinstance(port, int):
             text = str(Address(host, port))
     try:
-        if re.search(r"[\s?#]", text):  # it may be a URL, and its query may hold a secret
-            raise ValueError
+        if re.search(r"[\s/@?#]", text):  # it may be a URL, and its query may hold a secret
+            raise ValueError(allowed)
         found = parsed(text)
-    except ValueError:
-        raise BadSettings(f"hosts: found {quoted(one)}; allowed: {allowed}") from None
+    except ValueError as exc:
+        why = allowed if str(exc) == ALLOWED else exc
+        raise BadSettings(f"hosts: found {quoted(one)}; allowed: {why}") from None
     # Names are written in small letters. But the zone of an IPv6 address names an interface, where case matters.
     return found if ":" in found.host else Address(found.host.lower(), found.port)
 
@@ -62,9 +72,10 @@ def seconds(name: str, value: Any, *, optional: bool = False) -> float | None:
     """A duration in seconds. ``optional``: None is allowed, too. Raises BadSettings."""
     if value is None and optional:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf"):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LONGEST_S:
         return float(value)
-    raise BadSettings(f"{name}: found {value!r:.40}; allowed: seconds, more than 0")
+    allowed = f"seconds, more than 0 and at most {LONGEST_S}"
+    raise BadSettings(f"{name}: found {quoted(value, 40)}; allowed: {allowed}")
 
 
 def _tls(ssl: Any) -> tls.SSLContext | None:
@@ -73,13 +84,14 @@ def _tls(ssl: Any) -> tls.SSLContext | None:
     ca: Any = ssl.get("ca_certs") if isinstance(ssl, Mapping) else ssl
     if ssl != {} and ca is None:
         raise BadSettings("ssl: allowed: True, a path, {'ca_certs': path} or an SSLContext")
+    if ssl == {}:
+        return None
+    if ca is True:
+        return tls.create_default_context()
     try:
-        path = None if ca is True or ssl == {} else os.fspath(ca)
-        return None if ssl == {} else tls.create_default_context(cafile=path)
-    except (OSError, TypeError) as exc:
-        raise BadSettings(
-            f"ssl: found {ca!r:.100}, which is no file of certificates: {exc}"
-        ) from None
+        return tls_context(ca)
+    except Unusable as exc:
+        raise BadSettings(f"ssl: found {ca!r:.100} ({exc}); allowed: {exc.allowed}") from None
 
 
 def login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Login:
@@ -87,7 +99,9 @@ def login(db: Any, user: str, password: str, ssl: Any, query_timeout: Any) -> Lo
     password = "" if password is None else password
     if not isinstance(password, str) or not password.isascii():
         raise BadSettings("password: allowed: ASCII text; the driver takes no other")
-    if not isinstance(user, str) or not user:
-        raise BadSettings(f"user: found {user!r:.40}; allowed: a name")
+    if not isinstance(user, str) or not user or not user.isascii():
+        raise BadSettings(
+            f"user: found {user!r:.40}; allowed: a name in ASCII; the driver takes no other"
+        )
     patience_s = seconds("query_timeout", query_timeout, optional=True)
     return Login(db, user, password, _tls(ssl), patience_s)

@@ -9,11 +9,12 @@ import re
 import socket
 from concurrent.futures import TimeoutError as Unresolved
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 DRIVER_PORT = 28015
 ALLOWED = "address or address:port (1 to 65535), IPv6 as [address]:port"
+LONGEST = 1000  #: characters of an address; a name has at most 253, and each of them may be written as several
 
 Row = tuple[int, Any]  #: family and socket address
 #: Nothing came in time. Before Python 3.11 these are three classes.
@@ -34,16 +35,17 @@ class Address:
 def parsed(text: str) -> Address:
     """The address in a text: ``host``, ``host:port``, an IPv6 address or ``[IPv6]:port``. Blanks around it are ignored.
 
-    IPv6 addresses get one spelling; names stay as they are. Raises ValueError, whose text says what is allowed.
+    IPv6 addresses get one spelling; names stay as they are. A name or an IPv4 address is checked by `check_name`, because
+    with one that no resolver takes every dial would fail. Raises ValueError, whose text says what is allowed.
     """
     text = text.strip()
-    if not text or re.search(r"[\s/@]", text):
+    if not text or len(text) > LONGEST or re.search(r"[\s/@]", text):
         raise ValueError(ALLOWED)
     bare = _ipv6(text)
     if bare is not None:
         return Address(bare)
     match = re.fullmatch(
-        r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?", text
+        r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[1-9][0-9]{0,4}))?", text
     )
     if match is None:
         raise ValueError(ALLOWED)
@@ -51,14 +53,19 @@ def parsed(text: str) -> Address:
     port = int(match["port"] or DRIVER_PORT)
     if host is None or not 0 < port < 65536:
         raise ValueError(ALLOWED)
+    if not match["six"]:
+        check_name(host)
     return Address(host, port)
 
 
 def _ipv6(text: str) -> str | None:
+    """The one spelling of an IPv6 address. None if this is none, or if its zone can be no interface's name."""
     try:
-        return str(IPv6Address(text))
+        found = IPv6Address(text)
     except ValueError:
         return None
+    zone = found.scope_id
+    return str(found) if zone is None or re.fullmatch(r"[!-~]{1,15}", zone) else None
 
 
 def check_name(name: str) -> None:
@@ -78,6 +85,26 @@ def check_name(name: str) -> None:
         raise ValueError(
             "a name that DNS can carry: labels of 1 to 63 characters, 253 in all"
         ) from None
+    _check_numbers(name, encoded.decode("ascii"))
+
+
+def _check_numbers(name: str, encoded: str) -> None:
+    """Refuse what the resolver would read as an IPv4 address, but that is not written as one. ``encoded`` is as asked.
+
+    To the resolver 010.0.0.11 is 8.0.0.11, 10.1 is 10.0.0.1, 167772161 is 10.0.0.1, and digits of other scripts are
+    digits. So a dial would reach another machine than the reader of the settings thinks. No name in DNS ends in a number.
+    """
+    last = encoded.removesuffix(".").rpartition(".")[2]
+    if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", last):
+        return
+    try:
+        if str(IPv4Address(encoded)) == name:
+            return
+    except ValueError:
+        pass
+    raise ValueError(
+        "an IPv4 address as four numbers from 0 to 255 without leading zeros, or a name that does not end in a number"
+    )
 
 
 def lookup(address: Address, flags: int = 0) -> list[Row]:

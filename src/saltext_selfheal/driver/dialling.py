@@ -8,8 +8,12 @@ may be called dead only if every address refused. Waiting is not done here, beca
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import ssl
+import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from .address import Address, Row
 from .causes import Cause, Stage, cause
@@ -78,3 +82,28 @@ def prepare(sock: socket.socket) -> None:
 def certified(address: Address) -> str:
     """The name that a node's certificate must have: the host without a zone and without a final dot."""
     return address.host.partition("%")[0].removesuffix(".")
+
+
+class Unusable(ValueError):
+    """A file of CA certificates cannot be used. The text says why."""
+
+    allowed = "a file of PEM certificates that can be read"
+
+
+def tls_context(ca_certs: str | bytes | os.PathLike[str]) -> ssl.SSLContext:
+    """The context that checks a node's certificate by the CA certificates in this file.
+
+    Raises Unusable. Python's `ssl` raises many exceptions, which do not name the file, and an empty name stands there
+    for the certificates of the system.
+    """
+    try:
+        # What is no file (a pipe, a device) might never end.
+        if not stat.S_ISREG(Path(os.fsdecode(ca_certs)).stat().st_mode):
+            raise Unusable("this is no regular file")
+        return ssl.create_default_context(cafile=ca_certs)
+    except ssl.SSLError as exc:
+        raise Unusable(f"no certificate can be read in it: {exc.reason or exc}") from None
+    except OSError as exc:
+        raise Unusable(exc.strerror or type(exc).__name__) from None
+    except (ValueError, TypeError) as exc:  # a NUL, a lone surrogate, a number
+        raise Unusable(str(exc)) from None
