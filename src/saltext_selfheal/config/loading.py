@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,30 +12,22 @@ from pydantic import (
 )
 
 from ..driver.address import Address
+from .mistakes import (
+    ANOTHER,
+    KIND,
+    UNKNOWN,
+    ConfigError,
+    Mistake,
+    Problem,
+    mistakes,
+    path_of,
+    shown,
+)
 from .settings import RESERVED_CALLER, EngineSettings, Settings
+from .texts import TEXT
 
 NAME = "selfheal"
 ROOT = f"engines.{NAME}"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with the settings."""
-
-    path: str
-    found: str
-    allowed: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: found {self.found}; allowed: {self.allowed}"
-
-
-class ConfigError(Exception):
-    """The settings cannot be used. ``problems`` holds each reason."""
-
-    def __init__(self, problems: list[Problem]):
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = problems
 
 
 def _listed(opts: Mapping[str, Any]) -> list[tuple[Any, Any]]:
@@ -72,6 +63,30 @@ def aliases(opts: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _ignored(opts: Mapping[str, Any]) -> Iterator[Problem]:
+    """A problem for each entry that looks like ours, but that neither Salt nor we would use."""
+    engines = opts.get("engines")
+    for one in engines if isinstance(engines, list) else []:
+        if isinstance(one, dict) and NAME in list(one)[1:]:
+            first = path_of(next(iter(one)))
+            yield Problem(
+                "engines",
+                f"{NAME} as a further name in the entry of {first}",
+                f"an entry `- {NAME}: …` of its own; Salt takes the first name of an entry only",
+            )
+    for name, value in _listed(opts):
+        module = value.get("engine_module", NAME) if isinstance(value, dict) else NAME
+        if name == NAME and module != NAME:
+            yield Problem(
+                f"{ROOT}.engine_module",
+                shown(module),
+                f"{NAME}, or nothing; Salt would start another engine",
+            )
+        like = re.sub(r"[^a-z]", "", name.lower()) if isinstance(name, str) else ""
+        if like == NAME and name != NAME and name not in aliases(opts):
+            yield Problem("engines", f"an entry {shown(name)}", f"the name {NAME}, exactly so")
+
+
 def entry(opts: Mapping[str, Any]) -> Any:
     """The raw settings in ``engines``, joined if there are several entries. None if there is no entry."""
     found = entries(opts)
@@ -103,7 +118,7 @@ def _joined(raws: list[Any]) -> tuple[Any, list[Problem]]:
                 elif place[name] != inner:
                     problems.append(
                         Problem(
-                            ".".join((ROOT, *map(str, path))),
+                            path_of(ROOT, *path),
                             "different values in several entries of `engines`",
                             "one value; Salt joins the lists of all files of master.d",
                         )
@@ -114,32 +129,51 @@ def _joined(raws: list[Any]) -> tuple[Any, list[Problem]]:
 def load(opts: Mapping[str, Any]) -> EngineSettings:
     """The validated settings of this master.
 
-    Raises ConfigError, with one problem for each thing that is wrong.
+    Raises ConfigError, with one problem for each thing that is wrong, and nothing else.
     """
+    try:
+        return _load(opts)
+    except ConfigError:
+        raise
+    except Exception as exc:
+        why = f"settings that cannot be read ({type(exc).__name__})"
+        raise ConfigError([Problem(ROOT, why, "a mapping with `clusters`")]) from exc
+
+
+def _load(opts: Mapping[str, Any]) -> EngineSettings:
     found = entries(opts)
+    ignored = list(_ignored(opts))
+    if not found and ignored:
+        raise ConfigError(ignored)
     if not found:
         listed = "selfheal under another name" if aliases(opts) else "no selfheal"
         raise ConfigError(
             [Problem("engines", listed, "an entry `- selfheal: {clusters: …}`, with this name")]
         )
+    unreadable = next((one for raw in found for one in _unreadable(raw)), None)
+    if unreadable is not None:
+        raise ConfigError([*ignored, unreadable])
     raw, problems = _joined(found)
+    problems = ignored + problems
     if not isinstance(raw, dict):
         raise ConfigError([Problem(ROOT, repr(type(raw).__name__), "a mapping with `clusters`")])
     raw = {k: v for k, v in raw.items() if k != "engine_module"}
-    if opts.get("job_cache", True) is False and not opts.get("ext_job_cache"):
+    if not opts.get("job_cache", True) and not opts.get("ext_job_cache"):
         problems.append(
             Problem("job_cache", "false", "true: the healer reads job results from the job cache")
         )
-    unresolved = list(_unresolved(raw, ROOT))
+    unresolved = list(_unresolved(raw))
     problems += unresolved
     settings = None
     try:
         settings = EngineSettings.model_validate(raw)
     except ValidationError as exc:
-        found_wrong = [_problem(error, raw) for error in exc.errors(include_url=False)]
         told = [f"{problem.path}." for problem in unresolved]
         problems += [
-            one for one in found_wrong if not any(at.startswith(f"{one.path}.") for at in told)
+            one
+            for error in exc.errors(include_url=False)
+            for one in _problems(error)
+            if not any(at.startswith(f"{one.path}.") for at in told)
         ]
     if settings is not None and not unresolved:
         problems += _across(settings)
@@ -148,25 +182,54 @@ def load(opts: Mapping[str, Any]) -> EngineSettings:
     return settings
 
 
+#: No setting lies deeper. In YAML a mapping can contain itself.
+DEEPEST = 20
+MOST_BITS = (
+    256  #: of a number that stands where a name should be; Python refuses to write a huge one
+)
+
+
+def _unreadable(value: Any, *at: Any) -> Iterator[Problem]:
+    """A problem for each thing that pydantic cannot go through: what contains itself, and a name that is a huge number."""
+    if len(at) > DEEPEST:
+        yield Problem(
+            path_of(ROOT, *at[:4]),
+            f"more than {DEEPEST} levels of mappings and lists",
+            "settings that do not contain themselves",
+        )
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(key, int) and key.bit_length() > MOST_BITS:
+                yield Problem(path_of(ROOT, *at), "a huge number as a name", TEXT)
+            yield from _unreadable(inner, *at, key)
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _unreadable(inner, *at, number)
+
+
 #: Salt resolves only values that begin with exactly ``sdb://``. Values that only look like it (blanks before it,
 #: capital letters) were meant to be resolved, too, so they are found as well.
 _SDB = re.compile(r"\s*sdb://", re.IGNORECASE)
 
 
-def _unresolved(value: Any, path: str) -> Iterator[Problem]:
+def _unresolved(value: Any, *at: Any) -> Iterator[Problem]:
     """A problem for each ``sdb://`` that is left. Salt does not change one that it cannot resolve (3006 to 3008)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(key, str) and _SDB.match(key):
-                yield Problem(path, "an sdb:// URI as a name", "a name: Salt resolves values only")
+                yield Problem(
+                    path_of(ROOT, *at),
+                    "an sdb:// URI as a name",
+                    "a name: Salt resolves values only",
+                )
             else:
-                yield from _unresolved(inner, f"{path}.{key}")
+                yield from _unresolved(inner, *at, key)
     elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value):
-            yield from _unresolved(inner, f"{path}.{number}")
+            yield from _unresolved(inner, *at, number)
     elif isinstance(value, str) and _SDB.match(value):
         yield Problem(
-            path,
+            path_of(ROOT, *at),
             "an sdb:// URI that is not resolved",
             "an sdb:// URI that the master can resolve: its profile in the master's configuration, its key there",
         )
@@ -176,9 +239,9 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
     """Problems that no single field can see, because they are about several settings."""
     owner: dict[str, str] = {}
     for name, cluster in settings.clusters.items():
-        path = f"{ROOT}.clusters.{name}"
+        path = path_of(ROOT, "clusters", name)
         if not re.fullmatch(r"[\w.-]{1,64}", name):
-            yield Problem(path, repr(name), "a name of up to 64 letters, digits, '_', '-' and '.'")
+            yield Problem(path, shown(name), "a name of up to 64 letters, digits, '_', '-' and '.'")
         for node in cluster.nodes:
             at = f"{path}.nodes.{node}"
             if not fnmatchcase(node, cluster.minions):
@@ -202,8 +265,8 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
     for name, hook in settings.webhooks.items():
         if not re.fullmatch(r"[\w.-]{1,64}", name):
             yield Problem(
-                f"{ROOT}.webhooks.{name}",
-                repr(name),
+                path_of(ROOT, "webhooks", name),
+                shown(name),
                 "a name of up to 64 letters, digits, '_', '-' and '.'",
             )
         if name == RESERVED_CALLER:
@@ -233,29 +296,51 @@ def _may_hold_secret(value: Any) -> bool:
     return isinstance(value, str) and (value.startswith("whsec_") or "@" in value)
 
 
-def _problem(error: Any, raw: Any) -> Problem:
-    """An error of pydantic in our own words."""
-    loc = [part for part in error["loc"] if not (isinstance(part, str) and part == "[key]")]
-    path = ".".join([ROOT, *map(str, loc)])
+#: What is allowed, by the type of pydantic's error. Other types keep pydantic's words.
+_ALLOWED = {
+    "string_type": TEXT,
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "value_error": ANOTHER,
+    "assertion_error": ANOTHER,
+}
+
+
+def _problems(error: Any) -> Iterator[Problem]:
+    """An error of pydantic in our own words. One error of a value that we read may hold several."""
     kind = error["type"]
-    if SECRETS & set(map(str, loc)):
-        found = HIDDEN
-    elif kind == "missing":
-        found = "nothing"
-    elif kind == "extra_forbidden":
-        found = "an unknown key"
-    elif _may_hold_secret(error["input"]) or (len(loc) == 2 and loc[0] in ("webhooks", "clusters")):
-        found = HIDDEN
-    else:
-        found = repr(error["input"])
-        found = found if len(found) <= 80 else found[:77] + "…"
-    if kind == "selfheal":
-        return Problem(path, found, error["ctx"]["allowed"])
+    of_key = error["loc"][-1:] == ("[key]",)
+    loc = list(error["loc"][:-1] if of_key else error["loc"])
+    if of_key or kind == "invalid_key":
+        loc[-1] = error["input"]  # the key itself: pydantic writes True as 1
+    told = mistakes(error["ctx"], error["input"]) if kind == KIND else None
+    for one in told or [Mistake((), error["input"], _allowed(error, loc))]:
+        at = [*loc, *one.at]
+        if SECRETS & set(map(str, loc)):
+            found = HIDDEN
+        elif kind == "missing":
+            found = "nothing"
+        elif kind == "extra_forbidden":
+            found = shown(UNKNOWN)
+        elif _may_hold_secret(one.found) or (
+            len(loc) == 2 and loc[0] in ("webhooks", "clusters") and not of_key
+        ):
+            found = HIDDEN
+        else:
+            found = shown(one.found)
+        yield Problem(path_of(ROOT, *at), found, one.allowed)
+
+
+def _allowed(error: Any, loc: list[Any]) -> str:
+    kind = error["type"]
     if kind == "extra_forbidden":
-        return Problem(path, found, ", ".join(_keys_at(loc[:-1])))
+        return ", ".join(_keys_at(loc[:-1]))
+    if kind in ("model_type", "invalid_key"):
+        return f"a mapping with {', '.join(_keys_at(loc if kind == 'model_type' else loc[:-1]))}"
     if kind == "missing":
-        return Problem(path, found, _described(loc))
-    return Problem(path, found, error["msg"][:1].lower() + error["msg"][1:])
+        return _described(loc)
+    own = _ALLOWED.get(kind)
+    return own if own else str(error["msg"][:1].lower() + error["msg"][1:])
 
 
 def _model_at(loc: list[Any]) -> type[Settings] | None:

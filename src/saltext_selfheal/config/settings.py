@@ -12,12 +12,23 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
 
 from ..healing import escalation
 from ..healing.model import Limits, Mode, Policy
+from .mistakes import ANOTHER, wrong
+from .texts import (
+    FilePath,
+    Minions,
+    NodeName,
+    Service,
+    TableName,
+    User,
+    ledger_file,
+)
 from .values import (
     Confirm,
     Count,
@@ -33,7 +44,6 @@ from .values import (
     confirm,
     off_is,
     unguessable,
-    wrong,
 )
 
 #: No webhook's caller may have this name. The ids of a caller's requests begin with its name, and those of the bus
@@ -46,9 +56,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _never_raises_otherwise(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """Make any other exception of a value's reader a mistake with the value's path."""
+        try:
+            return read(value)
+        except (ValueError, AssertionError):  # pydantic's own errors are ValueErrors
+            raise
+        except Exception:
+            raise wrong(ANOTHER) from None
+
 
 class TlsSettings(Settings):
-    ca_certs: str = Field(
+    ca_certs: FilePath = Field(
         description="Path of the CA certificates (PEM) that the node's certificate must chain to."
     )
 
@@ -173,37 +194,36 @@ class LedgerSettings(Settings):
 
     @field_validator("path")
     @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("/"):
-            raise wrong("an absolute path, or null")
-        return value
+    def _usable(cls, value: str | None) -> str | None:
+        return ledger_file(value)
+
+    def file(self, opts: Mapping[str, Any]) -> Path:
+        """Where the ledger lies, on a master with these options."""
+        return Path(self.path or Path(opts["cachedir"]) / "selfheal" / "ledger.sqlite3")
 
 
 class ClusterSettings(Settings):
     """One RethinkDB cluster."""
 
-    minions: str = Field(
+    minions: Minions = Field(
         description="The allow-list: no minion id outside this glob is ever targeted, whoever asks.",
-        min_length=1,
     )
-    nodes: dict[str, NodeAddress] = Field(
+    nodes: dict[NodeName, NodeAddress] = Field(
         description="Minion id → `address` or `address:port` of its driver port (default 28015).",
         min_length=1,
     )
     mode: ModeSetting | None = Field(
         None, description="This cluster's mode; default: the one above."
     )
-    service: str = Field(
-        "rethinkdb",
-        description="The service that `restart` and `start` act on.",
-        pattern=r"^[\w@.:\\-]+$",
+    service: Service = Field(
+        "rethinkdb", description="The service that `restart` and `start` act on."
     )
-    user: str = Field("admin", description="The RethinkDB user the probe logs in as.", min_length=1)
+    user: User = Field("admin", description="The RethinkDB user the probe logs in as, ASCII.")
     password: SecretStr = Field(
         SecretStr(""), description="Its password, ASCII; any `sdb://` URI works."
     )
     tls: TlsSettings | None = Field(None, description="Talk TLS to the nodes.")
-    tables: list[str] = Field(
+    tables: list[TableName] = Field(
         [], description="Databases or `db.table` that must be available; default: all."
     )
     poll: PositiveDuration = Field(2.0, description="How often each node is probed.")
@@ -334,4 +354,4 @@ class EngineSettings(Settings):
         return Limits(self.limits.attempts, self.limits.per, self.limits.storm)
 
     def ledger_path(self, opts: Mapping[str, Any]) -> Path:
-        return Path(self.ledger.path or Path(opts["cachedir"]) / "selfheal" / "ledger.sqlite3")
+        return self.ledger.file(opts)

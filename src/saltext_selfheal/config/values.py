@@ -9,37 +9,33 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from ..driver.address import ALLOWED, Address, check_name, parsed
+from ..driver.address import ALLOWED, Address, parsed
 from ..healing import escalation, remedies
 from ..healing.model import Action, Fault, Mode, Step
+from .mistakes import each, unknown, wrong
 
 #: The names of faults in the settings. `requested` is not among them, because it is no fault of a database.
 FAULTS = tuple(f.value for f in Fault)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = "a duration such as 500ms, 2s, 5m, 1h, 90d, or a number of seconds"
-
-
-def wrong(allowed: str) -> PydanticCustomError:
-    """The error for a wrong value. ``allowed`` says what is allowed; `loading` adds what was found."""
-    return PydanticCustomError("selfheal", "{allowed}", {"allowed": allowed})
+#: Ten years. No setting is longer. So no sum or product of settings is more than a clock or a ledger can hold.
+LONGEST_S = 3650 * _UNITS["d"]
+LONGEST = "at most 3650d"
+MOST = 1_000_000  #: no count is larger
 
 
 def duration(value: Any) -> float:
     """A duration as the settings write it, in seconds. Raises ValueError."""
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and 0 <= value < float("inf")
-    ):
-        return float(value)
-    match = (
-        re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip())
-        if isinstance(value, str)
-        else None
-    )
-    if match is None:
-        raise wrong(DURATION)
-    return float(match[1]) * _UNITS[match[2] or "s"]
+    found: float | None = None
+    # A whole number is compared before it is made a float: a large one would raise.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LONGEST_S:
+        found = float(value)
+    elif isinstance(value, str):
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?", value.strip())
+        found = float(match[1]) * _UNITS[match[2] or "s"] if match else None
+    if found is None or not found <= LONGEST_S:
+        raise wrong(f"{DURATION}, {LONGEST}")
+    return found
 
 
 def _duration_or_off(value: Any) -> float:
@@ -49,19 +45,19 @@ def _duration_or_off(value: Any) -> float:
     try:
         return duration(value)
     except PydanticCustomError:
-        raise wrong(f"{DURATION}, or off") from None
+        raise wrong(f"{DURATION}, {LONGEST}, or off") from None
 
 
 def _positive(value: float) -> float:
     if value <= 0:
-        raise wrong(f"{DURATION}, more than 0")
+        raise wrong(f"{DURATION}, more than 0, {LONGEST}")
     return value
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return value
-    raise wrong("a whole number, 0 or more")
+    raise wrong(f"a whole number between 0 and {MOST}")
 
 
 def _positive_count(value: Any) -> int:
@@ -71,13 +67,18 @@ def _positive_count(value: Any) -> int:
 
 
 def _share(value: Any) -> float:
+    allowed = "a share such as 34%, more than 0% and at most 100%, or off"
     if value is False or value == "off":
         return 0.0
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())):
-        value = float(match[1]) / 100
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", value.strip())
+        value = float(match[1]) / 100 if match else None
+        # `0%` says that any fault is too many. A share of 0 would say the opposite: that it is not looked for.
+        if not value:
+            raise wrong(allowed)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
-    raise wrong("a share such as 34%, between 0% and 100%, or off")
+    raise wrong(allowed)
 
 
 def _mode(value: Any) -> Mode:
@@ -91,9 +92,16 @@ def _mode(value: Any) -> Mode:
 def _rate(value: Any) -> tuple[int, float]:
     if value is False or value == "off":
         return (0, 60.0)
-    match = re.fullmatch(r"(\d+)\s*/\s*(s|m|h)", value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise wrong("a rate such as 6/m (per s, m or h), or off")
+    match = (
+        re.fullmatch(r"([0-9]{1,7})\s*/\s*(s|m|h)", value.strip())
+        if isinstance(value, str)
+        else None
+    )
+    # `0/m` says that nobody may ask. A count of 0 would say the opposite: that there is no limit.
+    if match is None or not 1 <= int(match[1]) <= MOST:
+        raise wrong(
+            f"a rate such as 6/m (per s, m or h), between 1 and {MOST}, or off for no limit"
+        )
     return int(match[1]), _UNITS[match[2]]
 
 
@@ -115,43 +123,55 @@ Rate = Annotated[tuple[int, float], BeforeValidator(_rate)]
 
 
 def _address(value: Any) -> Address:
-    """A node's address. Its name is checked now, because with a name that no resolver takes every probe would fail."""
+    """A node's address. With one that no resolver takes every probe would fail, so it is refused now."""
     try:
         if not isinstance(value, str):
             raise ValueError(ALLOWED)
-        found = parsed(value)
-        if ":" not in found.host:
-            check_name(found.host)
+        return parsed(value)
     except ValueError as exc:
         raise wrong(str(exc)) from None
-    return found
 
 
 NodeAddress = Annotated[Address, BeforeValidator(_address)]
 
 
+_STEPS = (
+    f"a list of actions ({', '.join(remedies.names())}), each alone or as "
+    "{action: {after: duration, mode: mode}}"
+)
+
+
 def _steps(value: Any) -> tuple[Step, ...]:
     """The steps of a list such as ``[highstate, restart: {after: 60s}]``."""
-    actions = ", ".join(remedies.names())
-    allowed = f"a list of actions ({actions}), each alone or as {{action: {{after: duration, mode: mode}}}}"
     if not isinstance(value, list):
-        raise wrong(allowed)
-    return tuple(_step(item, allowed) for item in value)
+        raise wrong(_STEPS)
+    return tuple(each(enumerate(value), lambda _, item: _step(item)))
 
 
-def _step(item: Any, allowed: str) -> Step:
+def _step(item: Any) -> Step:
     name: Any = item
-    options: Any = {}
+    options: Any = None
     if isinstance(item, dict) and len(item) == 1:
         ((name, options),) = item.items()
-    if name not in remedies.names() or not isinstance(options or {}, dict):
-        raise wrong(allowed)
-    options = dict(options or {})
-    after_s = _duration_or_off(options.pop("after", 0))
-    mode = _mode(options.pop("mode")) if "mode" in options else None
-    if options:
-        raise wrong(f"{allowed}; unknown: {', '.join(map(str, options))}")
-    return Step(Action(name), after_s, mode)
+    # `restart:` without anything behind it is a restart. `restart: no` is none, and nothing else that is written there.
+    options = {} if options is None else options
+    if not isinstance(name, str) or name not in remedies.names() or not isinstance(options, dict):
+        raise wrong(_STEPS)
+    return each([(name, options)], lambda _, given: _with(Action(name), given))[0]
+
+
+def _with(action: Action, options: dict[Any, Any]) -> Step:
+    """The step with these options."""
+    given = dict(each(options.items(), _option))
+    return Step(action, given.get("after", 0.0), given.get("mode"))
+
+
+def _option(name: Any, value: Any) -> tuple[str, Any]:
+    if name == "after":
+        return name, _duration_or_off(value)
+    if name == "mode":
+        return name, _mode(value)
+    raise unknown("after, mode")
 
 
 def _escalation(value: Any) -> dict[Fault, tuple[Step, ...]]:
@@ -159,29 +179,35 @@ def _escalation(value: Any) -> dict[Fault, tuple[Step, ...]]:
         return escalation.for_every_fault(_steps(value))
     if not isinstance(value, dict):
         raise wrong(f"a list of steps, or lists per fault ({', '.join(FAULTS)})")
-    chosen = dict(escalation.DEFAULT)
-    for name, steps in value.items():
-        if name not in FAULTS:
-            raise wrong(f"faults: {', '.join(FAULTS)}; not {name!r}")
-        fault = Fault(name)
-        chosen[fault] = _steps(steps if steps is not None else [])
-        banned = [s.action.value for s in chosen[fault] if s.action in remedies.forbidden(fault)]
-        if banned and fault is Fault.MISTAKEN:
-            raise wrong(f"for {name} no action: whatever is done may hit another server")
-        if banned:
-            raise wrong(f"for {name} any action but {', '.join(banned)}, which cannot cure it")
-    return chosen
+    return {**escalation.DEFAULT, **dict(each(value.items(), _against))}
+
+
+def _against(name: Any, value: Any) -> tuple[Fault, tuple[Step, ...]]:
+    """The fault with this name, and the steps against it."""
+    if name not in FAULTS:
+        raise unknown(f"faults: {', '.join(FAULTS)}")
+    fault = Fault(name)
+    steps = _steps(value if value is not None else [])
+    banned = [s.action.value for s in steps if s.action in remedies.forbidden(fault)]
+    if banned and fault is Fault.MISTAKEN:
+        raise wrong(f"for {name} no action: whatever is done may hit another server")
+    if banned:
+        raise wrong(f"for {name} any action but {', '.join(banned)}, which cannot cure it")
+    return fault, steps
 
 
 def confirm(value: Any) -> dict[Fault, float]:
     if not isinstance(value, dict):
         return dict.fromkeys(Fault, _duration_or_off(value))
-    unknown = [k for k in value if k not in (*FAULTS, "default")]
-    if unknown:
-        raise wrong(f"default, {', '.join(FAULTS)}; not {', '.join(map(repr, unknown))}")
-    given = {k: _duration_or_off(v) for k, v in value.items()}
+    given = dict(each(value.items(), _lasting))
     own = {**_CONFIRM, **given}
     return {f: own.get(f.value, own["default"]) for f in Fault}
+
+
+def _lasting(name: Any, value: Any) -> tuple[str, float]:
+    if name not in (*FAULTS, "default"):
+        raise unknown(f"default, {', '.join(FAULTS)}")
+    return name, _duration_or_off(value)
 
 
 _CONFIRM = {"dead": 3.0, "hung": 20.0, "default": 10.0}

@@ -25,7 +25,7 @@ def clock(at: Seconds | None) -> str | None:
     return when.isoformat(sep=" ", timespec="seconds")
 
 
-def seconds(what: str, found: Any, more: str = "") -> Seconds:
+def seconds(what: str, found: Any, more: str = f", {config.LONGEST}") -> Seconds:
     """A duration such as ``30m`` in seconds. ``what`` names the argument; ``more`` is added to what is allowed.
 
     Raises BadRequest.

@@ -215,8 +215,13 @@ class Master:
         if self.settings is not None:
             return self.settings.ledger_path(self.opts)
         wanted = self.entry.get("ledger")
-        own = wanted.get("path") if isinstance(wanted, dict) else None
-        return Path(str(own or Path(self.opts["cachedir"]) / "selfheal" / "ledger.sqlite3"))
+        try:
+            ledger = config.LedgerSettings(
+                path=wanted.get("path") if isinstance(wanted, dict) else None
+            )
+        except ValueError:  # it is told with the other problems
+            ledger = config.LedgerSettings()
+        return ledger.file(self.opts)
 
     @property
     def can_render(self) -> bool:

@@ -18,7 +18,7 @@ TESTED_SALT = (3006, 3008)
 
 
 def check_settings(master: Master) -> Iterator[Finding]:
-    for problem in master.problems:
+    for problem in [*master.problems, *_unreadable(master)]:
         yield fail(
             f"{problem.path}: found {problem.found}",
             f"Allowed: {problem.allowed}; correct it and restart the salt-master.",
@@ -38,6 +38,17 @@ def check_settings(master: Master) -> Iterator[Finding]:
             )
     yield from _replaced(master)
     yield from _older_than_its_files(master)
+
+
+def _unreadable(master: Master) -> list[config.Problem]:
+    """The problems with files that usable settings name."""
+    if master.settings is None:
+        return []
+    try:
+        config.trusted(master.settings.clusters)
+    except config.ConfigError as exc:
+        return exc.problems
+    return []
 
 
 def _replaced(master: Master) -> Iterator[Finding]:

@@ -69,12 +69,9 @@ def run(opts: Mapping[str, Any]) -> NoReturn:
     bus = Bus(opts)
     try:
         settings = config.load(opts)
+        nodes = probe.targets(settings.clusters)
     except config.ConfigError as exc:
         _do_nothing(bus, "the settings cannot be used", [str(p) for p in exc.problems])
-    try:
-        nodes = probe.targets(settings.clusters)
-    except OSError as exc:  # ssl.SSLError is one
-        _do_nothing(bus, "the CA certificates of tls.ca_certs cannot be used", [str(exc)])
     waiting = Waiting(bus, several=len(config.entries(opts)) > 1)
     ledger = _open_ledger(settings.ledger_path(opts), bus, waiting)
     healer = _make_healer(opts, settings, ledger, bus, waiting)

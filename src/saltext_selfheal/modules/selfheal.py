@@ -198,16 +198,16 @@ def probe(
 
         salt-call selfheal.probe 10.0.0.11
     """
+    from saltext_selfheal.driver import dialling
     from saltext_selfheal.probe import node as eyes
 
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
-        _invalid(f"timeout: found {timeout!r}; allowed: seconds, more than 0 and at most 60")
+    timeout = _timeout(timeout)
     where = _address(address)
     user, password = (_resolved(*one) for one in (("user", user), ("password", password)))
     try:
-        tls = eyes.tls_context(ca_certs) if ca_certs else None
-    except OSError as exc:  # ssl.SSLError is one
-        _invalid(f"ca_certs: found {ca_certs!r}; allowed: a file of PEM certificates ({exc})")
+        tls = None if ca_certs is None else dialling.tls_context(ca_certs)
+    except dialling.Unusable as exc:
+        _invalid(f"ca_certs: found {ca_certs!r:.100} ({exc}); allowed: {exc.allowed}")
     seen = eyes.probe_once(
         eyes.Target(
             "", "", where, user=user, password=password, tls=tls, timeout_s=timeout, here="this minion"
@@ -227,20 +227,36 @@ def probe(
     }
 
 
+def _timeout(found: Any) -> float:
+    """The seconds for the whole look."""
+    from saltext_selfheal.doors import arguments
+
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 < found <= 60:
+        _invalid(
+            f"timeout: found {arguments.shown(found)}; allowed: seconds, more than 0 and at most 60"
+        )
+    return found
+
+
 def _address(found: Any) -> "Address":
     """An address as the settings take it."""
     from pydantic import TypeAdapter, ValidationError
 
     from saltext_selfheal.config.values import NodeAddress
+    from saltext_selfheal.doors import arguments
 
     try:
         return TypeAdapter(NodeAddress).validate_python(found)
     except ValidationError as exc:
-        _invalid(f"address: found {found!r}; allowed: {exc.errors()[0]['msg']}")
+        _invalid(f"address: found {arguments.shown(found)}; allowed: {exc.errors()[0]['msg']}")
 
 
 def _resolved(what: str, value: Any) -> str:
     """The text, or the value of an ``sdb://`` URI. If Salt cannot resolve a URI, it returns it (3006 to 3008)."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        _invalid(
+            f"{what}: found a {type(value).__name__}; allowed: a text, in quotes if YAML reads it otherwise"
+        )
     text = str(value)
     if text.startswith("sdb://"):
         found = __salt__["sdb.get"](text)
@@ -248,7 +264,11 @@ def _resolved(what: str, value: Any) -> str:
             _invalid(
                 f"{what}: found an sdb:// URI that is not resolved; allowed: one that this minion can resolve"
             )
-        return found
+        text = found
+    if not text.isascii():
+        _invalid(
+            f"{what}: found other signs than ASCII; allowed: ASCII (the driver can send no others)"
+        )
     return text
 
 

@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from ..config import ClusterSettings
+from .. import config
 from ..healing.events import Met, Observed, Viewed
 from ..healing.model import Fault
 from .names import Resolver
-from .node import NodeProbe, Target, tls_context
+from .node import NodeProbe, Target
 from .pulse import Pace
 from .tables import View, ViewPlan
 
@@ -33,11 +33,11 @@ AGAIN_S = 0.05
 SWITCH_S = 0.0005  #: one thread may keep the interpreter this long while another thread wants it
 
 
-def targets(clusters: Mapping[str, ClusterSettings]) -> list[Target]:
-    """Every node of the settings. Raises OSError or ssl.SSLError if CA certificates cannot be read."""
+def targets(clusters: Mapping[str, config.ClusterSettings]) -> list[Target]:
+    """Every node of the settings. Raises config.ConfigError if CA certificates cannot be read."""
     found = []
+    contexts = config.trusted(clusters)
     for name, cluster in clusters.items():
-        tls = tls_context(cluster.tls.ca_certs) if cluster.tls else None
         for node, address in cluster.nodes.items():
             found.append(
                 Target(
@@ -46,7 +46,7 @@ def targets(clusters: Mapping[str, ClusterSettings]) -> list[Target]:
                     address=address,
                     user=cluster.user,
                     password=cluster.password.get_secret_value(),
-                    tls=tls,
+                    tls=contexts.get(name),
                     poll_s=cluster.poll,
                     timeout_s=cluster.timeout,
                     redial_s=cluster.redial,

@@ -50,11 +50,6 @@ class Target:
     here: str = "this master"  #: the name of the probing side in the evidence
 
 
-def tls_context(ca_certs: str) -> ssl.SSLContext:
-    """The context that checks a node's certificate. Raises OSError or ssl.SSLError if the file cannot be used."""
-    return ssl.create_default_context(cafile=ca_certs)
-
-
 class Deadline:
     """A deadline for the node, on the loop's clock. Time that this side needs for itself is added to it."""
 

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trustme
 
+from saltext_selfheal.driver.dialling import tls_context
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.names import Resolver
-from saltext_selfheal.probe.node import NodeProbe, tls_context
+from saltext_selfheal.probe.node import NodeProbe
 from tests.unit.probe.world import Watching, is_fault, is_seen, look, served_with, target
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from saltext_selfheal.driver import wire
 from saltext_selfheal.driver.address import Address
+from saltext_selfheal.driver.dialling import tls_context
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.names import Resolver
-from saltext_selfheal.probe.node import NodeProbe, Target, probe_once, tls_context
+from saltext_selfheal.probe.node import NodeProbe, Target, probe_once
 from tests.unit.probe.world import OK, look, resolving, target
 
 

@@ -7,8 +7,9 @@ import pytest
 import trustme
 
 from saltext_selfheal.driver.address import Address
+from saltext_selfheal.driver.dialling import tls_context
 from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.probe.node import Target, probe_once, tls_context
+from saltext_selfheal.probe.node import Target, probe_once
 from tests.unit.probe.world import SLACK_S, TIMEOUT_S, look, resolving, served_with
 
 

@@ -1,0 +1,109 @@
+"""The kinds of texts in the settings: names of minions, of users, of services and of tables, and paths of files.
+
+A text that cannot be right is refused here. Later it would be taken for a fault of the database: a job that no minion
+gets, a login that the driver cannot send, a table that is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from .mistakes import wrong
+
+#: What YAML reads as something else is no text any more when it comes here. The words tell what to do.
+TEXT = "a text; put it in quotes if YAML reads it as something else, as it does with on, no, ~, 012 and 1:30"
+LONGEST_NAME_BYTES = (
+    255  #: of a file's name, and Salt keeps each minion's key in a file with the minion's id
+)
+LONGEST_PATH_BYTES = 4000  #: of a file's path; Linux takes 4095, with the NUL at its end
+ROOM_BYTES = 55  #: the ledger's file has others beside it, whose names are as much longer at most
+
+
+def _node(name: str) -> str:
+    """A minion's id. Salt's own rules, and none of the signs by which targets are separated or matched."""
+    size = len(name.encode("utf-8", "backslashreplace"))
+    if (
+        not re.fullmatch(r"[^\s.,*?\[\]/\\][^\s,*?\[\]/\\]*", name)
+        or not name.isprintable()
+        or size > LONGEST_NAME_BYTES
+    ):
+        raise wrong(
+            f"a minion id of 1 to {LONGEST_NAME_BYTES} bytes, without blanks, control characters and any of , * ? [ ] / \\, "
+            "and with no dot at its beginning"
+        )
+    return name
+
+
+def _minions(pattern: str) -> str:
+    if not re.fullmatch(r"\S{1,1000}", pattern) or not pattern.isprintable():
+        raise wrong(
+            "a glob of 1 to 1000 characters such as 'db*', without blanks and control characters"
+        )
+    return pattern
+
+
+def _user(name: str) -> str:
+    # The driver (2.4.10) encodes its first message in ASCII.
+    if not re.fullmatch(r"[ -~]{1,255}", name):
+        raise wrong(
+            "a user of 1 to 255 ASCII characters without control characters (the driver can send no others)"
+        )
+    return name
+
+
+def _service(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_@.:\\][A-Za-z0-9_@.:\\-]{0,254}", name):
+        raise wrong(
+            "a service of 1 to 255 ASCII letters, digits and _ @ . : \\ -, and with no - at its beginning"
+        )
+    return name
+
+
+def _table(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}(\.[A-Za-z0-9_-]{1,255})?", name):
+        raise wrong(
+            "a database or db.table; RethinkDB's names have only ASCII letters, digits, _ and -"
+        )
+    return name
+
+
+def _file(path: str, room_bytes: int = 0) -> str:
+    """The path of a file. ``room_bytes``: its name leaves room for a longer one beside it."""
+    allowed = "the path of a file, without control characters, that a file system can take"
+    try:
+        parts = os.fsencode(path).split(b"/")
+    except UnicodeError:
+        raise wrong(allowed) from None
+    if not path.isprintable() or parts[-1] in (b"", b".", b".."):
+        raise wrong(allowed)
+    longest = LONGEST_NAME_BYTES - room_bytes
+    if (
+        max(map(len, parts)) > LONGEST_NAME_BYTES
+        or len(parts[-1]) > longest
+        or len(os.fsencode(path)) > LONGEST_PATH_BYTES - room_bytes
+    ):
+        raise wrong(
+            f"a file whose name has at most {longest} bytes, in a path of at most {LONGEST_PATH_BYTES}"
+        )
+    return path
+
+
+def ledger_file(path: str | None) -> str | None:
+    """The ledger's path. None: the default."""
+    if path is None:
+        return None
+    if not path.startswith("/"):
+        raise wrong("an absolute path, or null")
+    return _file(path, ROOM_BYTES)
+
+
+NodeName = Annotated[str, AfterValidator(_node)]
+Minions = Annotated[str, AfterValidator(_minions)]
+User = Annotated[str, AfterValidator(_user)]
+Service = Annotated[str, AfterValidator(_service)]
+TableName = Annotated[str, AfterValidator(_table)]
+FilePath = Annotated[str, AfterValidator(_file)]
