@@ -14,10 +14,12 @@ import salt.utils.yaml
 from salt.exceptions import SaltInvocationError
 
 from saltext_selfheal import config
-from saltext_selfheal.healing.model import Reply
+from saltext_selfheal.healing.model import Mode, Reply
 from saltext_selfheal.ledger.file import engine_alive
 from saltext_selfheal.ledger.writer import Ledger
 from tests.functional.conftest import REACTOR, SETTINGS
+
+RUNBOOK = SETTINGS["clusters"]["runbook"]
 
 
 @pytest.fixture
@@ -129,7 +131,20 @@ def test_a_request_without_any_ledger_is_an_error_that_says_so(runner):
         ("history", {"limit": 10**5000}, "limit: found a number of more than 77 digits; allowed"),
         ("history", {"limit": 0}, "limit: found 0; allowed"),
         ("history", {"limit": 10**20}, "limit: found 1000.*; allowed"),
-        ("config", {"nodes": []}, "nodes: found \\[\\]"),
+        ("config", {"nodes": []}, "nodes: found a list"),
+        (
+            "config",
+            {"nodes": {101: "10.0.0.1"}},
+            "nodes.101: found 101; allowed: a text; put it in quotes",
+        ),
+        ("config", {"cluster": True}, "cluster: found True; allowed: a name, quoted twice"),
+        ("config", {"cluster": ["a"]}, "cluster: found a list; allowed: a name, quoted twice"),
+        (
+            "config",
+            {"mode": "on"},
+            "engines.selfheal.mode: found 'on'; allowed: off, shadow, approve, auto",
+        ),
+        ("config", {"user": "jürgen"}, "user: found 'jürgen'; allowed: a user of 1 to 255 ASCII"),
         ("config", {"nodes": {"web1": "10.0.0.1"}}, "a node outside minions"),
     ],
 )
@@ -145,7 +160,9 @@ def test_the_printed_drop_in_is_complete_and_right(opts, runner):
         nodes={"db1": "10.0.0.11", "db2": "10.0.0.12:29015"}
     )
     read = salt.utils.yaml.safe_load(printed)
-    assert config.load({**opts, **read}).clusters["runbook"].nodes["db2"].port == 29015
+    made = config.load({**opts, **read})
+    assert made.clusters["runbook"].nodes["db2"].port == 29015
+    assert made.mode is Mode.SHADOW
     mapped = {tag.rsplit("/", 1)[1]: files for one in read["reactor"] for tag, files in one.items()}
     assert mapped == {path.stem: [str(path)] for path in REACTOR.glob("*.sls")}
     assert "NOTE" not in printed
@@ -276,6 +293,20 @@ def until(log, text, timeout_s=30.0):
                 }
             ],
             "runbook.nodes.web1: found a node outside minions 'db*'",
+        ),
+        (
+            [{"selfheal": {"clusters": {"runbook": {**RUNBOOK, "poll": 10**400}}}}],
+            "runbook.poll: found 1000000",
+        ),
+        (
+            [
+                {
+                    "selfheal": {
+                        "clusters": {"runbook": {**RUNBOOK, "tls": {"ca_certs": "/missing.pem"}}}
+                    }
+                }
+            ],
+            "runbook.tls.ca_certs: found '/missing.pem' (No such file or directory)",
         ),
     ],
 )

@@ -1,21 +1,28 @@
-"""Makes a complete drop-in for ``master.d``, with the real paths of this installation."""
+"""Makes a complete drop-in for ``master.d``, with the real paths of this installation.
+
+What somebody has named is printed in quotes, whatever it is. YAML reads ``on``, ``no``, ``101``, ``0777`` and ``a: b`` as
+no text, and such names are allowed.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import config
-from ..doors.arguments import BadRequest
+from ..doors.arguments import BadRequest, shown
 from ..driver.tags import REMEDIATE
 
 EXAMPLE: dict[str, str] = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
 #: The lists in the drop-in. They replace lists of these names in the main configuration file.
 LISTS = ("engines", "reactor")
+#: A number is not taken for its digits: YAML has read 0777 and 1:30 already, and what was written is lost.
+AS_TEXT = """a name, quoted twice if YAML reads it as something else: cluster="'101'\""""
 _REACTOR = Path(__file__).parents[1] / "reactor"
 _DROP_IN = """\
-# Self-healing for RethinkDB. Put this into /etc/salt/master.d/selfheal.conf and restart the salt-master.
+# Self-healing for RethinkDB. Put this into a file of master.d, and restart the salt-master.
 {warnings}
 reactor:
 {reactor}
@@ -23,14 +30,14 @@ reactor:
 engines:
   - reactor: {{}}
   - selfheal:
-      mode: auto                  # off | shadow | approve | auto
+      mode: {mode}# off | shadow | approve | auto; shadow only tells what it would do
       clusters:
         {cluster}:
-          minions: {minions!r}
+          minions: {minions}
           nodes:                  # minion id: address[:port of the driver, default 28015]
 {nodes}
           service: rethinkdb
-          user: admin
+          user: {user}
           password: ''            # any sdb:// URI works
           poll: 2s
           timeout: 2s
@@ -62,16 +69,40 @@ def replaced(opts: Mapping[str, Any]) -> list[str]:
     return [key for key in LISTS if opts.get(key) and config.entry(opts) is None]
 
 
-def render(cluster: str, minions: str, nodes: Any, replaces: Iterable[str] = ()) -> str:
+def quoted(text: str) -> str:
+    """The text as YAML in quotes, on one line and in ASCII. YAML 1.1 and 1.2 read the same text."""
+    if re.fullmatch("[ -~]*", text):
+        return "'" + text.replace("'", "''") + "'"
+    signs = (
+        "\\" + sign if sign in '"\\' else sign if " " <= sign <= "~" else f"\\U{ord(sign):08x}"
+        for sign in text
+    )
+    return f'"{"".join(signs)}"'
+
+
+def render(
+    cluster: Any,
+    minions: Any,
+    nodes: Any = None,
+    replaces: Iterable[str] = (),
+    *,
+    mode: Any = "shadow",
+    user: Any = "admin",
+) -> str:
     """The text of the drop-in. ``nodes``: minion id → address, None for an example; ``replaces``: see `replaced`.
 
     Raises BadRequest if nodes are no such mapping; config.ConfigError if such settings cannot be used.
     """
     nodes = EXAMPLE if nodes is None else nodes
     if not isinstance(nodes, dict) or not nodes:
-        raise BadRequest(f"nodes: found {nodes!r}; allowed: {{minion id: address}}")
-    draft = {"clusters": {cluster: {"minions": minions, "nodes": nodes}}}
-    config.load({"engines": [{"selfheal": draft}]})
+        raise BadRequest(f"nodes: found {shown(nodes)}; allowed: {{minion id: address}}")
+    if not isinstance(cluster, str):
+        raise BadRequest(f"cluster: found {shown(cluster)}; allowed: {AS_TEXT}")
+    draft = {
+        "mode": mode,
+        "clusters": {cluster: {"minions": minions, "nodes": nodes, "user": user}},
+    }
+    made = config.load({"engines": [{"selfheal": draft}]})
     actions = sorted(path.stem for path in _REACTOR.glob("*.sls"))
     width = max(map(len, actions)) + 1
     return _DROP_IN.format(
@@ -81,9 +112,14 @@ def render(cluster: str, minions: str, nodes: Any, replaces: Iterable[str] = ())
             for key in replaces
         ),
         reactor="\n".join(
-            f"  - {REMEDIATE}{action + ':':<{width}} ['{reference(action)}']" for action in actions
+            f"  - {REMEDIATE}{action + ':':<{width}} [{quoted(reference(action))}]"
+            for action in actions
         ),
-        cluster=cluster,
-        minions=minions,
-        nodes="\n".join(f"            {node}: '{address}'" for node, address in nodes.items()),
+        mode=f"{made.mode.value:<22}",
+        cluster=quoted(cluster),
+        minions=quoted(minions),
+        nodes="\n".join(
+            f"            {quoted(node)}: {quoted(address)}" for node, address in nodes.items()
+        ),
+        user=quoted(user),
     )

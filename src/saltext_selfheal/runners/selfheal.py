@@ -96,8 +96,7 @@ def trigger(
         ``highstate`` (default), ``restart`` or ``start``.
 
     nodes
-        Minion ids of the cluster, as a list or separated by commas; left out: whichever have the fault, or all. An
-        empty list is refused.
+        Minion ids, as a list or separated by commas, not empty; left out: whichever have the fault, or all.
 
     reason
         What is wrong, in a sentence of at most 500 characters.
@@ -460,14 +459,16 @@ def doctor(api_config: Any = None, live: Any = False) -> answering.View:
 
 
 @_answers(lines=True)
-def config(cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None) -> str:
+def config(
+    cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None, mode: Any = "shadow", user: Any = "admin"
+) -> str:  # fmt: skip
     """
     Print a complete drop-in for ``master.d`` with the real paths of this installation.
 
     .. versionadded:: 0.1.0
 
-    cluster, minions, nodes
-        What to put in as the cluster's name, its allow-list and its nodes (a mapping of minion id to address).
+    cluster, minions, nodes, mode, user
+        What to put in: the cluster's name, its allow-list, its nodes (minion id to address), the mode, the probe's user.
 
     Returns the text, or ``{"reply": "refused", "why", "retcode": 1}``.
 
@@ -475,7 +476,7 @@ def config(cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None) ->
 
     .. code-block:: bash
 
-        salt-run selfheal.config nodes='{db1: 10.0.0.11, db2: 10.0.0.12}' > /etc/salt/master.d/selfheal.conf
+        salt-run selfheal.config nodes='{db1: 10.0.0.11, db2: 10.0.0.12}' > selfheal.conf
     """
     for what, found in (("cluster", cluster), ("minions", minions)):
         if not isinstance(found, str) or len(found) > 255:
@@ -486,4 +487,4 @@ def config(cluster: Any = "runbook", minions: Any = "db*", nodes: Any = None) ->
         raise arguments.BadRequest(
             f"nodes: found {arguments.shown(nodes)}; allowed: {{minion id: address}}"
         )
-    return dropin.render(cluster, minions, nodes, dropin.replaced(__opts__))
+    return dropin.render(cluster, minions, nodes, dropin.replaced(__opts__), mode=mode, user=user)
