@@ -107,7 +107,7 @@ def test_a_made_up_action_is_a_row_and_a_file(copy, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "refused: engines.selfheal.clusters.runbook.escalation: found {'auth': ['compact']}; "
+        "refused: engines.selfheal.clusters.runbook.escalation.auth: found ['compact']; "
         "allowed: for auth any action but compact, which cannot cure it",
         "asked: compact",
         "job: rdb.compact ['db1'] ['rdb']",
