@@ -23,7 +23,7 @@ from saltext_selfheal import config as settings_of
 from saltext_selfheal.console import answering, desk, dropin
 from saltext_selfheal.console import history as history_of
 from saltext_selfheal.console import status as status_of
-from saltext_selfheal.doors import arguments, names
+from saltext_selfheal.doors import arguments
 from saltext_selfheal.healing.events import Verb
 
 __virtualname__ = "selfheal"
@@ -478,13 +478,4 @@ def config(
 
         salt-run selfheal.config nodes='{db1: 10.0.0.11, db2: 10.0.0.12}' > selfheal.conf
     """
-    for what, found in (("cluster", cluster), ("minions", minions)):
-        if not isinstance(found, str) or len(found) > 255:
-            raise arguments.BadRequest(
-                f"{what}: found {arguments.shown(found)}; allowed: up to 255 characters{names.quote(found)}"
-            )
-    if isinstance(nodes, (int, float)):
-        raise arguments.BadRequest(
-            f"nodes: found {arguments.shown(nodes)}; allowed: {{minion id: address}}"
-        )
     return dropin.render(cluster, minions, nodes, dropin.replaced(__opts__), mode=mode, user=user)
