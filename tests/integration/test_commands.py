@@ -57,7 +57,7 @@ def test_salt_run_ends_with_an_error_where_a_command_was_refused(quiet):
         (["incident"], 1, "id: found nothing; allowed: "),
         (["incident", "[1]"], 1, "id: found a list; allowed: the id of an incident"),
         (["ack"], 1, "incident: found nothing; allowed: "),
-        (["config", "nodes=[]"], 1, "nodes: found []; allowed: "),
+        (["config", "nodes=[]"], 1, "nodes: found a list; allowed: {minion id: address}"),
         (["audit", "now"], 1, "arguments: found 1, the first too many is 'now'; allowed: none"),
     ],
 )
