@@ -74,6 +74,7 @@ FOREIGN = {
     "a file that begins 'x'": lambda p: p.write_bytes(b"x"),
     "a database with the tables users": a_database,
     "a database with the tables a, b": lambda p: a_database(p, ("a", "b")),
+    "a database with the tables inbox, meta, state": lambda p: a_database(p, ("meta", "state", "inbox")),
     "a database that cannot be read": lambda p: p.write_bytes(b"SQLite format 3\0" + os.urandom(5000)),
     "a directory": lambda p: p.mkdir(),
     "a symbolic link": a_link,

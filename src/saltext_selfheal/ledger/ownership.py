@@ -89,7 +89,8 @@ def _strange(path: Path, head: bytes, begun: bool) -> str:
     except sqlite3.DatabaseError as exc:
         return "" if begun else f"a database that cannot be read ({exc})"
     names = {row["name"] for row in rows}
-    if names & {*SMALL, "audit"} or (begun and not names):
+    # All of them: others have a table called `meta`, too.
+    if {*SMALL, "audit"} <= names or (begun and not names):
         return ""
     told = f"with the tables {', '.join(sorted(names)[:5])}" if names else "without tables"
     return f"a database {told}"
