@@ -1,8 +1,9 @@
-"""What several test files of the core and the ledger need."""
+"""What several test files need: a ledger, and a node that answers."""
 
 import pytest
 
 from saltext_selfheal.ledger.writer import Ledger
+from tests.lab.simulated import SimulatedNode
 
 
 @pytest.fixture
@@ -15,3 +16,17 @@ def path(tmp_path):
 def book(path):
     """An engine's ledger that nothing was written to."""
     return Ledger(path)
+
+
+@pytest.fixture(scope="module")
+def node():
+    with SimulatedNode(name="db1", password="secret") as made:
+        yield made
+
+
+@pytest.fixture
+def well(node):
+    node.clear()
+    yield node
+    node.clear()
+    node.drop_connections()

@@ -46,29 +46,15 @@ def _minions(pattern: str) -> str:
     return pattern
 
 
-def _user(name: str) -> str:
-    # The driver (2.4.10) encodes its first message in ASCII.
-    if not re.fullmatch(r"[ -~]{1,255}", name):
-        raise wrong(
-            "a user of 1 to 255 ASCII characters without control characters (the driver can send no others)"
-        )
-    return name
+def _of_form(pattern: str, allowed: str) -> AfterValidator:
+    """A check of a text that must have this form as a whole."""
 
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise wrong(allowed)
+        return text
 
-def _service(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_@.:\\][A-Za-z0-9_@.:\\-]{0,254}", name):
-        raise wrong(
-            "a service of 1 to 255 ASCII letters, digits and _ @ . : \\ -, and with no - at its beginning"
-        )
-    return name
-
-
-def _table(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}(\.[A-Za-z0-9_-]{1,255})?", name):
-        raise wrong(
-            "a database or db.table; RethinkDB's names have only ASCII letters, digits, _ and -"
-        )
-    return name
+    return AfterValidator(check)
 
 
 def _file(path: str, room_bytes: int = 0) -> str:
@@ -103,7 +89,26 @@ def ledger_file(path: str | None) -> str | None:
 
 NodeName = Annotated[str, AfterValidator(_node)]
 Minions = Annotated[str, AfterValidator(_minions)]
-User = Annotated[str, AfterValidator(_user)]
-Service = Annotated[str, AfterValidator(_service)]
-TableName = Annotated[str, AfterValidator(_table)]
+# The driver (2.4.10) encodes its first message in ASCII.
+User = Annotated[
+    str,
+    _of_form(
+        r"[ -~]{1,255}",
+        "a user of 1 to 255 ASCII characters without control characters (the driver can send no others)",
+    ),
+]
+Service = Annotated[
+    str,
+    _of_form(
+        r"[A-Za-z0-9_@.:\\][A-Za-z0-9_@.:\\-]{0,254}",
+        "a service of 1 to 255 ASCII letters, digits and _ @ . : \\ -, and with no - at its beginning",
+    ),
+]
+TableName = Annotated[
+    str,
+    _of_form(
+        r"[A-Za-z0-9_-]{1,255}(\.[A-Za-z0-9_-]{1,255})?",
+        "a database or db.table; RethinkDB's names have only ASCII letters, digits, _ and -",
+    ),
+]
 FilePath = Annotated[str, AfterValidator(_file)]

@@ -7,20 +7,6 @@ from tests.lab.simulated import SimulatedNode, acquaint
 from tests.unit.probe.world import Babbler
 
 
-@pytest.fixture(scope="module")
-def node():
-    with SimulatedNode(name="db1", password="secret") as made:
-        yield made
-
-
-@pytest.fixture
-def well(node):
-    node.clear()
-    yield node
-    node.clear()
-    node.drop_connections()
-
-
 @pytest.fixture
 def authority(tmp_path):
     made = trustme.CA()
