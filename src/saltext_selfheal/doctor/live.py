@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import salt.client
@@ -16,9 +15,7 @@ from ..driver.text import plain
 from ..healing.events import Observation, ViewStatus
 from ..healing.model import Fault
 from ..probe.loop import targets
-from ..probe.names import Resolver
-from ..probe.node import NodeProbe, Target
-from ..probe.pulse import Pace
+from ..probe.node import Target, maker
 from ..probe.tables import View, ViewPlan
 from .master import Finding, Master, fail, ok, warn
 
@@ -60,30 +57,25 @@ def check_nodes(master: Master) -> Iterator[Finding]:
 
 async def _dial(all_of_them: list[Target]) -> list[tuple[Observation, ViewStatus | None, str]]:
     """What each node answers; of the first of each cluster that does, also whether its tables may be read."""
-    resolver, pace = Resolver(), Pace()
-    pace.pulse.start()
     free = asyncio.Semaphore(AT_ONCE)
     asked: set[str] = set()
 
     async def one(target: Target) -> tuple[Observation, ViewStatus | None, str]:
         async with free:
-            probe = NodeProbe(target, resolver, crypto, pace)
+            probe = make(target)
             try:
                 seen = await probe.probe()
                 if seen.fault is not None or seen.proxy or target.cluster in asked:
                     return seen, None, ""
                 asked.add(target.cluster)
                 plan = ViewPlan(TABLES_WITHIN_S, TABLES_WITHIN_S)
-                view = await View(target.cluster, [probe], plan, pace).take()
+                view = await View(target.cluster, [probe], plan, probe.pace).take()
                 return seen, view.status if view else None, view.why if view else ""
             finally:
                 probe.close()
 
-    with ThreadPoolExecutor(2) as crypto:
-        found = await asyncio.gather(*map(one, all_of_them))
-    pace.pulse.stop()
-    resolver.close()
-    return found
+    async with maker(2) as make:
+        return await asyncio.gather(*map(one, all_of_them))
 
 
 def check_minions(master: Master) -> Iterator[Finding]:

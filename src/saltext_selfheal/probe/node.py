@@ -9,11 +9,12 @@ made, as an application would make it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -71,7 +72,7 @@ class NodeProbe:
         self.target = target
         self._resolver = resolver
         self._crypto = crypto
-        self._pace = pace or Pace()
+        self.pace = pace or Pace()
         self._wire: Wire | None = None
         self._stage = Stage.NAME
         self._heard = False
@@ -123,7 +124,7 @@ class NodeProbe:
 
         One try takes at most the target's timeout, or twice as long with a fresh dial beside an open connection.
         """
-        loop, pulse = asyncio.get_running_loop(), self._pace.pulse
+        loop, pulse = asyncio.get_running_loop(), self.pace.pulse
         dial = self.asked or self._failing or loop.time() >= self._redial_at
         self.asked = False
         stood_still_s = 0.0
@@ -304,7 +305,7 @@ class NodeProbe:
                 self._stage = Stage.TLS if self.target.tls else Stage.HANDSHAKE
                 prepare(sock)
                 began = loop.time()
-                place = await self._pace.place(self._failing)
+                place = await self.pace.place(self._failing)
                 deadline.move(loop.time() - began)
                 share_s = rows.share_s(deadline.at - loop.time())
                 return await asyncio.wait_for(self._adopt(sock), share_s), place
@@ -320,7 +321,7 @@ class NodeProbe:
         tls = self.target.tls
         host = certified(self.target.address) if tls else None
         _, wire = await asyncio.get_running_loop().create_connection(
-            lambda: Wire(self._pace.turn), sock=sock, ssl=tls, server_hostname=host
+            lambda: Wire(self.pace.turn), sock=sock, ssl=tls, server_hostname=host
         )
         return wire
 
@@ -346,19 +347,28 @@ def text(value: Any) -> str | None:
     return clean(value, NAME_CHARS) if isinstance(value, str) else None
 
 
+@contextlib.asynccontextmanager
+async def maker(threads: int) -> AsyncIterator[Callable[[Target], NodeProbe]]:
+    """Makes probes that share what a probe needs, for as long as the block lasts. ``threads`` compute logins."""
+    resolver, pace = Resolver(), Pace()
+    pace.pulse.start()
+    try:
+        with ThreadPoolExecutor(threads) as crypto:
+            yield lambda target: NodeProbe(target, resolver, crypto, pace)
+    finally:
+        pace.pulse.stop()
+        resolver.close()
+
+
 def probe_once(target: Target) -> Observation:
     """Probe a node once from here, with a connection of its own. Blocks for at most the timeout."""
     seen: list[Observation] = []
 
     async def observe() -> None:
-        resolver, pace = Resolver(), Pace()
-        pace.pulse.start()
-        with ThreadPoolExecutor(1) as crypto:
-            one = NodeProbe(target, resolver, crypto, pace)
+        async with maker(1) as make:
+            one = make(target)
             seen.append(await one.probe())
             one.close()
-        pace.pulse.stop()
-        resolver.close()
 
     # This runs on a thread of its own, because the caller may be inside a running loop.
     thread = threading.Thread(target=lambda: asyncio.run(observe()), name="selfheal-probe-once")
