@@ -9,6 +9,7 @@ from typing import Any
 
 from ..driver.address import ALLOWED, Address, parsed
 from ..driver.dialling import Unusable, tls_context
+from ..driver.text import written
 from .greeting import Login
 
 LONGEST_S = 3650 * 86400  #: ten years, which every clock and every socket can wait for
@@ -24,12 +25,8 @@ def quoted(value: Any, most: int = 80) -> str:
     Unlike `doors.arguments.shown` this also prints lists and objects: they belong to the application, and its author
     reads the message.
     """
-    try:
-        text = repr(value)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # Python refuses to write a number of more than 4300 digits
+    text = written(value)
+    if text is None:
         return f"a large {type(value).__name__}"
     return "something with @ or ?" if set("@?") & set(str(value)) else text[:most]
 

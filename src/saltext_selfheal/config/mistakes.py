@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic_core import PydanticCustomError
 
+from ..driver.text import written
+
 KIND = "selfheal"  #: pydantic's type of our own errors
 MOST_SHOWN = 80  #: characters of a value, or of a part of a path
 ANOTHER = "another value: this one cannot be read"
@@ -94,12 +96,8 @@ def shown(value: Any) -> str:
     """The beginning of a value, as Python writes it. That has no control characters in it."""
     if value is UNKNOWN:
         return "an unknown key"
-    try:
-        text = repr(value)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # Python refuses to write a number of more than 4300 digits
+    text = written(value)
+    if text is None:
         return f"a value of type {type(value).__name__} that is too large to be shown"
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "…"
 

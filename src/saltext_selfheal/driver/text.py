@@ -48,6 +48,14 @@ def said(data: bytes | bytearray | str) -> str:
     return f'"{text[:WORDS_CHARS]}…"' if len(text) > WORDS_CHARS else f'"{text}"'
 
 
+def written(value: Any) -> str | None:
+    """The value as Python writes it. None if Python refuses, as with a number of more than 4300 digits."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return None
+
+
 def all_clean(value: Any, most: int = MOST_CHARS) -> Any:
     """Data with all texts in it cleaned, the keys included. The order of the keys stays."""
     if isinstance(value, str):
