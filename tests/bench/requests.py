@@ -20,7 +20,7 @@ from pathlib import Path
 
 from saltext_selfheal.doors import bus, forms
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.events import Observation, Observed, Requested, Tick
+from saltext_selfheal.healing.events import Door, Observation, Observed, Requested, Tick
 from saltext_selfheal.healing.model import Fault, Limits, Policy
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
@@ -284,7 +284,7 @@ def _decided():
 
         book.waiting, book.commit = timed_waiting, timed_commit
         for number in range(1000):
-            asked = forms.request("runbook", request=f"r{number}", door="runner", asker="app")
+            asked = forms.request("runbook", request=f"r{number}", door=Door.RUNNER, asker="app")
             inbox.ask(book.path, asked)
         healer.tick()
         book.close()

@@ -15,7 +15,7 @@ import salt.utils.args
 
 from saltext_selfheal import config
 from saltext_selfheal.console import status as status_of
-from saltext_selfheal.healing.events import Request
+from saltext_selfheal.healing.events import Door, Request
 from saltext_selfheal.healing.model import Answer, ClusterState, NodeState, Reply
 from saltext_selfheal.ledger import writer as ledger
 
@@ -68,7 +68,7 @@ def path(opts):
     where = config.load(opts).ledger_path(opts)
     book = ledger.Ledger(where)
     node = NodeState(since=1e9, fault=None, evidence="answers")
-    request = Request("r1", "runbook", "restart", (), "down", "runner", "app")
+    request = Request("r1", "runbook", "restart", (), "down", Door.RUNNER, "app")
     book.commit(
         book.timeline.now(),
         [ClusterState("runbook", nodes={"db1": node})],
@@ -328,7 +328,7 @@ def answered(path):
     def put(*ids):
         book = ledger.Ledger(path)
         for one in ids:
-            request = Request(one, "runbook", "restart", (), "down", "webhook", "web")
+            request = Request(one, "runbook", "restart", (), "down", Door.WEBHOOK, "web")
             book.commit(book.timeline.now(), [], [Answer(request, Reply.REFUSED, f"as {one}")])
         book.close()
 

@@ -13,7 +13,7 @@ import salt.runner
 import salt.utils.args
 
 from saltext_selfheal import config
-from saltext_selfheal.healing.events import Request, Verb
+from saltext_selfheal.healing.events import Door, Request, Verb
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -395,7 +395,7 @@ def test_an_incident_is_told_by_its_id_and_by_that_of_a_request(path, runner):
     recorded(path, incident())
     book = ledger.Ledger(path)
     now = book.timeline.now()
-    request = Request("app-7", "runbook", "restart", (), "down", "runner", "app")
+    request = Request("app-7", "runbook", "restart", (), "down", Door.RUNNER, "app")
     one = Attempt(
         "runbook-1.1", "runbook", "runbook-1", Action.RESTART, ("db2",), 0, now, now,
         jid="20261123030000000000", args=("rethinkdb",),

@@ -27,6 +27,7 @@ from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
+    Door,
     Event,
     Met,
     Missing,
@@ -465,7 +466,7 @@ class World:
             for incident in self._meant(verb):
                 yield after(f"{verb.value} {incident or ''}", World.order, verb, incident)
         if self.model.request and not cluster.incidents and not cluster.pending:
-            request = Request(f"r{self.now}", NAME, self.model.request, (), "", "test", "app")
+            request = Request(f"r{self.now}", NAME, self.model.request, (), "", Door.RUNNER, "app")
             yield after("request", World.feed, Requested(request))
 
     def _seen(self, at: int) -> bool:

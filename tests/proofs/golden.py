@@ -33,6 +33,7 @@ from saltext_selfheal.healing import looks, start
 from saltext_selfheal.healing.events import (
     Command,
     Commanded,
+    Door,
     Event,
     Issue,
     Met,
@@ -590,7 +591,7 @@ def _request(site: Stage, item: Mapping[str, Any], where: str) -> None:
         item["request"],
         tuple(item.get("nodes", ())),
         item.get("reason", ""),
-        "runner",
+        Door.RUNNER,
         item.get("by", "app"),
     )
     site.step(Requested(request))
@@ -769,8 +770,8 @@ def in_words(effect: Effect) -> dict[str, Any]:
             told["incident"] = effect.incident
         if effect.told:
             told["explains"] = {
-                str(one["incident"] or one["nodes"][0]): [
-                    g["gate"] for g in one["gates"] if not g["open"]
+                str(one.incident or one.nodes[0]): [
+                    gate.name for gate in one.gates if not gate.open
                 ]
                 for one in effect.told
             }

@@ -24,6 +24,7 @@ from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
+    Door,
     Event,
     Issue,
     Met,
@@ -373,7 +374,7 @@ class Simulation:
     def ask(self, cluster: str, action: str = "highstate", nodes: tuple[str, ...] = ()) -> None:
         """An application's request."""
         self._asked += 1
-        request = Request(f"r{self._asked}", cluster, action, nodes, "", "test", "app")
+        request = Request(f"r{self._asked}", cluster, action, nodes, "", Door.RUNNER, "app")
         self.deliver(Requested(request))
         if cluster in self.policies:
             self._wake(cluster)

@@ -5,6 +5,7 @@ import pytest
 from saltext_selfheal.healing.events import (
     Command,
     Commanded,
+    Door,
     Published,
     Request,
     Requested,
@@ -367,8 +368,8 @@ def test_explain_tells_what_the_gates_say_and_changes_nothing():
     answer = world.order("explain", "runbook", nodes=("db2",))
     assert world.state == before
     (one,) = answer.told
-    assert (one["incident"], one["step"], one["on"]) == ("runbook-1", "restart", ["db2"])
-    shut = [g["gate"] for g in one["gates"] if not g["open"]]
+    assert (one.incident, one.step, one.on) == ("runbook-1", Action.RESTART, ("db2",))
+    shut = [gate.name for gate in one.gates if not gate.open]
     assert shut == ["approval"]
     assert world.cluster.incidents[0].held == ("approval",)
 
@@ -377,22 +378,22 @@ def test_explain_supposes_a_death_where_nothing_is_wrong():
     world = World().warm()
     answer = world.order("explain", "runbook", nodes=("db1",))
     (one,) = answer.told
-    assert one["why"] == "supposed that db1 were dead"
-    assert [g["gate"] for g in one["gates"] if not g["open"]] == ["confirmed"]
+    assert one.why == "supposed that db1 were dead"
+    assert [gate.name for gate in one.gates if not gate.open] == ["confirmed"]
 
 
 def test_explain_supposes_no_incident_that_could_be_approved():
     world = World(policy(mode=Mode.APPROVE)).warm()
     (one,) = world.order("explain", "runbook", nodes=("db1",)).told
-    why = {gate["gate"]: gate["why"] for gate in one["gates"]}["approval"]
+    why = {gate.name: gate.why for gate in one.gates}["approval"]
     assert why == "restart on db1 would wait for a person's approval"
 
 
 def test_explain_of_a_locked_incident_tells_why():
     world = locked()
     one = world.order("explain", "runbook").told[0]
-    assert one["phase"] == "locked"
-    assert one["why"].startswith("no step is left")
+    assert one.phase is Phase.LOCKED
+    assert one.why.startswith("no step is left")
 
 
 # ---------------------------------------------------------------- jobs that were given up
@@ -500,7 +501,7 @@ def test_every_command_has_one_answer(verb):
 # ---------------------------------------------------------------- requests: how many, and forced
 
 
-def ask(world, id, action="highstate", nodes=(), asker="app", door="runner", forced=False):
+def ask(world, id, action="highstate", nodes=(), asker="app", door=Door.RUNNER, forced=False):
     request = Request(id, "runbook", action, tuple(nodes), "", door, asker, forced)
     world.step(Requested(request))
     return world.answer(id)
@@ -534,7 +535,7 @@ def test_requests_leave_half_of_the_budget_for_what_the_probe_finds():
     world = World(policy(cooldown_min_s=0.0)).warm()
     replies = []
     for number in range(3):
-        replies.append(ask(world, f"a{number}", nodes=["db1"], door="bus").reply)
+        replies.append(ask(world, f"a{number}", nodes=["db1"], door=Door.BUS).reply)
         finish(world)
         world.pass_time(60)
     assert replies == [Reply.ACCEPTED, Reply.HELD, Reply.JOINED]
@@ -560,7 +561,7 @@ def test_requests_leave_half_of_the_limits_for_what_the_probe_finds():
 
 def test_a_wish_is_joined_by_the_same_wish_only():
     world = World().warm()
-    first = ask(world, "a", "start", ["db1"], door="bus")
+    first = ask(world, "a", "start", ["db1"], door=Door.BUS)
     assert first.reply is Reply.ACCEPTED
     other = ask(world, "b", "highstate", ["db2"])
     assert other.reply is Reply.HELD
@@ -582,12 +583,12 @@ def test_what_was_asked_too_long_ago_is_not_done():
 
 def test_a_flood_of_refusals_is_not_told_one_by_one():
     world = World().warm()
-    answers = [ask(world, f"a{n}", "dance", door="bus") for n in range(50)]
+    answers = [ask(world, f"a{n}", "dance", door=Door.BUS) for n in range(50)]
     assert {a.reply for a in answers} == {Reply.REFUSED}
     assert [a.repeated for a in answers].count(False) == 10
     assert not ask(world, "other", "dance").repeated
     world.pass_time(61)
-    assert not ask(world, "later", "dance", door="bus").repeated
+    assert not ask(world, "later", "dance", door=Door.BUS).repeated
 
 
 def test_an_answer_names_few_of_many_unknown_nodes():
@@ -598,7 +599,7 @@ def test_an_answer_names_few_of_many_unknown_nodes():
 
 def test_a_wish_whose_job_does_not_end_makes_way_for_a_fault():
     world = World().warm()
-    ask(world, "a", nodes=["db2"], door="bus")
+    ask(world, "a", nodes=["db2"], door=Door.BUS)
     world.publish()
     world.break_("db1")
     restart = ("restart", ("db1",))
@@ -625,9 +626,9 @@ def test_joins_are_never_refused_and_counted_once_per_asker():
 
 def test_all_of_the_bus_is_one_asker():
     world = World(policy(request_count=2, request_per_s=3600.0)).warm()
-    ask(world, "a", door="bus", asker="app1 (claimed)")
+    ask(world, "a", door=Door.BUS, asker="app1 (claimed)")
     finish(world)
-    assert ask(world, "b", door="bus", asker="app2 (claimed)").reply is Reply.REFUSED
+    assert ask(world, "b", door=Door.BUS, asker="app2 (claimed)").reply is Reply.REFUSED
 
 
 def test_force_needs_no_agreement_of_the_probe_and_names_its_nodes():

@@ -12,6 +12,7 @@ from saltext_selfheal import config
 from saltext_selfheal.console import desk, dropin, explanation, given, history, status, times
 from saltext_selfheal.doors.arguments import BadRequest
 from saltext_selfheal.healing.events import Verb
+from saltext_selfheal.healing.explained import Explained, Gate
 from saltext_selfheal.healing.model import Action, Attempt, Fault, Mode, Pause, Phase
 
 CLUSTERS = {
@@ -142,13 +143,12 @@ def test_status_of_settings_that_cannot_be_used():
 
 def test_an_entry_of_an_explanation_names_the_gates_that_are_shut():
     gates = (
-        explanation.Gate("mode", True, "auto"),
-        explanation.Gate("paused", False, "by ann", AT),
-        explanation.Gate("budget", False, "spent"),
+        Gate("mode", True, "auto"),
+        Gate("paused", False, "by ann", AT),
+        Gate("budget", False, "spent"),
     )
-    entry = explanation.Entry(None, None, None, "supposed", "restart", ("db1",), gates)
-    assert entry.shut == ["paused", "budget"]
-    assert entry.told() == {
+    entry = Explained(None, None, None, ("db1",), "supposed", Action.RESTART, ("db1",), gates)
+    assert explanation.entry_told(entry) == {
         "incident": None, "fault": None, "phase": None, "why": "supposed", "step": "restart", "on": ["db1"],
         "shut": ["paused", "budget"],
         "gates": {"mode": "open: auto", "paused": f"shut: by ann; opens {CLOCK}", "budget": "shut: spent"},

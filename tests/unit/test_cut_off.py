@@ -4,6 +4,7 @@ import pytest
 
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.events import (
+    Door,
     Issue,
     Met,
     Observation,
@@ -268,7 +269,7 @@ def test_the_nodes_of_a_job_are_dialled_afresh_at_its_end():
 
 def test_a_request_for_a_restart_makes_the_probe_dial_and_decides_on_that():
     world = World().warm()
-    world.step(Requested(Request("r1", "runbook", "restart", ("db2",), "", "runner", "app")))
+    world.step(Requested(Request("r1", "runbook", "restart", ("db2",), "", Door.RUNNER, "app")))
     assert [e for e in world.effects if isinstance(e, Dial)] == [Dial("runbook", ("db2",))]
     assert len(world.cluster.pending) == 1
     world.break_("db2", fault=Fault.HUNG)
@@ -281,13 +282,13 @@ def test_a_request_for_a_restart_makes_the_probe_dial_and_decides_on_that():
 def test_the_same_request_asked_again_while_it_waits_is_one():
     world = World().warm()
     for _ in range(3):
-        world.step(Requested(Request("r1", "runbook", "restart", (), "", "runner", "app")))
+        world.step(Requested(Request("r1", "runbook", "restart", (), "", Door.RUNNER, "app")))
     assert len(world.cluster.pending) == 1
 
 
 def test_a_dial_that_does_not_come_is_not_waited_for_for_ever():
     world = World().warm()
-    world.step(Requested(Request("r1", "runbook", "restart", (), "", "runner", "app")))
+    world.step(Requested(Request("r1", "runbook", "restart", (), "", Door.RUNNER, "app")))
     world.pass_time(10, poll=False)
     answer = world.answer("r1")
     assert answer.reply is Reply.REFUSED
@@ -570,13 +571,13 @@ def test_a_node_whose_name_nobody_knows_may_be_any_server_of_the_map():
 def test_requests_that_wait_for_a_dial_are_counted_and_no_asker_takes_all_places():
     world = World(policy(request_count=0)).warm()
     for n in range(40):
-        world.step(Requested(Request(f"r{n}", "runbook", "restart", (), "", "bus", f"m{n}")))
+        world.step(Requested(Request(f"r{n}", "runbook", "restart", (), "", Door.BUS, f"m{n}")))
     assert len(world.cluster.pending) == 10
-    world.step(Requested(Request("mine", "runbook", "restart", (), "", "webhook", "app")))
+    world.step(Requested(Request("mine", "runbook", "restart", (), "", Door.WEBHOOK, "app")))
     assert [one.request.id for one in world.cluster.pending][-1] == "mine"
     bounded = World(policy(request_count=6)).warm()
     for n in range(40):
-        bounded.step(Requested(Request(f"r{n}", "runbook", "restart", (), "", "bus", f"m{n}")))
+        bounded.step(Requested(Request(f"r{n}", "runbook", "restart", (), "", Door.BUS, f"m{n}")))
     assert len(bounded.cluster.pending) == 3
     assert "too many requests by bus" in bounded.answer("r30").why
 

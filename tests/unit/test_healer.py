@@ -9,6 +9,7 @@ from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.healing.events import (
     Command,
     Commanded,
+    Door,
     Missing,
     Observation,
     Observed,
@@ -149,7 +150,7 @@ def test_what_is_told_only_once_is_kept_until_it_can_be_written(engine, monkeypa
     monkeypatch.setattr(engine.ledger, "commit", full)
     engine.healer.handle(Published(attempt))
     engine.healer.handle(Returned(attempt, "db2", Outcome.DONE))
-    engine.healer.handle(Requested(Request("r1", "runbook", "highstate", door="bus")))
+    engine.healer.handle(Requested(Request("r1", "runbook", "highstate", door=Door.BUS)))
     monkeypatch.undo()
     engine.healer.tick()
     assert engine.attempt is None
@@ -174,8 +175,8 @@ def test_one_heartbeat_that_failed_does_not_close_the_inbox(engine, path, monkey
 
 def test_one_request_that_cannot_be_handled_takes_no_other_with_it(engine, caplog):
     """A lone half of a surrogate pair cannot be stored; the doors let none in."""
-    good = [Requested(Request(f"r{n}", "runbook", "highstate", door="bus")) for n in range(2)]
-    bad = Requested(Request("odd", "runbook", "highstate", ("\ud800",), door="bus"))
+    good = [Requested(Request(f"r{n}", "runbook", "highstate", door=Door.BUS)) for n in range(2)]
+    bad = Requested(Request("odd", "runbook", "highstate", ("\ud800",), door=Door.BUS))
     engine.healer.handle(good[0], bad, good[1])
     assert all(engine.ledger.answered(id) for id in ("r0", "odd", "r1"))
     assert "'odd' cannot be handled" in caplog.text
@@ -201,7 +202,7 @@ def test_a_row_whose_values_sqlite_does_not_take_holds_up_nobody(engine, path, m
 
 
 def test_what_was_stored_too_long_ago_is_refused_at_the_start(engine, path, clock):
-    inbox.ask(path, Request("r1", "runbook", "highstate", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "highstate", door=Door.RUNNER))
     engine.die()
     book = sqlite3.connect(path)
     with book:
@@ -258,15 +259,15 @@ def test_a_look_at_the_start_has_a_jid_of_its_own(engine, path, clock):
 
 def test_a_request_given_while_the_engine_was_down_is_answered_at_its_start(engine, path, clock):
     engine.die()
-    inbox.ask(path, Request("r1", "runbook", "destroy", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "destroy", door=Door.RUNNER))
     again = Engine(path, clock)
     assert again.ledger.answered("r1")
     assert "selfheal/decision/r1" in again.bus.tags()
 
 
 def test_a_request_that_waits_for_a_fresh_dial_keeps_no_other_waiting(engine, path, clock):
-    inbox.ask(path, Request("r1", "runbook", "restart", door="runner"))
-    inbox.ask(path, Request("r2", "runbook", "destroy", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "restart", door=Door.RUNNER))
+    inbox.ask(path, Request("r2", "runbook", "destroy", door=Door.RUNNER))
     engine.healer.tick()
     assert not engine.ledger.answered("r1")
     assert engine.ledger.answered("r2")
@@ -275,7 +276,7 @@ def test_a_request_that_waits_for_a_fresh_dial_keeps_no_other_waiting(engine, pa
 
 
 def test_a_request_that_waits_is_decided_by_the_next_engine(engine, path, clock):
-    inbox.ask(path, Request("r1", "runbook", "restart", door="runner"))
+    inbox.ask(path, Request("r1", "runbook", "restart", door=Door.RUNNER))
     engine.healer.tick()
     engine.die()
     again = Engine(path, clock)
@@ -309,7 +310,7 @@ def test_requests_that_wait_together_are_one_transaction(engine):
     engine.ledger.commit = lambda *args: (commits.append(args), commit(*args))
     for number in range(50):
         engine.healer.deliver(
-            Requested(Request(f"r{number % 40}", "runbook", "highstate", door="bus"))
+            Requested(Request(f"r{number % 40}", "runbook", "highstate", door=Door.BUS))
         )
     engine.healer.turn(0.0)
     assert len(commits) == 1
@@ -323,7 +324,9 @@ def test_requests_that_could_not_be_written_are_all_kept(engine, monkeypatch):
 
     monkeypatch.setattr(engine.ledger, "commit", full)
     for number in range(3):
-        engine.healer.deliver(Requested(Request(f"r{number}", "runbook", "highstate", door="bus")))
+        engine.healer.deliver(
+            Requested(Request(f"r{number}", "runbook", "highstate", door=Door.BUS))
+        )
     engine.healer.turn(0.0)
     monkeypatch.undo()
     engine.healer.tick()
@@ -394,7 +397,7 @@ def test_what_lies_in_the_inbox_is_kept_nowhere_else(engine, path, monkeypatch):
     engine.see("db2", Fault.DEAD)
     attempt = engine.attempt.id
     for number in range(20):
-        inbox.ask(path, Request(f"r{number}", "runbook", "highstate", door="runner"))
+        inbox.ask(path, Request(f"r{number}", "runbook", "highstate", door=Door.RUNNER))
     monkeypatch.setattr(engine.ledger, "commit", full)
     for _ in range(30):
         engine.healer.tick()
@@ -413,7 +416,9 @@ def test_a_flood_of_requests_displaces_no_result_of_a_job(engine, monkeypatch):
     monkeypatch.setattr("saltext_selfheal.loop.backlog.KEPT_REQUESTS", 2)
     monkeypatch.setattr(engine.ledger, "commit", full)
     for number in range(5):
-        engine.healer.handle(Requested(Request(f"r{number}", "runbook", "highstate", door="bus")))
+        engine.healer.handle(
+            Requested(Request(f"r{number}", "runbook", "highstate", door=Door.BUS))
+        )
     engine.healer.handle(Published(attempt))
     engine.healer.handle(Returned(attempt, "db2", Outcome.DONE))
     monkeypatch.undo()
@@ -565,7 +570,7 @@ def test_who_is_to_be_dialled_is_dialled_by_whoever_looks(engine):
     """And without anybody who could, nothing happens: the next `redial` does it."""
 
     def ask(id, node):
-        request = Request(id, "runbook", "restart", nodes=(node,), reason="test", door="bus")
+        request = Request(id, "runbook", "restart", nodes=(node,), reason="test", door=Door.BUS)
         engine.healer.handle(Requested(request))
 
     ask("r1", "db1")

@@ -3,7 +3,7 @@
 import pytest
 
 from saltext_selfheal.doors import bus, forms
-from saltext_selfheal.healing.events import Verb
+from saltext_selfheal.healing.events import Door, Verb
 
 
 def test_a_request_of_a_minion_names_its_asker_as_claimed():
@@ -61,11 +61,14 @@ def test_a_request_on_the_bus_may_leave_out_everything_but_the_cluster():
 
 def test_nodes_may_be_a_list_or_words_and_are_kept_once():
     for nodes in (["db1", "db2", "db1"], "db1, db2"):
-        assert forms.request("runbook", nodes=nodes, door="x", asker="y").nodes == ("db1", "db2")
+        assert forms.request("runbook", nodes=nodes, door=Door.RUNNER, asker="y").nodes == (
+            "db1",
+            "db2",
+        )
 
 
 def test_a_node_is_a_name_that_can_be_stored():
-    (name,) = forms.request("runbook", nodes=["db\udcff\n"], door="x", asker="y").nodes
+    (name,) = forms.request("runbook", nodes=["db\udcff\n"], door=Door.RUNNER, asker="y").nodes
     assert name == "db\\udcff "
 
 
@@ -76,7 +79,7 @@ EMPTY = [[], (), [""], [" "], "", ",", " , "]
 def test_nodes_that_came_out_empty_are_not_all_of_them(nodes):
     told = "nodes: found .+; allowed: minion ids, at least one"
     with pytest.raises(forms.BadRequest, match=told):
-        forms.request("runbook", nodes=nodes, door="x", asker="y")
+        forms.request("runbook", nodes=nodes, door=Door.RUNNER, asker="y")
     with pytest.raises(forms.BadRequest, match=told):
         bus.from_bus("selfheal/request/runbook", {"data": {"nodes": nodes}})
     for verb in (Verb.LOCK, Verb.EXPLAIN):
@@ -85,18 +88,18 @@ def test_nodes_that_came_out_empty_are_not_all_of_them(nodes):
 
 
 def test_nodes_that_are_left_out_are_all_of_them():
-    assert forms.request("runbook", nodes=None, door="x", asker="y").nodes == ()
+    assert forms.request("runbook", nodes=None, door=Door.RUNNER, asker="y").nodes == ()
 
 
 @pytest.mark.parametrize("digits", [400, 5000])
 def test_a_number_that_python_does_not_print_is_refused_in_words_all_the_same(digits):
     with pytest.raises(forms.BadRequest, match="nodes: found a number of more than 77 digits"):
-        forms.request("runbook", nodes=10**digits, door="x", asker="y")
+        forms.request("runbook", nodes=10**digits, door=Door.RUNNER, asker="y")
 
 
 def test_as_many_nodes_as_are_allowed_are_taken():
     most = [f"{n:064}" for n in range(forms.MAX_NODES)]
-    assert forms.request("runbook", nodes=most, door="x", asker="y").nodes == tuple(most)
+    assert forms.request("runbook", nodes=most, door=Door.RUNNER, asker="y").nodes == tuple(most)
 
 
 class Uncounted(str):
@@ -109,14 +112,14 @@ class Uncounted(str):
 
 def test_nodes_that_are_too_long_are_refused_before_they_are_taken_apart():
     with pytest.raises(forms.BadRequest, match="nodes: found 'a,a,"):
-        forms.request("runbook", nodes=Uncounted("a," * 500_000), door="x", asker="y")
+        forms.request("runbook", nodes=Uncounted("a," * 500_000), door=Door.RUNNER, asker="y")
 
 
 FORGED = "up\n2026-01-01 [CRITICAL] all is lost \x1b[2J\x9b1m\r\x00\u2028\u2029\u202e\u2066\x7f"
 
 
 def test_what_anybody_says_is_one_line_without_controls():
-    request = forms.request("runbook", FORGED[:40], reason=FORGED, door="x", asker=FORGED)
+    request = forms.request("runbook", FORGED[:40], reason=FORGED, door=Door.RUNNER, asker=FORGED)
     order = forms.command(Verb.RESUME, by=FORGED, reason=FORGED)
     for text in (request.action, request.reason, request.asker, order.by, order.reason):
         assert text.isprintable()
@@ -125,31 +128,31 @@ def test_what_anybody_says_is_one_line_without_controls():
 
 def test_an_asker_is_text_that_can_be_stored_and_not_too_long():
     for name in ("x" * 1000, "\udcff" * 1000):
-        asker = forms.request("runbook", door="x", asker=name).asker
+        asker = forms.request("runbook", door=Door.RUNNER, asker=name).asker
         assert len(asker.encode()) == forms.MAX_ASKER
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, ""), (7, "7"), (0.5, "0.5"), (True, "True")])
 def test_a_reason_may_be_a_number_or_nothing(given, kept):
-    assert forms.request("runbook", reason=given, door="x", asker="y").reason == kept
+    assert forms.request("runbook", reason=given, door=Door.RUNNER, asker="y").reason == kept
 
 
 @pytest.mark.parametrize(
     "reason", ["x" * 501, "x" * 1000, "x" * 1001, "x" * 40_000, "\udcff" * 1001]
 )
 def test_a_reason_that_was_cut_on_a_minion_is_not_cut_again(reason):
-    once = forms.request("runbook", reason=reason, door="minion", asker="app1").reason
+    once = forms.request("runbook", reason=reason, door=Door.MINION, asker="app1").reason
     assert once.endswith(f"… (cut from {len(reason)} characters)")
     assert bus.from_bus("selfheal/request/runbook", {"reason": once}).reason == once
 
 
 def test_what_looks_as_if_it_had_been_cut_is_no_longer_than_what_was():
     forged = "\udcff" * forms.MAX_REASON + "… (cut from 7 characters)"
-    assert len(forms.request("runbook", reason=forged, door="x", asker="y").reason) < 550
+    assert len(forms.request("runbook", reason=forged, door=Door.RUNNER, asker="y").reason) < 550
 
 
 def test_a_long_reason_is_cut_and_says_so():
-    request = forms.request("runbook", reason="x" * 1_000_000, door="x", asker="y")
+    request = forms.request("runbook", reason="x" * 1_000_000, door=Door.RUNNER, asker="y")
     assert request.reason.startswith("x" * 500 + "…")
     assert "cut from 1000000" in request.reason
     assert len(request.reason) < 550
@@ -167,7 +170,7 @@ def test_a_long_reason_is_cut_and_says_so():
 )  # fmt: skip
 def test_what_has_not_the_form_of_a_request_is_refused_with_what_is_allowed(asked):
     with pytest.raises(forms.BadRequest, match="allowed"):
-        forms.request(**{"cluster": "runbook", "door": "x", "asker": "y", **asked})
+        forms.request(**{"cluster": "runbook", "door": Door.RUNNER, "asker": "y", **asked})
 
 
 class Loud(list):

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal.healing.events import Command, Request, Verb
+from saltext_selfheal.healing.events import Command, Door, Request, Verb
+from saltext_selfheal.healing.explained import Explained, Gate
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -118,7 +119,7 @@ def test_a_transition_is_written_whole_or_not_at_all(book):
 
 
 def test_a_request_is_kept_once_and_answered_once(book, path):
-    request = Request("r1", "runbook", "highstate", ("db1",), "drift", "runner", "app")
+    request = Request("r1", "runbook", "highstate", ("db1",), "drift", Door.RUNNER, "app")
     inbox.ask(path, request)
     inbox.ask(path, request)
     (waiting,) = book.waiting()
@@ -380,7 +381,7 @@ def put(path, key, kind, body):
 def test_requests_and_commands_come_in_the_order_in_which_they_were_put_in(book, path):
     asked = [
         Command("c1", Verb.PAUSE, "root", "runbook", for_s=60.0, reason="upgrade"),
-        Request("r1", "runbook", "restart", ("db1",), "", "runner", "app"),
+        Request("r1", "runbook", "restart", ("db1",), "", Door.RUNNER, "app"),
         Command("c2", Verb.LOCK, "root", "runbook", nodes=("db1",), reason="disk"),
         Command("c3", Verb.ACK, "root", incident="runbook-1"),
     ]
@@ -548,12 +549,20 @@ def test_a_command_belongs_to_its_cluster_or_to_that_of_its_incident(
 
 def test_an_explanation_is_told_and_leaves_no_trace_in_the_history(book, path):
     asked = Command("c1", Verb.EXPLAIN, "root", "runbook")
-    gates = ({"name": "mode", "open": True}, {"name": "quorum", "open": False})
+    gates = (Gate("mode", True, "mode is auto"), Gate("budget", False, "spent", 90.0))
+    one = Explained("runbook-1", "dead", Phase.OPEN, ("db1",), "", Action.RESTART, (), gates)
     inbox.ask(path, asked)
-    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=gates)])
+    book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=(one,))])
     with records.read(path) as db:
-        assert inbox.answer(db, "c1")["told"] == list(gates)
+        assert inbox.read_explained(inbox.answer(db, "c1")["told"]) == (one,)
         assert records.history(db, None, 0.0, 10) == []
+
+
+def test_an_explanation_of_another_release_is_refused_with_what_to_do():
+    with pytest.raises(
+        LedgerError, match="another release of this package; restart the salt-master"
+    ):
+        inbox.read_explained([{"incident": None, "gates": [{"gate": "mode", "open": True}]}])
 
 
 def test_what_is_told_of_an_incident_belongs_to_it(book, path):
@@ -600,7 +609,7 @@ def test_history_since_begins_where_it_should(book, path, since):
 
 
 def test_an_incident_is_told_whole(book, path):
-    request = Request("r1", "runbook", "restart", (), "down", "runner", "app")
+    request = Request("r1", "runbook", "restart", (), "down", Door.RUNNER, "app")
     announced(book, at=1.0)
     book.commit(2.0, [], [Answer(request, Reply.JOINED, "it is open", "runbook-1")])
     one = fired(book)

@@ -6,6 +6,7 @@ import pytest
 
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing.events import (
+    Door,
     Observation,
     Observed,
     Replica,
@@ -202,7 +203,7 @@ def test_what_is_forced_takes_no_majority_away():
     world = World().warm()
     ready = {"db1": True, "db2": True, "db3": False}
     world.pass_time(5, tables=(table(ready=ready),))
-    request = Request("f1", "runbook", "restart", ("db2",), "", "force", "ann", True)
+    request = Request("f1", "runbook", "restart", ("db2",), "", Door.FORCE, "ann", True)
     (answer,) = (e for e in world.step(Requested(request)) if isinstance(e, Answer))
     assert answer.reply is Reply.HELD
     assert answer.why == "quorum: without db2 runbook.runbook keeps 1 of 3 voting replicas"

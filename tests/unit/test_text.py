@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from saltext_selfheal.driver import text
-from saltext_selfheal.healing.events import Issue, Request
+from saltext_selfheal.healing.events import Door, Issue, Request
 from saltext_selfheal.healing.model import (
     Action,
     Announce,
@@ -149,8 +149,9 @@ def test_what_a_row_of_the_inbox_says_is_clean(book):
         book,
         "r",
         "request",
-        {**asked, "id": "r", "action": SAYABLE, "door": SAYABLE, "asker": SAYABLE},
+        {**asked, "id": "r", "action": SAYABLE, "door": "webhook", "asker": SAYABLE},
     )
+    put(book, "o", "request", {**asked, "id": "o", "action": "restart", "door": SAYABLE})
     put(
         book,
         "c",
@@ -161,7 +162,6 @@ def test_what_a_row_of_the_inbox_says_is_clean(book):
     told = [
         request.cluster,
         request.action,
-        request.door,
         request.asker,
         request.reason,
         *request.nodes,
@@ -200,7 +200,7 @@ def test_what_an_older_ledger_remembers_is_told_on_one_line(caplog):
 
     seen = Seen(Fault.ISSUE, ALL)
     incident = Incident("runbook-1", "runbook", seen, ("db1",), Phase.OPEN, 1e9, 1e9, why=ALL)
-    request = Request("r", "runbook", ALL, (), ALL, "bus", ALL)
+    request = Request("r", "runbook", ALL, (), ALL, Door.BUS, ALL)
     teller = herald.Herald(Out())
     teller.tell_all(
         [

@@ -7,6 +7,7 @@ from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
+    Door,
     Met,
     Missing,
     Observation,
@@ -191,7 +192,7 @@ class World:
             self.step(Returned(attempt.id, node, outcome, detail))
 
     def ask(self, action="highstate", nodes=(), cluster="runbook", id="r1"):
-        self.step(Requested(Request(id, cluster, action, tuple(nodes), "", "test", "app")))
+        self.step(Requested(Request(id, cluster, action, tuple(nodes), "", Door.RUNNER, "app")))
         return self.answer(id)
 
     def answer(self, id):

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..healing import escalation
+from ..healing import escalation, remedies
 from ..healing.model import Limits, Mode, Policy
 from .mistakes import ANOTHER, wrong
 from .texts import (
@@ -166,7 +166,7 @@ class WebhookSettings(Settings):
         description="The clusters this caller may ask healing for.", min_length=1
     )
     actions: list[WebhookAction] = Field(
-        ["highstate", "restart"], description="The actions this caller may ask for."
+        list(remedies.names_for_callers()), description="The actions this caller may ask for."
     )
 
     @field_validator("secret")

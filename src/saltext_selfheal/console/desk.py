@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..config import EngineSettings
 from ..doors import forms
 from ..doors.arguments import BadRequest
-from ..healing.events import Command, Request, Seconds, Verb
+from ..healing.events import Command, Door, Request, Seconds, Verb
 from ..healing.model import PAUSED_AT_MOST_S, Answer, Reply
 from ..healing.orders import take_request
 from ..healing.start import begin
@@ -96,7 +96,9 @@ class Desk:
         self, cluster: Any, action: Any, nodes: Any, reason: Any, request: Any = None
     ) -> Answered:
         """Ask for healing. ``request`` is an id that the asker has chosen."""
-        asked = forms.request(cluster, action, nodes, reason, request, door="runner", asker=self.by)
+        asked = forms.request(
+            cluster, action, nodes, reason, request, door=Door.RUNNER, asker=self.by
+        )
         given.own_id(self.settings, asked.id)
         return self._request(asked)
 
@@ -107,7 +109,7 @@ class Desk:
         if not reason or (isinstance(reason, str) and not reason.strip()):
             raise BadRequest("reason: found nothing; allowed: up to 500 characters")
         asked = forms.request(
-            cluster, action, nodes, reason, door="force", asker=self.by, forced=True
+            cluster, action, nodes, reason, door=Door.FORCE, asker=self.by, forced=True
         )
         return self._request(asked)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 from ..config import EngineSettings
 from ..doors.arguments import BadRequest, shown
 from ..doors.names import quote, turned_back
+from ..healing import ids
 from ..ledger import records
 
 NAMED = 5  #: an error names at most this many incidents
-#: An incident's id with the number of an attempt.
-_ATTEMPT = re.compile(r"(.*-[0-9]+)\.([0-9]{1,9})")
-
 
 #: Arguments of the runner's functions that name clusters and nodes.
 NAMES = ("cluster", "node", "nodes")
@@ -78,14 +75,14 @@ def known_incident(path: Path, incident: str) -> None:
 
 def own_id(settings: EngineSettings, request: str) -> None:
     """Raises BadRequest if a request's id looks like that of an incident. People look up both in the same way."""
-    cluster, _, number = request.rpartition("-")
-    if cluster in settings.clusters and number.isdigit():
+    named = ids.read(request)
+    if named and named.cluster in settings.clusters:
         raise BadRequest(
-            f"request: found {request!r}; allowed: an id that no incident of {cluster} can have"
+            f"request: found {request!r}; allowed: an id that no incident of {named.cluster} can have"
         )
 
 
 def attempt(name: Any) -> tuple[Any, int | None]:
     """``runbook-7.1`` gives the incident and the attempt's number. Without a number it is None, which means any."""
-    found = _ATTEMPT.fullmatch(name) if isinstance(name, str) else None
-    return (found[1], int(found[2])) if found else (name, None)
+    named = ids.read(name) if isinstance(name, str) else None
+    return (named.incident, named.attempt) if named else (name, None)

@@ -14,12 +14,13 @@ from typing import Any
 
 from ..config import ClusterSettings, EngineSettings
 from ..driver.tags import HOOK, NETAPI, REQUEST
-from ..healing.events import Request
+from ..healing import remedies
+from ..healing.events import Door, Request
 from . import forms
 from .arguments import BadRequest, Dropped, refuse_unknown, salts_own, shown
 from .flow import Flow, Flows
 from .forms import BUS_ID, refuse_null_nodes, who
-from .formula import Formula
+from .formula import PATHS, Formula
 from .names import is_text, turned_back
 from .webhook import Caller, Hooks
 
@@ -90,7 +91,7 @@ class Doors:
         if self._hooks:
             tags.append(re.escape(HOOK))
         if self._formula:
-            tags += [f"{re.escape(NETAPI)}{path}(/|$)" for path in ("states", "services", "cmd")]
+            tags += [f"{re.escape(NETAPI)}{path}(/|$)" for path in PATHS]
         return f"^(?:{'|'.join(tags)})"
 
     def take(self, tag: str, data: Mapping[str, Any]) -> list[Request]:
@@ -147,11 +148,11 @@ def from_bus(tag: str, data: Mapping[str, Any]) -> Request:
     asker = f"{who(claimed)[:80]} (claimed)" if isinstance(claimed, str) else "unknown"
     found = forms.request(
         cluster,
-        body.get("action", "highstate"),
+        body.get("action", remedies.USUAL.value),
         body.get("nodes"),
         body.get("reason"),
         body.get("request"),
-        door="bus",
+        door=Door.BUS,
         asker=asker,
     )
     return replace(found, id=f"{BUS_ID}{found.id}")

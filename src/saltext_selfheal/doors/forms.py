@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..driver.text import clean
-from ..healing import remedies
-from ..healing.events import Command, Request, Verb
+from ..healing import ids, remedies
+from ..healing.events import Command, Door, Request, Verb
 from ..healing.model import PAUSED_AT_MOST_S
 from .arguments import MOST_BITS, BadRequest, shown
 from .names import quote
@@ -33,7 +33,6 @@ PLAIN_ID_WORDS = "up to 100 of letters, digits, . _ -"
 #: A reason that was cut already, by this code on a minion. It must not be cut again.
 _CUT = re.compile(rf".{{{MAX_REASON}}}… \(cut from \d{{1,12}} characters\)")
 _CLUSTER = re.compile(r"[\w.-]{1,64}")
-_INCIDENT = re.compile(r"[\w.-]{1,64}-[0-9]{1,12}")
 
 
 def known_action(action: Any) -> None:
@@ -104,12 +103,12 @@ def who(name: str) -> str:
 
 def request(
     cluster: Any,
-    action: Any = "highstate",
+    action: Any = remedies.USUAL.value,
     nodes: Any = None,
     reason: Any = None,
     request: Any = None,
     *,
-    door: str,
+    door: Door,
     asker: str,
     forced: bool = False,
 ) -> Request:
@@ -154,7 +153,7 @@ def command(
     if cluster is not None or verb in (Verb.LOCK, Verb.EXPLAIN):
         cluster = _cluster(cluster)
     if verb in (Verb.ACK, Verb.APPROVE, Verb.REJECT) and not (
-        isinstance(incident, str) and _INCIDENT.fullmatch(incident)
+        isinstance(incident, str) and ids.INCIDENT.fullmatch(incident)
     ):
         attempt = "" if verb is Verb.ACK else ", or of its attempt, such as runbook-7.1"
         raise BadRequest(

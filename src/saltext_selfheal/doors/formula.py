@@ -11,7 +11,7 @@ from ..config import ClusterSettings
 from ..driver.tags import NETAPI
 from ..driver.text import MOST_CHARS, clean
 from ..healing import remedies
-from ..healing.events import Request
+from ..healing.events import Door, Request
 from . import forms
 from .arguments import BadRequest, parsed, refuse_unknown, shown
 from .flow import Flow, Flows
@@ -45,6 +45,10 @@ _FORMULA = (
     ("services", "stop"),
     ("services", "reload"),
 )
+#: Kinds of calls whose arguments name services.
+_WITH_SERVICE = remedies.routes_with_service()
+#: The first parts of the interface's paths. What is asked for by ``cmd`` is refused, and that is logged.
+PATHS = (*dict.fromkeys(kind for kind, _ in _FORMULA), "cmd")
 _FORMULA_WORDS = ", ".join("/".join(route) for route in remedies.routes())
 #: The keys that a call of the article's interface may have.
 _FORM = ("tgt", "matcher", "args", "secretkey")
@@ -89,11 +93,11 @@ class Formula:
         found = []
         for name, cluster in self._clusters.items():
             chosen = [node for node in cluster.nodes if node in minions]
-            if chosen and (kind == "states" or cluster.service in names):
+            if chosen and (kind not in _WITH_SERVICE or cluster.service in names):
                 reason = f"{kind}/{what}"
                 found.append(
                     forms.request(
-                        name, what, chosen, reason, door="article", asker="its key's owner"
+                        name, what, chosen, reason, door=Door.ARTICLE, asker="its key's owner"
                     )
                 )
         if not found:

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from ..config import ClusterSettings
 from ..driver.tags import HOOK
-from ..healing.events import Request
+from ..healing.events import Door, Request
 from . import forms
 from .arguments import BadRequest, Dropped, parsed, refuse_unknown, shown
 from .flow import Flow, Flows
@@ -98,7 +98,7 @@ class Hooks:
             action,
             turned_back("nodes", asked["nodes"], known) if "nodes" in asked else None,
             asked.get("reason"),
-            door="webhook",
+            door=Door.WEBHOOK,
             asker=caller.name,
         )
 

@@ -28,6 +28,17 @@ class Verb(str, Enum):
     EXPLAIN = "explain"
 
 
+class Door(str, Enum):
+    """The way by which a request comes."""
+
+    RUNNER = "runner"  #: ``salt-run selfheal.request``, also through salt-api
+    FORCE = "force"  #: an operator forces it
+    MINION = "minion"  #: a minion's execution module; on the master its request comes by the bus
+    WEBHOOK = "webhook"  #: signed
+    ARTICLE = "article"  #: the routes of the article's interface
+    BUS = "bus"  #: an event that anybody can send who may write to the bus
+
+
 @dataclass(frozen=True)
 class Observation:
     """The result of one probe. If ``fault`` is None, the node answered as it should."""
@@ -116,7 +127,7 @@ class Request:
     action: str
     nodes: tuple[str, ...] = ()
     reason: str = ""
-    door: str = ""
+    door: Door = Door.RUNNER
     asker: str = ""
     #: An operator forces it: the probe need not agree. All gates are asked all the same.
     forced: bool = False
@@ -125,7 +136,7 @@ class Request:
     @property
     def source(self) -> str:
         """Who counts as one asker. On the bus anybody can claim any name, so the whole bus counts as one asker."""
-        return self.door if self.door == "bus" else f"{self.door}:{self.asker}"
+        return self.door.value if self.door is Door.BUS else f"{self.door.value}:{self.asker}"
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from . import escalation, gates
 from .conditions import Sight
 from .events import Seconds
+from .explained import Explained
 from .model import Fault, Incident, Phase, Seen, State, Step
 
 
 def explain(
     state: State, cluster: str, nodes: tuple[str, ...], now: Seconds
-) -> tuple[Mapping[str, Any], ...]:
+) -> tuple[Explained, ...]:
     """Every gate's answer for every incident of the cluster. A node without an incident is judged as if it were dead.
 
     The gates are asked exactly as before an action, so an explanation cannot differ from what is done.
     """
     here = state.clusters[cluster]
     policy = state.policies[cluster]
-    told: list[Mapping[str, Any]] = []
+    told: list[Explained] = []
     concerned: set[str] = set()
     for incident in here.incidents:
         if nodes and not set(nodes) & set(incident.nodes):
@@ -35,26 +33,26 @@ def explain(
     return tuple(told)
 
 
-def _of_incident(sight: Sight) -> Mapping[str, Any]:
+def _of_incident(sight: Sight) -> Explained:
     """How an incident stands, what would be done next, and every gate's answer to that."""
     incident = sight.incident
     # Steps are decided in the phase ``open`` only. In any other phase, ``why`` says what the incident waits for.
     intent = sight.intent if incident.phase is Phase.OPEN else None
-    return {
-        "incident": incident.id,
-        "fault": incident.called,
-        "phase": incident.phase.value,
-        "nodes": list(incident.nodes),
-        "why": incident.why,
-        "step": sight.step.action.value if sight.step else None,
-        "on": list(intent.nodes) if intent else [],
-        "gates": _in_words(gates.judge(sight.state, intent, sight.now) if intent else ()),
-    }
+    return Explained(
+        incident=incident.id,
+        fault=incident.called,
+        phase=incident.phase,
+        nodes=incident.nodes,
+        why=incident.why,
+        step=sight.step.action if sight.step else None,
+        on=intent.nodes if intent else (),
+        gates=gates.judge(sight.state, intent, sight.now) if intent else (),
+    )
 
 
 def _as_if_dead(
     state: State, cluster: str, name: str, steps: tuple[Step, ...], now: Seconds
-) -> Mapping[str, Any]:
+) -> Explained:
     """What every gate would answer if this node were dead: the first step is judged for an incident made up here."""
     fault = state.clusters[cluster].nodes[name].fault
     supposed = Incident(
@@ -68,21 +66,13 @@ def _as_if_dead(
         steps=steps,
     )
     intent = gates.Intent(cluster, supposed, steps[0], (name,))
-    return {
-        "incident": None,
-        "fault": fault.value if fault else None,
-        "phase": None,
-        "nodes": [name],
-        "why": f"supposed that {name} were dead",
-        "step": steps[0].action.value,
-        "on": [name],
-        "gates": _in_words(gates.judge(state, intent, now)),
-    }
-
-
-def _in_words(judged: tuple[gates.Gate, ...]) -> list[Mapping[str, Any]]:
-    """The gates' answers as plain mappings, for the answer to an operator."""
-    return [
-        {"gate": g.name, "open": g.open, "why": g.why, "opens_at": None if g.open else g.opens_at}
-        for g in judged
-    ]
+    return Explained(
+        incident=None,
+        fault=fault.value if fault else None,
+        phase=None,
+        nodes=(name,),
+        why=f"supposed that {name} were dead",
+        step=steps[0].action,
+        on=(name,),
+        gates=gates.judge(state, intent, now),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import health, identity, looks
+from . import health, identity, ids, looks
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -250,7 +250,7 @@ def open_incident(
     """Open an incident with the cluster's next number. Only an incident for a fault that was seen is announced here."""
     serial = cluster.serial + 1
     incident = Incident(
-        id=f"{cluster.name}-{serial}",
+        id=ids.incident(cluster.name, serial),
         cluster=cluster.name,
         cause=cause,
         nodes=nodes,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .events import Seconds
+from .explained import Gate as Gate
 from .model import ClusterState, Incident, Policy, State, Step
 
 
@@ -45,15 +46,6 @@ class Shut(NamedTuple):
 
 Answer = Open | Shut
 Asks = Callable[[State, Intent, Seconds], Answer]
-
-
-class Gate(NamedTuple):
-    """One gate's answer together with the gate's name."""
-
-    name: str
-    open: bool
-    why: str
-    opens_at: Seconds | None = None
 
 
 def of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:

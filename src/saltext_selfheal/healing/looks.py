@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from . import ids
 from .events import Seconds
 from .model import (
     Action,
@@ -70,7 +71,7 @@ def ask(cluster: str, of: Attempt, nodes: tuple[str, ...], number: str, now: Sec
     ``cluster`` is given, because a change of the settings may have split the attempt between clusters.
     """
     return Attempt(
-        id=f"{of.id}-look-{number}",
+        id=ids.look(of.id, number),
         cluster=cluster,
         incident=of.incident,
         action=Action.LOOK,

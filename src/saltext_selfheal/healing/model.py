@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
 
+from . import ids
 from .events import Command, Request, Seconds, Table, ViewStatus
+from .explained import Explained
 from .faults import CLUSTER_WIDE as CLUSTER_WIDE
 from .faults import Fault as Fault
+from .phase import ENDED as ENDED
+from .phase import Phase as Phase
 from .policy import Limits as Limits
 from .policy import Mode as Mode
 from .policy import Policy as Policy
@@ -24,22 +27,6 @@ from .remedies import Action as Action
 from .results import Outcome as Outcome
 
 PAUSED_AT_MOST_S: Seconds = 30 * 86400.0  #: for more than this, the mode should be off
-
-
-class Phase(str, Enum):
-    """Where an incident stands. ``held`` is not a phase: an incident that is held is ``open``."""
-
-    SUSPECTED = "suspected"
-    OPEN = "open"
-    REMEDIATING = "remediating"
-    VERIFYING = "verifying"
-    LOCKED = "locked"
-    RESOLVED = "resolved"
-    ACKNOWLEDGED = "acknowledged"
-
-
-#: Phases that end an incident.
-ENDED = frozenset({Phase.RESOLVED, Phase.ACKNOWLEDGED})
 
 
 class Reply(str, Enum):
@@ -273,7 +260,7 @@ class Incident:
 
     def attempt_id(self, number: int) -> str:
         """The id of its attempt of this number, counted from 1."""
-        return f"{self.id}.{number}"
+        return ids.attempt(self.id, number)
 
     @property
     def next_attempt(self) -> str:
@@ -482,13 +469,13 @@ class Tell:
 
 @dataclass(frozen=True)
 class Answer:
-    """Tell the asker what became of the request or command. ``told`` holds the rows of an explanation."""
+    """Tell the asker what became of the request or command. ``told`` is there only in the answer to ``explain``."""
 
     request: Request | Command
     reply: Reply
     why: str
     incident: str | None = None
-    told: tuple[Mapping[str, Any], ...] = ()
+    told: tuple[Explained, ...] = ()
     #: The same source has had such an answer before. So this one is not audited, and it is logged as debug only.
     repeated: bool = False
     rule: str = ""  #: the row that a command took

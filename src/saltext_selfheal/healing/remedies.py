@@ -39,6 +39,7 @@ class Remedy:
     never: frozenset[Fault] = frozenset()  #: faults against which it cannot help, or does harm
     asked: bool = True  #: a step or a request may name it; if not, only the healer uses it
     by_webhook: bool = True  #: a webhook's caller may be allowed to ask for it
+    for_callers: bool = False  #: a webhook's caller may ask for it, if its settings name no actions
     route: str = ""  #: its route in the article's interface; empty: it has none
 
 
@@ -52,6 +53,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             reads=results.states,
             says="applies the node's whole configuration",
             never=_UNKNOWN,
+            for_callers=True,
             route="states",
         ),
         Action.RESTART: Remedy(
@@ -61,6 +63,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             takes_service=True,
             starts_anew=True,
             needs_probe=True,
+            for_callers=True,
             # It cures neither a password nor a certificate, and takes the last serving side of a partition away.
             never=_UNKNOWN | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED},
             route="services",
@@ -86,6 +89,9 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
     }
 )
 
+#: What a request asks for if it names no action.
+USUAL = Action.HIGHSTATE
+
 #: Actions that a step or a request may name. The others are only used by the healer.
 REMEDIES = tuple(action for action, row in TABLE.items() if row.asked)
 
@@ -100,9 +106,19 @@ def webhook_names() -> tuple[str, ...]:
     return tuple(action.value for action in REMEDIES if TABLE[action].by_webhook)
 
 
+def names_for_callers() -> tuple[str, ...]:
+    """The actions that a webhook's caller may ask for, if its settings name none."""
+    return tuple(action.value for action in REMEDIES if TABLE[action].for_callers)
+
+
 def routes() -> tuple[tuple[str, str], ...]:
     """The routes of the article's interface, as kind and name."""
     return tuple((TABLE[a].route, a.value) for a in REMEDIES if TABLE[a].route)
+
+
+def routes_with_service() -> frozenset[str]:
+    """The kinds of routes whose calls name a service."""
+    return frozenset(TABLE[a].route for a in REMEDIES if TABLE[a].route and TABLE[a].takes_service)
 
 
 def forbidden(fault: Fault) -> frozenset[Action]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from ..driver.text import NAME_CHARS, clean
 from ..healing.events import Command, Request, Verb
+from ..healing.explained import Explained
 from . import timeline
 from .file import LedgerError
 from .tables import connect, refuse_newer
@@ -27,6 +28,7 @@ END_OF_TIME = 253402300800.0  #: the year 10000; a later time cannot be written 
 
 _REQUEST = TypeAdapter(Request)
 _COMMAND = TypeAdapter(Command)
+_EXPLAINED = TypeAdapter(Explained)
 #: SQLite columns can hold values of any type, whoever wrote them. So text is read as bytes, and a time only if it is a
 #: number.
 _UNANSWERED = (
@@ -52,6 +54,25 @@ def kind_of(asked: Request | Command) -> str:
 def dump(asked: Request | Command) -> str:
     """The body of the row for this request or command. `read_row` reads it back."""
     return KINDS[kind_of(asked)].dump_json(asked).decode()
+
+
+def dump_explained(one: Explained) -> Any:
+    """A part of an explanation as plain data. `read_explained` reads it back."""
+    return _EXPLAINED.dump_python(one, mode="json")
+
+
+def read_explained(found: Iterable[Any]) -> tuple[Explained, ...]:
+    """The explanation in an answer (its key ``told``).
+
+    Raises LedgerError if it has another form, because another release of this package runs in the engine.
+    """
+    try:
+        return tuple(map(_EXPLAINED.validate_python, found))
+    except ValueError:
+        raise LedgerError(
+            "the engine explains in a form that is not known here: it runs another release of this package; "
+            "restart the salt-master"
+        ) from None
 
 
 def ask(path: Path, asked: Request | Command) -> None:
@@ -122,7 +143,7 @@ def read_row(row: sqlite3.Row) -> Request | Command | None:
 
 
 #: The fields of requests and commands that hold texts, and one name each. The reason may be longer.
-_NAMES = ("cluster", "action", "door", "asker", "by", "incident")
+_NAMES = ("cluster", "action", "asker", "by", "incident")
 
 
 def _cleaned(asked: Request | Command) -> Request | Command:

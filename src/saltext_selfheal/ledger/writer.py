@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ..healing import ids
 from ..healing.events import Command, Request, Verb
 from ..healing.model import Announce, Answer, Attempt, ClusterState, Effect, Finish, Fire, Tell
 from . import chain as audit_chain
@@ -353,7 +354,7 @@ class Ledger:
         asked = effect.request
         answer = {"reply": effect.reply.value, "why": effect.why, "incident": effect.incident}
         kind = inbox.kind_of(asked)
-        told = {"told": [dict(one) for one in effect.told]} if effect.told else {}
+        told = {"told": list(map(inbox.dump_explained, effect.told))} if effect.told else {}
         answered = json.dumps({**answer, **told}, default=str)
         self._db.execute(
             "INSERT INTO inbox (key, kind, body, put_at, answered_at, answer) VALUES (?,?,?,?,?,?)"
@@ -365,7 +366,7 @@ class Ledger:
             if effect.repeated:
                 # It is not audited: the incident counts it, and the row above has the answer.
                 return
-            body: dict[str, Any] = {"request": asked.id, "door": asked.door, "asker": asked.asker, "action": asked.action,
+            body: dict[str, Any] = {"request": asked.id, "door": asked.door.value, "asker": asked.asker, "action": asked.action,
                     "nodes": asked.nodes, "reason": asked.reason, **answer}  # fmt: skip
             self._audit(now, asked.cluster, effect.incident, kind, body)
         elif asked.verb is not Verb.EXPLAIN:  # ``explain`` changes nothing, so it is not audited
@@ -382,8 +383,10 @@ class Ledger:
         row = self._db.execute(
             "SELECT cluster FROM incidents WHERE id = ?", (command.incident,)
         ).fetchone()
-        cluster: str = row["cluster"] if row else command.incident.rpartition("-")[0]
-        return cluster
+        if row:
+            return str(row["cluster"])
+        named = ids.read(command.incident)
+        return named.cluster if named else ""
 
     def _audit(
         self, now: float, cluster: str, incident: str | None, kind: str, body: Mapping[str, Any]

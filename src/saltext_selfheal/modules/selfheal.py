@@ -111,10 +111,13 @@ def trigger(
     """
     from saltext_selfheal.doors import arguments, forms
     from saltext_selfheal.driver import tags
+    from saltext_selfheal.healing.events import Door
 
     try:
         forms.known_action(action)
-        request = forms.request(cluster, action, nodes, reason, door="minion", asker=__opts__["id"])
+        request = forms.request(
+            cluster, action, nodes, reason, door=Door.MINION, asker=__opts__["id"]
+        )
     except arguments.BadRequest as exc:
         return _not_sent(exc)
     data: dict[str, Any] = {

@@ -24,6 +24,7 @@ from saltext_selfheal.console import answering, desk, dropin
 from saltext_selfheal.console import history as history_of
 from saltext_selfheal.console import status as status_of
 from saltext_selfheal.doors import arguments
+from saltext_selfheal.healing import remedies
 from saltext_selfheal.healing.events import Verb
 
 __virtualname__ = "selfheal"
@@ -82,7 +83,7 @@ def _desk() -> desk.Desk:
 
 @_answers(answering.no_request)
 def trigger(
-    cluster: Any, action: Any = "highstate", nodes: Any = None, reason: Any = None, request: Any = None
+    cluster: Any, action: Any = remedies.USUAL.value, nodes: Any = None, reason: Any = None, request: Any = None
 ) -> answering.View:  # fmt: skip
     """
     Ask for healing, and wait up to five seconds for the decision.
