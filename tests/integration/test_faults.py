@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import threading
 import time
 import uuid
 
@@ -12,13 +11,13 @@ import pytest
 from rethinkdb import RethinkDB
 
 from saltext_selfheal.driver.address import Address
-from saltext_selfheal.healing.events import Observed, Viewed, ViewStatus
+from saltext_selfheal.healing.events import ViewStatus
 from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.node import Target, probe_once
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.ports import free_port
 from tests.lab.site import REAL, server_command
+from tests.lab.watching import Watching
 
 LOOPBACK = "127.0.0.1"
 PASSWORD = "secret"
@@ -107,36 +106,10 @@ def servers():
         server.kill()
 
 
-class Views:
-    """A prober over these servers, and its latest view and observations."""
-
-    def __init__(self, servers, timeout_s=20.0):
-        self.view, self.faults = None, {}
-        self._changed = threading.Condition()
-        plans = {"runbook": ViewPlan(every_s=0.2, timeout_s=timeout_s)}
-        self._prober = Prober([s.target() for s in servers], self._take, plans)
-
-    def _take(self, event):
-        with self._changed:
-            if isinstance(event, Viewed):
-                self.view = event.view
-            elif isinstance(event, Observed):
-                self.faults[event.observation.node] = event.observation.fault
-            self._changed.notify_all()
-
-    def __enter__(self):
-        self._prober.start()
-        return self
-
-    def __exit__(self, *_):
-        self._prober.stop()
-
-    def wait(self, wanted, timeout_s=60.0):
-        with self._changed:
-            assert self._changed.wait_for(
-                lambda: self.view is not None and wanted(self.view, self.faults), timeout_s
-            ), (self.view, self.faults)
-            return self.view
+def watching(servers, timeout_s=20.0):
+    """A prober over these servers that also reads their tables."""
+    plans = {"runbook": ViewPlan(every_s=0.2, timeout_s=timeout_s)}
+    return Watching(*(server.target() for server in servers), plans=plans)
 
 
 def cluster_of_three(folder, servers):
@@ -174,10 +147,10 @@ def all_ready(view, _):
 
 def test_a_cluster_of_three_loses_one_node_and_then_its_quorum(tmp_path, servers):
     made = cluster_of_three(tmp_path, servers)
-    with Views(made) as views:
-        views.wait(all_ready)
+    with watching(made) as views:
+        views.wait_for_view(all_ready)
         made[2].kill()
-        view = views.wait(
+        view = views.wait_for_view(
             lambda v, f: f.get("db3") is Fault.DEAD and v.status is ViewStatus.KNOWN
             and any(t.writes and not t.all_replicas for t in v.tables)
         )  # fmt: skip
@@ -185,29 +158,29 @@ def test_a_cluster_of_three_loses_one_node_and_then_its_quorum(tmp_path, servers
         states = {r.server: r.state for r in table.shards[0].replicas}
         assert states["db3"] == "disconnected"
         made[1].kill()
-        view = views.wait(
+        view = views.wait_for_view(
             lambda v, f: f.get("db2") is Fault.DEAD and v.status is ViewStatus.KNOWN
             and any(not t.writes for t in v.tables)
         )  # fmt: skip
         assert views.faults["db1"] is None  # what is left answers: it is not to blame
         for server in made[1:]:
             server.start()
-        views.wait(all_ready)
+        views.wait_for_view(all_ready)
 
 
 def test_a_stopped_peer_leaves_the_view_unknown_and_the_others_well(tmp_path, servers):
     made = cluster_of_three(tmp_path, servers)
-    with Views(made, timeout_s=2.0) as views:
-        views.wait(all_ready)
+    with watching(made, timeout_s=2.0) as views:
+        views.wait_for_view(all_ready)
         made[2].process.send_signal(19)  # SIGSTOP
-        views.wait(lambda v, f: f.get("db3") is Fault.HUNG)
+        views.wait_for_view(lambda v, f: f.get("db3") is Fault.HUNG)
         if server_command(None)[0] == REAL:
-            views.wait(
+            views.wait_for_view(
                 lambda v, f: v.status is ViewStatus.UNKNOWN and "some peer hangs" in v.why, 30.0
             )
         assert views.faults["db1"] is views.faults["db2"] is None
         made[2].process.send_signal(18)  # SIGCONT
-        views.wait(all_ready)
+        views.wait_for_view(all_ready)
 
 
 def test_a_password_that_was_changed_is_auth_and_comes_back(tmp_path, servers):
@@ -237,12 +210,12 @@ def test_a_user_without_grants_sees_the_node_alive_and_the_tables_forbidden(tmp_
             def target(self):
                 return server.target(user="selfheal", password="p")
 
-        with Views([Limited()]) as views:
-            view = views.wait(lambda v, f: v.status is ViewStatus.FORBIDDEN)
+        with watching([Limited()]) as views:
+            view = views.wait_for_view(lambda v, f: v.status is ViewStatus.FORBIDDEN)
             assert "missing: r.db('rethinkdb').grant('selfheal', {read: true})" in view.why
             assert views.faults["db1"] is None
             r.db("rethinkdb").grant("selfheal", {"read": True}).run(connection)
-            views.wait(lambda v, f: v.status is ViewStatus.KNOWN)
+            views.wait_for_view(lambda v, f: v.status is ViewStatus.KNOWN)
 
 
 @real

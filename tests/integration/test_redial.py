@@ -5,16 +5,13 @@ import itertools
 import logging
 import resource
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from saltext_selfheal.driver.address import Address
-from saltext_selfheal.healing.events import Observed
 from saltext_selfheal.healing.model import Fault
-from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.node import Target, probe_once
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.integration.test_faults import servers  # noqa: F401
@@ -23,6 +20,7 @@ from tests.integration.test_healing import started_jobs
 from tests.lab.ports import free_port
 from tests.lab.simulated import SimulatedNode
 from tests.lab.site import server_command
+from tests.lab.watching import Watching
 
 pytestmark = real
 
@@ -43,36 +41,6 @@ def spend_open_files(pid, takes_new):
         assert time.monotonic() < deadline
 
 
-class Seen:
-    """A prober, and each node's latest observation."""
-
-    def __init__(self, targets):
-        self.latest, self.all = {}, []
-        self._changed = threading.Condition()
-        self._prober = Prober(targets, self._take, {})
-
-    def _take(self, event):
-        if isinstance(event, Observed):
-            with self._changed:
-                self.latest[event.observation.node] = event.observation
-                self.all.append((time.monotonic(), event.observation))
-                self._changed.notify_all()
-
-    def __enter__(self):
-        self._prober.start()
-        return self
-
-    def __exit__(self, *_):
-        self._prober.stop()
-
-    def wait(self, node, fault, timeout_s=60.0):
-        with self._changed:
-            assert self._changed.wait_for(
-                lambda: node in self.latest and self.latest[node].fault is fault, timeout_s
-            ), self.latest.get(node)
-            return self.latest[node]
-
-
 @pytest.fixture
 def server(tmp_path, servers):  # noqa: F811
     made = Server(tmp_path, "db1").start()
@@ -82,28 +50,28 @@ def server(tmp_path, servers):  # noqa: F811
 
 
 def test_a_server_out_of_open_files_is_hung_while_its_open_connection_answers(server):
-    with Seen([server.target(redial_s=1.0)]) as seen:
-        seen.wait("db1", None)
+    with Watching(server.target(redial_s=1.0)) as seen:
+        seen.wait_for_fault("db1", None)
         undo = spend_open_files(
             server.process.pid, lambda: server.look(timeout_s=0.5).fault is None
         )
-        told = seen.wait("db1", Fault.HUNG)
+        told = seen.wait_for_fault("db1", Fault.HUNG)
         assert (told.answers, told.dialled, told.ours) == (True, True, False)
         assert "a connection that was open before answers" in told.evidence
         undo()
-        assert seen.wait("db1", None).dialled
+        assert seen.wait_for_fault("db1", None).dialled
 
 
 def test_a_password_that_was_changed_is_seen_although_the_open_connection_answers(server):
-    with Seen([server.target(redial_s=0.5)]) as seen:
-        seen.wait("db1", None)
+    with Watching(server.target(redial_s=0.5)) as seen:
+        seen.wait_for_fault("db1", None)
         with server.connection() as (r, connection):
             admin = r.db("rethinkdb").table("users").get("admin")
             admin.update({"password": "other"}).run(connection)
-            told = seen.wait("db1", Fault.AUTH)
+            told = seen.wait_for_fault("db1", Fault.AUTH)
             assert (told.answers, "Wrong password" in told.evidence) == (True, True)
             admin.update({"password": PASSWORD}).run(connection)
-            seen.wait("db1", None)
+            seen.wait_for_fault("db1", None)
 
 
 def test_the_cluster_port_and_a_proxy_say_what_they_are(server, tmp_path):
@@ -136,11 +104,11 @@ def test_the_cluster_port_and_a_proxy_say_what_they_are(server, tmp_path):
 
 def test_many_logins_at_once_are_quiet_and_nobody_is_suspected(server, caplog):
     targets = [server.target(node=f"n{number}", redial_s=2.0) for number in range(300)]
-    with caplog.at_level(logging.INFO), Seen(targets) as seen:
+    with caplog.at_level(logging.INFO), Watching(*targets) as seen:
         for target in targets:
-            seen.wait(target.node, None)
+            seen.wait_for_fault(target.node, None)
         time.sleep(3.0)  # each of them is dialled once more
-    assert {told.fault for _, told in seen.all} == {None}
+    assert {told.fault for _, told in seen.looks()} == {None}
     assert [r for r in caplog.records if r.levelno > logging.INFO] == []
 
 
@@ -149,16 +117,13 @@ def test_a_huge_answer_holds_up_no_look_at_another_node(server, shape):
     with SimulatedNode(name="db2", password=PASSWORD) as hostile:
         hostile.set_fault("huge_answer", shape=shape, bytes=8_000_000)
         bad = server.target(node="db2", cluster="bad", address=Address(hostile.host, hostile.port))
-        seen = Seen([server.target(poll_s=0.1), bad])
-        seen._prober = Prober(
-            [server.target(poll_s=0.1), bad], seen._take, {"bad": ViewPlan(0.1, 10.0)}
-        )
-        with seen:
-            seen.wait("db1", None)
-            seen.wait("db2", None)
+        plans = {"bad": ViewPlan(0.1, 10.0)}
+        with Watching(server.target(poll_s=0.1), bad, plans=plans) as seen:
+            seen.wait_for_fault("db1", None)
+            seen.wait_for_fault("db2", None)
             time.sleep(5.0)  # answer upon answer
-    looks = [at for at, told in seen.all if told.node == "db1"]
-    assert {told.fault for _, told in seen.all if told.node == "db1"} == {None}
+    looks = [at for at, _ in seen.looks("db1")]
+    assert {told.fault for _, told in seen.looks("db1")} == {None}
     assert max(later - at for at, later in itertools.pairwise(looks)) < 3.0
 
 

@@ -4,7 +4,8 @@ import time
 
 from saltext_selfheal.healing.model import Fault
 from tests.lab.simulated import SimulatedNode
-from tests.unit.probe.world import Watching, is_fault, target
+from tests.lab.watching import Watching
+from tests.unit.probe.world import is_fault, target
 
 
 def test_the_connection_stays_open_between_probes(well):

@@ -13,7 +13,8 @@ from saltext_selfheal.driver.dialling import tls_context
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.names import Resolver
 from saltext_selfheal.probe.node import NodeProbe
-from tests.unit.probe.world import Watching, is_fault, is_seen, look, served_with, target
+from tests.lab.watching import Watching
+from tests.unit.probe.world import is_fault, is_seen, look, served_with, target
 
 
 def test_a_node_is_dialled_afresh_every_so_often_and_keeps_its_open_connection(well):
@@ -122,16 +123,16 @@ def test_a_full_backlog_is_still_hung_and_a_host_that_is_away_is_not(well, monke
 
 def test_a_dial_can_be_asked_for_from_any_thread(well):
     with Watching(target(well, redial_s=1000.0, poll_s=30.0)) as watching:
-        watching._prober.dial("runbook", ["db1"])
+        watching.prober.dial("runbook", ["db1"])
         watching.wait(is_fault(None))
         for _ in range(3):
             asked = time.monotonic()
-            watching._prober.dial("runbook", ("db1", "nosuch"))
-            watching._prober.dial("nosuch", ("db1",))
+            watching.prober.dial("runbook", ("db1", "nosuch"))
+            watching.prober.dial("nosuch", ("db1",))
             at, event = watching.wait(is_fault(None))
             assert event.observation.dialled
             assert at - asked < 2.0  # not by the interval of 30 s
-    watching._prober.dial("runbook", ["db1"])  # it has ended: nobody is asked
+    watching.prober.dial("runbook", ["db1"])  # it has ended: nobody is asked
 
 
 def test_an_address_that_leads_elsewhere_now_is_told_by_the_dial(well):

@@ -13,7 +13,8 @@ from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.names import Resolver
 from saltext_selfheal.probe.node import NodeProbe
 from tests.lab.simulated import SimulatedNode
-from tests.unit.probe.world import Watching, is_fault, is_seen, target
+from tests.lab.watching import Watching
+from tests.unit.probe.world import is_fault, is_seen, target
 
 
 def test_hundreds_of_expensive_logins_at_once_make_nobody_late(caplog):

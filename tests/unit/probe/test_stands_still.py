@@ -15,9 +15,9 @@ from saltext_selfheal.probe.names import Resolver
 from saltext_selfheal.probe.node import NodeProbe
 from saltext_selfheal.probe.pulse import Pace
 from saltext_selfheal.probe.tables import ViewPlan
+from tests.lab.watching import Watching
 from tests.unit.probe.world import (
     TIMEOUT_S,
-    Watching,
     is_fault,
     is_view,
     known,
@@ -34,7 +34,7 @@ def stall(watching, seconds):
         held.set()
         time.sleep(seconds)
 
-    watching._prober._loop.call_soon_threadsafe(hold)
+    watching.in_loop(hold)
     assert held.wait(5)
 
 

@@ -11,7 +11,8 @@ from saltext_selfheal.healing.events import Observed, Viewed, ViewStatus
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.simulated import SimulatedNode
-from tests.unit.probe.world import Watching, is_fault, is_view, known, look, target
+from tests.lab.watching import Watching
+from tests.unit.probe.world import is_fault, is_view, known, look, target
 
 
 @pytest.mark.parametrize("shape", ["documents", "lists", "text", "deep", "number", "blank"])

@@ -6,7 +6,8 @@ from saltext_selfheal.healing.events import Met, Observed, ViewStatus
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.simulated import SimulatedNode
-from tests.unit.probe.world import Watching, is_fault, is_seen, is_view, known, target, watching_all
+from tests.lab.watching import Watching
+from tests.unit.probe.world import is_fault, is_seen, is_view, known, target, watching_all
 
 
 def test_a_view_shows_tables_replicas_and_who_is_connected(cluster):

@@ -1,15 +1,14 @@
-"""What the tests of the probe share: a target, a prober that is watched, and words for what is waited for."""
+"""What the tests of the probe share: a target, and words for what is waited for."""
 
 import socket
 import threading
-import time
 
 from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing.events import Observed, Viewed, ViewStatus
-from saltext_selfheal.probe.loop import Prober
 from saltext_selfheal.probe.node import Target, probe_once
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.simulated import SimulatedNode
+from tests.lab.watching import Watching
 
 TIMEOUT_S = 0.5
 
@@ -43,40 +42,6 @@ def served_with(tmp_path, cert):
     for number, blob in enumerate(cert.cert_chain_pems):
         blob.write_to_path(chain, append=number > 0)
     return SimulatedNode(name="db1", password="secret", tls=(chain, key))
-
-
-class Watching:
-    """A prober and what it delivered."""
-
-    def __init__(self, *targets, plans=None):
-        self.seen = []
-        self._changed = threading.Condition()
-        self._prober = Prober(targets, self._take, plans)
-
-    def _take(self, event):
-        with self._changed:
-            self.seen.append((time.monotonic(), event))
-            self._changed.notify_all()
-
-    def __enter__(self):
-        self._prober.start()
-        return self
-
-    def __exit__(self, *_):
-        self._prober.stop()
-
-    def wait(self, wanted, timeout_s=10.0):
-        """The first delivery (moment, event) from now on that is wanted."""
-        with self._changed:
-            start = len(self.seen)
-            deadline = time.monotonic() + timeout_s
-            while True:
-                for at, event in self.seen[start:]:
-                    if wanted(event):
-                        return at, event
-                assert self._changed.wait(
-                    max(0.0, deadline - time.monotonic())
-                ), "not delivered in time"
 
 
 def is_fault(fault, node="db1"):
