@@ -21,6 +21,7 @@ from rethinkdb.ql2_pb2 import Query
 
 from saltext_selfheal.config import EngineSettings
 from saltext_selfheal.driver.address import Address
+from saltext_selfheal.driver.wire import Wire
 from saltext_selfheal.healing.events import Observed
 from saltext_selfheal.healing.model import Fault
 from saltext_selfheal.ledger.writer import Ledger
@@ -28,6 +29,7 @@ from saltext_selfheal.loop.healer import Healer
 from saltext_selfheal.probe.loop import Prober, targets
 from saltext_selfheal.probe.names import Resolver
 from saltext_selfheal.probe.node import NodeProbe, Target
+from saltext_selfheal.probe.pulse import Pace
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.crowd import Crowd
 from tests.lab.simulated import SimulatedProcess, free_port, write_config
@@ -291,10 +293,15 @@ def cost(tell):
             look = NodeProbe(_target(server.ports[0]), resolver, crypto)
             await look.probe()
             frame = net.Query(Query.QueryType.SERVER_INFO, 1, None, None).serialize()
-            # The bare connection borrows the handshake of a NodeProbe, then talks by itself.
-            other = NodeProbe(_target(server.ports[0]), resolver, crypto)
-            await other.probe()
-            transport = other.wire._transport
+            # The bare connection borrows the handshake of a Wire, then talks by itself.
+            pace, one = Pace(), _target(server.ports[0])
+            transport, wire = await loop.create_connection(
+                lambda: Wire(pace.turn), one.address.host, one.address.port
+            )
+            await wire.greet(
+                one.address.host, one.address.port, one.user, one.password, loop.time() + 5.0,
+                crypto, await pace.place(False),
+            )  # fmt: skip
             bare = _Bare()
             transport.set_protocol(bare)
             ratios, ours_us, bare_us = [], [], []

@@ -1,9 +1,10 @@
-"""What several test files need: a ledger, and a node that answers."""
+"""What several test files need: a ledger, a node that answers, and a relay before it."""
 
 import pytest
 
 from saltext_selfheal.ledger.writer import Ledger
 from tests.lab.simulated import SimulatedNode
+from tests.unit.relay import Relay
 
 
 @pytest.fixture
@@ -30,3 +31,10 @@ def well(node):
     yield node
     node.clear()
     node.drop_connections()
+
+
+@pytest.fixture
+def relay(well):
+    made = Relay(well)
+    yield made
+    made.close()

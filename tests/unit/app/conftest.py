@@ -2,14 +2,7 @@
 
 import pytest
 
-from tests.unit.app.world import Api, Relay
-
-
-@pytest.fixture
-def relay(well):
-    made = Relay(well)
-    yield made
-    made.close()
+from tests.unit.app.world import Api
 
 
 @pytest.fixture

@@ -20,12 +20,11 @@ from tests.unit.app.world import (
     TIMEOUT_S,
     SoftLimit,
     aconnect,
-    answered,
     connect,
-    dripping,
     r,
     signalled,
 )
+from tests.unit.relay import answered, dripping
 
 
 @BOTH

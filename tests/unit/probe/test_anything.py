@@ -55,17 +55,9 @@ def test_no_bytes_make_a_probe_raise_or_hang(babbler, says):
         b"\x01\0\0\0\0\0\0\0\x00\x20\0\0" + b"[" * 8192,  # too deep for the parser
     ],
 )
-def test_odd_answers_after_a_good_handshake_are_alien(well, answer, monkeypatch):
-    real = wire.Wire._send
-
-    def send(self, data):
-        if not self._greeting:
-            self.data_received(answer)
-            return
-        real(self, data)
-
-    monkeypatch.setattr(wire.Wire, "_send", send)
-    assert look(well).fault is Fault.ALIEN
+def test_odd_answers_after_a_good_handshake_are_alien(relay, answer):
+    relay.edit = lambda _: [answer]
+    assert look(relay).fault is Fault.ALIEN
 
 
 def test_a_gigabyte_without_a_nul_is_cut_off_early(babbler):

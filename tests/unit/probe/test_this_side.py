@@ -98,7 +98,7 @@ def test_no_more_threads_is_ours(well, monkeypatch, where):
     async def go():
         resolver = Resolver()
         with ThreadPoolExecutor(1) as crypto:
-            monkeypatch.setattr(resolver._pool if where == "resolver" else crypto, "submit", submit)
+            monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
             address = Address("localhost" if where == "resolver" else well.host, well.port)
             seen = await NodeProbe(target(well, address=address), resolver, crypto).probe()
         resolver.close()
