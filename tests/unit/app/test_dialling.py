@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -67,48 +68,73 @@ def test_an_answer_that_goes_on_is_not_cut_off(relay):
     assert time.monotonic() - began > 0.3
 
 
-@contextlib.contextmanager
-def wrapped(query_timeout_s=None):
-    """The driver's socket, and the other end."""
-    ours, theirs = socket.socketpair()
-    parent = SimpleNamespace(host="db1", port=28015, ssl={}, clock=time.monotonic)
-    made = dial._Socket(SimpleNamespace(_parent=parent), ours, 0.0)
-    made.ends, made.query_timeout_s = None, query_timeout_s
-    with ours, theirs:
-        yield made, theirs
-
-
+@pytest.mark.parametrize("at", [4, 20])
 @pytest.mark.parametrize("wait_s", [0, 0.02])
-def test_a_cursor_that_waited_in_vain_goes_on_where_it_was(wait_s):
-    with wrapped(query_timeout_s=5) as (sock, other):
-        other.sendall(b"ab")
+def test_a_cursor_that_waited_in_vain_goes_on_where_it_was(relay, wait_s, at):
+    """The next batch stops within its head, or within its body."""
+    answers, half, rest = itertools.count(), threading.Event(), threading.Event()
+
+    def edit(data):
+        if next(answers) == 0:
+            return [data]
+        return in_halves(data)
+
+    def in_halves(data):
+        yield data[:at]
+        half.set()
+        rest.wait(5)
+        yield data[at:]
+
+    relay.node.set_fault("issue", types=["log_write_error", "memory_error"])
+    conn = connect(relay, query_timeout=5)
+    relay.edit = edit
+    cursor = r.db("rethinkdb").table("current_issues").run(conn, max_batch_rows=1)
+    assert cursor.next()["type"] == "log_write_error"
+    assert half.wait(5)
+    for _ in range(2):
         with pytest.raises(ReqlTimeoutError):
-            sock.recvall(4, time.time() + wait_s)
-        other.sendall(b"cd")
-        assert sock.recvall(4, None) == b"abcd"
+            cursor.next(wait=wait_s)
+    rest.set()
+    assert [row["type"] for row in cursor] == ["memory_error"]
 
 
-def test_a_query_that_cannot_be_sent_ends_when_it_was_told_to():
-    with wrapped(query_timeout_s=0.1) as (sock, _):
-        with pytest.raises(ReqlTimeoutError):
-            sock.sendall(bytes(10_000_000))
-        assert not sock.is_open()
+#: More than fits between us and a node that does not read.
+MUCH = "x" * 10_000_000
 
 
-def test_a_socket_whose_other_end_is_gone_is_closed_without_a_word(caplog):
-    with wrapped() as (sock, _):
-        sock._socket = mock.Mock(**{"recv.side_effect": ConnectionResetError(104, "reset")})
-        sock._socket.shutdown.side_effect = OSError(107, "not connected")
-        inner = sock._socket
-        with pytest.raises(ReqlDriverError, match="Connection interrupted: reset"):
-            sock.recvall(4, None)
-    inner.close.assert_called_once()
-    assert not sock.is_open()
+def test_a_query_that_cannot_be_sent_ends_when_it_was_told_to(relay):
+    conn = connect(relay, query_timeout=0.1)
+    relay.reading.clear()
+    began = time.monotonic()
+    with pytest.raises(ReqlTimeoutError):
+        r.expr(MUCH).run(conn)
+    assert time.monotonic() - began < 0.1 + 2 * SLACK_S
+    assert not conn.is_open()
+
+
+def test_a_socket_whose_other_end_is_gone_is_closed_without_a_word(well, monkeypatch, caplog):
+    made = []
+
+    class Kept(socket.socket):
+        """A socket that is remembered, by whomever it was made."""
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(socket, "socket", Kept)
+    conn = connect(well)
+    (ours,) = [one for one in made if one.getpeername()[1] == well.port]
+    well.set_fault("reset")
+    with pytest.raises(ReqlDriverError, match="Connection interrupted: Connection reset"):
+        r.expr(1).run(conn)
+    assert ours.fileno() == -1
+    assert not conn.is_open()
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("exc", [KeyboardInterrupt(), SoftLimit()])
-def test_what_a_signal_raises_ends_a_query(well, exc):
+def test_what_a_signal_raises_ends_a_query(well, relay, exc):
     conn = connect(well, timeout=2, deadline=2)
     well.set_fault("stall", stall_at="query")
     with signalled(exc):
@@ -120,8 +146,11 @@ def test_what_a_signal_raises_ends_a_query(well, exc):
     except BaseException:
         conn.reconnect(noreply_wait=False)
     assert r.expr(1).run(conn) == 1
-    with wrapped() as (sock, _), signalled(exc):
-        sock.sendall(bytes(10_000_000))
+    conn = connect(relay)
+    relay.reading.clear()
+    with signalled(exc, after_s=0.5):  # it is being sent by then
+        r.expr(MUCH).run(conn)
+    assert not conn.is_open()
 
 
 def test_after_a_noreply_write_a_connection_is_not_waited_for(well):
@@ -230,12 +259,21 @@ def test_in_asyncio_a_silent_query_ends_when_it_was_told_to(well):
 
 
 @pytest.mark.parametrize("how", ["abort", "close"])
-def test_in_asyncio_a_connection_ends_although_its_node_reads_nothing(relay, how):
+def test_in_asyncio_a_connection_ends_although_its_node_reads_nothing(relay, monkeypatch, how):
+    opened, real = [], asyncio.open_connection
+
+    async def open_connection(*args, **kwargs):
+        opened.append(await real(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(asyncio, "open_connection", open_connection)
+
     async def go():
         conn = await aconnect(relay)
         relay.reading.clear()
-        transport = conn._instance._streamwriter.transport
-        asking = asyncio.ensure_future(r.expr("x" * 10_000_000).run(conn))
+        ((_, writer),) = opened
+        transport = writer.transport
+        asking = asyncio.ensure_future(r.expr(MUCH).run(conn))
         await asyncio.sleep(0.02)
         assert transport.get_write_buffer_size() > 0
         if how == "abort":

@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from rethinkdb.ast import RqlQuery
 
 from saltext_selfheal import app
 from tests.lab.simulated import SimulatedNode
@@ -55,7 +56,7 @@ def test_the_flask_example(users, monkeypatch):
     assert time.monotonic() - began < 1 + 0.2 + SLACK_S
     users.clear()
     assert client.get("/users").status_code == 200
-    with mock.patch("saltext_selfheal.app.dial.Connection._start", side_effect=NOT_NOW):
+    with mock.patch.object(RqlQuery, "run", side_effect=NOT_NOW):
         assert client.get("/users").status_code == 503
 
 

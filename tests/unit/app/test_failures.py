@@ -4,9 +4,9 @@ import json
 import socket
 import ssl
 from pathlib import Path
-from unittest import mock
 
 import pytest
+from rethinkdb.ast import ReQLEncoder
 from rethinkdb.errors import (
     ReqlDriverError,
     ReqlOpFailedError,
@@ -17,6 +17,7 @@ from rethinkdb.errors import (
 
 from saltext_selfheal.app import Failure, failures
 from tests.unit.app.world import connect, r, raised
+from tests.unit.relay import answered
 
 
 def foreign(server, **options):
@@ -37,18 +38,23 @@ def test_what_the_drivers_own_connect_raises_is_understood(well):
             assert (fault, failures.classify(exc)[0]) == (fault, failure)
 
 
-def test_the_drivers_stray_errors_are_no_errors_of_the_application(well):
-    conn = connect(well)
-    wrapper = conn._instance._socket
-    with mock.patch.object(wrapper, "sendall", lambda _: wrapper.close()):
-        exc = raised(lambda: r.expr(1).run(conn))
+def test_the_drivers_stray_errors_are_no_errors_of_the_application(relay):
+    conn = connect(relay)
+
+    class Closing(ReQLEncoder):
+        """Closes the connection while the query is made, as another thread may do."""
+
+        def encode(self, what):
+            conn.close(noreply_wait=False)
+            return super().encode(what)
+
+    exc = raised(lambda: r.expr(1).run(conn, json_encoder=Closing))
     assert isinstance(exc, AttributeError)
     assert failures.classify(exc)[0] is Failure.DEAD
 
-    conn = connect(well)
-    said = iter([(1).to_bytes(8, "little") + (4).to_bytes(4, "little"), b"{{{{"])
-    with mock.patch.object(conn._instance._socket, "recvall", lambda *_: next(said)):
-        exc = raised(lambda: r.expr(1).run(conn))
+    conn = connect(relay)
+    relay.edit = answered(b"{{{{")
+    exc = raised(lambda: r.expr(1).run(conn))
     assert isinstance(exc, json.JSONDecodeError)
     assert failures.classify(exc)[0] is Failure.ALIEN
 
