@@ -97,8 +97,7 @@ class Life:
         self.ledger = Ledger(outside.path)
         self.ledger.timeline.now = lambda: outside.now
         self.watched = ()
-        for name in ("commit", "_record"):
-            setattr(self.ledger, name, self._deadly(getattr(self.ledger, name)))
+        self.ledger.commit = self._deadly(self.ledger.commit)
         numbers = itertools.count(int(outside.now) * 1000)
         try:
             self.healer = Healer(
@@ -112,14 +111,21 @@ class Life:
             self.ledger.close()
             raise
 
-    def _deadly(self, function):
-        def call(*args):
+    def _deadly(self, commit):
+        """It may be killed before and after a transition is recorded, and around each effect in it."""
+
+        def call(now, changed, effects):
             self.points.pass_()
-            result = function(*args)
+            commit(now, changed, self._one_by_one(effects))
             self.points.pass_()
-            return result
 
         return call
+
+    def _one_by_one(self, effects):
+        for effect in effects:
+            self.points.pass_()
+            yield effect
+            self.points.pass_()
 
     # what the healer is given
 

@@ -346,7 +346,9 @@ def full(*_):
 @pytest.fixture
 def unreadable(monkeypatch):
     """Makes every read of the inbox fail, as SQLite itself lets it fail."""
-    return lambda: monkeypatch.setattr(inbox, "_UNANSWERED", "SELECT it FROM nowhere LIMIT ?")
+    return lambda: monkeypatch.setattr(
+        inbox, "unanswered_rows", lambda db, most: db.execute("SELECT it FROM nowhere")
+    )
 
 
 def test_no_healer_begins_while_the_inbox_cannot_be_read(

@@ -294,11 +294,11 @@ def test_a_file_that_others_may_read_and_that_is_not_ours_is_one_clear_error(
 
 
 def test_a_ledger_that_cannot_be_read_is_not_held(path, monkeypatch):
-    def broken(self):
+    def broken(_):
         raise sqlite3.OperationalError("disk I/O error")
 
     ledger.Ledger(path).close()
-    monkeypatch.setattr(ledger.Ledger, "_anchor", broken)
+    monkeypatch.setattr(ledger, "Timeline", broken)
     with pytest.raises(LedgerError, match=f"{path}: disk I/O error") as kept:
         ledger.Ledger(path)
     monkeypatch.undo()

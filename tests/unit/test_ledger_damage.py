@@ -130,14 +130,22 @@ def test_a_ledger_that_was_begun_and_never_finished_is_lost(path):
     assert "begun and never finished" in found_lost(path)
 
 
+def with_a_full_disk(monkeypatch):
+    """From now on a new ledger is begun and cannot be finished."""
+    monkeypatch.setattr(
+        ledger_tables,
+        "create",
+        lambda db, first: db.executescript(f"BEGIN; SELECT no_such_function(); {first} COMMIT;"),
+    )
+
+
 def test_a_full_disk_at_the_first_start_leaves_nothing_behind(path, monkeypatch):
-    tables = ledger_tables._TABLES
-    monkeypatch.setattr(ledger_tables, "_TABLES", "SELECT no_such_function();")
+    with_a_full_disk(monkeypatch)
     for _ in range(3):
         with pytest.raises(LedgerError, match=str(path)):
             ledger.Ledger(path)
         assert sorted(p.name for p in path.parent.iterdir()) == [f"{path.name}.lock"]
-    monkeypatch.setattr(ledger_tables, "_TABLES", tables)
+    monkeypatch.undo()
     ledger.Ledger(path).close()
 
 
@@ -540,13 +548,12 @@ def test_an_engine_killed_before_the_new_ledger_has_its_mark_is_followed_by_one_
 
 
 def test_why_a_ledger_was_lost_is_told_when_the_disk_was_full_meanwhile(path, monkeypatch):
-    tables = ledger_tables._TABLES
     sql(filled(path), "UPDATE state SET body = '{'")
-    monkeypatch.setattr(ledger_tables, "_TABLES", "SELECT no_such_function();")
+    with_a_full_disk(monkeypatch)
     for _ in range(2):
         with pytest.raises(LedgerError, match="no such function"):
             ledger.Ledger(path)
-    monkeypatch.setattr(ledger_tables, "_TABLES", tables)
+    monkeypatch.undo()
     book = ledger.Ledger(path)
     assert "state is unreadable" in book.lost
     assert str(kept(path)[0]) in book.lost
@@ -565,7 +572,7 @@ def test_a_missing_ledger_names_the_newest_that_was_put_aside(path):
 
 
 def test_a_first_start_on_a_full_disk_loses_nothing(path, monkeypatch):
-    monkeypatch.setattr(ledger_tables, "_TABLES", "SELECT no_such_function();")
+    with_a_full_disk(monkeypatch)
     with pytest.raises(LedgerError):
         ledger.Ledger(path)
     monkeypatch.undo()
@@ -700,7 +707,7 @@ def test_an_older_ledger_that_cannot_be_brought_up_is_lost_and_kept_as_it_was(pa
 
 
 def test_a_schema_that_nobody_can_bring_up_is_lost(path, monkeypatch):
-    monkeypatch.setattr(ledger_tables, "_MIGRATIONS", {})
+    monkeypatch.setattr(ledger_tables, "MIGRATIONS", {})
     old(path)
     assert "schema 1 could not be brought to 4" in found_lost(path)
 

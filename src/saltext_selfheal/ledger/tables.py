@@ -40,7 +40,7 @@ CREATE INDEX audit_by_incident ON audit (incident, seq);
 """
 
 #: For each older schema, the SQL that brings a ledger to the next schema.
-_MIGRATIONS = {
+MIGRATIONS = {
     1: "CREATE INDEX audit_of ON audit (cluster, seq); DROP INDEX audit_by_cluster;",
     # What the older release had fired may be published already, so it counts as claimed. If it is not published, the
     # engine fires it again.
@@ -109,7 +109,7 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
     """Bring a ledger from this schema to `SCHEMA`, or leave it unchanged. Raises sqlite3.DatabaseError."""
     try:
         db.create_function("body_of_4", 1, older.body_of_4, deterministic=True)
-        script = " ".join(_MIGRATIONS[step] for step in range(version, SCHEMA))
+        script = " ".join(MIGRATIONS[step] for step in range(version, SCHEMA))
         db.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={SCHEMA}; COMMIT;")
     except (KeyError, sqlite3.DatabaseError) as exc:
         if isinstance(exc, sqlite3.DatabaseError) and not damaged(exc):
