@@ -208,8 +208,8 @@ def test_a_drop_in_names_the_files_of_this_installation(monkeypatch):
     text = dropin.render("runbook", "db*", {"db1": "10.0.0.1"}, ["engines"])
     assert f"['{dropin.packaged('restart')}']" in text
     assert "# NOTE: this replaces the `engines:`" in text
-    onedir = Path("/opt/saltstack/salt/extras-3.10/saltext_selfheal/reactor")
-    monkeypatch.setattr(dropin, "_REACTOR", onedir)
+    onedir = Path("/opt/saltstack/salt/extras-3.10/saltext_selfheal/reactor/restart.sls")
+    monkeypatch.setattr(dropin, "packaged", lambda _: onedir)
     assert dropin.reference("restart") == (
         "/opt/saltstack/salt/extras-3.*/saltext_selfheal/reactor/restart.sls"
     )

@@ -1,13 +1,17 @@
 """Text from outside becomes one clean line of bounded length, wherever it comes in."""
 
+import asyncio
 import json
 import logging
+import queue
 import sqlite3
-import threading
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
 from saltext_selfheal.driver import text
+from saltext_selfheal.driver.address import Address
 from saltext_selfheal.healing.events import Door, Issue, Request
 from saltext_selfheal.healing.model import (
     Action,
@@ -85,15 +89,32 @@ def test_a_failure_is_one_line_that_names_the_places():
 # ---------------------------------------------------------------- where it comes in
 
 
+def viewed(row):
+    """The view of a cluster whose system tables hold this one document each."""
+
+    class Wire:
+        """A connection."""
+
+        async def table(self, term, deadline, keep):
+            return [keep(row)]
+
+    async def go():
+        target = node.Target("runbook", "db1", Address("db1"))
+        probe = SimpleNamespace(target=target, answers=True, wire=Wire())
+        return await tables.View("runbook", [probe], tables.ViewPlan()).take()
+
+    return asyncio.run(go())
+
+
 def test_what_a_server_says_of_itself_and_its_tables_is_clean():
     assert is_clean(node.text(ALL * 100))
     row = {
         "id": "t", "db": ALL, "name": ALL * 100, "shards": [{"replicas": [{"server": ALL * 100, "state": ALL}]}],
         "type": ALL, "description": ALL * 1000,
     }  # fmt: skip
-    _, table = tables._table(row)
+    view = viewed(row)
+    (table,), (issue,) = view.tables, view.issues
     (replica,) = table.shards[0].replicas
-    issue = tables._issue(row)
     for told in (table.name, replica.server, replica.state, issue.type, issue.description):
         assert is_clean(told)
     # Names of one server are compared with each other, so they are cut in the same way.
@@ -113,13 +134,16 @@ def test_what_a_server_says_of_itself_and_its_tables_is_clean():
 )
 @pytest.mark.parametrize("action", [Action.HIGHSTATE, Action.RESTART, Action.LOOK])
 def test_what_a_minion_returns_is_delivered_clean(result, action, monkeypatch):
-    came = []
-    reader = jobs.JobReader({}, came.append)
+    came = queue.Queue()
+    monkeypatch.setattr(jobs.salt.minion, "MasterMinion", mock.Mock())
     monkeypatch.setattr(jobs, "is_published", lambda *_: True)
     monkeypatch.setattr(jobs, "results", lambda *_: {"db1": result})
-    reader._thread = threading.current_thread()
-    reader._read(None, jobs.Watched("runbook-1.1", "20260101000000000000", action, ("db1",)))
-    (returned,) = [event for event in came if isinstance(event, jobs.Returned)]
+    reader = jobs.JobReader({}, came.put)
+    reader.start()
+    reader.watch((jobs.Watched("runbook-1.1", "20260101000000000000", action, ("db1",)),))
+    assert isinstance(came.get(timeout=5), jobs.Published)
+    returned = came.get(timeout=5)
+    reader.watch(())
     assert is_clean(returned.detail)
 
 
