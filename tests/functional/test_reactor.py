@@ -132,19 +132,28 @@ def test_a_job_that_is_in_the_job_cache_is_not_published_again(opts, ledger, rea
 def test_the_look_into_the_job_cache_is_for_where_results_go(opts, ledger, react, monkeypatch):
     opts["ext_job_cache"], asked = "elsewhere", []
     monkeypatch.setattr(
-        jobs.CACHE_READER, "_look", lambda opts, jid, found: asked.append(jobs.returner(opts)) or found.append(True)
-    )  # fmt: skip
+        jobs, "is_published", lambda opts, *_: asked.append(jobs.returner(opts)) or True
+    )
     _, jid = fire(ledger, opts, Action.RESTART)
     assert salt.loader.minion_mods(opts)["selfheal.attempt"](jid, "restart") is None
     assert asked == ["elsewhere"]
 
 
-def breaks(opts, jid, found):
-    found.append(OSError("no such host"))
+def breaks(*_):
+    raise OSError("no such host")
 
 
-def hangs(opts, jid, found):
+def hangs(*_):
     HUNG.wait(30)
+
+
+@pytest.fixture
+def reader(opts, monkeypatch):
+    """The process's reader of the job cache, with its loader built, so that a look takes no time."""
+    made = jobs.CacheReader()
+    made.published(opts, "20261231235959000000")
+    monkeypatch.setattr(jobs, "CACHE_READER", made)
+    return made
 
 
 HUNG = threading.Event()
@@ -152,12 +161,11 @@ HUNG = threading.Event()
 
 @pytest.mark.parametrize("look", [breaks, hangs])
 def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
-    look, opts, ledger, react, monkeypatch, caplog
+    look, opts, ledger, react, reader, monkeypatch, caplog
 ):
     HUNG.clear()
     monkeypatch.setattr(jobs, "READ_WITHIN_S", 0.05)
-    monkeypatch.setattr(jobs, "CACHE_READER", jobs.CacheReader())
-    monkeypatch.setattr(jobs.CACHE_READER, "_look", look)
+    monkeypatch.setattr(jobs, "is_published", look)
     attempt, jid = fire(ledger, opts, Action.RESTART)
     assert len(react(Action.RESTART, {"jid": jid})) == 1
     assert f"attempt {jid} was never claimed and goes on" in caplog.text
@@ -168,14 +176,14 @@ def test_a_job_cache_that_cannot_be_read_lets_the_first_claim_pass_and_no_other(
     HUNG.set()
 
 
-def test_a_job_cache_that_hangs_is_waited_for_once(opts, monkeypatch):
+def test_a_job_cache_that_hangs_is_waited_for_once(opts, reader, monkeypatch):
     HUNG.clear()
-    look, began = jobs.CacheReader(), []
+    began = []
     monkeypatch.setattr(jobs, "READ_WITHIN_S", 0.05)
-    monkeypatch.setattr(look, "_look", lambda *a: began.append(a) or HUNG.wait(30))
+    monkeypatch.setattr(jobs, "is_published", lambda *a: began.append(a) or HUNG.wait(30))
     for _ in range(3):
         with pytest.raises(jobs.Unreadable):
-            look.published(opts, "20261231235959000000")
+            reader.published(opts, "20261231235959000000")
     assert len(began) == 1
     HUNG.set()
 

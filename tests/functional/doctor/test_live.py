@@ -1,8 +1,11 @@
 """What the nodes and the minions say when they are asked now."""
 
-import pytest
+from unittest import mock
 
-from saltext_selfheal.doctor import checks, live
+import pytest
+import salt.client
+
+from saltext_selfheal.doctor import checks
 from tests.functional.doctor.conftest import SECRETS, lines, says, settings
 from tests.lab.simulated import SimulatedNode
 
@@ -27,7 +30,9 @@ def nodes(opts):
 def minions(monkeypatch):
     """What the minions say: to be filled."""
     told = {"db1": dict(SOUND), "db2": dict(SOUND)}
-    monkeypatch.setattr(live, "_ask", lambda opts, nodes, service: told)
+    client = mock.MagicMock()
+    client.return_value.__enter__.return_value.cmd.side_effect = lambda *_, **__: told
+    monkeypatch.setattr(salt.client, "LocalClient", client)
     return told
 
 

@@ -1,6 +1,8 @@
 """What the doctor says of ledger, job cache and the minions' keys."""
 
+import contextlib
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -52,15 +54,21 @@ def test_ledgers_that_were_put_aside(opts, engine, path):
     says(lines("ledger", opts), "warn", f"put aside: {kept}\n")
 
 
+def sql(path, statement):
+    """Somebody else writes to the ledger that the engine holds."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement)
+
+
 def test_a_ledger_of_another_release(opts, engine, path):
-    engine._db.execute("PRAGMA user_version=1")
+    sql(path, "PRAGMA user_version=1")
     says(lines("ledger", opts), "warn", f"has schema 1, this release writes {SCHEMA}")
-    engine._db.execute("PRAGMA user_version=99")
+    sql(path, "PRAGMA user_version=99")
     says(lines("ledger", opts), "fail", "schema 99 is newer than this release knows")
 
 
 def test_a_chain_that_does_not_hold(opts, engine, path):
-    engine._db.execute("UPDATE audit SET cluster = 'web'")
+    sql(path, "UPDATE audit SET cluster = 'web'")
     says(lines("ledger", opts), "fail", "the chain of its audit does not hold at entry 1")
 
 

@@ -53,7 +53,7 @@ def test_a_broken_check_is_told_with_its_line(opts, monkeypatch, check, file):
     def broken(*args):
         raise RuntimeError
 
-    monkeypatch.setattr(checks_settings, "_replaced", broken)
+    monkeypatch.setattr(checks_settings, "master_started_at", broken)
     monkeypatch.setattr(permissions, "peers", broken)
     says(lines(check, opts), "warn", f"the check itself broke: RuntimeError at {file}:")
 
