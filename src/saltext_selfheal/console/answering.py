@@ -35,7 +35,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class Refused:
+class NoAnswer:
     """A function that only reads cannot answer this."""
 
     why: str
@@ -46,7 +46,7 @@ class Refused:
 
 def no_view(why: object) -> View:
     """The refusal of a function that only reads."""
-    return Refused(str(why))
+    return NoAnswer(str(why))
 
 
 def no_command(why: object) -> View:

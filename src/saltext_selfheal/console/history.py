@@ -86,8 +86,8 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The answer to a request or a command, with the incident that it opened or joined."""
+class Fate:
+    """What became of a request or a command: its answer, and the incident that it opened or joined."""
 
     answer: desk.Answered
     incident: Whole | None = None
@@ -143,7 +143,7 @@ def read(settings: EngineSettings, path: Path, cluster: Any, since: Any, limit: 
         return list(map(_entry, records.history(db, cluster, oldest, limit)))
 
 
-def find(path: Path, asked: Any) -> Whole | Asked:
+def find(path: Path, asked: Any) -> Whole | Fate:
     """The incident with this id, or the request or command with this id.
 
     Who has asked by the bus or by a webhook knows the id without the prefix of the door. So that is enough, if it is
@@ -157,11 +157,11 @@ def find(path: Path, asked: Any) -> Whole | Asked:
         if found is not None:
             return _whole(found)
         if inbox.waits(db, name):
-            return Asked(desk.Answered("request", desk.STORED, "it has no answer yet", name))
+            return Fate(desk.Answered("request", desk.STORED, "it has no answer yet", name))
         answer = inbox.answer(db, name)
         if answer is not None:
             joined = records.incident(db, answer["incident"]) if answer["incident"] else None
-            return Asked(desk.recorded("request", name, answer), _whole(joined) if joined else None)
+            return Fate(desk.recorded("request", name, answer), _whole(joined) if joined else None)
         raise _no_such_id(db, asked)
 
 
