@@ -312,11 +312,11 @@ def test_a_partition_in_network_namespaces_is_disagreement(tmp_path, servers, is
         code = (
             "import asyncio,sys;from concurrent.futures import ThreadPoolExecutor as T;"
             "from saltext_selfheal.probe.node import NodeProbe, Target;from saltext_selfheal.probe.names import Resolver;"
-            "from saltext_selfheal.probe.tables import View, ViewPlan;from saltext_selfheal.driver.address import Address as A\n"
+            "from saltext_selfheal.probe.tables import TableReader, ViewPlan;from saltext_selfheal.driver.address import Address as A\n"
             "async def go():\n"
             f" l=NodeProbe(Target('c','{server.name}',A('127.0.0.1',{server.driver_port}),password='{PASSWORD}'),Resolver(),T(1))\n"
             " s=await l.probe()\n"
-            " v=await View('c',[l],ViewPlan(1,5)).take() if s.fault is None else None\n"
+            " v=await TableReader('c',[l],ViewPlan(1,5)).take() if s.fault is None else None\n"
             f" print(s.server_id, *sorted(v.connected.get('{server.name}', ()) if v else ()));l.close()\n"
             "asyncio.run(go())"
         )

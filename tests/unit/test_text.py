@@ -101,7 +101,7 @@ def viewed(row):
     async def go():
         target = node.Target("runbook", "db1", Address("db1"))
         probe = SimpleNamespace(target=target, answers=True, wire=Wire())
-        return await tables.View("runbook", [probe], tables.ViewPlan()).take()
+        return await tables.TableReader("runbook", [probe], tables.ViewPlan()).take()
 
     return asyncio.run(go())
 

@@ -16,7 +16,7 @@ from ..healing.events import Observation, ViewStatus
 from ..healing.model import Fault
 from ..probe.loop import targets
 from ..probe.node import Target, maker
-from ..probe.tables import View, ViewPlan
+from ..probe.tables import TableReader, ViewPlan
 from .master import Finding, Master, fail, ok, warn
 
 TABLES_WITHIN_S = 20.0  #: RethinkDB answers so late while a peer hangs (2.4.4)
@@ -69,7 +69,7 @@ async def _dial(all_of_them: list[Target]) -> list[tuple[Observation, ViewStatus
                     return seen, None, ""
                 asked.add(target.cluster)
                 plan = ViewPlan(TABLES_WITHIN_S, TABLES_WITHIN_S)
-                view = await View(target.cluster, [probe], plan, probe.pace).take()
+                view = await TableReader(target.cluster, [probe], plan, probe.pace).take()
                 return seen, view.status if view else None, view.why if view else ""
             finally:
                 probe.close()

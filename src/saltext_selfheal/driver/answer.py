@@ -33,7 +33,7 @@ class Alien(Exception):
     """The peer does not speak as RethinkDB does."""
 
 
-class Answer(NamedTuple):
+class Parsed(NamedTuple):
     """RethinkDB's answer: its type, its values (for documents, what was kept of them), and the kind of error."""
 
     kind: Any
@@ -61,14 +61,14 @@ def _all(document: dict[str, Any]) -> Any:
     return document
 
 
-def at_once(body: bytes, keep: Keep = _all) -> Answer:
+def at_once(body: bytes, keep: Keep = _all) -> Parsed:
     """Read a small answer. Raises Alien."""
     try:
         fields = _JSON.decode(body.decode())
     except (ValueError, RecursionError):
         raise Alien(f"answers {said(body)}") from None
     answer = _answer(fields, body)
-    return Answer(answer.kind, [_kept(value, keep) for value in answer.data], answer.error)
+    return Parsed(answer.kind, [_kept(value, keep) for value in answer.data], answer.error)
 
 
 def _kept(value: Any, keep: Keep) -> Any:
@@ -78,14 +78,14 @@ def _kept(value: Any, keep: Keep) -> Any:
     return value if isinstance(value, str) else None
 
 
-def _answer(fields: Any, body: bytes) -> Answer:
+def _answer(fields: Any, body: bytes) -> Parsed:
     data = fields.get("r") if isinstance(fields, dict) else None
     if not isinstance(data, list) or "t" not in fields:
         raise Alien(f"answers {said(body)}")
-    return Answer(fields["t"], data, fields.get("e"))
+    return Parsed(fields["t"], data, fields.get("e"))
 
 
-def in_pieces(body: bytes, keep: Keep = _all) -> Generator[None, None, Answer]:
+def in_pieces(body: bytes, keep: Keep = _all) -> Generator[None, None, Parsed]:
     """Read a large answer, one document per step. The generator returns the answer. Raises Alien.
 
     RethinkDB sends ``{"t": …, "r": [document, …], …}``. All other values in it must be small.

@@ -27,8 +27,8 @@ from .answer import (
     AT_ONCE_BYTES,
     MAX_DOCUMENTS,
     Alien,
-    Answer,
     Keep,
+    Parsed,
     at_once,
     in_pieces,
     leisurely,
@@ -73,7 +73,7 @@ class QueryFailed(Exception):
     """RethinkDB answered a query with an error, in its own words."""
 
 
-class Place(Protocol):
+class LoginPlace(Protocol):
     """The caller's place among those that log in at the same time."""
 
     def work(self) -> None: ...
@@ -241,7 +241,7 @@ class Wire(asyncio.Protocol):
         password: str,
         deadline: float,
         crypto: Executor,
-        place: Place,
+        place: LoginPlace,
     ) -> float:
         """Make the V1_0 handshake, by the driver's own state machine.
 
@@ -355,7 +355,7 @@ class Wire(asyncio.Protocol):
             kind, what, optargs = Query.QueryType.CONTINUE, None, None
 
 
-def _refusal(answer: Answer) -> Exception:
+def _refusal(answer: Parsed) -> Exception:
     """The exception for an answer that is no sequence: Forbidden or QueryFailed."""
     words = said(str(answer.data[0] if answer.data else "")).strip('"')
     forbidden = answer.error == Response.ErrorType.PERMISSION_ERROR

@@ -22,7 +22,7 @@ from ..healing.model import Fault
 from .names import Resolver
 from .node import NodeProbe, Target
 from .pulse import Pace
-from .tables import View, ViewPlan
+from .tables import TableReader, ViewPlan
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Prober:
         self._deliver = deliver
         self._plans = dict(plans or {})
         self._probes: dict[tuple[str, str], NodeProbe] = {}
-        self._views: dict[str, View] = {}
+        self._readers: dict[str, TableReader] = {}
         self._thread = threading.Thread(target=self._run, name="selfheal-probe", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -120,14 +120,14 @@ class Prober:
         for probe in probes:
             by_cluster.setdefault(probe.target.cluster, []).append(probe)
             self._probes[probe.target.cluster, probe.target.node] = probe
-        self._views = {
-            name: View(name, members, self._plans.get(name, ViewPlan()), pace)
+        self._readers = {
+            name: TableReader(name, members, self._plans.get(name, ViewPlan()), pace)
             for name, members in by_cluster.items()
         }
         watchers = [asyncio.create_task(self._watch(probe)) for probe in probes]
         watchers += [
-            asyncio.create_task(self._watch_cluster(view))
-            for name, view in self._views.items()
+            asyncio.create_task(self._watch_cluster(reader))
+            for name, reader in self._readers.items()
             if name in self._plans
         ]
         self._ready.set()
@@ -137,8 +137,8 @@ class Prober:
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
-        for view in self._views.values():
-            view.close()
+        for reader in self._readers.values():
+            reader.close()
         for probe in probes:
             probe.close()
         pace.pulse.stop()
@@ -163,7 +163,7 @@ class Prober:
             self._deliver(Observed(seen))
             if seen.fault is Fault.DEAD:
                 # It may refuse only this master. The other nodes know whether its server is there, so they are asked.
-                self._views[probe.target.cluster].meet(self._deliver)
+                self._readers[probe.target.cluster].meet(self._deliver)
             if loop.time() >= due:
                 due += poll_s * (1 + (loop.time() - due) // poll_s)
             await probe.idle(due)
@@ -171,12 +171,12 @@ class Prober:
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
 
-    async def _watch_cluster(self, view: View) -> None:
-        await asyncio.sleep(random.uniform(0, view.plan.every_s))
+    async def _watch_cluster(self, reader: TableReader) -> None:
+        await asyncio.sleep(random.uniform(0, reader.plan.every_s))
         loop = asyncio.get_running_loop()
         while not self._stopped():
-            due = loop.time() + view.plan.every_s
-            seen = await view.take(self._deliver)
+            due = loop.time() + reader.plan.every_s
+            seen = await reader.take(self._deliver)
             if seen is not None:
                 self._deliver(Viewed(seen))
             await asyncio.sleep(max(0.0, due - loop.time()))

@@ -35,7 +35,7 @@ class ViewPlan:
     timeout_s: float = 20.0
 
 
-class View:
+class TableReader:
     """Reads a cluster's system tables, each round from one live node, and whom each live node is connected to."""
 
     def __init__(
