@@ -44,8 +44,8 @@ class Shut(NamedTuple):
         return False
 
 
-Answer = Open | Shut
-Asks = Callable[[State, Intent, Seconds], Answer]
+Ruling = Open | Shut  #: what a gate says
+Asks = Callable[[State, Intent, Seconds], Ruling]
 
 
 def of(state: State, intent: Intent) -> tuple[Policy, ClusterState]:

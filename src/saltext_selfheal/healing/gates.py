@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 
 from . import escalation, health, looks, remedies
 from .events import Seconds
-from .gate import Answer
 from .gate import Asks as Asks
 from .gate import Gate as Gate
 from .gate import Intent as Intent
-from .gate import Open, Shut, of
+from .gate import Open, Ruling, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, NodeState, Phase, Policy, State, Step
 from .quorum import harmless, one_at_a_time, quorum
 from .word import WORD_WITHIN_S, word
@@ -34,7 +33,7 @@ def mode_of(policy: Policy, step: Step) -> Mode:
     return min(policy.mode, step.mode, key=order.index)
 
 
-def mode(state: State, intent: Intent, now: Seconds) -> Answer:
+def mode(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The mode of the step, or of the cluster, lets the healer act."""
     policy, _ = of(state, intent)
     effective = mode_of(policy, intent.step)
@@ -44,7 +43,7 @@ def mode(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"mode is {effective.value}: {would}")
 
 
-def approval(state: State, intent: Intent, now: Seconds) -> Answer:
+def approval(state: State, intent: Intent, now: Seconds) -> Ruling:
     """In mode ``approve`` a person has said yes to this step, lately."""
     policy, _ = of(state, intent)
     incident = intent.incident
@@ -62,7 +61,7 @@ def approval(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"{would} waits for: salt-run selfheal.approve {incident.next_attempt}")
 
 
-def paused(state: State, intent: Intent, now: Seconds) -> Answer:
+def paused(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The cluster is not paused."""
     _, cluster = of(state, intent)
     pause = cluster.pause
@@ -72,7 +71,7 @@ def paused(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(why, pause.until)
 
 
-def warm_up(state: State, intent: Intent, now: Seconds) -> Answer:
+def warm_up(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The healer has run and probed for long enough. Right after its start it has not seen enough to act."""
     _, cluster = of(state, intent)
     polls = min((cluster.nodes[n].polls for n in intent.nodes), default=0)
@@ -83,7 +82,7 @@ def warm_up(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open(why) if ready else Shut(why, opens_at)
 
 
-def target(state: State, intent: Intent, now: Seconds) -> Answer:
+def target(state: State, intent: Intent, now: Seconds) -> Ruling:
     """At least one minion is named, and each is configured and matches the cluster's ``minions`` pattern."""
     policy, _ = of(state, intent)
     if not intent.nodes:
@@ -96,7 +95,7 @@ def target(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open(f"{', '.join(intent.nodes)} allowed by {policy.minions!r}")
 
 
-def confirmed(state: State, intent: Intent, now: Seconds) -> Answer:
+def confirmed(state: State, intent: Intent, now: Seconds) -> Ruling:
     """Every node shows the incident's confirmed fault.
 
     For a request: every node was seen, no ill node has an incident of its own, and the action is not forbidden.
@@ -145,7 +144,7 @@ def has_step_to_come(policy: Policy, incident: Incident) -> bool:
     return incident.phase is not Phase.LOCKED and incident.step < len(steps)
 
 
-def identity(state: State, intent: Intent, now: Seconds) -> Answer:
+def identity(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The server that was probed is the one that the minion's service runs."""
     _, cluster = of(state, intent)
     for name in intent.nodes:
@@ -162,7 +161,7 @@ def identity(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open("no node is in doubt")
 
 
-def agreed(state: State, intent: Intent, now: Seconds) -> Answer:
+def agreed(state: State, intent: Intent, now: Seconds) -> Ruling:
     """A node that refuses the dial is dead only if no other node that answers is connected to it.
 
     If no node can say that, it is treated as a node that may serve: one at a time, and the gate ``quorum`` decides.
@@ -182,12 +181,12 @@ def agreed(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open(words[0].why if words else "no node is meant")
 
 
-def blind(state: State, intent: Intent, now: Seconds) -> Answer:
+def blind(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The healer trusts its own eyes."""
     return Shut(state.blind) if state.blind else Open("the healer trusts its own eyes")
 
 
-def fresh(state: State, intent: Intent, now: Seconds) -> Answer:
+def fresh(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The nodes were seen lately, and the nodes of the last attempt were seen after its end."""
     policy, cluster = of(state, intent)
     incident = intent.incident
@@ -203,7 +202,7 @@ def fresh(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"not seen lately: {', '.join(old)}") if old else Open("seen lately")
 
 
-def flapping(state: State, intent: Intent, now: Seconds) -> Answer:
+def flapping(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No node comes and goes by itself. Such a node is left alone until it is quiet, or faulty for long."""
     _, cluster = of(state, intent)
     restless = [n for n in intent.nodes if cluster.nodes[n].flapping]
@@ -212,7 +211,7 @@ def flapping(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"{', '.join(restless)} comes and goes by itself")
 
 
-def decided(state: State, intent: Intent, now: Seconds) -> Answer:
+def decided(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No node is still suspected. Dead nodes are started together, so the first attempt waits for all verdicts.
 
     It waits no longer than it takes to confirm any fault: a node may go from one suspicion to the next.
@@ -229,7 +228,7 @@ def decided(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"still suspected: {', '.join(suspected)}", opens_at)
 
 
-def in_flight(state: State, intent: Intent, now: Seconds) -> Answer:
+def in_flight(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No other attempt is in flight in the cluster."""
     _, cluster = of(state, intent)
     busy = cluster.attempt
@@ -238,7 +237,7 @@ def in_flight(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"attempt {busy.id} ({busy.action.value}) has not ended")
 
 
-def look(state: State, intent: Intent, now: Seconds) -> Answer:
+def look(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No job of ours may still run on these minions. Results do not count: a look or the database must show it.
 
     While a step goes from node to node, no job may still run on the nodes that had their turn either.
@@ -255,7 +254,7 @@ def look(state: State, intent: Intent, now: Seconds) -> Answer:
     return own
 
 
-def runs_on(state: State, intent: Intent, now: Seconds) -> Answer:
+def runs_on(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The part of the gate `look` that is only about these nodes."""
     _, cluster = of(state, intent)
     for late in cluster.late:
@@ -265,7 +264,7 @@ def runs_on(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open("no job of ours runs on")
 
 
-def not_cleared(state: State, intent: Intent, now: Seconds) -> Answer:
+def not_cleared(state: State, intent: Intent, now: Seconds) -> Ruling:
     """Like `runs_on`, but also open while the first look is still to come or a look is on its way.
 
     Such a look takes a moment, so the node is not passed over for others: all wait for it together. A node whose minion
@@ -280,12 +279,12 @@ def not_cleared(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open("no job of ours runs on, as far as was looked")
 
 
-def _may_run(late: Late, nodes: Sequence[str]) -> Answer:
+def _may_run(late: Late, nodes: Sequence[str]) -> Ruling:
     what = f"{late.attempt.action.value} of {late.attempt.id}"
     return Shut(f"{what} may still run on {', '.join(sorted(nodes))}")
 
 
-def locked(state: State, intent: Intent, now: Seconds) -> Answer:
+def locked(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No locked incident is open on these nodes: there the healer has given up, and a person must come first.
 
     A request that was locked stops only requests, and not the healing of a fault. A person's lock stops everything.
@@ -300,7 +299,7 @@ def locked(state: State, intent: Intent, now: Seconds) -> Answer:
     return Open("no lock on these nodes")
 
 
-def after(state: State, intent: Intent, now: Seconds) -> Answer:
+def after(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The step's ``after`` has passed since the incident opened, and so has any pause that the incident was given."""
     opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)
     if now >= opens_at:
@@ -308,7 +307,7 @@ def after(state: State, intent: Intent, now: Seconds) -> Answer:
     return Shut(f"the step is due in {opens_at - now:.0f} s", opens_at)
 
 
-def cooldown(state: State, intent: Intent, now: Seconds) -> Answer:
+def cooldown(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No node rests after an attempt of another incident. The rest counts from that attempt's end."""
     _, cluster = of(state, intent)
     resting = [
@@ -335,7 +334,7 @@ def share(most: int, incident: Incident) -> int:
 
 def _left_by(
     paid: Sequence[Seconds], most: int, per_s: Seconds, incident: Incident, state: State
-) -> Answer:
+) -> Ruling:
     """Whether one more attempt is allowed after those in ``paid``, if ``most`` are allowed within ``per_s``."""
     allowed = share(most, incident)
     left = f" that requests may use of {most}" if allowed < most else ""
@@ -351,7 +350,7 @@ def _left_by(
     return Shut(why, paid[len(paid) - allowed] + per_s)
 
 
-def budget(state: State, intent: Intent, now: Seconds) -> Answer:
+def budget(state: State, intent: Intent, now: Seconds) -> Ruling:
     """Each node has attempts left within a sliding window."""
     policy, cluster = of(state, intent)
     most, per_s = policy.budget_attempts, policy.budget_per_s
@@ -364,7 +363,7 @@ def budget(state: State, intent: Intent, now: Seconds) -> Answer:
     return left._replace(why=f"{name} has had {left.why}") if had else left
 
 
-def limits(state: State, intent: Intent, now: Seconds) -> Answer:
+def limits(state: State, intent: Intent, now: Seconds) -> Ruling:
     """Attempts are left over all clusters within a sliding window."""
     bounds = state.limits
     if not bounds.attempts:
@@ -387,7 +386,7 @@ def _ill(cluster: ClusterState, now: Seconds) -> bool:
     return lately and any(a.seen.fault is not Fault.ISSUE for a in cluster.ailments)
 
 
-def storm(state: State, intent: Intent, now: Seconds) -> Answer:
+def storm(state: State, intent: Intent, now: Seconds) -> Ruling:
     """Few clusters fail at the same time. If many do, their common cause is hardly in each of them."""
     clusters = state.clusters.values()
     share = state.limits.storm_share

@@ -8,7 +8,7 @@ from . import health
 from . import identity as identities
 from . import remedies
 from .events import Seconds, Table
-from .gate import Answer, Intent, Open, Shut, of
+from .gate import Intent, Open, Ruling, Shut, of
 from .model import CLUSTER_WIDE, ClusterState, Fault, Incident, NodeState, Seen, State
 from .word import agreed_dead
 
@@ -25,7 +25,7 @@ def harmless(cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
     return all(agreed_dead(cluster, n, now) for n in intent.nodes)
 
 
-def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Answer:
+def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Ruling:
     """An action that can take a serving node away goes to one node at a time.
 
     The step must have left no node worse than it was. And while the tables' replicas are not known, a node that may
@@ -88,7 +88,7 @@ def _away(cluster: ClusterState, name: str, now: Seconds) -> bool:
     return node.confirmed and node.fault in AWAY
 
 
-def quorum(state: State, intent: Intent, now: Seconds) -> Answer:
+def quorum(state: State, intent: Intent, now: Seconds) -> Ruling:
     """No shard that serves now would lose the majority of its voting replicas by this action.
 
     Only replicas that the tables call ready count. A replica on a dead node serves nobody, so it counts neither now nor
