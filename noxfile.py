@@ -105,7 +105,7 @@ def _pytest(session: nox.Session, python) -> None:
 
 @nox.session(venv_backend="none")
 def proofs(session: nox.Session) -> None:
-    """Prove the core at length: all interleavings of small models, 100,000 incidents, each rule broken once."""
+    """Prove the core at length: all interleavings of small models, 30,000 incidents, each rule broken once."""
     python = lab(session).python
     python("-m", "tests.proofs.exhaustive")
     python("-m", "tests.proofs.incidents")

@@ -95,6 +95,10 @@ GATES: dict[str, str] = {
         "Is it clear whose server each node concerned is? Not where two nodes lead to one server, two servers have one name, "
         "or a node answers as another one; and not where nothing that speaks as RethinkDB was ever seen."
     ),
+    "settings": (
+        "Against a refused login or certificate: has any node of the cluster taken the healer's own since its start? If none "
+        "has, the settings may be wrong, and a highstate cannot mend those."
+    ),
     "agreed": (
         "Does more than a refused dial speak for a node's death? A node that answers says that it is not connected to it, or "
         f"none answers. Where that is to be heard it is waited for, for {gates.WORD_WITHIN_S:.0f} s; where nobody can "
@@ -112,7 +116,7 @@ GATES: dict[str, str] = {
     ),
     "locked": ("Is no locked incident open on these nodes?"),
     "after": (
-        "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost or busy?"
+        "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost, busy or forbidden?"
     ),
     "cooldown": (
         "Has each node rested since an attempt of another incident? Counted from that attempt's end."

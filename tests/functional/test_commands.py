@@ -379,7 +379,7 @@ def test_status_shows_pauses_locks_and_what_is_left_to_do(path, runner):
     assert told["locked"] == ["db2 by runbook-1: no connection"]
     assert [told["incidents"][f"runbook-{n}"]["next"] for n in (1, 2, 3)] == [
         "when it is seen to: salt-run selfheal.ack runbook-1",
-        "salt-run selfheal.approve runbook-2, or salt-run selfheal.reject runbook-2",
+        "salt-run selfheal.approve runbook-2.1, or salt-run selfheal.reject runbook-2.1",
         None,
     ]
 

@@ -103,6 +103,7 @@ class Model:
     mislead: bool = False  #: the addresses of two nodes may lead to one server, or be swapped
     proxies: tuple[str, ...] = ()
     forged: bool = False  #: results may come while the job runs; looks are true
+    forbidden: bool = False  #: somebody may keep a minion from running a job
     claimed: bool = False  #: the reactor claims, events are replayed, minions forget
     views: bool = False
     frail: int = 3  #: so many nodes may fall ill
@@ -229,6 +230,20 @@ MODELS = (
     ),
     # Results may be lies while the job runs.
     Model("forged", _SMALL, (AUTH,), (Verb.ACK,), forged=True, frail=2, prompt=True, depth=13),
+    # Somebody disables highstates on a minion, or puts it into blackout.
+    Model(
+        "forbidden", _SMALL, (AUTH,), (Verb.ACK,), forbidden=True, frail=2, prompt=True, depth=12
+    ),
+    # A fault gives way to another one while nothing may be done yet.
+    Model(
+        "another",
+        replace(_SMALL, mode=Mode.APPROVE),
+        (DEAD, AUTH),
+        (Verb.APPROVE,),
+        frail=1,
+        prompt=True,
+        depth=12,
+    ),
     # Events are heard late, twice or never, and minions forget what they have run.
     Model("claimed", _SMALL, (DEAD,), (), claimed=True, frail=1, forged=True),
 )
@@ -496,6 +511,8 @@ class World:
                 yield "published", World.feed, Published(attempt.id)
             return
         outcomes = [Outcome.DONE, Outcome.BUSY]
+        if self.model.forbidden:
+            outcomes.append(Outcome.FORBIDDEN)
         if attempt.action is not Action.LOOK:
             outcomes.append(Outcome.FAILED)
         for node in attempt.nodes:
@@ -544,6 +561,7 @@ class World:
                 yield node.refused_at + gates.WORD_WITHIN_S
             if node.fault and node.since is not None:
                 yield node.since + policy.confirm_s[node.fault]
+                yield node.since + policy.stable_s
             yield node.cooldown_until
             for spent in node.spent:
                 yield spent + policy.budget_per_s
@@ -592,6 +610,9 @@ class World:
         book = self.watch.book
         numbers = {i.id: at for at, i in enumerate(cluster.incidents)}
         window_s = max(policy.budget_per_s, self.model.limits.per_s)
+        untouched = any(
+            i.phase is Phase.OPEN and i.fault and not i.attempts for i in cluster.incidents
+        )
 
         def age(then: float | None, cut: float) -> float:
             return -1.0 if then is None else min(cut, now - then)
@@ -640,7 +661,7 @@ class World:
                 ),
                 sum(n == name for _, n in self.running),
                 (
-                    age(node.since, POLL_S)
+                    age(node.since, policy.stable_s if untouched else POLL_S)
                     if node.fault
                     else age(node.since, policy.stable_s * bool(cluster.incidents))
                 ),
@@ -661,7 +682,7 @@ class World:
                 tuple(numbers[i.id] for i in cluster.incidents if name in i.nodes),
                 tuple(numbers[i.id] for i in cluster.incidents if name in i.turn.tried),
                 tuple(
-                    (r.step, r.relapses, age(r.at, policy.relapse_s))
+                    (r.step, r.relapses, r.repeated, age(r.at, policy.relapse_s))
                     for r in cluster.recoveries
                     if r.node == name and now - r.at < policy.relapse_s
                 ),
@@ -741,7 +762,7 @@ class World:
                 i.only_told,
                 left(i.not_before),
                 age(i.gone_since, policy.stable_s),
-                min(i.relapses, 3),
+                (min(i.relapses, 3), i.repeated, min(i.forbidden, 6)),
                 (
                     (i.approval.step, age(i.approval.at, 900.0), placed(i.approval.nodes))
                     if i.approval
@@ -762,6 +783,7 @@ class World:
                 of_attempt(cluster.attempt),
                 of_attempt(cluster.look),
                 tuple(of_late(c) for c in cluster.late),
+                any(node.dialled_at is not None for node in cluster.nodes.values()),
                 len(cluster.pending),
                 bool(cluster.twins),
                 (

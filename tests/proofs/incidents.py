@@ -1,4 +1,4 @@
-"""Many incidents from random scenarios, every rule watched: ``python -m tests.proofs.incidents --count 100000``.
+"""Many incidents from random scenarios, every rule watched: ``python -m tests.proofs.incidents --count 30000``.
 
 Each scenario has its settings, its faults, its bad luck and its people from one seed. What breaks a rule is printed
 with that seed; ``--seed N --count 1`` tells it again.
@@ -95,6 +95,7 @@ def policy(chance: random.Random, name: str, nodes: tuple[str, ...]) -> Policy:
         budget_attempts=pick((0, 1, 2, 3, 5)),
         budget_per_s=pick((300.0, 900.0)),
         relapse_s=pick((0.0, 600.0)),
+        relapse_repeat=pick((0, 1, 2)),
         restart_needs_probe=pick((True, False)),
     )
 
@@ -124,6 +125,7 @@ def luck(chance: random.Random) -> Luck:
         lying=chance.choice((0.0, 0.0, share(0.3))),
         replayed=share(0.3),
         unpublished=share(0.1),
+        forbidden=share(0.3),
         crash_on_fire=share(0.2),
         crash_on_event=share(0.002),
     )
@@ -473,7 +475,7 @@ def _say(line: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100_000, help="incidents")
+    parser.add_argument("--count", type=int, default=30_000, help="incidents")
     parser.add_argument("--seed", type=int, default=0, help="of the first scenario")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()

@@ -739,10 +739,52 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # ------------------------------------------------------------ an incident's life
     Mutation(
-        "a relapse starts at the step that had helped",
+        "a relapse never gets to the step after the one that had helped",
         "first_step",
-        "    return max(0, min(helped + 1, len(steps) - 1))",
-        "    return max(0, min(helped, len(steps) - 1))",
+        "    if repeated < most:",
+        "    if most:",
+    ),
+    Mutation(
+        "a relapse never repeats the step that had helped",
+        "first_step",
+        "    if repeated < most:",
+        "    if repeated > most:",
+    ),
+    Mutation(
+        "I5: a login that no node has ever taken is answered by a highstate",
+        "settings",
+        "    if suspect is None:",
+        "    if suspect is None or intent.incident.id:",
+    ),
+    Mutation(
+        "I3: a step that somebody forbids pays",
+        "_idle_nodes",
+        "    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome in IDLE)",
+        "    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome is Outcome.BUSY)",
+    ),
+    Mutation(
+        "a step that somebody forbids is asked for every five seconds",
+        "wait_for_word",
+        "    pause_s = min(WORD_PAUSE_S * 2.0 ** min(s.incident.forbidden, 10), WORD_PAUSE_MAX_S)",
+        "    pause_s = BUSY_PAUSE_S",
+    ),
+    Mutation(
+        "an incident in which something was done ends because its node shows another fault",
+        "superseded",
+        "    if s.requested or i.fault in CLUSTER_WIDE or i.attempts:",
+        "    if s.requested or i.fault in CLUSTER_WIDE:",
+    ),
+    Mutation(
+        "an incident ends at the first sight of another fault",
+        "superseded",
+        "    if any(s.now - (node.since or 0.0) < s.policy.stable_s for node in nodes.values()):",
+        "    if not nodes:",
+    ),
+    Mutation(
+        "a suspicion is announced while the healer itself restarts the node",
+        "take_observation",
+        "    if node.fault is not None and (node.confirmed or not acted_on):",
+        "    if node.fault is not None:",
     ),
     Mutation(
         "a wrong password is answered by a restart",

@@ -37,6 +37,7 @@ from saltext_selfheal.healing.model import (
     Fault,
     Finish,
     Fire,
+    Incident,
     Limits,
     Mode,
     Outcome,
@@ -60,6 +61,8 @@ ORDER_AGE_S = 60.0
 REQUEST_AGE_S = 900.0
 APPROVED_S = 900.0
 BUSY_S = 5.0
+FORBIDDEN_S = 30.0
+IDLE = frozenset({Outcome.BUSY, Outcome.FORBIDDEN})  #: nothing was done on the node
 LOST_S = 60.0
 STEADY_S = 120.0
 FIRINGS = 3
@@ -442,18 +445,19 @@ class Book:
             return
         decided_at = flight.attempt.decided_at
         # What a change of the settings has ended says nothing of the reactor.
-        if effect.outcome in (Outcome.BUSY, Outcome.LOST) and seen.event is not None:
-            pause_s = BUSY_S if effect.outcome is Outcome.BUSY else LOST_S
+        pauses = {Outcome.BUSY: BUSY_S, Outcome.FORBIDDEN: FORBIDDEN_S, Outcome.LOST: LOST_S}
+        pause_s = pauses.get(effect.outcome)
+        if pause_s is not None and seen.event is not None:
             still = _incident(seen.after, attempt)
             if still is not None and still.phase is Phase.OPEN and still.step == attempt.step:
                 self.not_before[attempt.incident] = (attempt.step, now + pause_s)
         worked = set(flight.attempt.nodes)
-        if effect.outcome in (Outcome.LOST, Outcome.BUSY):
+        if effect.outcome in (Outcome.LOST, *IDLE):
             worked = set()
         elif effect.outcome is Outcome.DONE or any(
-            o is not Outcome.BUSY for o, _ in attempt.results.values()
+            o not in IDLE for o, _ in attempt.results.values()
         ):
-            worked -= {n for n, (o, _) in attempt.results.items() if o is Outcome.BUSY}
+            worked -= {n for n, (o, _) in attempt.results.items() if o in IDLE}
         for node in set(flight.attempt.nodes) - worked:
             self.paid[node] = tuple(t for t in self.paid.get(node, ()) if t != decided_at)
         if not worked:
@@ -806,7 +810,10 @@ def i4_cooldown(book: Book, attempt: Attempt, seen: Seen) -> None:
 
 
 def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
-    """Not while paused, locked, flapping, warming up, in shadow, unapproved or blind."""
+    """Not while paused, locked, flapping, warming up, in shadow, unapproved or blind.
+
+    And not against a login or a certificate that no node has taken since the start: the settings may be wrong.
+    """
     if attempt.action is Action.LOOK:
         return
     now, cluster = seen.now, seen.after.clusters[attempt.cluster]
@@ -824,6 +831,10 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise broken(f"{node} was hardly seen since the start")
         if cluster.nodes[node].flapping or _flaps(book, policy, node, now):
             raise broken(f"{node} is flapping")
+    if incident is not None and incident.fault in (Fault.AUTH, Fault.TLS):
+        dialled = [s.dialled_at or 0.0 for s in map(book.sighted.get, policy.nodes) if s]
+        if max(dialled, default=0.0) < book.started_at:
+            raise broken("no node has taken the settings since the start")
     requested = incident is not None and incident.fault is None
     still = {i.id for i in cluster.incidents if i.phase is Phase.LOCKED}
     for other in seen.before.clusters[attempt.cluster].incidents:
@@ -1025,18 +1036,37 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         if _shows(book, incident, incident.nodes[0]):
             raise Broken("I9", now, f"{incident.id} resolved, but the cluster shows it")
         return  # what befell a node meanwhile is an incident of its own
+    instead = _instead(book, incident, seen)
     for node in incident.nodes:
+        if node in instead:
+            continue
         sighting = book.sighted.get(node)
         if sighting is None or sighting.fault is not None or not sighting.polls:
             raise Broken("I9", now, f"{incident.id} resolved, but {node} was not seen well")
         if now - sighting.since < stable_s - 1e-6:
             for_s = now - sighting.since
             raise Broken("I9", now, f"{incident.id}: {node} well for {for_s:.1f} of {stable_s:g} s")
-    if _shows(book, incident, incident.nodes[0]):
+    if incident.nodes[0] not in instead and _shows(book, incident, incident.nodes[0]):
         raise Broken("I9", now, f"{incident.id} resolved, but the cluster shows it")
     if was.phase is Phase.VERIFYING:
         ended_at, acted = book.ended_at.get(incident.id, (0.0, ()))
         _dialled(book, incident.id, set(acted) & set(incident.nodes), ended_at, now)
+
+
+def _instead(book: Book, incident: Incident, seen: Seen) -> set[str]:
+    """Nodes that show another fault now, of which an incident is open. Nothing was done in the one that ends."""
+    if incident.attempts or incident.fault is None or incident.fault in CLUSTER_WIDE:
+        return set()
+    others = [
+        i
+        for i in seen.after.clusters[incident.cluster].incidents
+        if i.fault not in (None, incident.fault) and i.phase is not Phase.SUSPECTED
+    ]
+    named = {n for i in others for n in i.nodes}
+    doubted = {n for i in others if i.fault is Fault.MISTAKEN for n in i.nodes}
+    return {
+        n for n in incident.nodes if n in doubted or (n in named and not _shows(book, incident, n))
+    }
 
 
 def i9_dialled(book: Book, seen: Seen) -> None:

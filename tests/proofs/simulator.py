@@ -107,6 +107,7 @@ class Luck:
     tardy: float = 0.0  #: … or hears late
     failed: float = 0.0
     busy: float = 0.0
+    forbidden: float = 0.0  #: minions that somebody keeps from running it
     endless: float = 0.0
     late: float = 0.0  #: jobs that return after their time
     doubled: float = 0.0  #: events delivered twice
@@ -793,22 +794,24 @@ class Simulation:
             outcome = Outcome.BUSY if runs else Outcome.DONE
             if self._happens(self.luck.lying):
                 self.figures.forged += 1
-                lie = self.random.choice((Outcome.BUSY, Outcome.DONE))
+                lie = self.random.choice((Outcome.BUSY, Outcome.FORBIDDEN, Outcome.DONE))
                 self._later(0.1, self._store, id, node, lie, "so somebody says")
             self._later(0.2, self._store, id, node, outcome, said)
             return
         job = self._job(attempt, node)
         if self._happens(self.luck.forged):
             self.figures.forged += 1
-            lie = self.random.choice((Outcome.FAILED, Outcome.BUSY, Outcome.DONE))
+            lie = self.random.choice(
+                (Outcome.FAILED, Outcome.BUSY, Outcome.FORBIDDEN, Outcome.DONE)
+            )
             when = self.random.choice((0.1, 2.0, 9.0))
             self._later(when, self._store, id, node, lie, "so somebody says")
         if self.running[node]:
             self.figures.collisions += 1
             if attempt.action is Action.HIGHSTATE:
                 job = Job(Outcome.BUSY, 0.3)
-        if job.outcome is Outcome.BUSY:
-            self._later(0.3, self._store, id, node, Outcome.BUSY, "is running as PID 1")
+        if job.outcome in (Outcome.BUSY, Outcome.FORBIDDEN):
+            self._later(0.3, self._store, id, node, job.outcome, "is running as PID 1")
             return
         self.running[node].add(id)
         if job.outcome is not None:
@@ -822,6 +825,7 @@ class Simulation:
         for share, job in (
             (luck.failed, Job(Outcome.FAILED, takes_s)),
             (luck.busy, Job(Outcome.BUSY)),
+            (luck.forbidden, Job(Outcome.FORBIDDEN)),
             (luck.endless, Job(None)),
             (luck.late, Job(Outcome.DONE, self.home[node].attempt_timeout_s * 1.5)),
         ):

@@ -302,6 +302,21 @@ def test_i5_warming_up(hand):
         hand.fire(hand.attempt())
 
 
+def test_i5_a_login_that_no_node_has_taken_since_the_start(hand):
+    incident = hand.incident(cause=Seen(Fault.AUTH))
+    hand.see(incidents=(incident,))
+    hand.fire(hand.attempt())
+    hand.finish(hand.attempt())
+    hand.now += 1.0
+    hand.watch.started(hand.now)
+    hand.now += 60.0
+    for _ in range(3):
+        for node in NODES:
+            hand.probe(node, fault=Fault.AUTH)
+    with breaks("I5"):
+        hand.fire(hand.attempt(2))
+
+
 @pytest.mark.parametrize("mode", [Mode.OFF, Mode.SHADOW, Mode.APPROVE])
 def test_i5_not_allowed_to_act(mode):
     hand = Hand(replace(POLICY, mode=mode))

@@ -181,7 +181,7 @@ def test_a_cluster_that_is_removed_renews_no_limit():
     other.break_("db8", cluster="other")
     other.pass_time(10)
     assert other.fired == []
-    assert "limits: 1 of 1" in other.last_said("other-1").why
+    assert "limits: over all clusters 1 of 1" in other.last_said("other-1").why
 
 
 def test_two_operators_lock_the_same_nodes_once():
@@ -540,7 +540,8 @@ def test_requests_leave_half_of_the_budget_for_what_the_probe_finds():
         world.pass_time(60)
     assert replies == [Reply.ACCEPTED, Reply.HELD, Reply.JOINED]
     assert (
-        "db1 has had 1 of 1 attempts that requests may use of 3" in world.last_said("runbook-2").why
+        "db1 has had 1 of 3 attempts per 3600 s, of which requests may use 1"
+        in world.last_said("runbook-2").why
     )
     world.break_("db1")
     world.pass_time(10)
@@ -553,7 +554,10 @@ def test_requests_leave_half_of_the_limits_for_what_the_probe_finds():
     ask(world, "a")
     finish(world)
     assert len(world.fired) == 2
-    assert "limits: 2 of 2 attempts that requests may use of 4" in world.last_said().why
+    assert (
+        "limits: over all clusters 2 of 4 attempts per 3600 s, of which requests may use 2"
+        in world.last_said().why
+    )
     world.break_("db9", cluster="other")
     world.pass_time(10)
     assert world.fired[-1] == ("restart", ("db9",))

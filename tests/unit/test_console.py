@@ -69,6 +69,7 @@ def locked(**changes):
     known = {
         "id": "runbook-1", "fault": "dead", "nodes": ("db2",), "phase": Phase.LOCKED, "held": "", "only_told": False, "step": 1,
         "steps": 2, "attempts": 1, "requests": 0, "opened_at": AT, "why": "no connection",
+        "next_attempt": "runbook-1.2",
     }  # fmt: skip
     return status.IncidentStatus(**{**known, **changes})
 
@@ -109,7 +110,7 @@ def test_a_cluster_in_trouble_is_told_with_all_that_concerns_people():
         ({}, "when it is seen to: salt-run selfheal.ack runbook-1"),
         (
             {"phase": Phase.OPEN, "held": "approval, cooldown"},
-            "salt-run selfheal.approve runbook-1, or salt-run selfheal.reject runbook-1",
+            "salt-run selfheal.approve runbook-1.2, or salt-run selfheal.reject runbook-1.2",
         ),
         ({"phase": Phase.OPEN, "held": "cooldown"}, None),
     ],

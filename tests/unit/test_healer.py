@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import time
 
 import pytest
 
@@ -20,7 +21,7 @@ from saltext_selfheal.healing.events import (
     Verb,
 )
 from saltext_selfheal.healing.model import Fault, Outcome
-from saltext_selfheal.ledger import inbox, records
+from saltext_selfheal.ledger import inbox, records, timeline
 from saltext_selfheal.ledger.file import Unavailable, ValueRefused
 from saltext_selfheal.ledger.writer import Ledger
 from saltext_selfheal.loop.healer import Healer
@@ -566,6 +567,38 @@ def test_a_lost_ledger_is_told_once_and_not_before_that_is_on_record(path, clock
     with records.read(path) as db:
         (row,) = [r for r in records.history(db, None, 0.0, 10) if r.get("said") == "ledger_lost"]
     assert "the old file is kept as" in row["why"]
+
+
+@pytest.mark.parametrize("ahead_s", [86400.0, 7200.0, 10 * 365 * 86400.0])
+def test_a_clock_that_was_set_forward_before_a_reboot_ends_no_rest_and_renews_no_budget(
+    path, monkeypatch, ahead_s
+):
+    def engine():
+        book = Ledger(path)
+        bus = Bus(path)
+        return book, bus, Healer(settings=SETTINGS, ledger=book, bus=bus, mint=lambda: "0" * 20)
+
+    book, _, healer = engine()
+    healer.handle(Commanded(Command("c1", Verb.PAUSE, "ann", "runbook", for_s=600.0, reason="x")))
+    healer.handle(Commanded(Command("c2", Verb.LOCK, "ann", "runbook", nodes=("db1",), reason="x")))
+    now = time.time()
+    monkeypatch.setattr(timeline.time, "time", lambda: now + ahead_s)
+    book.beat()  # the clock has been set, and the engine has not followed it
+    book.close()
+    monkeypatch.setattr(timeline, "boot_id", lambda: "the next boot")
+    book, bus, healer = engine()
+    cluster, at = healer.state.clusters["runbook"], book.timeline.now()
+    policy = healer.state.policies["runbook"]
+    for node in cluster.nodes.values():
+        assert node.cooldown_until - at == pytest.approx(policy.cooldown_max_s, abs=60)
+        assert len(node.spent) == policy.budget_attempts
+    assert cluster.pause.until - at == pytest.approx(600.0, abs=60)
+    assert [i.nodes for i in cluster.incidents] == [("db1",)]  # nothing else is forgotten
+    assert bus.tags("selfheal/engine/clock_jumped") == ["selfheal/engine/clock_jumped"]
+    book.close()
+    again, bus, healer = engine()
+    assert bus.tags("selfheal/engine/clock_jumped") == []
+    again.close()
 
 
 def test_who_is_to_be_dialled_is_dialled_by_whoever_looks(engine):

@@ -224,6 +224,39 @@ def test_each_of_rethinkdbs_issues_is_an_incident_of_its_own_name():
     assert world.fired == []
 
 
+def many(first: int, count: int) -> tuple[Issue, ...]:
+    return tuple(Issue(f"kind_{number:04}", "odd") for number in range(first, first + count))
+
+
+def test_a_hundred_kinds_of_issues_are_seven_incidents():
+    world = World(policy(settle_s=0.0)).warm()
+    world.pass_time(10, issues=many(0, 100))
+    assert [i.called for i in world.cluster.incidents] == [
+        *(f"issue:kind_{number:04}" for number in range(6)),
+        "issue:others",
+    ]
+    told = "94 more kinds of issues within an hour, such as kind_0006, kind_0007, kind_0008"
+    assert world.cluster.incidents[-1].why.endswith(told)
+
+
+def test_new_kinds_of_issues_at_each_look_open_seven_incidents_an_hour():
+    world = World(policy(settle_s=0.0, stable_s=1.0)).warm()
+    for number in range(200):
+        world.pass_time(2, issues=many(100 * number, 100))
+    assert world.cluster.serial == 7
+    world.pass_time(3600)
+    world.pass_time(4, issues=many(0, 100))
+    assert world.cluster.serial == 13  # the incident of all others is still open
+
+
+def test_a_kind_that_has_an_incident_keeps_it_among_many():
+    world = World(policy(settle_s=0.0)).warm()
+    world.pass_time(10, issues=many(50, 1))
+    world.pass_time(10, issues=many(0, 100))
+    assert world.cluster.incidents[0].called == "issue:kind_0050"
+    assert world.cluster.incidents[0].gone_since is None
+
+
 @pytest.mark.parametrize("status", [ViewStatus.UNKNOWN, ViewStatus.FORBIDDEN])
 def test_a_view_that_could_not_be_had_changes_no_verdict_and_is_told_once(status):
     world = World(policy(settle_s=0.0)).warm()

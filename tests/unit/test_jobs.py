@@ -1,4 +1,4 @@
-"""What a job's entry in the job cache means."""
+"""How jobs are read from the job cache."""
 
 import threading
 from pathlib import Path
@@ -10,59 +10,6 @@ import salt.loader
 from saltext_selfheal.healing.events import Published, Returned
 from saltext_selfheal.healing.model import Action, Outcome
 from saltext_selfheal.loop import jobs
-
-GOOD = {"result": True, "comment": "fine"}
-BAD = {"result": False, "comment": "no space left"}
-
-
-@pytest.mark.parametrize(
-    ("action", "entry", "outcome", "told"),
-    [
-        (Action.HIGHSTATE, {"return": {"a": GOOD}, "retcode": 0}, Outcome.DONE, "1 states"),
-        (Action.HIGHSTATE, {"return": {"a": GOOD}}, Outcome.DONE, "1 states"),
-        (
-            Action.HIGHSTATE,
-            {"return": {"a": GOOD, "b": BAD}, "retcode": 2},
-            Outcome.FAILED,
-            "no space left",
-        ),
-        (
-            Action.HIGHSTATE,
-            {"return": ['The function "state.apply" is running as PID 17'], "retcode": 1},
-            Outcome.BUSY,
-            "PID 17",
-        ),
-        (
-            Action.HIGHSTATE,
-            {"return": ["Rendering SLS failed"], "retcode": 1},
-            Outcome.FAILED,
-            "Rendering",
-        ),
-        (
-            Action.HIGHSTATE,
-            {"return": "Passed invalid arguments", "retcode": 1},
-            Outcome.FAILED,
-            "invalid",
-        ),
-        (Action.HIGHSTATE, {}, Outcome.FAILED, "None"),
-        (Action.RESTART, {"return": True, "retcode": 0}, Outcome.DONE, ""),
-        (Action.RESTART, {"return": "ERROR: it exits", "retcode": 1}, Outcome.FAILED, "it exits"),
-        (Action.RESTART, {"return": False, "retcode": 0}, Outcome.FAILED, "False"),
-        (
-            Action.LOOK,
-            {"return": [{"jid": "1", "fun": "state.highstate"}]},
-            Outcome.BUSY,
-            "still runs",
-        ),
-        (Action.LOOK, {"return": [{"jid": "2"}]}, Outcome.DONE, "does not run"),
-        (Action.LOOK, {"return": []}, Outcome.DONE, "does not run"),
-    ],
-)
-def test_judging(action, entry, outcome, told):
-    watched = jobs.Watched("runbook-1.1", "9", action, ("db2",), of_jid="1")
-    verdict, detail = jobs.judge(watched, entry)
-    assert verdict is outcome
-    assert told in detail
 
 
 def test_a_look_for_a_job_whose_jid_cannot_be_read_proves_nothing():

@@ -347,6 +347,39 @@ def test_after_a_reboot_the_wall_clock_counts_but_never_runs_backwards(monkeypat
     assert timeline.Timeline(last, 10.0).now() == pytest.approx(1_000.0, abs=1)
 
 
+DAY_S = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("written_at", "timeline_at", "now", "jump_s"),
+    [
+        (1e9, 1e9, 1e9 + 60.0, 0.0),  # a reboot of a minute
+        (1e9, 1e9, 1e9 + 30 * DAY_S, 0.0),  # a month in a cupboard
+        (
+            1e9 + DAY_S,
+            1e9,
+            1e9 + DAY_S + 60.0,
+            DAY_S,
+        ),  # the clock was a day ahead before the reboot
+        (1e9 + 3600.0, 1e9, 1e9 + 7200.0, 3600.0),  # an hour ahead, and an hour off
+        (1e9 + 200.0, 1e9, 1e9 + 260.0, 0.0),  # clocks differ a little
+        (1e9 + DAY_S, 1e9, 1e9 + 60.0, 0.0),  # it was set back while the machine was off …
+        (1e9, 1e9 + DAY_S, 1e9 + 60.0, 0.0),  # … or while the engine ran
+        (None, 1e9, 1e9 + DAY_S, 0.0),  # an older release did not write it down
+    ],
+)
+def test_after_a_reboot_the_timeline_may_not_go_on_by_more_than_the_machine_was_off(
+    written_at, timeline_at, now, jump_s
+):
+    last = timeline.Anchor("an earlier boot", 100.0, timeline_at, written_at)
+    assert timeline.jump_s(last, now) == jump_s
+
+
+def test_within_one_boot_there_is_no_jump():
+    last = timeline.Anchor(timeline.boot_id(), 100.0, 1e9, 1e9 + DAY_S)
+    assert timeline.jump_s(last, 1e9 + DAY_S) == timeline.jump_s(None, 1e9) == 0.0
+
+
 def test_the_time_of_the_last_transition_survives(book, path):
     book.commit(1.0, [ClusterState("runbook", nodes={"db1": NodeState()})], [])
     then = book.timeline.now()
@@ -549,7 +582,7 @@ def test_a_command_belongs_to_its_cluster_or_to_that_of_its_incident(
 
 def test_an_explanation_is_told_and_leaves_no_trace_in_the_history(book, path):
     asked = Command("c1", Verb.EXPLAIN, "root", "runbook")
-    gates = (Gate("mode", True, "mode is auto"), Gate("budget", False, "spent", 90.0))
+    gates = (Gate("mode", True, "auto"), Gate("budget", False, "spent", 90.0))
     one = Explained("runbook-1", "dead", Phase.OPEN, ("db1",), "", Action.RESTART, (), gates)
     inbox.ask(path, asked)
     book.commit(1.0, [], [Answer(asked, Reply.ACCEPTED, "", told=(one,))])

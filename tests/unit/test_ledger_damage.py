@@ -611,7 +611,7 @@ def old_body(text):
 
 
 def old(path, version=1):
-    """A ledger as schema 1, 2 or 3 had it, with the data of today's."""
+    """A ledger as an older schema had it, with the data of today's."""
     filled(path)
     new, made = path.with_name("new"), path.with_name("old")
     path.rename(new)
@@ -621,7 +621,8 @@ def old(path, version=1):
     db.execute("ATTACH ? AS new", (str(new),))
     for table in ("clock", "meta", "state", "attempts", "incidents", "inbox", "audit"):
         columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
-        said = columns.replace("body", "old_body(body)") if table == "state" else columns
+        converted = table == "state" and version < 4
+        said = columns.replace("body", "old_body(body)") if converted else columns
         db.execute(f"INSERT INTO {table} SELECT {said} FROM new.{table}")
     db.commit()
     db.execute(f"PRAGMA user_version = {version}")
@@ -654,7 +655,8 @@ def test_an_older_schema_is_brought_up_with_all_its_data(path, tmp_path, version
     fresh = tmp_path / "fresh.sqlite3"
     ledger.Ledger(fresh).close()
     assert indexes(path) == indexes(fresh)
-    assert columns(path, "attempts") == columns(fresh, "attempts")
+    for table in ("attempts", "clock"):
+        assert columns(path, table) == columns(fresh, table)
 
 
 def columns(path, table):
@@ -678,6 +680,7 @@ def test_what_an_older_release_had_fired_counts_as_claimed_until_it_is_fired_aga
     db = sqlite3.connect(path)
     db.create_function("old_body", 1, old_body)
     db.execute("ALTER TABLE attempts DROP COLUMN claimed")
+    db.execute("ALTER TABLE clock DROP COLUMN wall")
     db.execute("UPDATE state SET body = old_body(body)")
     db.execute("PRAGMA user_version = 2")
     db.commit()
@@ -703,13 +706,13 @@ def test_an_older_schema_is_read_before_the_engine_brought_it_up(path):
 
 def test_an_older_ledger_that_cannot_be_brought_up_is_lost_and_kept_as_it_was(path):
     sql(old(path), "DROP INDEX audit_by_cluster")
-    assert "schema 1 could not be brought to 4: no such index" in found_lost(path)
+    assert "schema 1 could not be brought to 5: no such index" in found_lost(path)
 
 
 def test_a_schema_that_nobody_can_bring_up_is_lost(path, monkeypatch):
     monkeypatch.setattr(ledger_tables, "MIGRATIONS", {})
     old(path)
-    assert "schema 1 could not be brought to 4" in found_lost(path)
+    assert "schema 1 could not be brought to 5" in found_lost(path)
 
 
 def test_a_newer_schema_is_left_untouched_and_readers_say_so(path):

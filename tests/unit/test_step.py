@@ -165,18 +165,40 @@ def test_what_no_action_helps_against_is_only_announced_once(fault):
     assert [what for _, what in world.said] == ["suspected", "open", "held"]
 
 
-def test_a_relapse_starts_at_the_step_after_the_one_that_had_helped_and_names_the_old_incident():
-    world = World().warm()
+def relapsed(**settings):
+    """db2 was healed by a restart, and is dead again."""
+    world = World(policy(**settings)).warm()
     world.break_("db2")
     world.pass_time(4)
     world.heal("db2")
     world.pass_time(15)
     world.break_("db2")
     world.pass_time(4)
+    return world
+
+
+def test_a_relapse_repeats_the_step_that_had_helped_and_names_the_old_incident():
+    world = relapsed()
     assert world.last_said("runbook-2").said == "held"  # the node still rests
+    assert any("a relapse of runbook-1" in getattr(e, "why", "") for e in world.effects)
     world.pass_time(120)
-    assert [action for action, _ in world.fired] == ["restart", "highstate"]
+    assert [action for action, _ in world.fired] == ["restart", "restart"]
     assert world.cluster.incidents[0].relapse_of == "runbook-1"
+
+
+def test_the_relapse_after_that_starts_at_the_next_step():
+    world = relapsed(cooldown_min_s=0.0)
+    world.heal("db2")
+    world.pass_time(15)
+    world.break_("db2")
+    world.pass_time(4)
+    assert [action for action, _ in world.fired] == ["restart", "restart", "highstate"]
+
+
+@pytest.mark.parametrize(("repeat", "second"), [(0, "highstate"), (1, "restart"), (3, "restart")])
+def test_how_often_a_step_is_repeated_is_a_setting(repeat, second):
+    world = relapsed(cooldown_min_s=0.0, relapse_repeat=repeat)
+    assert [action for action, _ in world.fired] == ["restart", second]
 
 
 def test_only_a_node_that_was_acted_on_can_have_a_relapse():
@@ -397,7 +419,7 @@ def test_a_request_is_held_by_the_gates_and_says_which():
     world = World(policy(mode=Mode.SHADOW)).warm()
     answer = world.ask("highstate")
     assert answer.reply is Reply.HELD
-    assert "mode is shadow: would highstate db1" in answer.why
+    assert "mode: shadow, would highstate db1" in answer.why
     assert world.fired == []
 
 

@@ -42,6 +42,7 @@ from .values import (
     Share,
     WebhookAction,
     confirm,
+    alone_is,
     off_is,
     unguessable,
 )
@@ -101,6 +102,16 @@ class CooldownSettings(Settings):
 class BudgetSettings(Settings):
     attempts: Count = Field(3, description="Attempts per node within `per`; 0 = no budget.")
     per: PositiveDuration = Field(3600.0, description="The sliding window of the budget.")
+
+
+class RelapseSettings(Settings):
+    within: DurationOrOff = Field(
+        3600.0, description="A fault that returns within this after it was healed is a relapse."
+    )
+    repeat: Count = Field(
+        1,
+        description="How often the step that had helped is taken again; only then comes the step after it.",
+    )
 
 
 class FlappingSettings(Settings):
@@ -261,9 +272,9 @@ class ClusterSettings(Settings):
     budget: Annotated[BudgetSettings, off_is({"attempts": 0})] = Field(
         BudgetSettings(), description="Attempts per node."
     )
-    relapse: DurationOrOff = Field(
-        3600.0,
-        description="A fault that returns within this starts at the step after the one that had helped.",
+    relapse: Annotated[RelapseSettings, alone_is("within")] = Field(
+        RelapseSettings(),
+        description="A fault that returns. A duration alone is taken for `within`; `off` = there are no relapses.",
     )
     flapping: Annotated[FlappingSettings, off_is({"changes": 0})] = Field(
         FlappingSettings(), description="When a node that comes and goes is left alone."
@@ -305,7 +316,8 @@ class ClusterSettings(Settings):
             cooldown_max_s=self.cooldown.max,
             budget_attempts=self.budget.attempts,
             budget_per_s=self.budget.per,
-            relapse_s=self.relapse,
+            relapse_s=self.relapse.within,
+            relapse_repeat=self.relapse.repeat,
             restart_needs_probe=self.requests.restart_needs == "probe",
             request_count=self.requests.rate[0],
             request_per_s=self.requests.rate[1],

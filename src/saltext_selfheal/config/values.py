@@ -248,6 +248,11 @@ def unguessable(secret: str | bytes, better: str) -> None:
         )
 
 
+def alone_is(key: str) -> BeforeValidator:
+    """Let a value that is no mapping stand for the group in which only this key is set."""
+    return BeforeValidator(lambda v: v if isinstance(v, dict) else {key: v})
+
+
 def off_is(zero: dict[str, Any]) -> BeforeValidator:
     """Let `off`, `false` or 0 in place of a group switch the group off. ``zero`` are the group's settings for that."""
     return BeforeValidator(

@@ -86,6 +86,7 @@ class IncidentStatus:
     requests: int
     opened_at: Seconds
     why: str
+    next_attempt: str  #: the id that its next attempt will have
 
     @property
     def next(self) -> str | None:
@@ -93,7 +94,8 @@ class IncidentStatus:
         if self.phase is Phase.LOCKED:
             return f"when it is seen to: salt-run selfheal.ack {self.id}"
         if _APPROVAL in self.held:
-            return f"salt-run selfheal.approve {self.id}, or salt-run selfheal.reject {self.id}"
+            one = self.next_attempt
+            return f"salt-run selfheal.approve {one}, or salt-run selfheal.reject {one}"
         return None
 
     def told(self) -> dict[str, Any]:
@@ -243,7 +245,9 @@ def _cluster(policy: Policy, state: ClusterState | None, now: Seconds) -> Cluste
 def _node(name: str, node: NodeState | None) -> NodeStatus:
     if node is None:
         return NodeStatus(name)
-    return NodeStatus(name, node.since, node.fault, node.suspected, node.flapping, node.evidence)
+    # A node that was well before the engine's start, and each time since then, is well since that earlier time.
+    since = node.well_since if node.well else node.since
+    return NodeStatus(name, since, node.fault, node.suspected, node.flapping, node.evidence)
 
 
 def _incident(incident: Incident) -> IncidentStatus:
@@ -261,4 +265,5 @@ def _incident(incident: Incident) -> IncidentStatus:
         requests=incident.asked,
         opened_at=incident.opened_at,
         why=incident.why,
+        next_attempt=incident.next_attempt,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import gates
-from .conditions import Sight
 from .events import Command, Seconds, Verb
 from .explain import explain
 from .facts import open_incident
@@ -30,6 +29,7 @@ from .model import (
     Tell,
 )
 from .orders import name_foreign, tell_by
+from .sight import Sight
 from .table import TRANSITIONS, take
 
 

@@ -1,4 +1,4 @@
-"""The conditions of the table's rows, and `Sight`: one incident with all that the conditions ask for.
+"""The conditions of the table's rows.
 
 Each row of `table.TRANSITIONS` has a condition here: a small function that takes a `Sight` and answers yes or no. All
 timing of an incident's life is in these functions. Nothing here changes anything.
@@ -6,14 +6,19 @@ timing of an incident's life is in these functions. Nothing here changes anythin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 from . import gates, health, looks
-from .events import Command, Seconds
-from .model import Attempt, ClusterState, Fault, Incident, Outcome, Phase, Policy, State, Step
-from .word import agreed_dead
+from .events import Seconds
+from .model import (
+    CLUSTER_WIDE,
+    Attempt,
+    Fault,
+    Incident,
+    Outcome,
+    Phase,
+)
+from .sight import Sight
 
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
 FIRINGS = 3  #: an attempt is fired at most this many times
@@ -22,117 +27,9 @@ READ_WITHIN_S = 10.0  #: reading the job cache may take this long
 _BUDGET, _LIMITS, _APPROVAL, _LOOK = map(
     gates.name_of, (gates.budget, gates.limits, gates.approval, gates.look)
 )
+IDLE = frozenset({Outcome.BUSY, Outcome.FORBIDDEN})  #: on such a node nothing was done
 REQUEST_AGE_S = 900.0  #: a request that the gates have held for this long expires
 UNSEEN_S = 90.0  #: a job cannot be verified if its nodes were not seen for this long, or for ``verify``, after it
-
-
-@dataclass(frozen=True)
-class Sight:
-    """One incident, with all that the conditions of its rows ask for."""
-
-    state: State
-    cluster: ClusterState
-    incident: Incident
-    now: Seconds
-    command: Command | None = None  #: what an operator orders about this incident
-
-    @property
-    def policy(self) -> Policy:
-        return self.state.policies[self.cluster.name]
-
-    @property
-    def requested(self) -> bool:
-        return self.incident.fault is None
-
-    def shows(self, name: str) -> bool:
-        return health.shows(self.cluster, self.incident, name)
-
-    def confirmed(self, name: str) -> bool:
-        return health.confirmed(self.cluster, self.incident, name)
-
-    def known(self, name: str) -> bool:
-        return health.known(self.cluster, self.incident, name)
-
-    def seen_since(self, name: str, then: Seconds) -> bool:
-        return health.seen_since(self.cluster, self.incident, name, then)
-
-    def seen_after(self, name: str) -> bool:
-        """The node was seen in the incident's present phase. To count as well, it must have been dialled afresh."""
-        return health.seen_after(self.cluster, self.incident, name, self.incident.changed_at)
-
-    @cached_property
-    def afflicted(self) -> tuple[str, ...]:
-        """Nodes that the present step is for: those with the confirmed fault, or those of a request not tried yet."""
-        if self.requested:
-            return tuple(n for n in self.incident.nodes if n not in self.incident.turn.tried)
-        return tuple(n for n in self.incident.nodes if self.confirmed(n))
-
-    @property
-    def untried(self) -> tuple[str, ...]:
-        return tuple(n for n in self.afflicted if n not in self.incident.turn.tried)
-
-    @property
-    def failed_on(self) -> tuple[str, ...]:
-        """Nodes that the present step was tried on and that still show the fault, or show it again."""
-        return tuple(n for n in self.afflicted if n in self.incident.turn.tried)
-
-    @property
-    def step(self) -> Step | None:
-        index = self.incident.step
-        return self.incident.steps[index] if index < len(self.incident.steps) else None
-
-    @cached_property
-    def intent(self) -> gates.Intent | None:
-        """What would be done now: dead nodes are started together, nodes that may serve go one after the other."""
-        if self.step is None:
-            return None
-        ready = self.untried
-        # A node that is stopped by a gate of its own must not hold up the others. If each node is stopped so, those
-        # with budget left come first: else a node without budget would lock the incident, although others only rest.
-        if len(ready) > 1:
-            ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready
-        nodes = ready[:1]
-        if self.incident.fault is Fault.DEAD:
-            # Only nodes whose death is agreed go together: the healer's own refused dial alone does not prove it.
-            nodes = tuple(n for n in ready if self._agreed(n)) or nodes
-        return gates.Intent(self.cluster.name, self.incident, self.step, nodes)
-
-    def _agreed(self, name: str) -> bool:
-        return agreed_dead(self.cluster, name, self.now)
-
-    def _passing(self, some: Sequence[gates.Asks]) -> tuple[str, ...]:
-        """The untried nodes that none of these gates stops."""
-        return tuple(n for n in self.untried if self._passes(n, some))
-
-    def _passes(self, name: str, some: Sequence[gates.Asks]) -> bool:
-        assert self.step is not None
-        alone = gates.Intent(self.cluster.name, self.incident, self.step, (name,))
-        return all(gate(self.state, alone, self.now).open for gate in some)
-
-    @property
-    def awaited(self) -> tuple[str, ...]:
-        """The untried nodes that the present step can still reach. The next step does not wait for the others."""
-        return self._passing(gates.OWN) if self.step else self.untried
-
-    @cached_property
-    def shut(self) -> tuple[gates.Gate, ...]:
-        assert self.intent is not None
-        return gates.shut(gates.judge(self.state, self.intent, self.now))
-
-    def since_start(self, then: Seconds) -> Seconds:
-        """The later one of that moment and the healer's start. What happened before the start is not known yet."""
-        return max(then, self.state.started_at)
-
-    @property
-    def attempt(self) -> Attempt | None:
-        """This incident's attempt in flight."""
-        attempt = self.cluster.attempt
-        return attempt if attempt and attempt.incident == self.incident.id else None
-
-    @property
-    def gone_for_s(self) -> Seconds:
-        gone = self.incident.gone_since
-        return -1.0 if gone is None else self.now - gone
 
 
 def ended_unconfirmed(s: Sight) -> bool:
@@ -169,6 +66,38 @@ def ended_by_itself(s: Sight) -> bool:
 
 def well_and_visited(s: Sight) -> bool:
     return _well_again(s) and not s.afflicted
+
+
+def superseded(s: Sight) -> bool:
+    """No node shows the fault any more, but one has shown another fault for ``stable``, and has an incident of that.
+
+    Nothing was done in this incident, so there is nothing to be verified either.
+    """
+    i = s.incident
+    if s.requested or i.fault in CLUSTER_WIDE or i.attempts:
+        return False
+    if not all(s.known(n) and not s.shows(n) for n in i.nodes):
+        return False
+    nodes = {n: s.cluster.nodes[n] for n in i.nodes}
+    if any(s.now - (node.since or 0.0) < s.policy.stable_s for node in nodes.values()):
+        return False
+    others = [n for n, node in nodes.items() if not node.well]
+    return bool(others) and all(instead(s, n) is not None for n in others)
+
+
+def instead(s: Sight, name: str) -> Incident | None:
+    """The incident of the fault that the node shows now."""
+    node = s.cluster.nodes[name]
+    return next(
+        (
+            one
+            for one in s.cluster.incidents
+            if one.fault is node.fault is not None
+            and name in one.nodes
+            and one.phase is not Phase.SUSPECTED
+        ),
+        None,
+    )
 
 
 def stable(s: Sight) -> bool:
@@ -268,10 +197,12 @@ def verdict(s: Sight) -> Outcome | None:
         return Outcome.LOST  # there is no record of an attempt, so nothing is known to have run
     if len(attempt.results) < len(attempt.nodes):
         return None
-    # On a node where another state run was active nothing was done, and it is tried again. The other nodes count.
-    results = [o for o, _ in attempt.results.values() if o is not Outcome.BUSY]
+    # On a node where another state run was active, or where somebody's word forbids it, nothing was done. It is tried
+    # again there. The other nodes count.
+    came = [o for o, _ in attempt.results.values()]
+    results = [o for o in came if o not in IDLE]
     if not results:
-        return Outcome.BUSY
+        return Outcome.FORBIDDEN if Outcome.FORBIDDEN in came else Outcome.BUSY
     if all(outcome is Outcome.DONE for outcome in results):
         return Outcome.DONE
     if any(outcome is Outcome.TIMED_OUT for outcome in results):
@@ -290,6 +221,11 @@ def _busy_too_long(s: Sight) -> bool:
 
 def busy(s: Sight) -> bool:
     return verdict(s) is Outcome.BUSY and not _busy_too_long(s)
+
+
+def forbidden(s: Sight) -> bool:
+    """Somebody's word keeps the minions from running it, such as a disabled highstate or a blackout."""
+    return verdict(s) is Outcome.FORBIDDEN
 
 
 def failed(s: Sight) -> bool:
@@ -418,7 +354,8 @@ def still_running(s: Sight) -> bool:
     look = s.cluster.look
     if look is None or not look_ended(s):
         return False
-    return any(outcome is Outcome.BUSY for outcome, _ in look.results.values())
+    # A minion in blackout does not tell what it runs.
+    return any(outcome in IDLE for outcome, _ in look.results.values())
 
 
 def recovered(s: Sight) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import escalation, gates, identity, looks
-from .conditions import Sight, verdict
+from .conditions import IDLE, verdict
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
@@ -28,8 +28,11 @@ from .model import (
     Seen,
     Turn,
 )
+from .sight import Sight
 
 BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
+WORD_PAUSE_S = 30.0  #: somebody forbids it on the minion: try again after this, doubled each time …
+WORD_PAUSE_MAX_S = 600.0  #: … up to this
 LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doubled each time …
 LOST_PAUSE_MAX_S = 3600.0  #: … up to this
 
@@ -45,7 +48,7 @@ def nothing(s: Sight) -> Change:
 
 
 def open_it(s: Sight) -> Change:
-    """Fix the escalation when the incident opens. A relapse starts at the step after the one that had helped."""
+    """Fix the escalation when the incident opens. A relapse starts at the step that had helped, or at the next one."""
     incident = s.incident
     if s.requested:
         return s.cluster, replace(incident, opened_at=s.now), ()
@@ -59,17 +62,21 @@ def open_it(s: Sight) -> Change:
     ]
     if before:
         last = max(before, key=lambda r: (r.relapses, r.at))
+        step, repeated = escalation.first_step(
+            last.step, last.repeated, s.policy.relapse_repeat, steps
+        )
         incident = replace(
             incident,
-            step=escalation.first_step(last.step, steps),
+            step=step,
             relapse_of=last.incident,
             relapses=last.relapses + 1,
+            repeated=repeated,
         )
     return s.cluster, incident, ()
 
 
 def resolve(s: Sight) -> Change:
-    """Remember what helped, so that a relapse need not try it again."""
+    """Remember what helped: a relapse starts there."""
     incident = s.incident
 
     def helped(node: str) -> int:
@@ -82,7 +89,8 @@ def resolve(s: Sight) -> Change:
         recoveries = tuple(
             r for r in recoveries if r.node not in visited or r.seen != cause
         ) + tuple(
-            Recovery(n, cause, incident.id, s.now, helped(n), incident.relapses) for n in visited
+            Recovery(n, cause, incident.id, s.now, helped(n), incident.relapses, incident.repeated)
+            for n in visited
         )
     return replace(s.cluster, recoveries=recoveries), incident, ()
 
@@ -117,10 +125,12 @@ def next_step(s: Sight) -> Change:
         s.incident,
         nodes=tuple(n for n in s.incident.nodes if n not in left),
         step=index,
+        repeated=0,
         turn=replace(s.incident.turn, tried=()),
         held=(),
         not_before=not_before,
         busy_since=None,
+        forbidden=0,
     )
     return s.cluster, incident, ()
 
@@ -156,6 +166,7 @@ def act(s: Sight) -> Change:
         turn=replace(turn, acting=intent.nodes, tried=tried, failed=()),
         verified=False,
         not_before=0.0,
+        word="",
     )
     return cluster, incident, (Fire(attempt),)
 
@@ -280,15 +291,16 @@ def _finish(
     return cluster, s.incident, ended
 
 
-def _busy_nodes(attempt: Attempt) -> frozenset[str]:
-    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome is Outcome.BUSY)
+def _idle_nodes(attempt: Attempt) -> frozenset[str]:
+    """Nodes on which nothing was done."""
+    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome in IDLE)
 
 
 def verify(s: Sight, looked: bool = True) -> Change:
-    """The job is over. Nodes that were busy have not had the step yet; the others have had it."""
+    """The job is over. Nodes on which nothing was done have not had the step yet; the others have had it."""
     attempt = s.attempt
     assert attempt is not None
-    outcome, idle = verdict(s), _busy_nodes(attempt)
+    outcome, idle = verdict(s), _idle_nodes(attempt)
     assert outcome is not None
     cluster, incident, effects = _finish(s, outcome, tell_results(attempt), idle, looked=looked)
     # The nodes were busy for too long. Nothing was done or paid there, but the step counts as tried.
@@ -307,6 +319,7 @@ def verify(s: Sight, looked: bool = True) -> Change:
         acted_at=s.now,
         busy_since=None,
         lost=0,
+        forbidden=0,
         gone_since=None,  # what was seen while the job ran proves nothing
     )
     # An open connection does not show whether the server accepts new ones, so a fresh dial is needed.
@@ -352,9 +365,26 @@ def _untry(s: Sight, pause_s: Seconds) -> Incident:
 def retry_busy(s: Sight) -> Change:
     """Nothing was done, because another state run was active. The step is taken again soon, and costs nothing."""
     assert s.attempt is not None
-    cluster, _, effects = _finish(s, Outcome.BUSY, tell_results(s.attempt), _busy_nodes(s.attempt))
+    cluster, _, effects = _finish(s, Outcome.BUSY, tell_results(s.attempt), _idle_nodes(s.attempt))
     since = s.now if s.incident.busy_since is None else s.incident.busy_since
     return cluster, replace(_untry(s, BUSY_PAUSE_S), busy_since=since), effects
+
+
+def wait_for_word(s: Sight) -> Change:
+    """Nothing was done, and it costs nothing. The minion is asked again, after a pause that doubles each time."""
+    attempt = s.attempt
+    assert attempt is not None
+    idle = _idle_nodes(attempt)
+    cluster, _, effects = _finish(s, Outcome.FORBIDDEN, tell_results(attempt), idle)
+    pause_s = min(WORD_PAUSE_S * 2.0 ** min(s.incident.forbidden, 10), WORD_PAUSE_MAX_S)
+    incident = replace(
+        _untry(s, pause_s),
+        forbidden=s.incident.forbidden + 1,
+        word=tell_results(attempt),
+        lost=0,
+        busy_since=None,
+    )
+    return cluster, incident, effects
 
 
 def write_off(s: Sight) -> Change:

@@ -61,6 +61,13 @@ def repeats(steps: tuple[Step, ...], index: int) -> int:
     return again
 
 
-def first_step(helped: int, steps: tuple[Step, ...]) -> int:
-    """Where a relapse starts: at the step after the one that had helped, or at the last step if none follows."""
-    return max(0, min(helped + 1, len(steps) - 1))
+def first_step(helped: int, repeated: int, most: int, steps: tuple[Step, ...]) -> tuple[int, int]:
+    """Where a relapse starts, and how many relapses in a row have begun at that step then.
+
+    The step that had ``helped`` is tried again first: it is the one that is known to bring the service back. After
+    ``most`` such tries, of which there were ``repeated``, the next step is due, or the last one if none follows.
+    """
+    last = max(0, len(steps) - 1)
+    if repeated < most:
+        return max(0, min(helped, last)), repeated + 1
+    return max(0, min(helped + 1, last)), 0

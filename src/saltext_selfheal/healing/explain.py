@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from . import escalation, gates
-from .conditions import Sight
 from .events import Seconds
 from .explained import Explained
 from .model import Fault, Incident, Phase, Seen, State, Step
+from .sight import Sight
 
 
 def explain(

@@ -88,8 +88,10 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
         effects.append(
             Tell(News.FLAPPING if node.flapping else News.STEADY, cluster.name, seen.node, why)
         )
+    acted_on = _acted_on(cluster, seen.node)
     cluster = cluster.with_nodes({seen.node: node})
-    if node.fault is not None:
+    # A node that is being restarted is dead for a moment. That is no incident before it has lasted.
+    if node.fault is not None and (node.confirmed or not acted_on):
         cluster, more = _assign(cluster, state.policies[seen.cluster], seen.node, node, now)
         effects += more
     cluster = _watch_gone(cluster, now)
@@ -142,10 +144,14 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
         for one in ailments:
-            if not any(i.cause == one.seen for i in cluster.incidents):
+            known = any(i.cause == one.seen for i in cluster.incidents)
+            if not known and not health.many(cluster, one.seen, now):
                 nodes = tuple(cluster.nodes)
                 cluster, more = open_incident(cluster, one.seen, nodes, now, one.evidence)
                 effects += more
+                if one.seen.fault is Fault.ISSUE:
+                    lately = (at for at in cluster.kinds if at > now - health.KINDS_WITHIN_S)
+                    cluster = replace(cluster, kinds=(*lately, now))
         cluster = _watch_gone(cluster, now)
     return state.with_cluster(cluster), effects
 
@@ -227,7 +233,7 @@ def _assign(
     if incident.step and not _relapsed(cluster, name, node.fault, now - policy.relapse_s):
         # The incident is a relapse and began at a later step. The new node has not been healed before, so it needs the
         # first step, and the other nodes begin there with it.
-        joined = replace(joined, step=0)
+        joined = replace(joined, step=0, repeated=0)
     why = f"{name} as well: {node.evidence}"
     return cluster.with_incident(joined), [Announce(joined, why, JOINED)]
 

@@ -38,9 +38,8 @@ def mode(state: State, intent: Intent, now: Seconds) -> Ruling:
     policy, _ = of(state, intent)
     effective = mode_of(policy, intent.step)
     if effective in (Mode.AUTO, Mode.APPROVE):
-        return Open(f"mode is {effective.value}")
-    would = f"would {intent.step.action.value} {', '.join(intent.nodes)}"
-    return Shut(f"mode is {effective.value}: {would}")
+        return Open(effective.value)
+    return Shut(f"{effective.value}, would {intent.step.action.value} {', '.join(intent.nodes)}")
 
 
 def approval(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -159,6 +158,27 @@ def identity(state: State, intent: Intent, now: Seconds) -> Ruling:
             why = f"{name} has never answered as RethinkDB: is its address right?"
             return Shut(why)
     return Open("no node is in doubt")
+
+
+def settings(state: State, intent: Intent, now: Seconds) -> Ruling:
+    """Against a refused login or certificate: the healer's own settings have worked since they were taken.
+
+    Login and certificates are settings of the cluster. If none of its nodes has been well by a fresh dial since the
+    healer's start, then the settings may be wrong, and a configuration that is applied to the nodes cannot mend that.
+    """
+    _, cluster = of(state, intent)
+    suspect = _SUSPECT.get(intent.incident.fault) if intent.incident.fault else None
+    if suspect is None:
+        return Open("not about a refused login or certificate")
+    worked = next((n for n, node in cluster.nodes.items() if node.dialled_at is not None), None)
+    if worked:
+        return Open(f"{worked} has taken the healer's own since the start")
+    where = " and ".join(f"clusters.{cluster.name}.{key}" for key in suspect)
+    return Shut(f"no node has taken {where} of the settings since the healer's start")
+
+
+#: Faults for which the healer's own settings may be to blame, and which these are.
+_SUSPECT = {Fault.AUTH: ("user", "password"), Fault.TLS: ("tls.ca_certs",)}
 
 
 def agreed(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -281,7 +301,8 @@ def not_cleared(state: State, intent: Intent, now: Seconds) -> Ruling:
 
 def _may_run(late: Late, nodes: Sequence[str]) -> Ruling:
     what = f"{late.attempt.action.value} of {late.attempt.id}"
-    return Shut(f"{what} may still run on {', '.join(sorted(nodes))}")
+    why = f": {late.forbidden}" if late.forbidden else ""
+    return Shut(f"{what} may still run on {', '.join(sorted(nodes))}{why}")
 
 
 def locked(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -304,7 +325,8 @@ def after(state: State, intent: Intent, now: Seconds) -> Ruling:
     opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)
     if now >= opens_at:
         return Open("the step is due")
-    return Shut(f"the step is due in {opens_at - now:.0f} s", opens_at)
+    word = f": {intent.incident.word}" if intent.incident.word else ""
+    return Shut(f"the step is due in {opens_at - now:.0f} s{word}", opens_at)
 
 
 def cooldown(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -337,10 +359,11 @@ def _left_by(
 ) -> Ruling:
     """Whether one more attempt is allowed after those in ``paid``, if ``most`` are allowed within ``per_s``."""
     allowed = share(most, incident)
-    left = f" that requests may use of {most}" if allowed < most else ""
     if not allowed:
         return Shut(f"requests may use none of {most} per {per_s:.0f} s")
-    why = f"{len(paid)} of {allowed} attempts{left} per {per_s:.0f} s"
+    # The attempts of requests and of the healer are counted together, so there may be more than requests may use.
+    of = f", of which requests may use {allowed}" if allowed < most else ""
+    why = f"{len(paid)} of {most} attempts per {per_s:.0f} s{of}"
     forgotten_at = {c.forgotten_at for c in state.clusters.values() if c.forgotten_at is not None}
     supposed = sum(1 for t in paid if t in forgotten_at) if forgotten_at else 0
     if supposed:
@@ -372,7 +395,7 @@ def limits(state: State, intent: Intent, now: Seconds) -> Ruling:
         t for cluster in state.clusters.values() for t in cluster.acts if t > now - bounds.per_s
     )
     left = _left_by(paid, bounds.attempts, bounds.per_s, intent.incident, state)
-    return left._replace(why=f"{left.why} over all clusters")
+    return left._replace(why=f"over all clusters {left.why}")
 
 
 def _ill(cluster: ClusterState, now: Seconds) -> bool:
@@ -406,6 +429,7 @@ GATES: Mapping[str, Asks] = {
     "fresh": fresh,
     "confirmed": confirmed,
     "identity": identity,
+    "settings": settings,
     "agreed": agreed,
     "flapping": flapping,
     "decided": decided,

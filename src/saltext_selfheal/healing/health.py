@@ -67,6 +67,7 @@ def observe(
         polls=node.polls + 1,
         slow=slow,
         changes=changes,
+        well_since=None if fault else now if node.well_since is None else node.well_since,
         refused_at=refused_at,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
         answers=seen.fault is not None and seen.answers,
@@ -227,9 +228,44 @@ def _complaints(
     closed = _unavailable(cluster, seen, policy, now, bool(apart))
     if closed:
         yield Seen(Fault.UNAVAILABLE), closed
-    for issue in seen.issues:
-        if issue.type != "table_availability":  # the tables themselves show that: ``unavailable``
-            yield Seen(Fault.ISSUE, issue.type), issue.description
+    yield from _issues(cluster, seen, now)
+
+
+MOST_KINDS = 6  #: within `KINDS_WITHIN_S` so many kinds of issues have an incident of their own
+KINDS_WITHIN_S = 3600.0
+#: What all other kinds of issues together are.
+OTHER_KINDS = Seen(Fault.ISSUE, "others")
+
+
+def _issues(cluster: ClusterState, seen: ClusterView, now: Seconds) -> Iterator[tuple[Seen, str]]:
+    """RethinkDB's own issues, each kind once. Kinds beyond a number are one thing together.
+
+    Kinds that have an incident keep it. A new one gets one of its own only while few have had one lately.
+    """
+    kinds = {
+        one.type: one.description
+        for one in seen.issues
+        if one.type != "table_availability"  # the tables themselves show that: ``unavailable``
+    }
+    open_ones = {i.cause.issue for i in cluster.incidents if isinstance(i.cause, Seen)}
+    left = MOST_KINDS - sum(1 for at in cluster.kinds if at > now - KINDS_WITHIN_S)
+    others = []
+    for kind, evidence in kinds.items():
+        if kind not in open_ones and kind not in {a.seen.issue for a in cluster.ailments}:
+            left -= 1
+            if left < 0:
+                others.append(kind)
+                continue
+        yield Seen(Fault.ISSUE, kind), evidence
+    if others:
+        some = ", ".join(sorted(others)[:3])
+        yield OTHER_KINDS, f"{len(others)} more kinds of issues within an hour, such as {some}"
+
+
+def many(cluster: ClusterState, cause: Seen, now: Seconds) -> bool:
+    """Whether an incident for this issue would be one too many: the others together have had one lately."""
+    had = sum(1 for at in cluster.kinds if at > now - KINDS_WITHIN_S)
+    return cause == OTHER_KINDS and had > MOST_KINDS
 
 
 def _apart(cluster: ClusterState, seen: ClusterView) -> str:

@@ -126,7 +126,13 @@ def _after(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
             over.append(name)
     kept = {n: r for n, r in results.items() if n not in runs}
     refuted = tuple(dict.fromkeys((*late.refuted, *runs)))
-    late = replace(late, attempt=replace(late.attempt, results=kept), refuted=refuted)
+    forbids = [why for outcome, why in look.results.values() if outcome is Outcome.FORBIDDEN]
+    late = replace(
+        late,
+        attempt=replace(late.attempt, results=kept),
+        refuted=refuted,
+        forbidden="; ".join(dict.fromkeys(forbids)),
+    )
     return proven(late, over)
 
 

@@ -79,6 +79,9 @@ class NodeState:
     flapping: bool = False
     #: For each of the last answers, whether it was slow.
     slow: tuple[bool, ...] = field(default=(), compare=False)
+    well_since: Seconds | None = (
+        None  #: each time it was seen since then it was well, also before a start of the healer
+    )
     cooldown_until: Seconds = 0.0
     cooldown_incident: str | None = None  #: whose attempt it rests after; only others must wait
     spent: tuple[Seconds, ...] = ()  #: when each attempt was decided that was paid for this node
@@ -164,6 +167,7 @@ class Late:
     proven: tuple[str, ...] = ()
     #: Nodes on which a look has found the job running. Their results are not believed.
     refuted: tuple[str, ...] = ()
+    forbidden: str = ""  #: why its minions did not tell what they run when they were asked last
 
 
 @dataclass(frozen=True)
@@ -238,6 +242,8 @@ class Incident:
     verified: bool = False  #: after that job, its nodes were seen without the fault
     busy_since: Seconds | None = None  #: since when another state run keeps the step from running
     lost: int = 0  #: how many attempts in a row were not published
+    forbidden: int = 0  #: how many attempts in a row somebody's word has kept from running …
+    word: str = ""  #: … and what that was
     attempts: int = 0
     looks: int = 0  #: how many looks its attempts have needed
     why: str = ""
@@ -248,6 +254,9 @@ class Incident:
     gone_since: Seconds | None = None  #: since when all of its nodes are well
     relapse_of: str | None = None
     relapses: int = 0
+    repeated: int = (
+        0  #: how many relapses in a row have begun at its first step, because it had helped
+    )
     requests: tuple[str, ...] = ()
     askers: tuple[str, ...] = ()  #: sources of the requests that have joined or opened it
     asked: int = 0  #: how many requests have joined or opened it
@@ -297,6 +306,7 @@ class Recovery:
     at: Seconds
     step: int
     relapses: int
+    repeated: int = 0  #: how many relapses in a row have begun at this step
 
 
 @dataclass(frozen=True)
@@ -333,6 +343,8 @@ class ClusterState:
     pending: tuple[Pending, ...] = ()
     #: Names that two servers have. The system tables speak of names, so it is not clear which server they mean.
     twins: tuple[str, ...] = ()
+    #: When incidents about issues of RethinkDB's own were opened, lately.
+    kinds: tuple[Seconds, ...] = ()
     serial: int = 0  #: number of the last incident
     away: bool = False  #: the settings did not name this cluster when the state was written
     #: When the ledger was lost. Attempts of that very moment are not known, only assumed.
@@ -454,6 +466,7 @@ class News(str, Enum):
     RESUMED = "resumed"
     LATE = "late"  #: news of a job whose attempt was given up
     LEDGER_LOST = "ledger_lost"
+    CLOCK_JUMPED = "clock_jumped"  #: the timeline has gone on by more than the machine was off
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Policy:
     budget_attempts: int = 3  #: 0 = no budget
     budget_per_s: Seconds = 3600.0
     relapse_s: Seconds = 3600.0
+    relapse_repeat: int = 1  #: how often a relapse is met with the step that had helped
     restart_needs_probe: bool = True
     #: How many requests may open an incident within ``request_per_s``. 0 = no limit.
     request_count: int = 6

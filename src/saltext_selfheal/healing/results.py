@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -20,37 +21,98 @@ class Outcome(str, Enum):
     BUSY = "busy"
     TIMED_OUT = "timed_out"
     LOST = "lost"
+    FORBIDDEN = "forbidden"  #: somebody's word keeps the minion from running it: nothing was done
 
 
 Reader = Callable[[Any, Any, "str | None"], "tuple[Outcome, str]"]
 
 
+#: What a minion answers to every job while a person has put it into blackout.
+_BLACKOUT = "Minion in blackout mode"
+#: What it answers to a function that it does not have. Its exit code is 254 then.
+_NOT_AVAILABLE = re.compile(r"'[\w.]+' (is not available|__virtual__ returned False)")
+#: The states' dict of a highstate for which nothing is assigned to the minion.
+_NO_STATES = "no_|-states_|-states_|-None"
+#: A disabled run gives a dict of these three texts. Its name says what is disabled.
+_SAYS = {"name", "result", "comment"}
+
+
+def common(result: Any, retcode: Any) -> tuple[Outcome, str] | None:
+    """What any function's result may mean before it has run at all. None: it has run."""
+    text = result if isinstance(result, str) else ""
+    if _BLACKOUT in text:
+        return (
+            Outcome.FORBIDDEN,
+            "the minion is in blackout (minion_blackout in its pillar or grains)",
+        )
+    if retcode == 254 or _NOT_AVAILABLE.match(text):
+        return Outcome.FAILED, f"the minion does not have this function: {text[:300]}"
+    if result is None:
+        return Outcome.FAILED, "it has returned nothing"
+    return None
+
+
 def states(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
     """Read the result of a state run: a dict of states if it ran, a list of sentences if it did not.
 
-    It does not run if another state run is active, or if the states do not compile.
+    It does not run if another state run is active, if the states do not compile, or if a person has disabled it.
     """
+    before = common(result, retcode)
+    if before is not None:
+        return before
     if isinstance(result, list):
         told = "; ".join(str(one) for one in result)[:500]
-        return (Outcome.BUSY if "is running as PID" in told else Outcome.FAILED), told
+        if "is running as PID" in told:
+            return Outcome.BUSY, told
+        return Outcome.FAILED, told
     if not isinstance(result, dict):
         return Outcome.FAILED, str(result)[:500]
-    bad = [s for s in result.values() if isinstance(s, dict) and s.get("result") is False]
-    if not retcode and not bad:
-        return Outcome.DONE, f"{len(result)} states"
-    first = str(bad[0].get("comment", ""))[:300] if bad else f"retcode {retcode}"
-    return Outcome.FAILED, f"{len(bad)} of {len(result)} states failed: {first}"
+    if set(result) == _SAYS and all(isinstance(one, str) for one in result.values()):
+        if "is disabled" in result["name"]:
+            return Outcome.FORBIDDEN, (
+                "highstate is disabled on the minion: state.list_disabled shows it, state.enable ends it"
+            )
+        return Outcome.FAILED, f"{result['name']}: {result['comment']}"[:500]
+    if not result or set(result) == {_NO_STATES}:
+        return Outcome.FAILED, "no state is assigned to this minion (see its top file)"
+    return _state_results(result, retcode)
+
+
+def _state_results(result: dict[Any, Any], retcode: Any) -> tuple[Outcome, str]:
+    """Read the dict of a state run that has run."""
+    ran = [s for s in result.values() if isinstance(s, dict)]
+    bad = [s for s in ran if s.get("result") is False]
+    tested = [s for s in ran if s.get("result", True) is None]
+    if len(ran) < len(result):
+        return Outcome.FAILED, f"this is no result of states: {str(result)[:300]}"
+    if bad:
+        first = str(bad[0].get("comment", ""))[:300]
+        return Outcome.FAILED, f"{len(bad)} of {len(result)} states failed: {first}"
+    if tested:
+        told = f"{len(tested)} of {len(result)} states were only tested"
+        return Outcome.FAILED, f"{told}: is test: True set on the minion?"
+    if retcode:
+        return Outcome.FAILED, f"retcode {retcode}, although none of {len(result)} states failed"
+    return Outcome.DONE, f"{len(result)} states"
 
 
 def yes(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
     """Read the result of a function that returns True when it has done its work."""
+    before = common(result, retcode)
+    if before is not None:
+        return before
     if result is True and not retcode:
         return Outcome.DONE, ""
+    if result is False:
+        return Outcome.FAILED, "the service manager says that it did not work"
     return Outcome.FAILED, str(result)[:500]
 
 
 def running(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
     """Read the result of ``saltutil.running``: busy if the job that is looked for runs, or if that cannot be told."""
+    before = common(result, retcode)
+    if before is not None and before[0] is Outcome.FORBIDDEN:
+        return before
     if not isinstance(result, list):
         return Outcome.BUSY, f"no answer to what it runs: {str(result)[:200]}"
     if of_jid is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from . import escalation, gates, looks
 from .events import Seconds, Started
@@ -271,18 +272,30 @@ def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
 
 
 def forgotten(
-    policies: Mapping[str, Policy], now: Seconds, limits: Limits
+    policies: Mapping[str, Policy],
+    now: Seconds,
+    limits: Limits,
+    remembered: Mapping[str, ClusterState] = MappingProxyType({}),
+    jump_s: Seconds = 0.0,
 ) -> dict[str, ClusterState]:
-    """What to assume if the ledger was lost: each node has its longest cooldown, and budgets and limits are spent."""
+    """What to assume if the ledger was lost: each node has its longest cooldown, and budgets and limits are spent.
+
+    The same if times of what is ``remembered`` are wrong, because the timeline has jumped by ``jump_s``. All else that is
+    remembered is kept, and a pause ends so much later.
+    """
     acts = (now,) * limits.attempts
-    return {
-        name: ClusterState(
-            name,
+    known = dict(remembered)
+    for name, policy in policies.items():
+        old = known.get(name, ClusterState(name))
+        known[name] = replace(
+            old,
             # The limits count over all clusters, so one cluster holds all of these attempts.
             acts=acts if name == next(iter(policies)) else (),
             forgotten_at=now,
+            pause=old.pause and replace(old.pause, until=old.pause.until + jump_s),
             nodes={
-                n: NodeState(
+                n: replace(
+                    old.nodes.get(n, NodeState()),
                     cooldown_until=now + policy.cooldown_max_s,
                     cooldown_incident=None,
                     spent=(now,) * policy.budget_attempts,
@@ -290,5 +303,4 @@ def forgotten(
                 for n in policy.nodes
             },
         )
-        for name, policy in policies.items()
-    }
+    return known

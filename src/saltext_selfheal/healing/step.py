@@ -43,7 +43,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .commands import take_command
-from .conditions import Sight
 from .events import (
     Commanded,
     Event,
@@ -61,6 +60,7 @@ from .events import (
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
 from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
 from .orders import answer_opened, decide_pending, take_request
+from .sight import Sight
 from .table import BY_PHASE, take
 
 

@@ -14,11 +14,11 @@ from enum import Enum
 from . import conditions as when
 from . import deeds as do
 from . import health, looks
-from .conditions import Sight
 from .deeds import Change
 from .events import Verb
 from .model import CLUSTER_WIDE, Announce, Effect, Finish, Fire, Phase, State
 from .orders import tell_by
+from .sight import Sight
 
 
 class Tells(Enum):
@@ -52,9 +52,10 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("suspected.ended-unconfirmed", Phase.SUSPECTED, when.ended_unconfirmed, Phase.RESOLVED,
         "it ended before it was confirmed"),
     Row("suspected.confirmed", Phase.SUSPECTED, when.confirmed, Phase.OPEN,
-        "{fault} confirmed: {evidence}", do.open_it),
+        "{fault} confirmed: {evidence}{relapse}", do.open_it),
 
     Row("open.well", Phase.OPEN, when.well_and_visited, Phase.RESOLVED, "well for {stable}", do.resolve),
+    Row("open.superseded", Phase.OPEN, when.superseded, Phase.RESOLVED, "another fault is there now: {instead}"),
     Row("open.expired", Phase.OPEN, when.expired, Phase.RESOLVED, "the request has expired: {why}"),
     Row("open.did-not-help", Phase.OPEN, when.did_not_help, Phase.OPEN,
         "{action} did not help on {failed}", do.next_step),
@@ -78,6 +79,8 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("remediating.done", Phase.REMEDIATING, when.done, Phase.VERIFYING, "{action} returned: {told}", do.verify),
     Row("remediating.busy", Phase.REMEDIATING, when.busy, Phase.OPEN,
         "another state run is active: {told}", do.retry_busy),
+    Row("remediating.forbidden", Phase.REMEDIATING, when.forbidden, Phase.OPEN,
+        "{action} is forbidden there: {told}", do.wait_for_word, tells=Tells.HELD),
     Row("remediating.failed", Phase.REMEDIATING, when.failed, Phase.VERIFYING, "{action} failed: {told}", do.verify),
     Row("remediating.unreadable", Phase.REMEDIATING, when.unreadable, Phase.VERIFYING,
         "the job cache cannot be read: whether {action} ran on {acting} is not known", do.assume_it_ran),
@@ -148,6 +151,18 @@ def _unpublished(s: Sight) -> str:
     return f"{what} was not published, and must not be fired again: {told}"
 
 
+def _instead(s: Sight) -> str:
+    """The faults that an incident's nodes show now, each with its incident."""
+    found = {n: when.instead(s, n) for n in s.incident.nodes}
+    return ", ".join(f"{one.called} on {n} ({one.id})" for n, one in found.items() if one)
+
+
+def _relapse(s: Sight) -> str:
+    """Which incident this one is a relapse of, while it opens. Empty if it is none."""
+    _, opened, _ = do.open_it(s)
+    return f" (a relapse of {opened.relapse_of})" if opened.relapse_of else ""
+
+
 _WORDS: dict[str, Callable[[Sight], str]] = {
     "fault": lambda s: s.incident.called,
     "why": lambda s: s.incident.why,
@@ -163,11 +178,13 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
         if s.incident.fault in CLUSTER_WIDE
         else health.unseen(s.cluster, s.incident)
     ),
+    "instead": _instead,
     "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,
     "endless": lambda s: (
         f"{one.action.value} on {', '.join(one.nodes)}" if (one := when.endless(s)) else ""
     ),
+    "relapse": _relapse,
     "by": lambda s: tell_by(s.command) if s.command else "",
     "told": lambda s: do.tell_results(s.attempt) if s.attempt else "",
     "stable": lambda s: f"{s.policy.stable_s:g} s",

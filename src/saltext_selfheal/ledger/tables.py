@@ -12,10 +12,10 @@ from pathlib import Path
 from . import older
 from .file import LedgerRefused
 
-SCHEMA = 4
+SCHEMA = 5
 
 _TABLES = """
-CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL);
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT, boottime REAL, timeline REAL, wall REAL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE state (cluster TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE attempts (
@@ -46,6 +46,7 @@ MIGRATIONS = {
     # engine fires it again.
     2: "ALTER TABLE attempts ADD COLUMN claimed INTEGER NOT NULL DEFAULT 0; UPDATE attempts SET claimed = firings;",
     3: "UPDATE state SET body = body_of_4(body);",
+    4: "ALTER TABLE clock ADD COLUMN wall REAL;",
 }
 
 #: Tables that stay small enough to be checked whole at the start. The audit is not among them: it may be large.

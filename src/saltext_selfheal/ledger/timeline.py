@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+SLACK_S = 300.0  #: clocks may differ by this much without a reason
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -19,6 +21,9 @@ class Anchor:
     boot: str
     boottime: float
     timeline: float
+    wall: float | None = (
+        None  #: the wall clock's reading; None: an older release did not write it down
+    )
 
 
 def boot_id() -> str:
@@ -54,7 +59,21 @@ class Timeline:
         return self._anchor.timeline + boottime() - self._anchor.boottime
 
     def anchor(self) -> Anchor:
-        return Anchor(self._anchor.boot, boottime(), self.now())
+        return Anchor(self._anchor.boot, boottime(), self.now(), time.time())
+
+
+def jump_s(last: Anchor | None, wall: float | None = None) -> float:
+    """By how much the timeline goes on more than the machine can have been off. 0 if it does not.
+
+    How long it was off at most tells the wall clock: its reading now, against its reading when ``last`` was written. A
+    longer jump has another cause: the clock was set while the engine ran, so the timeline has not followed it until
+    this start. With it every cooldown would be over, and every budget full again.
+    """
+    if last is None or last.wall is None or last.boot == boot_id():
+        return 0.0
+    wall = time.time() if wall is None else wall
+    more = (wall - last.timeline) - max(0.0, wall - last.wall)
+    return more if more > SLACK_S else 0.0
 
 
 def now(db: sqlite3.Connection) -> float:

@@ -60,12 +60,14 @@ class Ledger:
     """The engine's ledger. Open it after the fork and use it from one thread.
 
     ``lost`` says why an older ledger could not be used, if there was one. Then nothing is remembered, and the caller
-    must assume the worst: no budget left, every cooldown at its maximum.
+    must assume the worst: no budget left, every cooldown at its maximum. The same if ``jump_s`` is not 0: the timeline has
+    gone on by so much more than the machine was off. Then what is remembered counts otherwise.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost: str | None = None
+        self.jump_s = 0.0
         try:
             self._take(path)
         except OSError as exc:
@@ -86,7 +88,8 @@ class Ledger:
             self._db = self._open()
             undo.callback(self._db.close)
             self._head = audit_chain.read_head(self._db)
-            self.timeline = Timeline(self._anchor())
+            last = self._anchor()
+            self.timeline, self.jump_s = Timeline(last), timeline.jump_s(last)
             self._file.write_mark(Mark(self._head))
             self._file.hold()
             undo.pop_all()
@@ -188,7 +191,7 @@ class Ledger:
         self._file.close()
 
     def _anchor(self) -> Anchor | None:
-        row = self._db.execute("SELECT boot, boottime, timeline FROM clock").fetchone()
+        row = self._db.execute("SELECT boot, boottime, timeline, wall FROM clock").fetchone()
         return Anchor(*row) if row else None
 
     @contextmanager
@@ -205,8 +208,8 @@ class Ledger:
         try:
             anchor = self.timeline.anchor()
             self._db.execute(
-                "INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)",
-                (anchor.boot, anchor.boottime, anchor.timeline),
+                "INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?, ?)",
+                (anchor.boot, anchor.boottime, anchor.timeline, anchor.wall),
             )
             yield
             self._head = replace(self._head, count=before.count + 1)
@@ -292,7 +295,7 @@ class Ledger:
                 self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (cluster.name, body))
             for effect in effects:
                 self._record(effect, now)
-        self.lost = None
+        self.lost, self.jump_s = None, 0.0
 
     def _record(self, effect: Effect, now: float) -> None:
         """Write one effect into its table, and into the audit."""

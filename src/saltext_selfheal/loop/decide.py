@@ -30,6 +30,7 @@ class Book(Protocol):
     """What the loop needs of the ledger. All methods but ``give_again`` may raise Unavailable."""
 
     lost: str | None
+    jump_s: float
     timeline: Timeline
 
     def clusters(self) -> dict[str, ClusterState]: ...
@@ -47,6 +48,14 @@ class Book(Protocol):
     def beat(self) -> None: ...
 
     def prune(self, now: float, keep_s: float | None) -> int: ...
+
+
+def jumped(jump_s: float) -> str:
+    """What is told if the timeline has gone on by so much more than the machine was off."""
+    return (
+        f"the master's clock is {jump_s / 3600:.1f} h further than the time that has passed: it was set while the engine ran, "
+        "or the machine was held up. So every node has its longest cooldown, and budgets and limits count as spent"
+    )
 
 
 class Decider:
@@ -77,16 +86,18 @@ class Decider:
     def begin(self) -> tuple[Sequence[Effect], float]:
         """Make the first state and record it. Returns what is to be carried out. Raises Unavailable."""
         now = self._now()
-        policies, lost = self._settings.policies(), self._ledger.lost
-        if lost:
-            remembered = forgotten(policies, now, self._settings.bounds())
-        else:
-            remembered = self._ledger.clusters()
-        state, begun = begin(policies, self._settings.bounds(), remembered, now)
+        policies, bounds = self._settings.policies(), self._settings.bounds()
+        lost, jump_s = self._ledger.lost, self._ledger.jump_s
+        remembered = {} if lost else self._ledger.clusters()
+        if lost or jump_s:
+            remembered = forgotten(policies, now, bounds, remembered, jump_s)
+        state, begun = begin(policies, bounds, remembered, now)
         state, effects = jids.give(state, begun, self._complete)
         # Of clusters that the settings do not name any more only the remains are kept.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
         told = [Tell(News.LEDGER_LOST, "", "", lost)] if lost else []
+        if jump_s and not lost:
+            told = [Tell(News.CLOCK_JUMPED, "", "", jumped(jump_s))]
         self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects])
         self.state = state
         return effects, now

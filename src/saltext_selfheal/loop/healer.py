@@ -22,7 +22,7 @@ from ..healing.model import Dial, Effect, Fire, State
 from ..ledger import pruning
 from ..ledger.file import Unavailable
 from .backlog import AT_ONCE, READING, WRITING, Backlog
-from .decide import Book, Decider
+from .decide import Book, Decider, jumped
 from .herald import Herald, Out
 from .jobs import Watched
 
@@ -185,7 +185,7 @@ class Healer:
 
     def _begin(self) -> None:
         """Record the first state and carry it out, and take what waits in the inbox. Raises Unavailable."""
-        lost = self._ledger.lost
+        lost, jump_s = self._ledger.lost, self._ledger.jump_s
         effects, now = self._decider.begin()
         # This is told only now. If the commit fails, the engine begins again every second, and must not tell each time.
         if lost:
@@ -193,6 +193,9 @@ class Healer:
                 "selfheal: the ledger was lost, pauses and locks with it, give them again: %s", lost
             )
             self._tell("ledger_lost", {"why": lost})
+        elif jump_s:
+            log.critical("selfheal: %s", jumped(jump_s))
+            self._tell("clock_jumped", {"why": jumped(jump_s)})
         self._carry_out(effects, now)
         # A pause or a request that was given while the engine was down is taken before the first decision. An earlier
         # try to begin may have read the inbox and failed then, so it must be read again.

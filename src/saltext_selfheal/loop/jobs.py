@@ -110,7 +110,10 @@ def _entry(path: Path) -> Any:
 def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     """What one minion's entry in the job cache means."""
     read = remedies.TABLE[watched.action].reads
-    return read(entry.get("return"), entry.get("retcode"), watched.of_jid)
+    outcome, told = read(entry.get("return"), entry.get("retcode"), watched.of_jid)
+    if outcome is Outcome.DONE and entry.get("success") is False:
+        return Outcome.FAILED, "the minion says that it was no success"
+    return outcome, told
 
 
 class Unreadable(Exception):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import random
 import sys
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import config
-from ..healing.events import Met, Observed, Viewed
+from ..healing.events import Met, Observation, Observed, Viewed
 from ..healing.model import Fault
 from .names import Resolver
 from .node import NodeProbe, Target
@@ -30,6 +31,9 @@ CRYPTO_THREADS = 2  #: for PBKDF2, which each login needs
 SETTLED_S = 10.0  #: this long after the start all connections are open
 #: Two probes of one node are at least this far apart, however often the node hangs up.
 AGAIN_S = 0.05
+#: So much later than ``confirm`` after its first sight a fault is looked at again. It is what the healer's thread may
+#: have needed to take the first sight.
+LATE_S = 0.1
 SWITCH_S = 0.0005  #: one thread may keep the interpreter this long while another thread wants it
 
 
@@ -50,6 +54,7 @@ def targets(clusters: Mapping[str, config.ClusterSettings]) -> list[Target]:
                     poll_s=cluster.poll,
                     timeout_s=cluster.timeout,
                     redial_s=cluster.redial,
+                    confirm_s=cluster.confirm,
                 )
             )
     return found
@@ -155,6 +160,7 @@ class Prober:
         # Each node begins at a random time within the interval and then keeps its rhythm. So a thousand nodes are not
         # probed in a burst.
         due = loop.time() + random.uniform(0, poll_s)
+        suspicion = _Suspicion(probe.target)
         await probe.idle(due)
         # The loop asks for the stop event, because wait_for of Python 3.11 may swallow a cancellation.
         while not self._stopped():
@@ -166,7 +172,7 @@ class Prober:
                 self._readers[probe.target.cluster].meet(self._deliver)
             if loop.time() >= due:
                 due += poll_s * (1 + (loop.time() - due) // poll_s)
-            await probe.idle(due)
+            await probe.idle(min(due, suspicion.ends(seen, began, loop.time())))
             pause_s = began + AGAIN_S - loop.time()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
@@ -180,6 +186,31 @@ class Prober:
             if seen is not None:
                 self._deliver(Viewed(seen))
             await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+class _Suspicion:
+    """When a fault that a node shows has lasted for ``confirm``, so that it is looked at right then.
+
+    Else the next regular look would come later by up to ``poll``. This is only about when to look: what a look proves is
+    decided in the core.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._confirm_s = target.confirm_s
+        self._fault: Fault | None = None
+        self._since = 0.0
+
+    def ends(self, seen: Observation, began: float, now: float) -> float:
+        """The time at which the next look has to begin. Infinity if there is no such time."""
+        if seen.ours:
+            return math.inf
+        if seen.fault is not self._fault:
+            self._fault, self._since = seen.fault, now
+        if self._fault is None:
+            return math.inf
+        # The next look is supposed to take as long as this one.
+        ends = self._since + self._confirm_s.get(self._fault, 0.0) + LATE_S - (now - began)
+        return ends if ends > now else math.inf
 
 
 def _settle() -> None:

@@ -48,6 +48,8 @@ class Target:
     poll_s: float = 2.0
     timeout_s: float = 2.0
     redial_s: float = 30.0
+    #: How long each fault must last before it counts. So the node is looked at again right when that time is over.
+    confirm_s: Mapping[Fault, float] = field(default_factory=dict)
     here: str = "this master"  #: the name of the probing side in the evidence
 
 

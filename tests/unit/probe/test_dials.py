@@ -27,6 +27,19 @@ def test_a_node_is_dialled_afresh_every_so_often_and_keeps_its_open_connection(w
     assert {e.observation.fault for _, e in watching.seen} == {None}
 
 
+def test_a_fault_is_looked_at_again_when_its_time_to_be_confirmed_is_over(well):
+    """And not a minute later, at the next regular look."""
+    confirm_s = 0.3
+    slow = target(well, poll_s=60.0, confirm_s={Fault.AUTH: confirm_s})
+    well.set_fault("wrong_password")
+    with Watching(slow) as watching:
+        watching.prober.dial("runbook", ["db1"])  # the first regular look may come in a minute
+        watching.wait_until(lambda: len(watching.looks()) >= 2)
+        (first, one), (second, other) = watching.looks()[:2]
+    assert (one.fault, other.fault) == (Fault.AUTH, Fault.AUTH)
+    assert second - first >= confirm_s
+
+
 @pytest.mark.parametrize(
     ("fault", "options", "verdict", "told"),
     [
