@@ -5,20 +5,19 @@
 What an application may use is listed in ``__all__``. Neither Salt nor pydantic may be imported here.
 """
 
-from .connecting import (
-    Attempt,
+from .connecting import Attempt, aconnect, connect
+from .doors import SaltAPI, Webhook
+from .errors import (
     ConnectError,
     LoginRefused,
     NotConnected,
+    OutcomeUnknown,
     Stopped,
     TlsFailed,
-    aconnect,
-    connect,
 )
-from .doors import SaltAPI, Webhook
 from .failures import Failure
 from .help import Help, Helped
-from .queries import OutcomeUnknown, healing, heals
+from .queries import healing, heals
 from .settings import BadSettings
 
 __all__ = [

@@ -9,9 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
-from .connecting import TIMEOUT_S, ConnectError, LoginRefused, TlsFailed, connect
+from .connecting import TIMEOUT_S, connect
 from .dial import discard
 from .doors import SaltAPI, Webhook
+from .errors import ConnectError, LoginRefused, TlsFailed
 from .help import Help
 from .settings import BadSettings
 

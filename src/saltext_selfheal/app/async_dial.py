@@ -15,8 +15,11 @@ from rethinkdb.errors import ReqlDriverError, ReqlTimeoutError
 from ..driver.address import Address
 from ..driver.causes import Stage
 from ..driver.dialling import InTurn, certified, prepare
+from .errors import one_failed
+from .failures import DIAL_ERRORS, classify
 from .greeting import Login, Progress, check_info, conversation
 from .names import aresolve
+from .settings import seconds
 
 
 class _AsyncInstance(net_asyncio.ConnectionInstance):
@@ -32,8 +35,11 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
         self.query_timeout_s = self._parent.login.query_timeout_s
         return self._parent
 
-    def abort(self) -> None:
-        """End the connection at once, and raise an error in all that wait for an answer."""
+    def abort(self, flush: bool = False) -> None:
+        """End the connection without waiting, and raise an error in all that wait for an answer.
+
+        ``flush``: what is unsent is sent first, if the node takes it.
+        """
         self._closing = True
         for cursor in list(self._cursor_cache.values()):
             cursor._error("Connection is closed.")
@@ -41,7 +47,11 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
             if not answer.done():
                 answer.set_exception(ReqlDriverError("Connection is closed."))
         if self._streamwriter is not None:
-            self._streamwriter.transport.abort()
+            transport = self._streamwriter.transport
+            if flush and transport.get_write_buffer_size():
+                transport.close()
+                return
+            transport.abort()
         if self._reader_task is not None:
             self._reader_task.cancel()
 
@@ -51,11 +61,24 @@ class _AsyncInstance(net_asyncio.ConnectionInstance):
         self.ended_by = exception  # the driver keeps only the text of the exception
         try:
             await super().close(noreply_wait, token, exception)
+        except OSError:
+            self.abort()  # it has ended already, and in this way
         except BaseException:
             self.abort()
             raise
 
+    async def _reader(self) -> None:
+        try:
+            await super()._reader()
+        finally:
+            # The driver leaves those without an answer who have asked while the connection was being closed (2.4.10).
+            for _, answer in self._user_queries.values():
+                if not answer.done():
+                    answer.set_exception(ReqlDriverError("Connection is closed."))
+
     async def run_query(self, query: Any, noreply: bool) -> Any:
+        if self._reader_task is None or self._reader_task.done():
+            raise ReqlDriverError("Connection is closed.")
         try:
             return await asyncio.wait_for(super().run_query(query, noreply), self.query_timeout_s)
         except asyncio.TimeoutError:
@@ -135,6 +158,26 @@ class AsyncConnection(net_asyncio.Connection):
         instance, self._instance = self._instance, None
         if instance is not None:
             instance.abort()
+
+    async def reconnect(self, noreply_wait: bool = True, timeout: float | None = None) -> Any:
+        """Connect anew. Raises a `ConnectError`, after which this is a closed connection."""
+        limit_s = seconds("timeout", timeout, optional=True) or self.connect_timeout
+        await self.close(noreply_wait)
+        self.progress = Progress()
+        instance = _AsyncInstance(self)
+        try:
+            await instance.connect(limit_s)
+        except DIAL_ERRORS as exc:
+            failure, error = classify(exc, self.progress.stage)
+            raise one_failed(self.address, failure, error) from exc
+        self._instance = instance
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """The driver's own leaves the connection open: it has nobody who waits for its end (2.4.10)."""
+        instance, self._instance = self._instance, None
+        if instance is not None:
+            instance.abort(flush=True)
 
     def __repr__(self) -> str:
         return f"<asyncio connection to {self.address}>"

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rethinkdb.errors import ReqlAuthError, ReqlDriverError
-
 from ..driver.address import Address
 from . import async_dial as _async_dial
 from . import dial as _dial
+from .errors import ConnectError, LoginRefused, NotConnected, Stopped, TlsFailed
 from .failures import DIAL_ERRORS, Failure, classify
 from .greeting import Progress
 from .help import Help
@@ -44,30 +43,6 @@ LAST_TRY_S = 0.2  #: the last attempt begins this long before the deadline
 FINAL = (Failure.AUTH, Failure.APPLICATION, Failure.INDETERMINATE)
 #: Failures in which nothing was heard until the time was over.
 _SILENT = (Failure.HUNG, Failure.UNREACHABLE)
-
-
-class ConnectError(ReqlDriverError):
-    """There is no connection; ``failure`` says why. It is a `ReqlDriverError`, which applications catch already."""
-
-    def __init__(self, message: str, failure: Failure | None = None) -> None:
-        ReqlDriverError.__init__(self, message)
-        self.failure = failure
-
-
-class NotConnected(ConnectError):
-    """No connection was made within the deadline."""
-
-
-class Stopped(ConnectError):
-    """The stop event was set."""
-
-
-class LoginRefused(ConnectError, ReqlAuthError):
-    """User, password or permission is wrong. Neither waiting nor a restart cures that."""
-
-
-class TlsFailed(ConnectError):
-    """On no host TLS works: no certificate can be trusted, or nothing there speaks TLS."""
 
 
 @dataclass(frozen=True)

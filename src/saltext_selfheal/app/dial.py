@@ -25,8 +25,11 @@ from ..driver.causes import Stage
 from ..driver.dialling import InTurn, certified, prepare
 from ..driver.text import plain
 from ..driver.wire import MAX_GREETING_BYTES, Lost
+from .errors import one_failed
+from .failures import DIAL_ERRORS, classify
 from .greeting import Login, Progress, check_info, conversation
 from .names import resolve
+from .settings import seconds
 
 #: So much is read at once; for each read this much memory is taken before data is there.
 CHUNK_BYTES = 256 * 1024
@@ -52,6 +55,7 @@ class _Socket(net.SocketWrapper):
         ``deadline`` comes from a cursor's ``next(wait=…)`` and is a time of the wall clock. If it passes, what was read
         is kept, and the next call goes on from there.
         """
+        self._check_open()
         until = None if deadline is None else self.clock() + max(0.0, deadline - time.time())
         held = bytearray(self._read_buffer or b"")
         self._read_buffer = None
@@ -76,6 +80,7 @@ class _Socket(net.SocketWrapper):
         return bytes(held)
 
     def sendall(self, data: bytes) -> None:
+        self._check_open()
         left = memoryview(data)
         try:
             while left:
@@ -93,6 +98,11 @@ class _Socket(net.SocketWrapper):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
+
+    def _check_open(self) -> None:
+        """Raises the driver's error. The driver itself uses its socket without looking if there is one (2.4.10)."""
+        if self._socket is None:
+            raise ReqlDriverError("Connection is closed.")
 
     def _left_s(self) -> float | None:
         """How long the other side may be silent. A dial has one limit in all; for a query each byte begins it anew."""
@@ -138,6 +148,8 @@ class _Instance(net.ConnectionInstance):
 class Connection(net.Connection):
     """The driver's blocking connection, dialled under a deadline."""
 
+    _instance: Any  #: None when the connection is closed
+
     def __init__(self, address: Address, login: Login, timeout_s: float, clock: Any) -> None:
         super().__init__(
             _Instance, address.host, address.port, login.db, None, login.user, login.password,
@@ -151,12 +163,23 @@ class Connection(net.Connection):
     def reconnect(self, noreply_wait: bool = True, timeout: float | None = None) -> Any:
         """Connect anew if the application asks for it. On Ctrl-C the driver calls this, too (2.4.10): then only close.
 
-        Else the driver would dial a new connection before it lets Ctrl-C through.
+        Else the driver would dial a new connection before it lets Ctrl-C through. Raises a `ConnectError`, after which
+        this is a closed connection.
         """
+        limit_s = seconds("timeout", timeout, optional=True) or self.connect_timeout
         if self._instance is not None and isinstance(sys.exc_info()[1], KeyboardInterrupt):
             self.close(noreply_wait=False)
             return self
-        return super().reconnect(noreply_wait, timeout)
+        self.close(noreply_wait)
+        self.progress = Progress()
+        instance = _Instance(self)
+        try:
+            instance.connect(limit_s)
+        except DIAL_ERRORS as exc:
+            failure, error = classify(exc, self.progress.stage)
+            raise one_failed(self.address, failure, error) from exc
+        self._instance = instance
+        return self
 
     def __repr__(self) -> str:
         return f"<connection to {self.address}, {'open' if self.is_open() else 'closed'}>"

@@ -10,84 +10,24 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from rethinkdb.errors import ReqlDriverError, ReqlOpIndeterminateError
-from rethinkdb.ql2_pb2 import Term
+from rethinkdb.ast import Repl
+from rethinkdb.errors import ReqlDriverError
 
-from .connecting import (
-    AROUND,
-    FINAL,
-    LAST_TRY_S,
-    Around,
-    ConnectError,
-    NotConnected,
-    Stopped,
-    Timing,
-    longest_wait_s,
-)
+from .connecting import AROUND, FINAL, LAST_TRY_S, Around, Timing, longest_wait_s
 from .dial import discard, known_dead
+from .errors import ConnectError, NotConnected, OutcomeUnknown, Stopped
 from .failures import DIAL_ERRORS, Failure, classify
 from .help import Help
-from .settings import BadSettings, seconds
+from .settings import BadSettings, quoted, seconds
+from .terms import whole, writes_in
 
 #: After a node has died, a table has a new primary within seconds. So help is not called for before this time.
 PRIMARY_CHANGE_S = 10.0
 #: After these failures the connection cannot be used any more.
 _LOST = (Failure.DEAD, Failure.HUNG, Failure.UNREACHABLE, Failure.ALIEN, Failure.TLS)
-
-
-class OutcomeUnknown(ReqlOpIndeterminateError, ReqlDriverError):
-    """The connection ended during a write. The write may have been done or not, and it was not repeated."""
-
-
-_T = Term.TermType
-_WRITES = frozenset(
-    getattr(_T, name)
-    for name in (
-        "INSERT", "UPDATE", "REPLACE", "DELETE", "FOR_EACH", "SYNC", "DB_CREATE", "DB_DROP", "TABLE_CREATE",
-        "TABLE_DROP", "INDEX_CREATE", "INDEX_DROP", "INDEX_RENAME", "RECONFIGURE", "REBALANCE", "GRANT",
-        "SET_WRITE_HOOK", "HTTP", "JAVASCRIPT",
-    )
-    if hasattr(_T, name)
-)  # fmt: skip
-
-
-def writes_in(term: Any) -> int:
-    """How many terms of a query change something, or may do so. 0: it is a read. A loop counts as two."""
-    found = 0
-    looking = [term]
-    while looking:
-        one = looking.pop()
-        if isinstance(one, (list, tuple)):
-            looking.extend(one)
-            continue
-        if isinstance(one, Mapping):
-            looking.extend(one.values())
-            continue
-        kind = getattr(one, "term_type", None)
-        if kind in _WRITES:
-            found += 2 if kind == _T.FOR_EACH else 1
-        looking.extend(getattr(one, "_args", ()))
-        looking.extend(getattr(one, "optargs", {}).values())
-    return found
-
-
-def whole(term: Any) -> bool:
-    """Whether a write is done as a whole or not at all: it writes one document, or is one term of administration.
-
-    RethinkDB writes several documents in batches. If it says that a write was not done, that is about the last batch
-    only (2.4.4).
-    """
-    kind = getattr(term, "term_type", None)
-    if kind not in _WRITES or writes_in(term) != 1:
-        return False
-    if kind == _T.INSERT:
-        return bool(getattr(term._args[1], "term_type", None) == _T.MAKE_OBJ)
-    if kind in (_T.UPDATE, _T.REPLACE, _T.DELETE):
-        return bool(getattr(term._args[0], "term_type", None) == _T.GET)
-    return kind not in (_T.FOR_EACH, _T.HTTP, _T.JAVASCRIPT)
 
 
 class _Retries:
@@ -100,6 +40,11 @@ class _Retries:
         self._began = timing.clock()
         self.ends = None if deadline_s is None else self._began + deadline_s
         self._failures = 0
+
+    def limit(self, limit_s: float) -> None:
+        """Wait no longer than this, whatever the deadline is."""
+        ends = self._timing.clock() + limit_s
+        self.ends = ends if self.ends is None else min(self.ends, ends)
 
     def note(self, failure: Failure, error: str) -> None:
         """Tell the failure to `Help`, which makes a call when one is due."""
@@ -123,10 +68,51 @@ class _Retries:
             raise Stopped(f"told to stop: {failure}: {error}", failure) from exc
 
 
+#: The driver's connections whose queries give something to wait for in place of an answer.
+_NOT_BLOCKING = ("asyncio_net", "tornado_net", "trio_net", "twisted_net")
+_UNSET: Any = object()
+
+
+def _blocking(made: Any) -> Any:
+    """What the factory made, if it is a blocking connection. Raises BadSettings."""
+    allowed = "allowed: a function that returns a blocking connection of the driver"
+    if inspect.isawaitable(made):
+        if inspect.iscoroutine(made):
+            made.close()
+        raise BadSettings(f"connection_factory: found one for asyncio; {allowed}")
+    kinds = [base.__module__ for base in type(made).__mro__]
+    if any(kind.startswith(f"rethinkdb.{net}") for kind in kinds for net in _NOT_BLOCKING):
+        raise BadSettings(f"connection_factory: found a connection that does not block; {allowed}")
+    if not callable(getattr(made, "_start", None)):
+        raise BadSettings(f"connection_factory: found one that returns {quoted(made)}; {allowed}")
+    return made
+
+
+class _Fixed:
+    """An attribute of the connection behind a `Healing`. It can be read there, but only the factory can choose it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, healing: Any, owner: Any = None) -> Any:
+        return self if healing is None else getattr(healing.open(), self.name)
+
+    def __set__(self, healing: Any, value: Any) -> None:
+        raise AttributeError(f"{self.name}: only the connection_factory can choose it")
+
+
 class Healing:
-    """What `healing` gives. It is used like a connection, and like the driver's own by one thread only."""
+    """What `healing` gives. It is used like a connection, and like the driver's own by one thread only.
+
+    Each public name of the driver's blocking connection is here, too, and does the same through an outage.
+    """
+
+    host, port, ssl, connect_timeout, handshake = _Fixed(), _Fixed(), _Fixed(), _Fixed(), _Fixed()
 
     _conn: Any = None
+    _pid = 0
+    _unanswered = False  #: writes with ``noreply`` were sent over the connection, and nobody has waited for them
+    _forgotten = False  #: such writes were sent over a connection that has ended since
 
     def __init__(
         self,
@@ -143,7 +129,7 @@ class Healing:
         self._deadline_s = seconds("deadline", deadline, optional=True)
         self._stop = stop
         self._timing = timing or Timing()
-        self._db: str | None = None
+        self._db: Any = _UNSET
         self._pid = os.getpid()
         #: The function's deadline, as a time of the clock; only inside `together`.
         self._ends: float | None = None
@@ -167,9 +153,7 @@ class Healing:
 
     def open(self, retries: _Retries | None = None) -> Any:
         """The driver's connection behind this. A new one is made if there is none."""
-        if self._pid != os.getpid():
-            # After a fork the connection belongs to the parent. Closing it here would end it for the parent, too.
-            self._conn, self._pid = None, os.getpid()
+        self._own()
         if self._conn is not None and not known_dead(self._conn):
             return self._conn
         self.drop()
@@ -177,8 +161,8 @@ class Healing:
         while True:
             around = AROUND.set(Around(self._help, self._stop, retries.ends, True))
             try:
-                self._conn = self._factory()
-                if self._db is not None:
+                self._conn = _blocking(self._factory())
+                if self._db is not _UNSET:
                     self._conn.use(self._db)
                 return self._conn
             except BadSettings:
@@ -196,9 +180,17 @@ class Healing:
             finally:
                 AROUND.reset(around)
 
+    def _own(self) -> None:
+        if self._pid != os.getpid():
+            # After a fork the connection belongs to the parent. Closing it here would end it for the parent, too.
+            self._conn, self._pid = None, os.getpid()
+            self._unanswered = self._forgotten = False
+
     def drop(self) -> None:
         """Forget the connection. After an error it must not be used again."""
+        self._own()
         conn, self._conn = self._conn, None
+        self._forgotten, self._unanswered = self._forgotten or self._unanswered, False
         if conn is not None:
             discard(conn)
 
@@ -209,12 +201,19 @@ class Healing:
 
     def _start(self, term: Any, **options: Any) -> Any:
         """The driver calls this for ``query.run(conn)``."""
+        noreply = bool(options.get("noreply"))
+        answer = self._ask(lambda conn: conn._start(term, **options), term, not noreply)
+        self._unanswered = self._unanswered or noreply
+        return answer
+
+    def _ask(self, ask: Callable[[Any], Any], term: Any = None, heard: bool = True) -> Any:
+        """Ask the connection, again over a new one if need be. ``heard``: the server answers if all is well."""
         writes = writes_in(term)
         retries = self.retries()
         while True:
             conn = self.open(retries)
             try:
-                answer = conn._start(term, **options)
+                answer = ask(conn)
             except Exception as exc:
                 failure, error = classify(exc)
                 if failure in (Failure.AUTH, Failure.APPLICATION):
@@ -233,7 +232,8 @@ class Healing:
                 self.drop()
                 raise
             else:
-                self.well()
+                if heard:
+                    self.well()
                 return answer
 
     def __getattr__(self, name: str) -> Any:
@@ -241,34 +241,110 @@ class Healing:
             raise AttributeError(name)
         return getattr(self.open(), name)
 
-    def use(self, db: str) -> None:
+    @property
+    def db(self) -> Any:
+        """The default database."""
+        return self.open().db if self._db is _UNSET else self._db
+
+    @db.setter
+    def db(self, db: str | None) -> None:
+        self.use(db)
+
+    def use(self, db: str | None) -> None:
         """Set the default database, also for later connections."""
         self._db = db
         if self._conn is not None:
             self._conn.use(db)
 
+    def repl(self) -> Healing:
+        """From now on, ``query.run()`` of this thread asks this, and is healed as any other query."""
+        Repl.set(self)
+        return self
+
+    def server(self) -> Any:
+        """What the server that is connected says about itself."""
+        return self._ask(lambda conn: conn.server())
+
+    def noreply_wait(self) -> None:
+        """Wait until the server has done all writes that were sent with ``noreply=True``.
+
+        Raises OutcomeUnknown if a connection over which such writes were sent has ended since the last call.
+        """
+        if self.is_open() and self._unanswered:
+            try:
+                self._conn.noreply_wait()
+            except Exception as exc:
+                failure, error = classify(exc)
+                self.drop()
+                self.retries().note(failure, error)
+            except BaseException:
+                self.drop()
+                raise
+        lost = self._forgotten or (self._unanswered and not self.is_open())
+        self._forgotten = self._unanswered = False
+        if lost:
+            raise OutcomeUnknown("connection lost after a write with noreply")
+
     def is_open(self) -> bool:
         """Whether a connection is open now, as far as is known."""
+        self._own()
         return self._conn is not None and not known_dead(self._conn)
 
-    def close(self, noreply_wait: bool = False) -> None:
-        """End the connection. A later query opens a new one."""
-        conn, self._conn = self._conn, None
-        if conn is not None and self._pid == os.getpid():
+    def check_open(self) -> None:
+        """Raises the driver's error if no connection is open now. A query would open one."""
+        if not self.is_open():
+            raise ReqlDriverError("Connection is closed.")
+
+    def client_address(self) -> Any:
+        """This side's address. None if no connection is open now."""
+        return self._conn.client_address() if self.is_open() else None
+
+    def client_port(self) -> Any:
+        """This side's port. None if no connection is open now."""
+        return self._conn.client_port() if self.is_open() else None
+
+    def reconnect(self, noreply_wait: bool = True, timeout: float | None = None) -> Healing:
+        """Open a new connection. ``timeout`` limits how long that may take, in seconds, with all attempts."""
+        limit_s = seconds("timeout", timeout, optional=True)
+        self.close(noreply_wait)
+        retries = self.retries()
+        if limit_s is not None:
+            retries.limit(limit_s)
+        self.open(retries)
+        return self
+
+    def close(self, noreply_wait: bool = True) -> None:
+        """End the connection, after the writes with ``noreply=True`` are done. A later query opens a new one."""
+        try:
             if noreply_wait:
-                conn.close(noreply_wait=True)
-            else:
-                discard(conn)
+                self.noreply_wait()
+        finally:
+            self.drop()
+            self._forgotten = False
+
+    def __enter__(self) -> Healing:
+        self.open()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if Repl.get() is self:
+            Repl.clear()
+        self.close(noreply_wait=False)
+
+    def __aenter__(self) -> Any:
+        raise BadSettings("healing: found `async with`; allowed: `with`; use aconnect in asyncio")
+
+    def __aexit__(self, *_: Any) -> Any:
+        raise BadSettings("healing: found `async with`; allowed: `with`; use aconnect in asyncio")
 
     def __del__(self) -> None:
         # A connection of the driver is a circle of references. It would stay open until garbage collection finds it.
-        self.close()
+        self.close(noreply_wait=False)
 
     def __repr__(self) -> str:
         return f"<healing {self._conn!r}>"
 
 
-@contextlib.contextmanager
 def healing(
     connection_factory: Callable[[], Any],
     *,
@@ -276,8 +352,8 @@ def healing(
     deadline: float | None = None,
     stop: threading.Event | None = None,
     timing: Timing | None = None,
-) -> Iterator[Any]:
-    """A connection that survives outages.
+) -> Healing:
+    """A connection that survives outages. ``with`` opens it at once, and closes it at the end.
 
     Reads are repeated over new connections. A write is repeated only if it is known that it was not done. Otherwise
     `OutcomeUnknown` or the driver's `ReqlOpIndeterminateError` is raised, and the next query works again.
@@ -286,12 +362,7 @@ def healing(
         connection_factory: returns a new connection, such as ``functools.partial(connect, hosts, db="shop")``.
         deadline: seconds for which one query may wait for the end of an outage; None: no limit.
     """
-    conn = Healing(connection_factory, help, deadline, stop, timing)
-    try:
-        conn.open()
-        yield conn
-    finally:
-        conn.close()
+    return Healing(connection_factory, help, deadline, stop, timing)
 
 
 def heals(

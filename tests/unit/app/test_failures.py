@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from rethinkdb.ast import ReQLEncoder
@@ -38,7 +39,7 @@ def test_what_the_drivers_own_connect_raises_is_understood(well):
             assert (fault, failures.classify(exc)[0]) == (fault, failure)
 
 
-def test_the_drivers_stray_errors_are_no_errors_of_the_application(relay):
+def test_a_connection_that_is_closed_under_its_query_is_dead(relay):
     conn = connect(relay)
 
     class Closing(ReQLEncoder):
@@ -49,6 +50,15 @@ def test_the_drivers_stray_errors_are_no_errors_of_the_application(relay):
             return super().encode(what)
 
     exc = raised(lambda: r.expr(1).run(conn, json_encoder=Closing))
+    assert isinstance(exc, ReqlDriverError)
+    assert failures.classify(exc)[0] is Failure.DEAD
+
+
+def test_the_drivers_stray_errors_are_no_errors_of_the_application(well, relay):
+    conn = r.connect(host=well.host, port=well.port, password="secret")
+    wrapper = conn._instance._socket
+    with mock.patch.object(wrapper, "sendall", lambda _: wrapper.close()):
+        exc = raised(lambda: r.expr(1).run(conn))
     assert isinstance(exc, AttributeError)
     assert failures.classify(exc)[0] is Failure.DEAD
 

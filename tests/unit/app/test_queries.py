@@ -18,7 +18,7 @@ from rethinkdb.errors import (
 from saltext_selfheal import app
 from saltext_selfheal.app import dial
 from saltext_selfheal.app import help as calling
-from saltext_selfheal.app import queries
+from saltext_selfheal.app import queries, terms
 from tests.lab import article
 from tests.unit.app.world import (
     LOOP,
@@ -113,7 +113,7 @@ IN_PARTS = [
     ("query", "whole"), [*((q, True) for q in WHOLE), *((q, False) for q in IN_PARTS)]
 )
 def test_only_what_is_done_as_a_whole_is_repeated(query, whole):
-    assert queries.whole(query) is whole
+    assert terms.whole(query) is whole
     server = Server(NOT_NOW)
     with healed(server) as (conn, _):
         if whole:
@@ -343,4 +343,4 @@ def test_healing_lends_its_deadline_and_its_stop_to_the_connect_inside(well):
     ],
 )
 def test_what_is_a_write(query, writes):
-    assert queries.writes_in(query) == writes
+    assert terms.writes_in(query) == writes
