@@ -160,9 +160,11 @@ def _is(alias: Any, field: FieldInfo) -> bool:
 
 
 _FORMS: list[tuple[Any, str]] = [
-    (values.Duration, "duration"),
-    (values.PositiveDuration, "duration, more than 0"),
-    (values.DurationOrOff, "duration, or `off`"),
+    (values.Pace, f"duration, at least {values.SHORTEST_PACE}"),
+    (values.Span, f"duration, at least {values.SHORTEST_SPAN}"),
+    (values.SpanOrOff, f"duration, at least {values.SHORTEST_SPAN}, or `off`"),
+    (values.WaitOrOff, "duration, or `off`"),
+    (values.KeptOrOff, f"duration, at least {values.SHORTEST_KEPT}, or `off`"),
     (values.Count, "whole number, 0 or more"),
     (values.PositiveCount, "whole number, 1 or more"),
     (values.Share, "share in percent, or `off`"),
@@ -213,7 +215,8 @@ def _plain(value: Any, field: FieldInfo) -> str:
         return f"{number}/{duration(per_s)[1:]}"
     if _is(values.Share, field):
         return f"{value:.0%}"
-    if any(_is(a, field) for a in (values.Duration, values.PositiveDuration, values.DurationOrOff)):
+    durations = (values.Pace, values.Span, values.SpanOrOff, values.WaitOrOff, values.KeptOrOff)
+    if any(_is(a, field) for a in durations):
         return duration(value)
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import sqlite3
 import time
@@ -246,6 +247,43 @@ def test_status_of_a_ledger_that_cannot_be_read_is_not_well(path, runner):
     told = runner["selfheal.status"]()
     assert told["retcode"] == 1
     assert told["errors"]
+
+
+@pytest.fixture(params=["missing", "a folder", "empty", "no certificate", "a pipe"])
+def unusable_ca(request, opts, tmp_path):
+    """The settings name a file of CA certificates that cannot be used."""
+    place = tmp_path / "ca.pem"
+    if request.param == "a folder":
+        place.mkdir()
+    elif request.param == "a pipe":
+        os.mkfifo(place)
+    elif request.param != "missing":
+        place.write_text("" if request.param == "empty" else "no certificate")
+    runbook = {**CLUSTERS["runbook"], "tls": {"ca_certs": str(place)}}
+    opts["engines"] = [{"selfheal": {"clusters": {**CLUSTERS, "runbook": runbook}}}]
+    return f"engines.selfheal.clusters.runbook.tls.ca_certs: found '{place}' ("
+
+
+def test_status_without_an_engine_tells_that_a_ca_file_cannot_be_used(unusable_ca, runner):
+    told = runner["selfheal.status"]()
+    assert told["engine"] == "heals nothing: the settings cannot be used"
+    assert told["errors"][0].startswith(unusable_ca)
+    assert "; allowed: " in told["errors"][0]
+    assert told["retcode"] == 1
+
+
+def test_status_of_an_engine_that_runs_tells_of_a_ca_file_and_of_the_nodes(
+    unusable_ca, runner, monkeypatch
+):
+    monkeypatch.setattr(status_of.ledger_file, "engine_alive", lambda _: True)
+    for cluster in (None, "2026"):
+        told = runner["selfheal.status"](cluster=cluster)
+        assert (told["engine"], told["retcode"]) == ("running", 1)
+        assert told["errors"][0].startswith(unusable_ca)
+        assert told["errors"][0].endswith("after a restart nothing will be healed")
+        assert "as of" not in told
+    told = runner["selfheal.status"]()
+    assert told["clusters"]["runbook"]["nodes"]["db1"].startswith("well since")
 
 
 def test_what_the_ledger_holds_is_shown_clean(path, runner):

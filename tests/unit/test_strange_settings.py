@@ -13,6 +13,7 @@ import trustme
 
 from saltext_selfheal import app, config
 from saltext_selfheal.app.settings import BadSettings
+from saltext_selfheal.config.values import duration
 from saltext_selfheal.console import times
 from saltext_selfheal.doors.arguments import BadRequest
 from saltext_selfheal.driver.address import Address, parsed
@@ -68,6 +69,57 @@ def test_no_duration_is_longer_than_ten_years(setting, value):
     assert "; allowed: a duration such as 500ms" in found
     assert "at most 3650d" in found
     assert len(found) < 300
+
+
+SHORTEST = {
+    "100ms": ["poll", "timeout", "redial", "view.every", "view.timeout"],
+    "1s": [
+        "attempt.timeout", "attempt.verify", "budget.per", "flapping.within", "flapping.quiet", "cooldown.min",
+        "cooldown.max", "relapse", "limits.per",
+    ],
+    "1ms": ["settle", "stable", "slow.above", "confirm", "confirm.dead"],
+    "1h": ["ledger.keep"],
+}  # fmt: skip
+OR_OFF = {"cooldown.max", "relapse", "ledger.keep", *SHORTEST["1ms"]}
+LEAST = [(setting, least) for least, settings in SHORTEST.items() for setting in settings]
+
+
+def with_duration(setting, value):
+    """The settings with this duration, and the path at which it is told if it is wrong."""
+    outside = setting.startswith(("limits.", "ledger."))
+    group, _, name = setting.rpartition(".")
+    beside = {"min": "off"} if setting == "cooldown.max" else {}
+    path = ("" if outside else "clusters.runbook.") + (group or name)
+    where = f"engines.selfheal.{'' if outside else 'clusters.runbook.'}{setting}"
+    return changed(MINIMAL, path, {**beside, name: value} if group else value), where
+
+
+def test_each_duration_has_a_minimum():
+    assert {setting for setting, _ in LEAST} >= set(DURATIONS)
+
+
+@each(("setting", "least"), LEAST)
+def test_no_duration_is_shorter_than_what_can_be_meant(setting, least):
+    least_s = duration(least)
+    for value in (1e-9, 5e-324, "0.0000001s", "0.0001ms", least_s * 0.999, -least_s):
+        settings, where = with_duration(setting, value)
+        (found,) = problems(settings)
+        assert found.startswith(f"{where}: found {value!r}; allowed: a duration such as 500ms")
+        assert f"at least {least}, at most 3650d" in found
+    settings, _ = with_duration(setting, least)
+    assert load(settings)
+    settings, where = with_duration(setting, 0)
+    if setting in OR_OFF | {"cooldown.min"}:
+        assert load(settings)
+    else:
+        assert problems(settings)[0].startswith(f"{where}: found 0; ")
+
+
+@each("value", [1e-9, "0.5ms", -1])
+def test_so_has_the_wait_before_a_step(value):
+    found = one_problem("clusters.runbook.escalation", {"dead": [{"restart": {"after": value}}]})
+    assert found.startswith(f"{RUNBOOK}.escalation.dead.0.restart.after: found {value!r}; ")
+    assert "at least 1ms" in found
 
 
 @each("value", [TEN_YEARS_S, "3650d", "87600h", float(TEN_YEARS_S)])

@@ -68,6 +68,10 @@ class _Outage:
     calling_until: float | None = None
 
 
+#: Calls for the same action are not closer, whatever the application says.
+AGAIN_AT_LEAST_S = 1.0
+
+
 class Calls:
     """Remembers when help was called for. There is one for the process, so that its threads call as one."""
 
@@ -130,6 +134,9 @@ class Help:
             wrong = not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0
             if wrong and (value is not None or name == "again_after"):
                 raise BadSettings(f"{name}: found {value!r:.40}; allowed: seconds")
+        if again_after < AGAIN_AT_LEAST_S:
+            allowed = f"at least {AGAIN_AT_LEAST_S:g} seconds"
+            raise BadSettings(f"again_after: found {again_after!r:.40}; allowed: {allowed}")
         self.via = via
         self.cluster = cluster
         self.on_help = on_help

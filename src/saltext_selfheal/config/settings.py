@@ -32,17 +32,20 @@ from .texts import (
 from .values import (
     Confirm,
     Count,
-    DurationOrOff,
     Escalation,
+    KeptOrOff,
     ModeSetting,
     NodeAddress,
+    Pace,
     PositiveCount,
-    PositiveDuration,
     Rate,
     Share,
+    Span,
+    SpanOrOff,
+    WaitOrOff,
     WebhookAction,
-    confirm,
     alone_is,
+    confirm,
     off_is,
     unguessable,
 )
@@ -76,21 +79,19 @@ class TlsSettings(Settings):
 
 
 class AttemptSettings(Settings):
-    timeout: PositiveDuration = Field(
+    timeout: Span = Field(
         300.0,
         description="For the job to return; afterwards the healer asks the minion whether it still runs.",
     )
-    verify: PositiveDuration = Field(
-        60.0, description="For the fault to be gone after the job returned."
-    )
+    verify: Span = Field(60.0, description="For the fault to be gone after the job returned.")
 
 
 class CooldownSettings(Settings):
-    min: DurationOrOff = Field(
+    min: SpanOrOff = Field(
         120.0,
         description="A node rests this long after an attempt's end before another incident or request may act on it.",
     )
-    max: DurationOrOff = Field(3600.0, description="The rest doubles with each relapse up to this.")
+    max: SpanOrOff = Field(3600.0, description="The rest doubles with each relapse up to this.")
 
     @model_validator(mode="after")
     def _ordered(self) -> CooldownSettings:
@@ -101,11 +102,11 @@ class CooldownSettings(Settings):
 
 class BudgetSettings(Settings):
     attempts: Count = Field(3, description="Attempts per node within `per`; 0 = no budget.")
-    per: PositiveDuration = Field(3600.0, description="The sliding window of the budget.")
+    per: Span = Field(3600.0, description="The sliding window of the budget.")
 
 
 class RelapseSettings(Settings):
-    within: DurationOrOff = Field(
+    within: SpanOrOff = Field(
         3600.0, description="A fault that returns within this after it was healed is a relapse."
     )
     repeat: Count = Field(
@@ -119,14 +120,12 @@ class FlappingSettings(Settings):
         4,
         description="Changes that nobody made, within `within`, that make a node flapping; 0 = off.",
     )
-    within: PositiveDuration = Field(900.0, description="The window in which changes count.")
-    quiet: PositiveDuration = Field(
-        1800.0, description="Flapping ends after this long without a change."
-    )
+    within: Span = Field(900.0, description="The window in which changes count.")
+    quiet: Span = Field(1800.0, description="Flapping ends after this long without a change.")
 
 
 class SlowSettings(Settings):
-    above: DurationOrOff = Field(
+    above: WaitOrOff = Field(
         0.0, description="An answer that takes longer is slow; `off` (default) = not looked for."
     )
     count: PositiveCount = Field(3, description="So many slow answers …")
@@ -140,10 +139,10 @@ class SlowSettings(Settings):
 
 
 class ViewSettings(Settings):
-    every: PositiveDuration = Field(
+    every: Pace = Field(
         5.0, description="How often one live node is asked for the cluster's system tables."
     )
-    timeout: PositiveDuration = Field(
+    timeout: Pace = Field(
         20.0,
         description="One deadline for that. A peer that hangs delays system tables by 15 s.",
     )
@@ -162,7 +161,7 @@ class LimitSettings(Settings):
     attempts: Count = Field(
         10, description="Attempts over all clusters within `per`; 0 = no limit."
     )
-    per: PositiveDuration = Field(3600.0, description="The sliding window of the limit.")
+    per: Span = Field(3600.0, description="The sliding window of the limit.")
     storm: Share = Field(
         0.34,
         description="With three clusters or more: no action while a larger share of them shows a fault.",
@@ -195,7 +194,7 @@ class WebhookSettings(Settings):
 
 
 class LedgerSettings(Settings):
-    keep: DurationOrOff = Field(
+    keep: KeptOrOff = Field(
         90 * 86400.0, description="How long history is kept; `off` keeps everything."
     )
     path: str | None = Field(
@@ -237,11 +236,11 @@ class ClusterSettings(Settings):
     tables: list[TableName] = Field(
         [], description="Databases or `db.table` that must be available; default: all."
     )
-    poll: PositiveDuration = Field(2.0, description="How often each node is probed.")
-    timeout: PositiveDuration = Field(
+    poll: Pace = Field(2.0, description="How often each node is probed.")
+    timeout: Pace = Field(
         2.0, description="One deadline for name, TCP, TLS, handshake and query of a probe."
     )
-    redial: PositiveDuration = Field(
+    redial: Pace = Field(
         30.0,
         description="How often each node is dialled afresh, as an application would, beside the connection that is "
         "open: both must be well. It is dialled at once, too, after each attempt and when somebody asks for a restart.",
@@ -251,11 +250,11 @@ class ClusterSettings(Settings):
         description="How long a fault must last before anything is done: one duration, or durations per fault "
         "(default `{dead: 3s, hung: 20s, default: 10s}`); 0 = act on the first proof.",
     )
-    settle: DurationOrOff = Field(
+    settle: WaitOrOff = Field(
         45.0,
         description="After a node (re)started its tables may be opening: no `unavailable` for this long.",
     )
-    stable: DurationOrOff = Field(30.0, description="Well for this long = resolved.")
+    stable: WaitOrOff = Field(30.0, description="Well for this long = resolved.")
     slow: Annotated[SlowSettings, off_is({"above": 0})] = Field(
         SlowSettings(), description="When a node that answers counts as slow."
     )

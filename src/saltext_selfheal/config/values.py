@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from math import log2
 from typing import Annotated, Any
 
@@ -38,20 +39,35 @@ def duration(value: Any) -> float:
     return found
 
 
-def _duration_or_off(value: Any) -> float:
-    # YAML 1.1 reads a bare `off` as False.
-    if value is False or value == "off":
-        return 0.0
-    try:
-        return duration(value)
-    except PydanticCustomError:
-        raise wrong(f"{DURATION}, {LONGEST}, or off") from None
+#: The shortest of each kind, as the settings write it. A shorter one would keep a processor busy, would let no node
+#: answer in time, or would switch off by mistake what is a limit.
+SHORTEST_PACE = "100ms"  #: of what is done again and again, and of what a node has to answer within
+SHORTEST_SPAN = "1s"  #: of what a job may take, of rests and of windows in which something counts
+SHORTEST_WAIT = "1ms"  #: of a wait that may also be 0
+SHORTEST_KEPT = "1h"  #: of what the history is kept
 
 
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise wrong(f"{DURATION}, more than 0, {LONGEST}")
-    return value
+def _at_least(least: str, off: bool = False) -> Callable[[Any], float]:
+    """A reader of durations that are not shorter than this. ``off``: `off` or 0 are allowed, too."""
+    least_s = duration(least)
+    allowed = f"{DURATION}, at least {least}, {LONGEST}{', or off' if off else ''}"
+
+    def read(value: Any) -> float:
+        # YAML 1.1 reads a bare `off` as False.
+        if off and (value is False or value == "off"):
+            return 0.0
+        try:
+            found = duration(value)
+        except PydanticCustomError:
+            found = -1.0
+        if found >= least_s or (off and found == 0):
+            return found
+        raise wrong(allowed)
+
+    return read
+
+
+_wait_or_off = _at_least(SHORTEST_WAIT, off=True)
 
 
 def _count(value: Any) -> int:
@@ -111,9 +127,11 @@ def _webhook_action(value: Any) -> str:
     raise wrong(f"actions: {', '.join(remedies.webhook_names())}")
 
 
-Duration = Annotated[float, BeforeValidator(duration)]
-PositiveDuration = Annotated[float, BeforeValidator(lambda v: _positive(duration(v)))]
-DurationOrOff = Annotated[float, BeforeValidator(_duration_or_off)]
+Pace = Annotated[float, BeforeValidator(_at_least(SHORTEST_PACE))]
+Span = Annotated[float, BeforeValidator(_at_least(SHORTEST_SPAN))]
+SpanOrOff = Annotated[float, BeforeValidator(_at_least(SHORTEST_SPAN, off=True))]
+WaitOrOff = Annotated[float, BeforeValidator(_wait_or_off)]
+KeptOrOff = Annotated[float, BeforeValidator(_at_least(SHORTEST_KEPT, off=True))]
 Count = Annotated[int, BeforeValidator(_count)]
 PositiveCount = Annotated[int, BeforeValidator(_positive_count)]
 Share = Annotated[float, BeforeValidator(_share)]
@@ -168,7 +186,7 @@ def _with(action: Action, options: dict[Any, Any]) -> Step:
 
 def _option(name: Any, value: Any) -> tuple[str, Any]:
     if name == "after":
-        return name, _duration_or_off(value)
+        return name, _wait_or_off(value)
     if name == "mode":
         return name, _mode(value)
     raise unknown("after, mode")
@@ -198,7 +216,7 @@ def _against(name: Any, value: Any) -> tuple[Fault, tuple[Step, ...]]:
 
 def confirm(value: Any) -> dict[Fault, float]:
     if not isinstance(value, dict):
-        return dict.fromkeys(Fault, _duration_or_off(value))
+        return dict.fromkeys(Fault, _wait_or_off(value))
     given = dict(each(value.items(), _lasting))
     own = {**_CONFIRM, **given}
     return {f: own.get(f.value, own["default"]) for f in Fault}
@@ -207,7 +225,7 @@ def confirm(value: Any) -> dict[Fault, float]:
 def _lasting(name: Any, value: Any) -> tuple[str, float]:
     if name not in (*FAULTS, "default"):
         raise unknown(f"default, {', '.join(FAULTS)}")
-    return name, _duration_or_off(value)
+    return name, _wait_or_off(value)
 
 
 _CONFIRM = {"dead": 3.0, "hung": 20.0, "default": 10.0}

@@ -35,6 +35,7 @@ from .given import known_cluster
 from .times import clock
 
 SILENT_AFTER_S: Seconds = 90.0  #: an engine that runs writes every 30 s
+LATER = "the engine goes on with what it has read, but after a restart nothing will be healed"
 _APPROVAL = gates.name_of(gates.approval)
 
 
@@ -166,20 +167,23 @@ class Status:
     seen_at: Seconds | None = None  #: when an engine wrote last; None: never, or it is not known
     clusters: tuple[ClusterStatus, ...] = ()
     errors: tuple[str, ...] = ()
+    #: Files that the settings name and that cannot be used now. The engine that runs has read them at its start.
+    files: tuple[str, ...] = ()
 
     @property
-    def well(self) -> bool:
+    def present(self) -> bool:
         """Whether this is the present status: an engine runs, and its ledger can be read."""
         return self.engine is Engine.RUNNING and not self.errors
 
     def told(self) -> dict[str, Any]:
         """The status as a dict. ``errors`` is in it only if there are any.
 
-        If this is not the present status, there is also ``as of``, in each cluster, too, and ``retcode`` 1. Salt prints
+        With errors there is ``retcode`` 1, too. If this is not the present status, there is also ``as of``, in each
+        cluster, too, and ``retcode`` 1. Salt prints
         keys by the alphabet (3006 to 3008), so ``as of`` comes first there, and tells of the engine, too.
         """
         told: dict[str, Any] = {"engine": self.engine.value}
-        as_of = None if self.well else clock(self.seen_at) or "never"
+        as_of = None if self.present else clock(self.seen_at) or "never"
         if self.ledger is not None:
             if as_of:
                 told["as of"] = (
@@ -187,9 +191,10 @@ class Status:
                 )
             told["ledger"] = str(self.ledger)
             told["clusters"] = {cluster.name: cluster.told(as_of) for cluster in self.clusters}
-        if self.errors:
-            told["errors"] = list(self.errors)
-        return told if self.well else {**told, "retcode": 1}
+        errors = [*self.errors, *(f"{one}; {LATER}" for one in self.files)]
+        if errors:
+            told["errors"] = errors
+        return told if self.present and not errors else {**told, "retcode": 1}
 
 
 def unusable(problems: Iterable[config.Problem]) -> Status:
@@ -199,6 +204,9 @@ def unusable(problems: Iterable[config.Problem]) -> Status:
 
 def read(settings: config.EngineSettings, path: Path, cluster: str | None = None) -> Status:
     """The status of one cluster, or of all. If the ledger cannot be read, the errors say so.
+
+    If a file that the settings name cannot be used and no engine runs, the settings cannot be used: the engine would
+    heal nothing.
 
     Raises BadRequest if there is no such cluster.
     """
@@ -219,12 +227,23 @@ def read(settings: config.EngineSettings, path: Path, cluster: str | None = None
     except LedgerError as exc:
         errors = (str(exc),)
         states, now = {}, time.time()
+    files = _unusable_files(settings)
+    if files and engine is Engine.NOT_RUNNING:
+        return unusable(files)
     clusters = tuple(
         _cluster(policy, states.get(name), now)
         for name, policy in settings.policies().items()
         if cluster is None or name == cluster
     )
-    return Status(engine, path, seen_at, clusters, errors)
+    return Status(engine, path, seen_at, clusters, errors, tuple(map(str, files)))
+
+
+def _unusable_files(settings: config.EngineSettings) -> list[config.Problem]:
+    try:
+        config.trusted(settings.clusters)
+    except config.ConfigError as exc:
+        return exc.problems
+    return []
 
 
 def _cluster(policy: Policy, state: ClusterState | None, now: Seconds) -> ClusterStatus:

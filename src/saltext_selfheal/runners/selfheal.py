@@ -343,7 +343,8 @@ def status(cluster: Any = None) -> answering.View:
 
     If no engine runs, if it has written nothing for 90 seconds, or if the ledger cannot be read, ``engine`` says so first.
     Then all that was seen of nodes, tables and incidents is marked with the time at which an engine wrote last (``as
-    of``), and ``retcode`` is 1, which is then the exit code of ``salt-run``. So it is if the settings cannot be used.
+    of``), and ``retcode`` is 1, which is then the exit code of ``salt-run``. So it is if the settings cannot be used,
+    or a file that they name (``tls.ca_certs``). An engine that runs has read that file at its start, and goes on.
 
     CLI Example:
 

@@ -224,6 +224,9 @@ def test_a_door_that_answers_nonsense_is_told(answer):
         ({"cluster": "a/b"}, "cluster: found"),
         ({"via": "url"}, "via: allowed"),
         ({"again_after": None}, "again_after: found None"),
+        ({"again_after": 0}, "again_after: found 0; allowed: at least 1 seconds"),
+        ({"again_after": 1e-9}, "again_after: found 1e-09; allowed: at least 1 seconds"),
+        ({"again_after": 0.99}, "again_after: found 0.99; allowed: at least 1 seconds"),
         ({"restart_after": -1}, "restart_after: found -1"),
     ],
 )
