@@ -14,7 +14,8 @@ from rethinkdb import RethinkDB
 from saltext_selfheal import app
 from saltext_selfheal.driver.causes import Stage
 from tests.lab import article
-from tests.lab.simulated import SimulatedProcess, free_port, write_config
+from tests.lab.ports import free_port
+from tests.lab.simulated import SimulatedProcess, write_config
 
 CONNECTS = 300
 OUTAGES = 200

@@ -32,7 +32,8 @@ from saltext_selfheal.probe.node import NodeProbe, Target
 from saltext_selfheal.probe.pulse import Pace
 from saltext_selfheal.probe.tables import ViewPlan
 from tests.lab.crowd import Crowd
-from tests.lab.simulated import SimulatedProcess, free_port, write_config
+from tests.lab.ports import free_port
+from tests.lab.simulated import SimulatedProcess, write_config
 
 LOOPBACK = "127.0.0.1"
 KILLS = 200

@@ -26,7 +26,7 @@ from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import inbox
 from saltext_selfheal.ledger.writer import Ledger
-from tests.lab.simulated import free_port
+from tests.lab.ports import free_port
 from tests.lab.site import Site, new_webhook_secret, package_reactor
 
 REQUESTS = 3000

@@ -7,9 +7,11 @@ itself (TCP simultaneous open), so that a dead node looks alive.
 
 A port that nobody listens on need not be free: its node may be down for a moment, or start in a second. So each
 port is reserved as well, against every other lab on this machine, as long as the process lives that asked for it.
+Whoever takes ports on this machine for tests, the simulated servers too, asks here.
 """
 
 import contextlib
+import itertools
 import random
 import socket
 from pathlib import Path
@@ -22,25 +24,52 @@ DEFAULTS = {28015, 29015}
 _reserved = {}
 
 
+class Reservation:
+    """A port that no other lab on this machine is given, until this is closed or its process ends."""
+
+    def __init__(self, port, *sockets):
+        self.port = port
+        self._sockets = sockets
+
+    def close(self):
+        """Give the port back."""
+        _reserved.pop(self.port, None)
+        for one in self._sockets:
+            one.close()
+
+
 def free_port():
     """A TCP port that nobody listens on, and that no lab on this machine was given and may still use."""
-    ephemeral = _ephemeral()
-    for _ in range(1000):
-        port = random.choice(RANGE)
-        if port in _reserved or port in DEFAULTS or port in ephemeral:
+    return reserve().port
+
+
+def reserve():
+    """The reservation of such a port."""
+    for port in _candidates():
+        name = None if port in _reserved else _name(port)
+        if name is None:
             continue
-        reservation = _reserve(port)
-        if reservation is None:
+        held = _held(port)
+        if held is None:
+            name.close()
             continue
-        if not _bindable(port):
-            reservation.close()
-            continue
-        _reserved[port] = reservation
-        return port
+        _reserved[port] = Reservation(port, name, held)
+        return _reserved[port]
     raise OSError(f"no free port found between {RANGE.start} and {RANGE.stop}")
 
 
-def _reserve(port):
+def _candidates():
+    """Ports in a random order: those outside the ephemeral range, or all where that leaves none."""
+    ephemeral = _ephemeral()
+    outside = [*range(RANGE.start, min(RANGE.stop, ephemeral.start))]
+    outside += range(max(RANGE.start, ephemeral.stop), RANGE.stop)
+    ports = [port for port in outside or RANGE if port not in DEFAULTS]
+    # Each in turn from a random one on, so that none is forgotten and two labs seldom try the same.
+    start = random.randrange(len(ports)) if ports else 0
+    return itertools.chain(ports[start:], ports[:start])
+
+
+def _name(port):
     """
     A name in the kernel's abstract namespace (unix(7)), None if another process has it.
 
@@ -55,21 +84,27 @@ def _reserve(port):
     return reservation
 
 
-def _bindable(port):
+def _held(port):
+    """
+    A socket that is bound to the port and does not listen. None if somebody else is on it.
+
+    It keeps out strangers: the kernel gives the port to no outgoing connection, and nobody can bind to it but who says
+    SO_REUSEADDR, as servers do. Who dials it is refused.
+    """
     # On all addresses: one that listens there, or on a single other one, is in the way of a server that binds to all.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.bind(("", port))
+    except OSError:
+        held.close()
+        return None
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return held
 
 
 def _ephemeral():
+    """The ports that the kernel gives to outgoing connections."""
     with contextlib.suppress(OSError, ValueError):
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
-        found = range(int(first), int(last) + 1)
-        # Where it spans the whole of ours, there is nothing better.
-        if not (found.start <= RANGE.start and RANGE[-1] in found):
-            return found
+        return range(int(first), int(last) + 1)
     return range(0)

@@ -34,13 +34,13 @@ from rethinkdb.errors import (
 )
 
 from tests.lab import simulated
+from tests.lab.ports import free_port
 from tests.lab.simulated import (
     FAULTS,
     SimulatedNode,
     SimulatedProcess,
     UnknownFault,
     acquaint,
-    free_port,
     write_config,
 )
 

@@ -5,7 +5,7 @@ What lives here: the node (wire protocol with its real handshake, SERVER_INFO, t
 that a health check reads, a look at the cluster), its faults, its two forms (a process of its own
 with a config file, a thread inside a test) and the control socket. What must not: anything of Salt
 or of saltext_selfheal, and any package but the standard library (a node starts within 150 ms because
-it imports little). Shapes and messages are those of RethinkDB 2.4.4.
+it imports little). Free ports come from tests.lab.ports. Shapes and messages are those of RethinkDB 2.4.4.
 
 One thing a module; each imports only from those before it: faults, settings, listening, login,
 cluster, documents, connection, node; then the two forms: process (what runs in one) and child (its
@@ -51,7 +51,6 @@ there; under TLS a stalled connection notices that its peer left only when the s
 
 from tests.lab.simulated.child import SimulatedProcess
 from tests.lab.simulated.faults import FAULTS, ISSUE_TYPES, STEPS, UnknownFault
-from tests.lab.simulated.listening import free_port
 from tests.lab.simulated.node import Node
 from tests.lab.simulated.process import main
 from tests.lab.simulated.settings import Settings, StartError, read_config, write_config
@@ -68,7 +67,6 @@ __all__ = [
     "StartError",
     "UnknownFault",
     "acquaint",
-    "free_port",
     "main",
     "read_config",
     "write_config",

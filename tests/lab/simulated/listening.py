@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import random
 import socket
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from tests.lab.simulated.settings import LOOPBACK, StartError
+from tests.lab.ports import Reservation, reserve
+from tests.lab.simulated.settings import StartError
 
 UNIX_PATH_MAX_BYTES = 107
 BACKLOG = 1024
-
-# Ports are sought below the kernel's ephemeral range (32768 and up): a dial to a closed ephemeral
-# port of one's own machine can be given that very port as its source, and then connects to itself
-# instead of being refused.
-FREE_PORTS = range(20000, 32000)
 
 
 def _bound_socket(address: str, port: int) -> socket.socket:
@@ -36,25 +30,6 @@ def _bound_socket(address: str, port: int) -> socket.socket:
     return sock
 
 
-def _listening_on_any_port(address: str) -> socket.socket:
-    for _ in range(200):
-        with contextlib.suppress(OSError):
-            sock = _bound_socket(address, random.choice(FREE_PORTS))
-            try:
-                sock.listen(BACKLOG)
-            except OSError:
-                sock.close()
-                raise
-            return sock
-    raise StartError(f"found no free port on {address}")
-
-
-def free_port(address: str = LOOPBACK) -> int:
-    """A port that nobody listens on right now, outside the range that outgoing connections use."""
-    with _listening_on_any_port(address) as sock:
-        return int(sock.getsockname()[1])
-
-
 class Listener:
     """
     Accepts connections and gives each, as a raw socket, to a coroutine of its own.
@@ -69,6 +44,7 @@ class Listener:
         self._what = what
         self._serve = serve
         self._sockets: list[socket.socket] = []
+        self._reservation: Reservation | None = None
         self._accepting: list[asyncio.Task[None]] = []
         self._serving: set[asyncio.Task[None]] = set()
         self._unserved: set[socket.socket] = set()
@@ -84,13 +60,16 @@ class Listener:
 
     def bind(self, addresses: Iterable[str], port: int) -> None:
         """Takes the addresses; port 0 is any free one. StartError when one is taken."""
+        if not port:
+            self._reservation = reserve()
+            port = self._reservation.port
         for address in addresses:
             try:
-                sock = _bound_socket(address, port) if port else _listening_on_any_port(address)
+                sock = _bound_socket(address, port)
                 self._sockets.append(sock)
                 sock.listen(BACKLOG)
-                port = self.port
             except OSError as exc:
+                self._give_back()
                 raise StartError(
                     f"error: Could not bind to {self._what} port: The address at"
                     f" {address}:{port} is reserved or already in use ({exc.strerror})."
@@ -184,6 +163,12 @@ class Listener:
         for sock in self._unserved:  # a task that is cancelled before it starts runs not at all
             sock.close()
         self._sockets = []
+        self._give_back()
+
+    def _give_back(self) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            reservation.close()
 
 
 async def read_line(sock: socket.socket, buffer: bytearray) -> bytes:
