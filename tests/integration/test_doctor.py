@@ -31,6 +31,9 @@ def test_asked_to_it_looks_at_nodes_and_minions_now(quiet):
     told = visit.data["checks"]
     assert any("nodes now: 3 of 3 nodes let the healer in" in line for line in told), told
     assert any("minions now: runbook: 3 of 3 minions answer" in line for line in told), told
+    assert any(
+        "servers now: 3 of 3 servers listen on chosen addresses only" in line for line in told
+    ), told
     assert not any("not looked at" in line for line in told)
 
 

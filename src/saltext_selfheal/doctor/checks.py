@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import live as live_checks
+from . import servers
 from .clusters import check_clusters
 from .doors import check_hooks, check_peers, check_permissions, check_salt_api
 from .engine import check_engine
@@ -41,15 +42,19 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "hooks": check_hooks,
     "secrets": check_secrets,
     "versions": check_versions,
+    "servers": servers.check_recorded,
 }
 #: What asks the nodes and the minions, only when that is wanted.
 LIVE: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "nodes now": live_checks.check_nodes,
     "minions now": live_checks.check_minions,
+    "servers now": servers.check_now,
 }
+#: What is looked up on record only if the present is not asked for.
+ON_RECORD = ("servers",)
 NOT_LOOKED_AT = (
     "not looked at: whether each node lets the healer in now, and whether each minion answers, knows the service and "
-    "compiles its highstate (live=True)"
+    "compiles its highstate, and on which addresses the servers listen (live=True)"
 )
 
 
@@ -61,7 +66,7 @@ def examine(
     ``live``: nodes are dialled and minions are asked, too, which takes some seconds.
     """
     master = Master(opts, api_config)
-    names = [*CHECKS, *LIVE] if live else list(CHECKS)
+    names = [*(n for n in CHECKS if n not in ON_RECORD), *LIVE] if live else list(CHECKS)
     findings = [finding for name in names for finding in ask(name, master)]
     master.close()
     if not live:

@@ -6,16 +6,16 @@ Each node is dialled as the engine dials it. The minions get one job with three 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import salt.client
 
 from ..driver.text import plain
-from ..healing.events import Observation, ViewStatus
+from ..healing.events import ClusterView, Observation, ViewStatus
 from ..healing.model import Fault
 from ..probe.loop import targets
-from ..probe.node import Target, maker
+from ..probe.node import NodeProbe, Target, maker
 from ..probe.tables import TableReader, ViewPlan
 from .master import Finding, Master, fail, ok, warn
 
@@ -23,6 +23,8 @@ TABLES_WITHIN_S = 20.0  #: RethinkDB answers so late while a peer hangs (2.4.4)
 MINIONS_WITHIN_S = 30.0  #: a highstate that is compiled takes some seconds
 AT_ONCE = 50  #: nodes that are dialled at the same time
 MOST_SAID = 300  #: characters of what a minion says
+
+_Told = TypeVar("_Told")
 
 _REMEDIES = {
     Fault.AUTH: "Check user and password of this cluster in the settings.",
@@ -57,20 +59,33 @@ def check_nodes(master: Master) -> Iterator[Finding]:
 
 async def _dial(all_of_them: list[Target]) -> list[tuple[Observation, ViewStatus | None, str]]:
     """What each node answers; of the first of each cluster that does, also whether its tables may be read."""
-    free = asyncio.Semaphore(AT_ONCE)
-    asked: set[str] = set()
+    looked: set[str] = set()
 
-    async def one(target: Target) -> tuple[Observation, ViewStatus | None, str]:
+    async def look(probe: NodeProbe, seen: Observation) -> ClusterView | None:
+        if seen.proxy or seen.cluster in looked:
+            return None
+        looked.add(seen.cluster)
+        plan = ViewPlan(TABLES_WITHIN_S, TABLES_WITHIN_S)
+        return await TableReader(seen.cluster, [probe], plan, probe.pace).take()
+
+    return [
+        (seen, view.status if view else None, view.why if view else "")
+        for seen, view in await asked(all_of_them, look)
+    ]
+
+
+async def asked(
+    all_of_them: list[Target], ask: Callable[[NodeProbe, Observation], Awaitable[_Told]]
+) -> list[tuple[Observation, _Told | None]]:
+    """Dial each node, and ask each that answers. What it told is None if it did not answer."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(target: Target) -> tuple[Observation, _Told | None]:
         async with free:
             probe = make(target)
             try:
                 seen = await probe.probe()
-                if seen.fault is not None or seen.proxy or target.cluster in asked:
-                    return seen, None, ""
-                asked.add(target.cluster)
-                plan = ViewPlan(TABLES_WITHIN_S, TABLES_WITHIN_S)
-                view = await TableReader(target.cluster, [probe], plan, probe.pace).take()
-                return seen, view.status if view else None, view.why if view else ""
+                return seen, None if seen.fault is not None else await ask(probe, seen)
             finally:
                 probe.close()
 
