@@ -52,7 +52,8 @@ def test_all_functions_are_found(opts, runner):
         )
     }
     assert {f for f in modules if f.startswith("selfheal.")} == {
-        f"selfheal.{name}" for name in ("trigger", "highstate", "restart", "probe", "attempt")
+        f"selfheal.{name}"
+        for name in ("trigger", "highstate", "restart", "probe", "attempt", "warm")
     }
 
 
@@ -163,8 +164,11 @@ def test_the_printed_drop_in_is_complete_and_right(opts, runner):
     made = config.load({**opts, **read})
     assert made.clusters["runbook"].nodes["db2"].port == 29015
     assert made.mode is Mode.SHADOW
-    mapped = {tag.rsplit("/", 1)[1]: files for one in read["reactor"] for tag, files in one.items()}
-    assert mapped == {path.stem: [str(path)] for path in REACTOR.glob("*.sls")}
+    mapped = {tag: files for one in read["reactor"] for tag, files in one.items()}
+    heartbeat = mapped.pop("selfheal/engine/heartbeat")
+    assert heartbeat == [str(REACTOR / "heartbeat.sls")]
+    paths = [path for path in REACTOR.glob("*.sls") if path.stem != "heartbeat"]
+    assert mapped == {f"selfheal/remediate/{path.stem}": [str(path)] for path in paths}
     assert "NOTE" not in printed
 
 

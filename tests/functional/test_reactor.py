@@ -1,7 +1,11 @@
 """Every SLS, rendered by Salt's own reactor class."""
 
+import json
+import logging
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -57,7 +61,8 @@ def fire(ledger, opts, action, nodes=("db1", "db2"), number=1):
 
 
 def test_every_action_has_its_file_and_every_file_its_action():
-    assert {path.stem for path in REACTOR.glob("*")} == {action.value for action in Action}
+    actions = {action.value for action in Action}
+    assert {path.stem for path in REACTOR.glob("*")} == {*actions, "heartbeat"}
 
 
 @pytest.mark.parametrize("action", list(Action))
@@ -263,3 +268,72 @@ def test_without_a_ledger_everything_renders_to_nothing_and_nothing_is_created(o
     path = config.load(opts).ledger_path(opts)
     assert react(Action.RESTART, {"jid": "20261231235959000000"}) == []
     assert not path.parent.exists()
+
+
+# ---------------------------------------------------------------- the heartbeat
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"incidents": []}, {"jid": "20260101030000000000"}, {"incidents": None, "jid": ["x"], "action": "restart"}]
+)  # fmt: skip
+def test_a_heartbeat_makes_no_job_and_claims_nothing(opts, ledger, data):
+    _, jid = fire(ledger, opts, Action.RESTART)
+    reactor = salt.utils.reactor.Reactor(opts)
+    for one in (data, {**data, "jid": jid}):
+        found = reactor.reactions(
+            "selfheal/engine/heartbeat", one, [str(REACTOR / "heartbeat.sls")]
+        )
+        assert found == []
+    assert records.order(ledger.path, jid)["claimed"] == 0
+    found = reactor.reactions(
+        "selfheal/remediate/restart", {"jid": jid}, [str(REACTOR / "restart.sls")]
+    )
+    assert [one["jid"] for one in found] == [jid]
+
+
+LOADING = """
+import json, sys
+import salt.config, salt.utils.reactor
+opts = salt.config.master_config(sys.argv[1])
+opts["engines"] = json.loads(sys.argv[2])
+reactor = salt.utils.reactor.Reactor(opts)
+def ours():
+    return {name for name in sys.modules if name.startswith(("saltext_selfheal", "pydantic", "sqlite3"))}
+def react(name, data):
+    assert reactor.reactions("selfheal/x", data, [f"{sys.argv[3]}/{name}.sls"]) == []
+before = ours()
+react("heartbeat", {"incidents": []})
+warm = ours()
+react("restart", {"jid": "20260101030000000000"})
+from saltext_selfheal.loop import jobs
+print(json.dumps([len(before), len(warm), sorted(ours() - warm), jobs.CACHE_READER._returners is not None]))
+"""
+
+
+def test_after_a_heartbeat_an_order_has_nothing_left_to_load(opts, ledger):
+    made = subprocess.run(
+        [sys.executable, "-c", LOADING, opts["conf_file"], json.dumps(opts["engines"]), str(REACTOR)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    before, warm, left, cache = json.loads(made.stdout.splitlines()[-1])
+    assert warm > before + 20
+    assert (left, cache) == ([], True)
+
+
+@pytest.mark.parametrize("wrong", ["settings", "ledger", "job cache"])
+def test_a_heartbeat_that_finds_something_wrong_is_silent(opts, monkeypatch, caplog, wrong):
+    if wrong == "settings":
+        opts["engines"] = [{"selfheal": {"clusters": 5}}]
+    if wrong == "job cache":
+        opts["master_job_cache"] = "nosuch"
+    reactor = salt.utils.reactor.Reactor(opts)
+    assert reactor.reactions("x", {}, [str(REACTOR / "heartbeat.sls")]) == []
+    assert not [
+        one for one in caplog.records if one.levelno > logging.INFO and "selfheal" in one.message
+    ]
+
+
+def test_a_minion_loads_nothing_for_it(opts, monkeypatch):
+    monkeypatch.setattr(config, "load", lambda _: pytest.fail("it was loaded"))
+    functions = salt.loader.minion_mods({**opts, "__role": "minion"})
+    assert functions["selfheal.warm"]() is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import saltext_selfheal
 from tests.integration.conftest import wait_healed, wait_order
 from tests.lab.demo import TIMES
-from tests.lab.site import Site
+from tests.lab.site import Site, reactor_tag
 
 HERE = Path(next(iter(saltext_selfheal.__path__)))
 
@@ -29,7 +29,7 @@ def test_an_engine_heals_while_its_package_is_away_and_after_another_took_its_pl
     before = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(before))
     slses = sorted((tmp_path / HERE.name / "reactor").glob("*.sls"))
-    reactor = [{f"selfheal/remediate/{sls.stem}": [str(sls)]} for sls in slses]
+    reactor = [{reactor_tag(sls): [str(sls)]} for sls in slses]
 
     def settings(new):
         return new.cluster_settings(**TIMES)

@@ -589,7 +589,12 @@ def package_reactor():
             "saltext_selfheal is not installed in this environment: pip install -e '.[tests]'"
         )
     folder = Path(package.submodule_search_locations[0]) / "reactor"
-    return [{f"selfheal/remediate/{sls.stem}": [str(sls)]} for sls in sorted(folder.glob("*.sls"))]
+    return [{reactor_tag(sls): [str(sls)]} for sls in sorted(folder.glob("*.sls"))]
+
+
+def reactor_tag(sls):
+    """The tag that leads to this SLS file of the package."""
+    return f"selfheal/{'engine' if sls.stem == 'heartbeat' else 'remediate'}/{sls.stem}"
 
 
 def new_webhook_secret():

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import config
 from ..doors.arguments import BadRequest, shown
-from ..driver.tags import REMEDIATE
+from ..driver.tags import ENGINE, REMEDIATE
 
 EXAMPLE: dict[str, str] = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
 #: The lists in the drop-in. They replace lists of these names in the main configuration file.
@@ -21,6 +21,8 @@ LISTS = ("engines", "reactor")
 #: A number is not taken for its digits: YAML has read 0777 and 1:30 already, and what was written is lost.
 AS_TEXT = """a name, quoted twice if YAML reads it as something else: cluster="'101'\""""
 _REACTOR = Path(__file__).parents[1] / "reactor"
+#: The reactor file that is for no action. At a heartbeat it lets the reactor load what the first order will need.
+HEARTBEAT = "heartbeat"
 _DROP_IN = """\
 # Self-healing for RethinkDB. Put this into a file of master.d, and restart the salt-master.
 {warnings}
@@ -50,17 +52,22 @@ engines:
 """
 
 
-def packaged(action: str) -> Path:
-    """The reactor file of this action in this installation."""
-    return _REACTOR / f"{action}.sls"
+def packaged(name: str) -> Path:
+    """The reactor file of an action, or of the heartbeat, in this installation."""
+    return _REACTOR / f"{name}.sls"
 
 
-def reference(action: str) -> str:
-    """The path of this action's reactor file as it is written into the settings.
+def tag_of(name: str) -> str:
+    """The tag that leads to this reactor file."""
+    return f"{ENGINE if name == HEARTBEAT else REMEDIATE}{name}"
+
+
+def reference(name: str) -> str:
+    """The path of this reactor file as it is written into the settings.
 
     Salt expands patterns there. So the path can stay valid when the onedir's Python has another version.
     """
-    parts = packaged(action).parts
+    parts = packaged(name).parts
     return str(Path(*("extras-3.*" if one.startswith("extras-3.") else one for one in parts)))
 
 
@@ -103,8 +110,8 @@ def render(
         "clusters": {cluster: {"minions": minions, "nodes": nodes, "user": user}},
     }
     made = config.load({"engines": [{"selfheal": draft}]})
-    actions = sorted(path.stem for path in _REACTOR.glob("*.sls"))
-    width = max(map(len, actions)) + 1
+    mapped = {tag_of(path.stem): reference(path.stem) for path in _REACTOR.glob("*.sls")}
+    width = max(map(len, mapped)) + 1
     return _DROP_IN.format(
         warnings="\n".join(
             f"# NOTE: this replaces the `{key}:` of the main configuration file; move what stands there into a file "
@@ -112,8 +119,7 @@ def render(
             for key in replaces
         ),
         reactor="\n".join(
-            f"  - {REMEDIATE}{action + ':':<{width}} [{quoted(reference(action))}]"
-            for action in actions
+            f"  - {tag + ':':<{width}} [{quoted(path)}]" for tag, path in sorted(mapped.items())
         ),
         mode=f"{made.mode.value:<22}",
         cluster=quoted(cluster),

@@ -23,7 +23,8 @@ HOOKS = {"runbook-web": {"secret": SECRETS["secret"], "clusters": ["runbook"]}}
 
 
 def mapping():
-    return [{f"selfheal/remediate/{a.value}": [str(REACTOR / f"{a.value}.sls")]} for a in Action]
+    made = [{f"selfheal/remediate/{a.value}": [str(REACTOR / f"{a.value}.sls")]} for a in Action]
+    return [*made, {"selfheal/engine/heartbeat": [str(REACTOR / "heartbeat.sls")]}]
 
 
 def settings(**more):

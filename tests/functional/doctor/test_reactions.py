@@ -70,3 +70,22 @@ def test_a_strangers_reaction_to_open_hooks(opts, engine, pattern):
     assert not [one for one in lines("reactor", opts) if "webhooks" in one]
     opts["engines"] = [{"selfheal": settings(webhooks=HOOKS)}]
     says(lines("reactor", opts), "fail", f"{pattern} reacts to webhooks")
+
+
+HEARTBEAT = "selfheal/engine/heartbeat"
+
+
+def test_a_reactor_that_is_not_warmed_is_told_without_a_warning(opts):
+    opts["reactor"] = [one for one in opts["reactor"] if HEARTBEAT not in one]
+    told = lines("reactor", opts)
+    says(told, "ok", f"a quarter of a second longer: {HEARTBEAT} is not mapped")
+    assert len(told) == 2
+
+
+def test_a_reaction_of_ones_own_to_the_heartbeat_is_told_beside_ours(opts, tmp_path):
+    own = tmp_path / "own.sls"
+    own.write_text("{}")
+    opts["reactor"].append({"selfheal/engine/*": [str(own)]})
+    told = lines("reactor", opts)
+    says(told, "ok", "reactions of your own on selfheal/engine/*")
+    assert not [line for line in told if "longer" in line]
