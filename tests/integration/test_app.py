@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import shlex
 import sys
@@ -11,7 +12,9 @@ import uuid
 from pathlib import Path
 
 import psutil
+from rethinkdb import RethinkDB
 
+from saltext_selfheal import app
 from saltext_selfheal.ledger.file import lock_path
 from tests.lab import daemons
 from tests.lab.node import USER
@@ -147,3 +150,20 @@ def test_an_application_writes_through_outages(quiet, salt_api, salt_minion):
     listed = {row.get("request") for row in run("selfheal.history", CLUSTER, limit=500)}
     assert listed & asked & before
     assert listed & asked - before
+
+
+def test_what_is_set_by_repl_and_held_by_with_is_healed_through_the_healers_restart(quiet):
+    node, r = quiet.nodes["db1"], RethinkDB()
+    factory = functools.partial(
+        app.connect, [node.address], user=USER, password=node.password, query_timeout=10
+    )
+    with app.healing(factory, deadline=60) as conn:
+        with conn:
+            assert r.expr(1).run(conn) == 1
+        conn.repl()
+        for _ in range(2):
+            before = conn.server()["id"]
+            node.kill()
+            assert r.expr(2).run() == 2
+            assert conn.server()["id"] == before
+            quiet.wait_until_quiet()
