@@ -701,6 +701,16 @@ def test_the_chain_goes_on_when_all_of_it_was_forgotten(book, path):
 
 
 @pytest.mark.parametrize("keep_s", [None, 0, 0.0])
+def test_answers_are_removed_after_a_week_also_if_the_history_is_kept(book, keep_s):
+    asked = [Request(f"r{number}", "runbook", "restart") for number in range(3)]
+    for one in asked:
+        book.commit(0.0, [], [Answer(one, Reply.REFUSED, "no")])
+    assert book.prune(7 * 86400.0 - 1.0, keep_s) == 0
+    assert book.prune(7 * 86400.0 + 1.0, keep_s) == 3
+    assert not book.answered("r1")
+
+
+@pytest.mark.parametrize("keep_s", [None, 0, 0.0])
 def test_without_a_limit_everything_is_kept(book, path, keep_s):
     book.commit(1.0, [], [Tell(News.VIEW, "runbook", "", "")])
     assert book.prune(1e12, keep_s) == 0

@@ -75,12 +75,12 @@ SHORTEST = {
     "100ms": ["poll", "timeout", "redial", "view.every", "view.timeout"],
     "1s": [
         "attempt.timeout", "attempt.verify", "budget.per", "flapping.within", "flapping.quiet", "cooldown.min",
-        "cooldown.max", "relapse", "limits.per",
+        "cooldown.max", "relapse.within", "limits.per",
     ],
     "1ms": ["settle", "stable", "slow.above", "confirm", "confirm.dead"],
     "1h": ["ledger.keep"],
 }  # fmt: skip
-OR_OFF = {"cooldown.max", "relapse", "ledger.keep", *SHORTEST["1ms"]}
+OR_OFF = {"cooldown.max", "relapse.within", "ledger.keep", *SHORTEST["1ms"]}
 LEAST = [(setting, least) for least, settings in SHORTEST.items() for setting in settings]
 
 

@@ -140,7 +140,8 @@ class _Course:
     ) -> None:
         if deadline_s is not None and deadline_s < timeout_s:
             raise BadSettings(
-                f"deadline: found {deadline_s:g} s; allowed: at least one timeout, {timeout_s:g} s"
+                f"deadline: found {deadline_s:g} s; allowed: at least one timeout, which is {timeout_s:g} s: "
+                "lower the timeout, too"
             )
         self._timing = timing
         self._began = timing.clock()

@@ -31,7 +31,7 @@ class Verb(str, Enum):
 class Door(str, Enum):
     """The way by which a request comes."""
 
-    RUNNER = "runner"  #: ``salt-run selfheal.request``, also through salt-api
+    RUNNER = "runner"  #: ``salt-run selfheal.trigger``, also through salt-api
     FORCE = "force"  #: an operator forces it
     MINION = "minion"  #: a minion's execution module; on the master its request comes by the bus
     WEBHOOK = "webhook"  #: signed

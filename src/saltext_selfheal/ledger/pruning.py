@@ -18,13 +18,17 @@ def prune(db: sqlite3.Connection, now: float, keep_s: float | None) -> int:
     """Remove what is older than ``keep_s``, at most `AT_ONCE` rows. Returns how many. The caller begins a transaction.
 
     If that many were removed, there may be more. While an incident has not ended, its rows are kept, and so are all
-    audit rows after its first one. Answers are removed after `INBOX_KEPT_S`, however long ``keep_s`` is. Without
-    ``keep_s`` all history and answers are kept.
+    audit rows after its first one. Without ``keep_s`` all history is kept. Answers are removed after `INBOX_KEPT_S`,
+    however long ``keep_s`` is: the history has them, too.
     """
     removed = db.execute(
         "DELETE FROM inbox WHERE seq IN"
         " (SELECT seq FROM inbox WHERE kind = 'question' AND answered_at < ? LIMIT ?)",
         (now - QUESTIONS_KEPT_S, AT_ONCE),
+    ).rowcount
+    removed += db.execute(
+        "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox ORDER BY seq LIMIT ?) AND answered_at < ?",
+        (AT_ONCE - removed, now - INBOX_KEPT_S),
     ).rowcount
     if not keep_s:
         return removed
@@ -32,10 +36,6 @@ def prune(db: sqlite3.Connection, now: float, keep_s: float | None) -> int:
     removed += _audit(db, before, AT_ONCE - removed)
     removed += _incidents(db, before, AT_ONCE - removed)
     removed += _attempts(db, before, AT_ONCE - removed)
-    removed += db.execute(
-        "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox ORDER BY seq LIMIT ?) AND answered_at < ?",
-        (AT_ONCE - removed, now - INBOX_KEPT_S),
-    ).rowcount
     return removed
 
 
