@@ -118,6 +118,10 @@ GATES: dict[str, str] = {
     "after": (
         "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost, busy or forbidden?"
     ),
+    "forbidden": (
+        "Has nobody forbidden the action on the minion, by a disabled highstate or a blackout, as its last result says? It is "
+        "tried again now and then."
+    ),
     "cooldown": (
         "Has each node rested since an attempt of another incident? Counted from that attempt's end."
     ),

@@ -234,16 +234,6 @@ MODELS = (
     Model(
         "forbidden", _SMALL, (AUTH,), (Verb.ACK,), forbidden=True, frail=2, prompt=True, depth=12
     ),
-    # A fault gives way to another one while nothing may be done yet.
-    Model(
-        "another",
-        replace(_SMALL, mode=Mode.APPROVE),
-        (DEAD, AUTH),
-        (Verb.APPROVE,),
-        frail=1,
-        prompt=True,
-        depth=12,
-    ),
     # Events are heard late, twice or never, and minions forget what they have run.
     Model("claimed", _SMALL, (DEAD,), (), claimed=True, frail=1, forged=True),
 )
@@ -561,8 +551,9 @@ class World:
                 yield node.refused_at + gates.WORD_WITHIN_S
             if node.fault and node.since is not None:
                 yield node.since + policy.confirm_s[node.fault]
-                yield node.since + policy.stable_s
             yield node.cooldown_until
+            for bar in node.bars:
+                yield bar.until
             for spent in node.spent:
                 yield spent + policy.budget_per_s
                 yield spent + self.model.limits.per_s
@@ -610,9 +601,6 @@ class World:
         book = self.watch.book
         numbers = {i.id: at for at, i in enumerate(cluster.incidents)}
         window_s = max(policy.budget_per_s, self.model.limits.per_s)
-        untouched = any(
-            i.phase is Phase.OPEN and i.fault and not i.attempts for i in cluster.incidents
-        )
 
         def age(then: float | None, cut: float) -> float:
             return -1.0 if then is None else min(cut, now - then)
@@ -661,7 +649,7 @@ class World:
                 ),
                 sum(n == name for _, n in self.running),
                 (
-                    age(node.since, policy.stable_s if untouched else POLL_S)
+                    age(node.since, POLL_S)
                     if node.fault
                     else age(node.since, policy.stable_s * bool(cluster.incidents))
                 ),
@@ -669,6 +657,8 @@ class World:
                 node.confirmed,
                 min(node.polls, 3),
                 age(node.at, 31.0),
+                tuple((bar.action.value, left(bar.until), min(bar.times, 4)) for bar in node.bars),
+                tuple(left(at) for (n, _), at in book.hindered.items() if n == name),
                 (resting, numbers.get(node.cooldown_incident, -1) if resting else -1),
                 recent(node.spent),
                 recent(book.paid.get(name, ())),
@@ -762,7 +752,7 @@ class World:
                 i.only_told,
                 left(i.not_before),
                 age(i.gone_since, policy.stable_s),
-                (min(i.relapses, 3), i.repeated, min(i.forbidden, 6)),
+                (min(i.relapses, 3), i.repeated),
                 (
                     (i.approval.step, age(i.approval.at, 900.0), placed(i.approval.nodes))
                     if i.approval
@@ -783,7 +773,7 @@ class World:
                 of_attempt(cluster.attempt),
                 of_attempt(cluster.look),
                 tuple(of_late(c) for c in cluster.late),
-                any(node.dialled_at is not None for node in cluster.nodes.values()),
+                any(node.taken for node in cluster.nodes.values()),
                 len(cluster.pending),
                 bool(cluster.twins),
                 (

@@ -35,6 +35,7 @@ TESTS = (
     "tests/unit/test_corners.py",
     "tests/unit/test_start.py",
     "tests/unit/test_step.py",
+    "tests/unit/test_forbidden.py",
 )
 PATIENCE_S = 300.0  #: a mutation that makes the tests run for ever is noticed as well
 
@@ -759,25 +760,43 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a step that somebody forbids pays",
         "_idle_nodes",
-        "    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome in IDLE)",
+        "    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome in looks.IDLE)",
         "    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome is Outcome.BUSY)",
     ),
     Mutation(
         "a step that somebody forbids is asked for every five seconds",
-        "wait_for_word",
-        "    pause_s = min(WORD_PAUSE_S * 2.0 ** min(s.incident.forbidden, 10), WORD_PAUSE_MAX_S)",
-        "    pause_s = BUSY_PAUSE_S",
+        "_barred",
+        "    return replace(node, bars=(*others, Bar(action, s.now + rest_s, times, result[1])))",
+        "    return replace(node, bars=(*others, Bar(action, s.now + BUSY_PAUSE_S, times, result[1])))",
+    ),
+    Mutation(
+        "I3: what a look has seen running is not paid for, if a result says that nothing was done",
+        "go_on",
+        "                cluster = paid_after_all(cluster, policy, one.attempt, runs, now)",
+        "                pass",
+    ),
+    Mutation(
+        "a node on which somebody forbids a step holds up the others",
+        "OWN",
+        "    forbidden,",
+        "",
+    ),
+    Mutation(
+        "a request that somebody forbids never expires",
+        "expired",
+        "    since = max(s.incident.opened_at, s.incident.acted_at)",
+        "    since = max(s.incident.opened_at, s.incident.changed_at)",
     ),
     Mutation(
         "an incident in which something was done ends because its node shows another fault",
         "superseded",
-        "    if s.requested or i.fault in CLUSTER_WIDE or i.attempts:",
-        "    if s.requested or i.fault in CLUSTER_WIDE:",
+        "    if s.requested or i.fault in CLUSTER_WIDE or i.turn.visited or i.requests:",
+        "    if s.requested or i.fault in CLUSTER_WIDE or i.requests:",
     ),
     Mutation(
         "an incident ends at the first sight of another fault",
         "superseded",
-        "    if any(s.now - (node.since or 0.0) < s.policy.stable_s for node in nodes.values()):",
+        "    if any(s.now - (node.since or 0.0) < ANOTHER_FOR_S for node in nodes.values()):",
         "    if not nodes:",
     ),
     Mutation(
@@ -1240,7 +1259,7 @@ def mutated(mutation: Mutation, root: Path = ROOT) -> tuple[Path, str]:
 
 
 def _copy(folder: Path) -> None:
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "lab", "integration", "functional")
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "integration", "functional")
     for name in ("src", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", folder)

@@ -181,6 +181,9 @@ class Book:
         #: By incident: which step, on which nodes, when.
         self.approved: dict[str, tuple[int, tuple[str, ...], float]] = {}
         self.remediating: dict[str, float] = {}  #: by incident: since when, healer's starts aside
+        self.begun_at = now  #: when the settings were taken
+        #: By node and action: until when it rests after somebody's word has kept it from running.
+        self.hindered: dict[tuple[str, Action], float] = {}
         #: By incident: its step, and until when it waits after a busy minion or a lost attempt.
         self.not_before: dict[str, tuple[int, float]] = {}
         #: By node: turns for the better that nobody made, and for the worse after those; in this life of the healer.
@@ -445,7 +448,10 @@ class Book:
             return
         decided_at = flight.attempt.decided_at
         # What a change of the settings has ended says nothing of the reactor.
-        pauses = {Outcome.BUSY: BUSY_S, Outcome.FORBIDDEN: FORBIDDEN_S, Outcome.LOST: LOST_S}
+        pauses = {Outcome.BUSY: BUSY_S, Outcome.LOST: LOST_S}
+        for node, (outcome, _) in attempt.results.items():
+            if outcome is Outcome.FORBIDDEN and node in flight.attempt.nodes:
+                self.hindered[node, attempt.action] = now + FORBIDDEN_S
         pause_s = pauses.get(effect.outcome)
         if pause_s is not None and seen.event is not None:
             still = _incident(seen.after, attempt)
@@ -831,9 +837,12 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise broken(f"{node} was hardly seen since the start")
         if cluster.nodes[node].flapping or _flaps(book, policy, node, now):
             raise broken(f"{node} is flapping")
+    for node in attempt.nodes:
+        if now < book.hindered.get((node, attempt.action), 0.0) - 1e-6 and attempt.firings == 1:
+            raise broken(f"somebody has just forbidden it on {node}")
     if incident is not None and incident.fault in (Fault.AUTH, Fault.TLS):
         dialled = [s.dialled_at or 0.0 for s in map(book.sighted.get, policy.nodes) if s]
-        if max(dialled, default=0.0) < book.started_at:
+        if max(dialled, default=0.0) < book.begun_at:
             raise broken("no node has taken the settings since the start")
     requested = incident is not None and incident.fault is None
     still = {i.id for i in cluster.incidents if i.phase is Phase.LOCKED}
@@ -1259,6 +1268,8 @@ class Watch:
     def started(self, now: float, forgotten: bool = False) -> None:
         """The healer starts (anew); ``forgotten``: without its ledger."""
         self.book.start(now)
+        self.book.begun_at = now
+        self.book.hindered.clear()
         if forgotten:
             self.book.forget(now)
 

@@ -902,6 +902,9 @@ class Simulation:
             self.kill_job(node)
         self.order(Verb.RESUME)
         end = self.elapsed + within_s
+        self.run(
+            self.elapsed + 120.0
+        )  # what was put right has to be seen, also where only people were told of it
         while self.elapsed < end and self._unsettled():
             self.run(self.elapsed + 30.0)
         return self

@@ -207,6 +207,9 @@ def test_garbage_after_a_sound_header_is_lost(path):
         ("UPDATE meta SET value = '[2' WHERE key = 'head'", "the audit's head is unreadable: '[2'"),
         ("DELETE FROM meta WHERE key = 'head'", "found 0 and 51"),
         ("UPDATE clock SET timeline = 9e999", "clock is unreadable: found inf"),
+        ("UPDATE clock SET wall = 'x', boot = 'other'", "clock is unreadable"),
+        ("UPDATE clock SET wall = -9e999", "clock is unreadable: found -inf"),
+        ("UPDATE clock SET wall = x'00ff'", "clock is unreadable"),
     ],
 )
 def test_what_no_engine_wrote_is_lost_and_named(path, harm, told):

@@ -12,6 +12,7 @@ from ..config import EngineSettings
 from ..healing.events import asking
 from ..healing.explain import explain
 from ..healing.explained import Explained, Gate
+from ..healing.later import later
 from ..healing.start import begin
 from ..healing.step import step
 from ..ledger import inbox, records, timeline
@@ -65,7 +66,9 @@ def at_start(
     """
     with records.read(path) as db:
         remembered, now = records.states(db), timeline.now(db)
+        jump_s = timeline.jump_s(timeline.anchor(db))
         waiting = inbox.unanswered(db)
+    remembered = {name: later(one, jump_s) for name, one in remembered.items()}
     state, _ = begin(settings.policies(), settings.bounds(), remembered, now)
     for asked in waiting:  # the engine takes what waits in the inbox before its first decision
         try:

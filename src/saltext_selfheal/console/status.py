@@ -265,7 +265,9 @@ def _node(name: str, node: NodeState | None) -> NodeStatus:
     if node is None:
         return NodeStatus(name)
     # A node that was well before the engine's start, and each time since then, is well since that earlier time.
-    since = node.well_since if node.well else node.since
+    since = node.since
+    if node.well and node.well_since is not None:
+        since = node.well_since
     return NodeStatus(name, since, node.fault, node.suspected, node.flapping, node.evidence)
 
 

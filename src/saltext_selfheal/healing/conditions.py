@@ -27,7 +27,9 @@ READ_WITHIN_S = 10.0  #: reading the job cache may take this long
 _BUDGET, _LIMITS, _APPROVAL, _LOOK = map(
     gates.name_of, (gates.budget, gates.limits, gates.approval, gates.look)
 )
-IDLE = frozenset({Outcome.BUSY, Outcome.FORBIDDEN})  #: on such a node nothing was done
+#: An incident gives way to one about another fault after this time. A node may go to and fro between two faults, and each
+#: turn must not cost two incidents.
+ANOTHER_FOR_S = 600.0
 REQUEST_AGE_S = 900.0  #: a request that the gates have held for this long expires
 UNSEEN_S = 90.0  #: a job cannot be verified if its nodes were not seen for this long, or for ``verify``, after it
 
@@ -56,7 +58,7 @@ def _well_again(s: Sight) -> bool:
 
 def expired(s: Sight) -> bool:
     """A request has waited too long at the gates, for its first or next node. Its asker expects nothing any more."""
-    since = s.incident.changed_at if s.incident.turn.visited else s.incident.opened_at
+    since = max(s.incident.opened_at, s.incident.acted_at)
     return s.requested and s.now - since >= REQUEST_AGE_S
 
 
@@ -69,17 +71,17 @@ def well_and_visited(s: Sight) -> bool:
 
 
 def superseded(s: Sight) -> bool:
-    """No node shows the fault any more, but one has shown another fault for ``stable``, and has an incident of that.
+    """No node shows the fault any more, but one has shown another fault for long, and has an incident of that.
 
     Nothing was done in this incident, so there is nothing to be verified either.
     """
     i = s.incident
-    if s.requested or i.fault in CLUSTER_WIDE or i.attempts:
+    if s.requested or i.fault in CLUSTER_WIDE or i.turn.visited or i.requests:
         return False
     if not all(s.known(n) and not s.shows(n) for n in i.nodes):
         return False
     nodes = {n: s.cluster.nodes[n] for n in i.nodes}
-    if any(s.now - (node.since or 0.0) < s.policy.stable_s for node in nodes.values()):
+    if any(s.now - (node.since or 0.0) < ANOTHER_FOR_S for node in nodes.values()):
         return False
     others = [n for n, node in nodes.items() if not node.well]
     return bool(others) and all(instead(s, n) is not None for n in others)
@@ -184,10 +186,8 @@ def held_anew(s: Sight) -> bool:
     """The gates that are shut have changed, so the incident is announced as held again."""
     if s.intent is None or not s.intent.nodes:
         return False
-    only_look = {g.name for g in s.shut} == {_LOOK}
-    if only_look and gates.not_cleared(s.state, s.intent, s.now).open:
-        return False  # the minion is being asked; that takes a moment, and is announced only if it lasts
-    return s.incident.held != tuple(g.name for g in s.shut)
+    names = gates.to_tell(s.state, s.intent, s.shut, s.now)
+    return bool(names) and s.incident.held != names
 
 
 def verdict(s: Sight) -> Outcome | None:
@@ -200,7 +200,7 @@ def verdict(s: Sight) -> Outcome | None:
     # On a node where another state run was active, or where somebody's word forbids it, nothing was done. It is tried
     # again there. The other nodes count.
     came = [o for o, _ in attempt.results.values()]
-    results = [o for o in came if o not in IDLE]
+    results = [o for o in came if o not in looks.IDLE]
     if not results:
         return Outcome.FORBIDDEN if Outcome.FORBIDDEN in came else Outcome.BUSY
     if all(outcome is Outcome.DONE for outcome in results):
@@ -355,7 +355,7 @@ def still_running(s: Sight) -> bool:
     if look is None or not look_ended(s):
         return False
     # A minion in blackout does not tell what it runs.
-    return any(outcome in IDLE for outcome, _ in look.results.values())
+    return any(outcome in looks.IDLE for outcome, _ in look.results.values())
 
 
 def recovered(s: Sight) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import escalation, gates, identity, looks
-from .conditions import IDLE, verdict
+from .conditions import verdict
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
     Approval,
     Attempt,
+    Bar,
     ClusterState,
     Dial,
     Effect,
@@ -23,6 +24,7 @@ from .model import (
     Fire,
     Incident,
     Late,
+    NodeState,
     Outcome,
     Recovery,
     Seen,
@@ -31,8 +33,9 @@ from .model import (
 from .sight import Sight
 
 BUSY_PAUSE_S = 5.0  #: another state run is active: try again after this
-WORD_PAUSE_S = 30.0  #: somebody forbids it on the minion: try again after this, doubled each time …
-WORD_PAUSE_MAX_S = 600.0  #: … up to this
+WORD_PAUSE_S = (
+    30.0  #: somebody forbids it on the minion: try again after this, doubled each time in a row
+)
 LOST_PAUSE_S = 60.0  #: the reactor does not publish: try again after this, doubled each time …
 LOST_PAUSE_MAX_S = 3600.0  #: … up to this
 
@@ -101,9 +104,11 @@ def hold(s: Sight) -> Change:
     If one is shut for more than a moment, the step is not retried meanwhile. So the time for which a minion may be busy
     is measured anew after that.
     """
+    assert s.intent is not None
     names = [g.name for g in s.shut]
     since = s.incident.busy_since if set(names) <= gates.ORDINARY else None
-    return s.cluster, replace(s.incident, held=tuple(names), busy_since=since), ()
+    held = gates.to_tell(s.state, s.intent, s.shut, s.now)
+    return s.cluster, replace(s.incident, held=held, busy_since=since), ()
 
 
 def let_go(s: Sight) -> Change:
@@ -130,7 +135,6 @@ def next_step(s: Sight) -> Change:
         held=(),
         not_before=not_before,
         busy_since=None,
-        forbidden=0,
     )
     return s.cluster, incident, ()
 
@@ -166,7 +170,6 @@ def act(s: Sight) -> Change:
         turn=replace(turn, acting=intent.nodes, tried=tried, failed=()),
         verified=False,
         not_before=0.0,
-        word="",
     )
     return cluster, incident, (Fire(attempt),)
 
@@ -264,6 +267,8 @@ def _finish(
         )
         for n in attempt.nodes
     }
+    if outcome is not Outcome.LOST:
+        changed = {n: _barred(s, node, attempt.results.get(n)) for n, node in changed.items()}
     ended: tuple[Effect, ...] = (Finish(attempt, outcome, why),)
     look = s.cluster.look
     if look is not None:
@@ -271,9 +276,11 @@ def _finish(
         told = (Outcome.DONE, "the results came meanwhile") if came else looks.told(look)
         ended = (*ended, Finish(look, *told))
     cluster = replace(s.cluster.with_nodes(changed), attempt=None, look=None)
-    if acted:
+    if (
+        outcome is not Outcome.LOST
+    ):  # also if the results say that nothing was done: they may be lies
         cluster = replace(cluster, acted_at=s.now)
-    else:
+    if not acted:
         cluster = replace(cluster, acts=tuple(t for t in cluster.acts if t != attempt.decided_at))
     # The attempt is remembered as late. A job that was never seen may still come, if the reactor had claimed it before
     # the attempt ended. A job with results may still run, until a look or the database says that it has ended.
@@ -293,7 +300,7 @@ def _finish(
 
 def _idle_nodes(attempt: Attempt) -> frozenset[str]:
     """Nodes on which nothing was done."""
-    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome in IDLE)
+    return frozenset(n for n, (outcome, _) in attempt.results.items() if outcome in looks.IDLE)
 
 
 def verify(s: Sight, looked: bool = True) -> Change:
@@ -319,7 +326,6 @@ def verify(s: Sight, looked: bool = True) -> Change:
         acted_at=s.now,
         busy_since=None,
         lost=0,
-        forbidden=0,
         gone_since=None,  # what was seen while the job ran proves nothing
     )
     # An open connection does not show whether the server accepts new ones, so a fresh dial is needed.
@@ -349,16 +355,14 @@ def look_again(s: Sight) -> Change:
     return replace(s.cluster, look=None), incident, (ended,)
 
 
-def _untry(s: Sight, pause_s: Seconds) -> Incident:
+def _untry(s: Sight, pause_s: Seconds, told: gates.Asks = gates.after) -> Incident:
     """The incident, with the nodes of the last attempt counted as not tried. The step is taken again after a pause."""
     turn = s.incident.turn
     return replace(
         s.incident,
         turn=replace(turn, tried=tuple(n for n in turn.tried if n not in turn.acting)),
         not_before=s.now + pause_s,
-        held=(
-            gates.name_of(gates.after),
-        ),  # the row tells the reason already: that gate is not announced
+        held=(gates.name_of(told),),  # the row tells the reason already: that gate is not announced
     )
 
 
@@ -371,20 +375,29 @@ def retry_busy(s: Sight) -> Change:
 
 
 def wait_for_word(s: Sight) -> Change:
-    """Nothing was done, and it costs nothing. The minion is asked again, after a pause that doubles each time."""
+    """Nothing was done, and it costs nothing. The nodes are barred for a while (see `_barred`)."""
     attempt = s.attempt
     assert attempt is not None
-    idle = _idle_nodes(attempt)
-    cluster, _, effects = _finish(s, Outcome.FORBIDDEN, tell_results(attempt), idle)
-    pause_s = min(WORD_PAUSE_S * 2.0 ** min(s.incident.forbidden, 10), WORD_PAUSE_MAX_S)
-    incident = replace(
-        _untry(s, pause_s),
-        forbidden=s.incident.forbidden + 1,
-        word=tell_results(attempt),
-        lost=0,
-        busy_since=None,
-    )
+    cluster, _, effects = _finish(s, Outcome.FORBIDDEN, tell_results(attempt), _idle_nodes(attempt))
+    incident = replace(_untry(s, 0.0, gates.forbidden), lost=0, busy_since=None)
     return cluster, incident, effects
+
+
+def _barred(s: Sight, node: NodeState, result: tuple[Outcome, str] | None) -> NodeState:
+    """The node after a job. If somebody's word has kept it from running, the action rests there, ever longer in a row.
+
+    The longest rest lets as many tries happen as the budget would: they cost nothing, but another minion may have lied.
+    """
+    assert s.attempt is not None
+    action = s.attempt.action
+    others = tuple(bar for bar in node.bars if bar.action is not action)
+    if result is None or result[0] is not Outcome.FORBIDDEN:
+        return replace(node, bars=others) if len(others) < len(node.bars) else node
+    last = node.bar(action)
+    times = last.times + 1 if last else 1
+    longest_s = s.policy.budget_per_s / max(1, s.policy.budget_attempts or 3)
+    rest_s = min(WORD_PAUSE_S * 2.0 ** min(times - 1, 20), max(WORD_PAUSE_S, longest_s))
+    return replace(node, bars=(*others, Bar(action, s.now + rest_s, times, result[1])))
 
 
 def write_off(s: Sight) -> Change:

@@ -139,7 +139,7 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
             effects.append(Tell(News.VIEW, cluster.name, seen.node, str(tables)))
         cluster = replace(cluster, tables=tables)
     if seen.status is ViewStatus.KNOWN:
-        cluster = _take_starts(cluster, seen.started, now)
+        cluster = _take_starts(cluster, state.policies[seen.cluster], seen.started, now)
         ailments = health.ailments(cluster, seen, state.policies[seen.cluster], now)
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
@@ -178,13 +178,16 @@ def take_met(state: State, event: Met, now: Seconds) -> State:
         if others:
             by = next((o for o in sorted(others) if node.server_id in event.connected[o]), "")
             heard[name] = health.heard(node, by, asked_at, now)
-    cluster = _take_starts(cluster.with_nodes(heard), event.started, now)
+    policy = state.policies[event.cluster]
+    cluster = _take_starts(cluster.with_nodes(heard), policy, event.started, now)
     if event.names:
         cluster = replace(cluster, twins=identity.twins(event.names))
     return state.with_cluster(cluster)
 
 
-def _take_starts(cluster: ClusterState, starts: Mapping[str, float], now: Seconds) -> ClusterState:
+def _take_starts(
+    cluster: ClusterState, policy: Policy, starts: Mapping[str, float], now: Seconds
+) -> ClusterState:
     """Note when the servers' processes were started. A new start proves that a job which restarts has done its work."""
     by_id = {n.server_id: name for name, n in cluster.nodes.items() if n.server_id}
     changed = {
@@ -195,10 +198,11 @@ def _take_starts(cluster: ClusterState, starts: Mapping[str, float], now: Second
     if not changed:
         return cluster
     cluster = cluster.with_nodes(changed)
-    late = tuple(
-        looks.proven(one, [n for n in changed if looks.restarted(n, cluster.nodes[n], one.attempt)])
-        for one in cluster.late
-    )
+    late = []
+    for one in cluster.late:
+        anew = [n for n in changed if looks.restarted(n, cluster.nodes[n], one.attempt)]
+        cluster = looks.paid_after_all(cluster, policy, one.attempt, anew, now)
+        late.append(looks.proven(one, anew))
     return replace(cluster, late=tuple(one for one in late if looks.unsettled(one)))
 
 

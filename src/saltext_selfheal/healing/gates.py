@@ -51,7 +51,7 @@ def approval(state: State, intent: Intent, now: Seconds) -> Ruling:
     given = incident.approval
     if given and given.step == incident.step:
         # One approval is good for a step that goes over several nodes. Its time counts anew after each of them.
-        since = max(given.at, incident.changed_at if incident.turn.tried else 0.0)
+        since = max(given.at, incident.acted_at + policy.verify_s if incident.turn.tried else 0.0)
         if now < since + APPROVED_FOR_S and set(intent.nodes) <= set(given.nodes):
             return Open(f"approved by {given.by}")
     would = f"{intent.step.action.value} on {', '.join(intent.nodes)}"
@@ -170,7 +170,7 @@ def settings(state: State, intent: Intent, now: Seconds) -> Ruling:
     suspect = _SUSPECT.get(intent.incident.fault) if intent.incident.fault else None
     if suspect is None:
         return Open("not about a refused login or certificate")
-    worked = next((n for n, node in cluster.nodes.items() if node.dialled_at is not None), None)
+    worked = next((n for n, node in cluster.nodes.items() if node.taken), None)
     if worked:
         return Open(f"{worked} has taken the healer's own since the start")
     where = " and ".join(f"clusters.{cluster.name}.{key}" for key in suspect)
@@ -325,8 +325,18 @@ def after(state: State, intent: Intent, now: Seconds) -> Ruling:
     opens_at = max(intent.incident.opened_at + intent.step.after_s, intent.incident.not_before)
     if now >= opens_at:
         return Open("the step is due")
-    word = f": {intent.incident.word}" if intent.incident.word else ""
-    return Shut(f"the step is due in {opens_at - now:.0f} s{word}", opens_at)
+    return Shut(f"the step is due in {opens_at - now:.0f} s", opens_at)
+
+
+def forbidden(state: State, intent: Intent, now: Seconds) -> Ruling:
+    """Nobody's word on a minion keeps the action from running there. It is tried again now and then."""
+    _, cluster = of(state, intent)
+    bars = [(n, cluster.nodes[n].bar(intent.step.action)) for n in intent.nodes]
+    shut = [(bar.until, n, bar.why) for n, bar in bars if bar is not None and bar.until > now]
+    if not shut:
+        return Open("nobody forbids it on the minion")
+    until, name, why = max(shut)
+    return Shut(f"{name}: {why}; tried again in {until - now:.0f} s", until)
 
 
 def cooldown(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -437,6 +447,7 @@ GATES: Mapping[str, Asks] = {
     "look": look,
     "locked": locked,
     "after": after,
+    "forbidden": forbidden,
     "cooldown": cooldown,
     "budget": budget,
     "limits": limits,
@@ -453,10 +464,28 @@ def name_of(gate: Asks) -> str:
 
 
 #: Gates about one node by itself. A node that one of these stops is stopped whatever becomes of the other nodes.
-OWN: tuple[Asks, ...] = (identity, agreed, flapping, not_cleared, locked, cooldown, budget)
+OWN: tuple[Asks, ...] = (
+    identity,
+    agreed,
+    flapping,
+    not_cleared,
+    locked,
+    forbidden,
+    cooldown,
+    budget,
+)
 
 #: Gates that are shut in the ordinary course of an attempt, and that open again by themselves.
 ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh)))
+
+
+def to_tell(
+    state: State, intent: Intent, judged: tuple[Gate, ...], now: Seconds
+) -> tuple[str, ...]:
+    """The names of the shut gates, as far as they are worth telling: a look takes only a moment."""
+    moment = not_cleared(state, intent, now).open
+    names = (g.name for g in judged if not g.open)
+    return tuple(n for n in names if not (moment and GATES[n] is look))
 
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:

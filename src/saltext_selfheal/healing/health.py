@@ -70,6 +70,7 @@ def observe(
         well_since=None if fault else now if node.well_since is None else node.well_since,
         refused_at=refused_at,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
+        taken=node.taken or (seen.dialled and seen.fault is None),
         answers=seen.fault is not None and seen.answers,
         proxy=seen.proxy if own else node.proxy,
         server_id=seen.server_id if own else node.server_id,
@@ -265,7 +266,7 @@ def _issues(cluster: ClusterState, seen: ClusterView, now: Seconds) -> Iterator[
 def many(cluster: ClusterState, cause: Seen, now: Seconds) -> bool:
     """Whether an incident for this issue would be one too many: the others together have had one lately."""
     had = sum(1 for at in cluster.kinds if at > now - KINDS_WITHIN_S)
-    return cause == OTHER_KINDS and had > MOST_KINDS
+    return cause == OTHER_KINDS and had >= 2 * MOST_KINDS
 
 
 def _apart(cluster: ClusterState, seen: ClusterView) -> str:

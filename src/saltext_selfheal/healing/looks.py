@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import ids
+from . import escalation, ids
 from .events import Seconds
 from .model import (
     Action,
@@ -28,10 +28,14 @@ from .model import (
 )
 from .remedies import TABLE
 
+IDLE = frozenset({Outcome.BUSY, Outcome.FORBIDDEN})  #: results that say that nothing was done
 GIVE_UP_AFTER = 3  #: a job that runs for this many times ``attempt.timeout`` is left to a person
 LOOK_WITHIN_S = 15.0  #: a minion that has not told within this time what it runs does not answer
 LOOK_AFTER_START_S = 30.0  #: this long after the healer's start, jobs of before are looked for
 LOOK_PAUSE_S = 30.0  #: while a job still runs, the next look comes after this time
+FORBIDDEN_PAUSE_S = (
+    600.0  #: if somebody's word keeps the minion from telling, the looks become as rare as this
+)
 
 
 def unproven(late: Late) -> tuple[str, ...]:
@@ -136,6 +140,43 @@ def _after(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
     return proven(late, over)
 
 
+def _pause_s(late: Late) -> Seconds:
+    """How long after a look the next one comes."""
+    if not late.forbidden:
+        return LOOK_PAUSE_S
+    return min(FORBIDDEN_PAUSE_S, LOOK_PAUSE_S * 2.0 ** min(max(0, late.looks - 1), 10))
+
+
+def paid_after_all(
+    cluster: ClusterState, policy: Policy, attempt: Attempt, nodes: Sequence[str], now: Seconds
+) -> ClusterState:
+    """The cluster after it was shown that a job ran on nodes for which the results say that nothing was done.
+
+    The results were lies. So the attempt is paid for, and the nodes rest.
+    """
+    lied = [
+        n
+        for n in nodes
+        if n in cluster.nodes and n in attempt.results and attempt.results[n][0] in IDLE
+    ]
+    if not lied:
+        return cluster
+    until = now + escalation.rest_s(policy, 0)
+    paid = {}
+    for name in lied:
+        node = cluster.nodes[name]
+        known = attempt.decided_at in node.spent
+        paid[name] = replace(
+            node,
+            spent=node.spent if known else (*node.spent, attempt.decided_at),
+            cooldown_until=max(until, node.cooldown_until),
+            cooldown_incident=attempt.incident,
+        )
+    counted = attempt.decided_at in cluster.acts
+    acts = cluster.acts if counted else (*cluster.acts, attempt.decided_at)
+    return replace(cluster.with_nodes(paid), acts=acts, acted_at=now)
+
+
 def go_on(
     cluster: ClusterState, policy: Policy, started_at: Seconds, now: Seconds
 ) -> tuple[ClusterState, list[Effect]]:
@@ -146,6 +187,10 @@ def go_on(
         if len(look.results) < len(look.nodes) and not silent:
             return cluster, []
         outcome, why = told(look)
+        runs = [n for n, (what, _) in look.results.items() if what is Outcome.BUSY]
+        for one in cluster.late:
+            if one.attempt.id == look.of:
+                cluster = paid_after_all(cluster, policy, one.attempt, runs, now)
         looked = (
             _after(one, look, policy, now) if one.attempt.id == look.of else one
             for one in cluster.late
@@ -156,7 +201,7 @@ def go_on(
     for one in cluster.late:
         nodes = unproven(one)
         wanted = any(i.id == one.attempt.incident or set(i.nodes) & set(nodes) for i in waiting)
-        if not nodes or not wanted or now - one.looked_at < LOOK_PAUSE_S:
+        if not nodes or not wanted or now - one.looked_at < _pause_s(one):
             continue
         look = ask(cluster.name, one.attempt, nodes, f"{nodes[0]}-{one.looks + 1}", now)
         asked = replace(one, looks=one.looks + 1, looked_at=now)

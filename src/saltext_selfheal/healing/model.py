@@ -16,6 +16,8 @@ from .events import Command, Request, Seconds, Table, ViewStatus
 from .explained import Explained
 from .faults import CLUSTER_WIDE as CLUSTER_WIDE
 from .faults import Fault as Fault
+from .node import Bar as Bar
+from .node import NodeState as NodeState
 from .phase import ENDED as ENDED
 from .phase import Phase as Phase
 from .policy import Limits as Limits
@@ -39,60 +41,6 @@ class Reply(str, Enum):
 
 
 # ---------------------------------------------------------------- what is remembered
-
-
-@dataclass(frozen=True)
-class NodeState:
-    """One node as the healer knows it."""
-
-    fault: Fault | None = None
-    evidence: str = "not probed yet"
-    #: Since when the present verdict holds: this fault, or well. None: nothing is known yet.
-    since: Seconds | None = None
-    #: The faults since the node was last well, each with the time when it was first seen.
-    seen: tuple[tuple[Fault, Seconds], ...] = ()
-    confirmed: bool = False
-    at: Seconds | None = field(default=None, compare=False)  #: last observation
-    polls: int = field(default=0, compare=False)  #: observations since the healer started
-    server_id: str | None = None
-    server_was: str | None = None  #: the server id that the node had before
-    server_name: str | None = None
-    version: str | None = None
-    proxy: bool = False
-    #: Why it is not certain whose server answers there. Empty: it is certain. A doubt ends when the node answers with
-    #: an identity that nothing disputes, or when a person takes the server for what it answers as.
-    doubt: str = ""
-    #: The id of the server that answers there, if that is the id of another node's server.
-    answers_as: str | None = None
-    addresses: tuple[str, ...] = field(default=(), compare=False)
-    refused_at: Seconds | None = None  #: since when every dial has been refused
-    #: The word of other nodes about this node's server: when they were asked last, and which one is connected to it.
-    word_at: Seconds | None = field(default=None, compare=False)
-    word_by: str = ""  #: empty: none of them is
-    #: The last fresh dial that found the node well.
-    dialled_at: Seconds | None = field(default=None, compare=False)
-    answers: bool = False  #: it shows a fault, but a connection opened before still answers
-    started_at: float | None = None  #: when the server's process started, by the server's clock
-    restarted_at: Seconds | None = None  #: when the healer saw that the server had started anew
-    #: When the node went from well to faulty or back although nobody acted on it.
-    changes: tuple[Seconds, ...] = ()
-    flapping: bool = False
-    #: For each of the last answers, whether it was slow.
-    slow: tuple[bool, ...] = field(default=(), compare=False)
-    well_since: Seconds | None = (
-        None  #: each time it was seen since then it was well, also before a start of the healer
-    )
-    cooldown_until: Seconds = 0.0
-    cooldown_incident: str | None = None  #: whose attempt it rests after; only others must wait
-    spent: tuple[Seconds, ...] = ()  #: when each attempt was decided that was paid for this node
-
-    @property
-    def well(self) -> bool:
-        return self.since is not None and self.fault is None
-
-    @property
-    def suspected(self) -> bool:
-        return self.since is not None and self.fault is not None and not self.confirmed
 
 
 @dataclass(frozen=True)
@@ -242,8 +190,6 @@ class Incident:
     verified: bool = False  #: after that job, its nodes were seen without the fault
     busy_since: Seconds | None = None  #: since when another state run keeps the step from running
     lost: int = 0  #: how many attempts in a row were not published
-    forbidden: int = 0  #: how many attempts in a row somebody's word has kept from running …
-    word: str = ""  #: … and what that was
     attempts: int = 0
     looks: int = 0  #: how many looks its attempts have needed
     why: str = ""

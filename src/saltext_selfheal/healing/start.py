@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from . import escalation, gates, looks
 from .events import Seconds, Started
@@ -84,6 +83,11 @@ def begin(
             first = next(iter(clusters.values()))
             clusters[first.name] = replace(first, acts=(*first.acts, *old.acts))
         effects += _ended(old, now)
+    # The settings are taken anew, so it is to be seen anew whether the nodes take what stands in them.
+    clusters = {
+        name: replace(c, nodes={n: replace(node, taken=False) for n, node in c.nodes.items()})
+        for name, c in clusters.items()
+    }
     state = State(policies=policies, limits=limits, clusters=clusters, started_at=now)
     state, more = step(state, Started(), now)
     return state, (*effects, *more)
@@ -272,30 +276,18 @@ def remains(old: ClusterState, policies: Mapping[str, Policy], now: Seconds) -> 
 
 
 def forgotten(
-    policies: Mapping[str, Policy],
-    now: Seconds,
-    limits: Limits,
-    remembered: Mapping[str, ClusterState] = MappingProxyType({}),
-    jump_s: Seconds = 0.0,
+    policies: Mapping[str, Policy], now: Seconds, limits: Limits
 ) -> dict[str, ClusterState]:
-    """What to assume if the ledger was lost: each node has its longest cooldown, and budgets and limits are spent.
-
-    The same if times of what is ``remembered`` are wrong, because the timeline has jumped by ``jump_s``. All else that is
-    remembered is kept, and a pause ends so much later.
-    """
+    """What to assume if the ledger was lost: each node has its longest cooldown, and budgets and limits are spent."""
     acts = (now,) * limits.attempts
-    known = dict(remembered)
-    for name, policy in policies.items():
-        old = known.get(name, ClusterState(name))
-        known[name] = replace(
-            old,
+    return {
+        name: ClusterState(
+            name,
             # The limits count over all clusters, so one cluster holds all of these attempts.
             acts=acts if name == next(iter(policies)) else (),
             forgotten_at=now,
-            pause=old.pause and replace(old.pause, until=old.pause.until + jump_s),
             nodes={
-                n: replace(
-                    old.nodes.get(n, NodeState()),
+                n: NodeState(
                     cooldown_until=now + policy.cooldown_max_s,
                     cooldown_incident=None,
                     spent=(now,) * policy.budget_attempts,
@@ -303,4 +295,5 @@ def forgotten(
                 for n in policy.nodes
             },
         )
-    return known
+        for name, policy in policies.items()
+    }

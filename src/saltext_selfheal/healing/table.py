@@ -90,7 +90,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("remediating.overdue", Phase.REMEDIATING, when.overdue, Phase.REMEDIATING,
         "no result of {action} in time: looking whether it still runs", do.look),
     Row("remediating.runs-for-ever", Phase.REMEDIATING, when.runs_for_ever, Phase.LOCKED,
-        "{action} on {acting} does not end: see what runs there (saltutil.running), and end it", do.leave_it),
+        "{action} on {acting} does not end ({looked}): see what runs there (saltutil.running), and end it", do.leave_it),
     Row("remediating.look-lost", Phase.REMEDIATING, when.look_lost, Phase.REMEDIATING,
         "nobody published the look: looking again", do.look_again, tells=Tells.NOTHING),
     Row("remediating.still-running", Phase.REMEDIATING, when.still_running, Phase.REMEDIATING,

@@ -6,6 +6,7 @@ writes it down, in `writer`. No Salt here, no decision.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -67,19 +68,32 @@ def jump_s(last: Anchor | None, wall: float | None = None) -> float:
 
     How long it was off at most tells the wall clock: its reading now, against its reading when ``last`` was written. A
     longer jump has another cause: the clock was set while the engine ran, so the timeline has not followed it until
-    this start. With it every cooldown would be over, and every budget full again.
+    this start. With it every cooldown would be over, and every budget full again. So all times that are remembered are
+    moved by the jump (`healing.later`).
     """
-    if last is None or last.wall is None or last.boot == boot_id():
+    here = boot_id()
+    if last is None or last.wall is None or (here and last.boot == here):
         return 0.0
     wall = time.time() if wall is None else wall
     more = (wall - last.timeline) - max(0.0, wall - last.wall)
     return more if more > SLACK_S else 0.0
 
 
+def anchor(db: sqlite3.Connection) -> Anchor | None:
+    """The moment that was written down last. Raises TypeError if it is unreadable."""
+    row = db.execute("SELECT * FROM clock").fetchone()
+    if row is None:
+        return None
+    known = set(row.keys())  # an older release did not write the last column
+    wall = row["wall"] if "wall" in known else None
+    if wall is not None and not math.isfinite(wall):
+        raise TypeError(f"found {wall}")
+    return Anchor(row["boot"], row["boottime"], row["timeline"], wall)
+
+
 def now(db: sqlite3.Connection) -> float:
     """The present time of the timeline, worked out by a reader from what the ledger says."""
-    row = db.execute("SELECT boot, boottime, timeline FROM clock").fetchone()
-    return Timeline(Anchor(*row) if row else None).now()
+    return Timeline(anchor(db)).now()
 
 
 def sign_of_life_s(db: sqlite3.Connection) -> float | None:

@@ -26,7 +26,7 @@ from . import tables as ledger_tables
 from . import timeline
 from .file import Head, LedgerError, LedgerFile, Mark, Unavailable, ValueRefused
 from .tables import check_tables, connect, damaged, refuse_newer
-from .timeline import Anchor, Timeline
+from .timeline import Timeline
 
 #: SQLite's errors about a value that it was given. They do not mean that the file is damaged.
 _OF_VALUES = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
@@ -60,8 +60,8 @@ class Ledger:
     """The engine's ledger. Open it after the fork and use it from one thread.
 
     ``lost`` says why an older ledger could not be used, if there was one. Then nothing is remembered, and the caller
-    must assume the worst: no budget left, every cooldown at its maximum. The same if ``jump_s`` is not 0: the timeline has
-    gone on by so much more than the machine was off. Then what is remembered counts otherwise.
+    must assume the worst: no budget left, every cooldown at its maximum. ``jump_s`` says by how much the timeline has gone on
+    more than the machine was off. The caller must move all times that are remembered by it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +88,7 @@ class Ledger:
             self._db = self._open()
             undo.callback(self._db.close)
             self._head = audit_chain.read_head(self._db)
-            last = self._anchor()
+            last = timeline.anchor(self._db)
             self.timeline, self.jump_s = Timeline(last), timeline.jump_s(last)
             self._file.write_mark(Mark(self._head))
             self._file.hold()
@@ -189,10 +189,6 @@ class Ledger:
         """Close the ledger. Only tests and tools do so; an engine holds it until its process ends."""
         self._db.close()
         self._file.close()
-
-    def _anchor(self) -> Anchor | None:
-        row = self._db.execute("SELECT boot, boottime, timeline, wall FROM clock").fetchone()
-        return Anchor(*row) if row else None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from typing import Protocol
 from ..config import EngineSettings
 from ..healing import remedies
 from ..healing.events import Command, Commanded, Event, Request, Requested
+from ..healing.later import later
 from ..healing.model import Answer, Attempt, ClusterState, Effect, News, Reply, State, Tell
 from ..healing.start import begin, forgotten, remains
 from ..healing.step import step
@@ -54,7 +55,7 @@ def jumped(jump_s: float) -> str:
     """What is told if the timeline has gone on by so much more than the machine was off."""
     return (
         f"the master's clock is {jump_s / 3600:.1f} h further than the time that has passed: it was set while the engine ran, "
-        "or the machine was held up. So every node has its longest cooldown, and budgets and limits count as spent"
+        "or the machine was held up. All that is remembered is taken for so much later: rests, budgets, pauses, jobs"
     )
 
 
@@ -88,9 +89,9 @@ class Decider:
         now = self._now()
         policies, bounds = self._settings.policies(), self._settings.bounds()
         lost, jump_s = self._ledger.lost, self._ledger.jump_s
-        remembered = {} if lost else self._ledger.clusters()
-        if lost or jump_s:
-            remembered = forgotten(policies, now, bounds, remembered, jump_s)
+        remembered = forgotten(policies, now, bounds) if lost else self._ledger.clusters()
+        if jump_s and not lost:
+            remembered = {name: later(one, jump_s) for name, one in remembered.items()}
         state, begun = begin(policies, bounds, remembered, now)
         state, effects = jids.give(state, begun, self._complete)
         # Of clusters that the settings do not name any more only the remains are kept.

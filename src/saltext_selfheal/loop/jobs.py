@@ -112,6 +112,8 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     read = remedies.TABLE[watched.action].reads
     outcome, told = read(entry.get("return"), entry.get("retcode"), watched.of_jid)
     if outcome is Outcome.DONE and entry.get("success") is False:
+        if watched.action is Action.LOOK:
+            return Outcome.BUSY, "no answer to what it runs: the minion says that it was no success"
         return Outcome.FAILED, "the minion says that it was no success"
     return outcome, told
 

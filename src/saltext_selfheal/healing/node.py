@@ -1,0 +1,80 @@
+"""One node as the healer knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .events import Seconds
+from .faults import Fault
+from .remedies import Action
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Somebody's word on a minion keeps an action from running there, such as a disabled highstate or a blackout."""
+
+    action: Action
+    until: Seconds  #: then it is tried again
+    times: int  #: how often in a row it was tried
+    why: str
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One node as the healer knows it."""
+
+    fault: Fault | None = None
+    evidence: str = "not probed yet"
+    #: Since when the present verdict holds: this fault, or well. None: nothing is known yet.
+    since: Seconds | None = None
+    #: The faults since the node was last well, each with the time when it was first seen.
+    seen: tuple[tuple[Fault, Seconds], ...] = ()
+    confirmed: bool = False
+    at: Seconds | None = field(default=None, compare=False)  #: last observation
+    polls: int = field(default=0, compare=False)  #: observations since the healer started
+    server_id: str | None = None
+    server_was: str | None = None  #: the server id that the node had before
+    server_name: str | None = None
+    version: str | None = None
+    proxy: bool = False
+    #: Why it is not certain whose server answers there. Empty: it is certain. A doubt ends when the node answers with
+    #: an identity that nothing disputes, or when a person takes the server for what it answers as.
+    doubt: str = ""
+    #: The id of the server that answers there, if that is the id of another node's server.
+    answers_as: str | None = None
+    addresses: tuple[str, ...] = field(default=(), compare=False)
+    refused_at: Seconds | None = None  #: since when every dial has been refused
+    #: The word of other nodes about this node's server: when they were asked last, and which one is connected to it.
+    word_at: Seconds | None = field(default=None, compare=False)
+    word_by: str = ""  #: empty: none of them is
+    #: The last fresh dial that found the node well.
+    dialled_at: Seconds | None = field(default=None, compare=False)
+    answers: bool = False  #: it shows a fault, but a connection opened before still answers
+    started_at: float | None = None  #: when the server's process started, by the server's clock
+    restarted_at: Seconds | None = None  #: when the healer saw that the server had started anew
+    #: When the node went from well to faulty or back although nobody acted on it.
+    changes: tuple[Seconds, ...] = ()
+    flapping: bool = False
+    #: For each of the last answers, whether it was slow.
+    slow: tuple[bool, ...] = field(default=(), compare=False)
+    well_since: Seconds | None = (
+        None  #: each time it was seen since then it was well, also before a start of the healer
+    )
+    cooldown_until: Seconds = 0.0
+    cooldown_incident: str | None = None  #: whose attempt it rests after; only others must wait
+    spent: tuple[Seconds, ...] = ()  #: when each attempt was decided that was paid for this node
+    bars: tuple[Bar, ...] = ()
+    #: Since the healer has its present settings, the node has taken their login and shown a certificate that they trust.
+    taken: bool = field(default=False, compare=False)
+
+    def bar(self, action: Action) -> Bar | None:
+        """What keeps this action from running on the node."""
+        return next((bar for bar in self.bars if bar.action is action), None)
+
+    @property
+    def well(self) -> bool:
+        return self.since is not None and self.fault is None
+
+    @property
+    def suspected(self) -> bool:
+        return self.since is not None and self.fault is not None and not self.confirmed
