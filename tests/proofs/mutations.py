@@ -107,7 +107,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I1: a job that still runs is taken for ended",
         "still_running",
-        "    return any(outcome is Outcome.BUSY for outcome, _ in look.results.values())",
+        "    return any(outcome in looks.IDLE for outcome, _ in look.results.values())",
         "    return False",
     ),
     # ------------------------------------------------------------ I2: no majority is taken away
@@ -496,7 +496,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: an approval never expires (gate approval)",
         "approval",
-        "        since = max(given.at, incident.changed_at if incident.turn.tried else 0.0)",
+        "        since = max(given.at, incident.acted_at + policy.verify_s if incident.turn.tried else 0.0)",
         "        since = now",
     ),
     Mutation(
@@ -752,7 +752,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if repeated > most:",
     ),
     Mutation(
-        "I5: a login that no node has ever taken is answered by a highstate",
+        "I5: a login that no node has ever taken is answered by a highstate (gate settings)",
         "settings",
         "    if suspect is None:",
         "    if suspect is None or intent.incident.id:",
@@ -776,7 +776,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "                pass",
     ),
     Mutation(
-        "a node on which somebody forbids a step holds up the others",
+        "a node on which somebody forbids a step holds up the others (gate forbidden)",
         "OWN",
         "    forbidden,",
         "",
