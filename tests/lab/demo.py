@@ -70,7 +70,7 @@ class Stage:
                 if act["detected_s"] is None:
                     act["detected_s"] = round(event.at - since, 3)
                 self.tell(
-                    f"  {data['incident']} {data['phase']}: {data['why']}",
+                    f"  {data['incident']} {event.tag.rpartition('/')[2]}: {data['why']}",
                     "green" if data["phase"] == "resolved" else "",
                 )
                 if data["phase"] == "resolved" and act["healed_s"] is not None:
