@@ -12,6 +12,8 @@ from saltext_selfheal.doctor import checks
 from saltext_selfheal.healing.model import Action, News, Tell
 from saltext_selfheal.ledger import writer as ledger
 from tests.functional.conftest import REACTOR, SETTINGS
+from tests.lab.ports import free_port
+from tests.lab.simulated import SimulatedNode
 
 SECRETS = {
     "password": "hunter-two",
@@ -88,3 +90,17 @@ def reloaded(opts, tmp_path, main, **drop_ins):
 
 
 OURS = {"engines": [{"selfheal": settings()}], "reactor": mapping()}
+
+
+@pytest.fixture
+def nodes(opts):
+    """Two nodes that answer, named in the settings; db1 says that it has a web interface."""
+    with (
+        SimulatedNode(name="db1", password=SECRETS["password"], http_port=free_port()) as one,
+        SimulatedNode(name="db2", password=SECRETS["password"]) as two,
+    ):
+        made = settings()
+        places = {"db1": f"{one.host}:{one.port}", "db2": f"{two.host}:{two.port}"}
+        made["clusters"]["runbook"].update(nodes=places, timeout="500ms")
+        opts["engines"] = [{"selfheal": made}]
+        yield one, two

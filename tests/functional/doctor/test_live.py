@@ -6,24 +6,9 @@ import pytest
 import salt.client
 
 from saltext_selfheal.doctor import checks
-from tests.functional.doctor.conftest import SECRETS, lines, says, settings
-from tests.lab.simulated import SimulatedNode
+from tests.functional.doctor.conftest import lines, says
 
 SOUND = {"test.version": "3008.4", "service.available": True, "state.show_highstate": {"db": {}}}
-
-
-@pytest.fixture
-def nodes(opts):
-    """Two nodes that answer, named in the settings."""
-    with (
-        SimulatedNode(name="db1", password=SECRETS["password"]) as one,
-        SimulatedNode(name="db2", password=SECRETS["password"]) as two,
-    ):
-        made = settings()
-        places = {"db1": f"{one.host}:{one.port}", "db2": f"{two.host}:{two.port}"}
-        made["clusters"]["runbook"].update(nodes=places, timeout="500ms")
-        opts["engines"] = [{"selfheal": made}]
-        yield one, two
 
 
 @pytest.fixture

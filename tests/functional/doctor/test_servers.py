@@ -17,20 +17,6 @@ PRIVATE = [
 
 
 @pytest.fixture
-def nodes(opts):
-    """Two nodes that answer, named in the settings; db1 says that it has a web interface."""
-    with (
-        SimulatedNode(name="db1", password=SECRETS["password"], http_port=free_port()) as one,
-        SimulatedNode(name="db2", password=SECRETS["password"]) as two,
-    ):
-        made = settings()
-        places = {"db1": f"{one.host}:{one.port}", "db2": f"{two.host}:{two.port}"}
-        made["clusters"]["runbook"].update(nodes=places, timeout="500ms")
-        opts["engines"] = [{"selfheal": made}]
-        yield one, two
-
-
-@pytest.fixture
 def sockets(monkeypatch):
     """What the minions say of their sockets: to be filled."""
     told = {"db1": list(PRIVATE), "db2": list(PRIVATE)}
