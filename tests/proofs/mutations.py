@@ -784,8 +784,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a request that somebody forbids never expires",
         "expired",
-        "    since = max(s.incident.opened_at, s.incident.acted_at)",
-        "    since = max(s.incident.opened_at, s.incident.changed_at)",
+        "    since = max(s.incident.opened_at, acted_at + s.policy.verify_s if acted_at else 0.0)",
+        "    since = s.incident.changed_at",
     ),
     Mutation(
         "an incident in which something was done ends because its node shows another fault",

@@ -1034,7 +1034,7 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         if showing:
             raise Broken("I9", now, f"{incident.id} resolved, but {showing} shows it")
         return
-    waited_s = now - (was.changed_at if was.turn.visited else was.opened_at)
+    waited_s = now - max(was.opened_at, book.ended_at.get(incident.id, (0.0, ()))[0])
     if incident.fault is None:
         command = getattr(seen.event, "command", None)
         rejected = command is not None and command.verb is Verb.REJECT

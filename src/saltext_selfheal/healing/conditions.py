@@ -58,7 +58,9 @@ def _well_again(s: Sight) -> bool:
 
 def expired(s: Sight) -> bool:
     """A request has waited too long at the gates, for its first or next node. Its asker expects nothing any more."""
-    since = max(s.incident.opened_at, s.incident.acted_at)
+    # A try that somebody's word has kept from running does not count: the request has not got on.
+    acted_at = s.incident.acted_at
+    since = max(s.incident.opened_at, acted_at + s.policy.verify_s if acted_at else 0.0)
     return s.requested and s.now - since >= REQUEST_AGE_S
 
 
