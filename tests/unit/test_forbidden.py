@@ -174,3 +174,35 @@ def test_a_fault_that_goes_to_and_fro_costs_two_incidents():
         world.break_("db1", fault=Fault.AUTH if turn % 2 else Fault.UNREACHABLE)
         world.pass_time(45)
     assert world.cluster.serial == 2
+
+
+def another_for_long(world):
+    """db1 was dead, and has been unreachable for long since then."""
+    world.break_("db1", fault=Fault.UNREACHABLE)
+    world.pass_time(1200)
+    return [incident.called for incident in world.cluster.incidents]
+
+
+def test_an_incident_in_which_nothing_was_done_gives_way_to_another_fault():
+    world = World(policy(mode=Mode.SHADOW)).warm()
+    world.break_("db1")
+    world.pass_time(30)
+    assert another_for_long(world) == ["unreachable"]
+    assert "another fault is there now: unreachable on db1 (runbook-2)" in world.last_said().why
+
+
+def test_an_incident_in_which_something_was_done_waits_until_its_nodes_are_well():
+    world = World().warm()
+    world.break_("db1")
+    world.pass_time(4)
+    world.publish()
+    world.returns()
+    assert another_for_long(world) == ["dead", "unreachable"]
+
+
+def test_an_incident_that_somebody_has_joined_does_not_give_way():
+    world = World(policy(mode=Mode.SHADOW)).warm()
+    world.break_("db1")
+    world.pass_time(30)
+    assert world.ask("restart").incident == "runbook-1"
+    assert another_for_long(world) == ["dead", "unreachable"]
