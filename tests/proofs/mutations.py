@@ -37,7 +37,7 @@ TESTS = (
     "tests/unit/test_step.py",
     "tests/unit/test_forbidden.py",
 )
-PATIENCE_S = 300.0  #: a mutation that makes the tests run for ever is noticed as well
+PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
 
 
 @dataclass(frozen=True)
