@@ -651,3 +651,21 @@ def test_peers_that_have_not_noticed_yet_delay_nothing_and_open_no_second_incide
     assert world.fired == [("restart", ("db2",))]
     assert world.said[0] == ("runbook-1", "suspected")
     assert {incident for incident, _ in world.said} == {"runbook-1"}
+
+
+def test_a_death_after_an_open_connection_had_answered_must_last_anew():
+    """What was refused before that was no death."""
+    world = World(policy(confirm_s=dict.fromkeys(Fault, 10.0), verify_s=5.0)).warm()
+
+    def refused(seconds, answers):
+        for _ in range(seconds):
+            seen = Observation("runbook", "db2", Fault.DEAD, "refused", answers=answers)
+            world.step(Observed(seen))
+            world.now += 1.0
+        return world.cluster.nodes["db2"]
+
+    assert not refused(5, answers=False).confirmed
+    assert refused(20, answers=True).fault is Fault.CUT_OFF
+    dead = refused(3, answers=False)
+    assert (dead.fault, dead.confirmed) == (Fault.DEAD, False)
+    assert refused(10, answers=False).confirmed
