@@ -917,7 +917,7 @@ class Simulation:
 
         An incident whose nodes are well or ill of something else by now waits for the incidents of that.
         """
-        waits = {"mode", "approval", "storm", "look", "locked"}
+        waits = {"mode", "approval", "storm", "look", "locked", "settings"}
         ends = [
             i
             for i in cluster.incidents
