@@ -44,7 +44,7 @@ def test_a_dead_node_and_a_minion_that_is_away_are_failures_at_once(quiet):
         quiet.nodes["db2"].kill()
         quiet.minions["db3"].terminate()
         try:
-            visit = quiet.salt_run("selfheal.doctor", "live=True", timeout=150)
+            visit = quiet.salt_run("selfheal.doctor", "live=True", timeout=90)
         finally:
             quiet.minions["db3"].start()
             quiet.run_runner("selfheal.resume", "runbook")

@@ -39,9 +39,7 @@ MENDED = {
 _NAMES = {"driver": "driver port", "cluster": "cluster port", "http": "web interface on port"}
 _EVERYWHERE = ("0.0.0.0", "*", "::", "[::]")
 NETSTAT = "network.netstat"
-NETSTAT_WITHIN_S = (
-    10.0  #: reading the sockets takes a moment; a minion that is away is waited for so long
-)
+NETSTAT_WITHIN_S = 10  #: reading the sockets takes a moment. An int, as `live.MINIONS_WITHIN_S`
 
 
 def check_recorded(master: Master) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from unittest import mock
 import pytest
 import salt.client
 
-from saltext_selfheal.doctor import checks
+from saltext_selfheal.doctor import checks, live, servers
 from tests.functional.doctor.conftest import lines, says
 
 SOUND = {"test.version": "3008.4", "service.available": True, "state.show_highstate": {"db": {}}}
@@ -88,3 +88,12 @@ def test_only_who_wants_it_has_them_asked(opts, engine, nodes, minions):
     asked = [str(f) for f in checks.examine(opts, live=True)]
     assert [line for line in asked if "2 of 2 nodes let the healer in" in line]
     assert not [line for line in asked if "not looked at" in line]
+
+
+def test_salt_takes_no_time_but_a_whole_number():
+    """A float would be ignored, and the jobs would wait for Salt's own timeout (3006 to 3008)."""
+    assert isinstance(live.MINIONS_WITHIN_S, int)
+    assert isinstance(servers.NETSTAT_WITHIN_S, int)
+    client = salt.client.LocalClient.__new__(salt.client.LocalClient)
+    client.opts = {"timeout": 5}
+    assert client._get_timeout(live.MINIONS_WITHIN_S) == 30
