@@ -94,6 +94,6 @@ def test_salt_takes_no_time_but_a_whole_number():
     """A float would be ignored, and the jobs would wait for Salt's own timeout (3006 to 3008)."""
     assert isinstance(live.MINIONS_WITHIN_S, int)
     assert isinstance(servers.NETSTAT_WITHIN_S, int)
-    client = salt.client.LocalClient.__new__(salt.client.LocalClient)
-    client.opts = {"timeout": 5}
-    assert client._get_timeout(live.MINIONS_WITHIN_S) == 30
+    client = mock.Mock(opts={"timeout": 5})
+    for within_s in (live.MINIONS_WITHIN_S, servers.NETSTAT_WITHIN_S):
+        assert salt.client.LocalClient._get_timeout(client, within_s) == within_s
