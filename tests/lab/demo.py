@@ -69,8 +69,10 @@ class Stage:
                 act["incident"] = data["incident"]
                 if act["detected_s"] is None:
                     act["detected_s"] = round(event.at - since, 3)
+                said = event.tag.rpartition("/")[2]
+                note = " (it goes on by itself when that is over)" if said == "held" else ""
                 self.tell(
-                    f"  {data['incident']} {event.tag.rpartition('/')[2]}: {data['why']}",
+                    f"  {data['incident']} {said}: {data['why']}{note}",
                     "green" if data["phase"] == "resolved" else "",
                 )
                 if data["phase"] == "resolved" and act["healed_s"] is not None:
