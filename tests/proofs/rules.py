@@ -1064,7 +1064,7 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
 
 def _instead(book: Book, incident: Incident, seen: Seen) -> set[str]:
     """Nodes that show another fault now, of which an incident is open. Nothing was done in the one that ends."""
-    if incident.attempts or incident.fault is None or incident.fault in CLUSTER_WIDE:
+    if incident.turn.visited or incident.fault is None or incident.fault in CLUSTER_WIDE:
         return set()
     others = [
         i
