@@ -20,8 +20,7 @@ from ..probe.tables import TableReader, ViewPlan
 from .master import Finding, Master, fail, ok, warn
 
 TABLES_WITHIN_S = 20.0  #: RethinkDB answers so late while a peer hangs (2.4.4)
-#: A highstate that is compiled takes some seconds. An int: Salt takes its own timeout instead of a float (3006 to 3008).
-MINIONS_WITHIN_S = 30
+MINIONS_WITHIN_S = 30  #: a highstate that is compiled takes some seconds
 AT_ONCE = 50  #: nodes that are dialled at the same time
 MOST_SAID = 300  #: characters of what a minion says
 
@@ -100,7 +99,8 @@ def check_minions(master: Master) -> Iterator[Finding]:
         return
     for name, cluster in master.settings.clusters.items():
         nodes = list(cluster.nodes)
-        told = _ask(master.opts, nodes, cluster.service)
+        args = [[], [cluster.service], []]
+        told = ask(master.opts, nodes, list(FUNCTIONS), args, MINIONS_WITHIN_S)
         sound = 0
         for node in nodes:
             findings = list(_of_minion(name, node, cluster.service, told.get(node)))
@@ -116,16 +116,15 @@ def check_minions(master: Master) -> Iterator[Finding]:
 FUNCTIONS = ("test.version", "service.available", "state.show_highstate")
 
 
-def _ask(opts: Mapping[str, Any], nodes: list[str], service: str) -> Mapping[str, Any]:
-    """Minion → function → what it returned. Minions that said nothing are missing."""
+def ask(
+    opts: Mapping[str, Any], nodes: list[str], functions: Any, args: list[Any], within_s: int
+) -> Mapping[str, Any]:
+    """Minion → what it returned; for several functions, function → that. Minions that said nothing are missing.
+
+    ``within_s`` is an int: Salt takes its own timeout instead of a float (3006 to 3008).
+    """
     with salt.client.LocalClient(mopts=dict(opts)) as client:
-        found = client.cmd(
-            nodes,
-            list(FUNCTIONS),
-            [[], [service], []],
-            tgt_type="list",
-            timeout=MINIONS_WITHIN_S,
-        )
+        found = client.cmd(nodes, functions, args, tgt_type="list", timeout=within_s)
     return found if isinstance(found, dict) else {}
 
 

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import salt.client
-
 from ..driver.text import plain
 from ..healing.events import Observation
 from ..ledger import records
@@ -39,7 +37,7 @@ MENDED = {
 _NAMES = {"driver": "driver port", "cluster": "cluster port", "http": "web interface on port"}
 _EVERYWHERE = ("0.0.0.0", "*", "::", "[::]")
 NETSTAT = "network.netstat"
-NETSTAT_WITHIN_S = 10  #: reading the sockets takes a moment. An int, as `live.MINIONS_WITHIN_S`
+NETSTAT_WITHIN_S = 10  #: reading the sockets takes a moment
 
 
 def check_recorded(master: Master) -> Iterator[Finding]:
@@ -142,7 +140,8 @@ def check_now(master: Master) -> Iterator[Finding]:
     yield from _of_releases(
         [Release(seen.cluster, seen.node, seen.version, seen.proxy) for seen, _ in answering]
     )
-    listening = _listening(master.opts, [seen.node for seen, _ in answering]) if answering else {}
+    nodes = [seen.node for seen, _ in answering]
+    listening = live.ask(master.opts, nodes, NETSTAT, [], NETSTAT_WITHIN_S) if nodes else {}
     closed, unseen = 0, []
     for seen, told in answering:
         found = list(_of_ports(seen, told, listening.get(seen.node)))
@@ -181,13 +180,6 @@ async def _reached(target: Target, seen: Observation, port: int) -> bool:
         return False
     writer.transport.abort()
     return True
-
-
-def _listening(opts: Mapping[str, Any], nodes: list[str]) -> Mapping[str, Any]:
-    """Minion → what it says of the sockets there. Minions that said nothing are missing."""
-    with salt.client.LocalClient(mopts=dict(opts)) as client:
-        found = client.cmd(nodes, NETSTAT, tgt_type="list", timeout=NETSTAT_WITHIN_S)
-    return found if isinstance(found, dict) else {}
 
 
 def _rows(told: Any) -> list[Mapping[str, Any]]:

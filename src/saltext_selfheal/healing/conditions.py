@@ -24,9 +24,7 @@ PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, u
 FIRINGS = 3  #: an attempt is fired at most this many times
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: reading the job cache may take this long
-_BUDGET, _LIMITS, _APPROVAL, _LOOK = map(
-    gates.name_of, (gates.budget, gates.limits, gates.approval, gates.look)
-)
+_BUDGET, _LIMITS, _APPROVAL = map(gates.name_of, (gates.budget, gates.limits, gates.approval))
 #: An incident gives way to one about another fault after this time. A node may go to and fro between two faults, and each
 #: turn must not cost two incidents.
 ANOTHER_FOR_S = 600.0

@@ -89,16 +89,19 @@ class Decider:
         now = self._now()
         policies, bounds = self._settings.policies(), self._settings.bounds()
         lost, jump_s = self._ledger.lost, self._ledger.jump_s
-        remembered = forgotten(policies, now, bounds) if lost else self._ledger.clusters()
-        if jump_s and not lost:
-            remembered = {name: later(one, jump_s) for name, one in remembered.items()}
+        told: list[Effect] = []
+        if lost:
+            remembered = forgotten(policies, now, bounds)
+            told.append(Tell(News.LEDGER_LOST, "", "", lost))
+        else:
+            remembered = self._ledger.clusters()
+            if jump_s:
+                remembered = {name: later(one, jump_s) for name, one in remembered.items()}
+                told.append(Tell(News.CLOCK_JUMPED, "", "", jumped(jump_s)))
         state, begun = begin(policies, bounds, remembered, now)
         state, effects = jids.give(state, begun, self._complete)
         # Of clusters that the settings do not name any more only the remains are kept.
         gone = [remains(c, policies, now) for n, c in remembered.items() if n not in policies]
-        told = [Tell(News.LEDGER_LOST, "", "", lost)] if lost else []
-        if jump_s and not lost:
-            told = [Tell(News.CLOCK_JUMPED, "", "", jumped(jump_s))]
         self._ledger.commit(now, [*state.clusters.values(), *gone], [*told, *effects])
         self.state = state
         return effects, now
