@@ -338,8 +338,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: attempts are not paid for",
         "act",
-        "        n: replace(nodes[n], spent=(*gates.recent(nodes[n], s.policy, s.now), s.now))",
-        "        n: replace(nodes[n], spent=gates.recent(nodes[n], s.policy, s.now))",
+        "        n: replace(nodes[n], spent=(*budgets.recent(nodes[n], s.policy, s.now), s.now))",
+        "        n: replace(nodes[n], spent=budgets.recent(nodes[n], s.policy, s.now))",
     ),
     Mutation(
         "I3: a node that moves to another cluster has a new budget",

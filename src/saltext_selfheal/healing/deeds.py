@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import escalation, gates, identity, looks
+from . import budgets, escalation, gates, identity, looks
 from .conditions import verdict
 from .events import Seconds
 from .model import (
@@ -156,7 +156,7 @@ def act(s: Sight) -> Change:
     )
     nodes = s.cluster.nodes
     charged = {
-        n: replace(nodes[n], spent=(*gates.recent(nodes[n], s.policy, s.now), s.now))
+        n: replace(nodes[n], spent=(*budgets.recent(nodes[n], s.policy, s.now), s.now))
         for n in intent.nodes
     }
     acts = tuple(t for t in s.cluster.acts if t > s.now - s.state.limits.per_s)
@@ -426,7 +426,7 @@ def acknowledge(s: Sight) -> Change:
         freed = {}
         for name in incident.nodes:
             node = cluster.nodes[name]
-            paid = gates.recent(node, policy, s.now)
+            paid = budgets.recent(node, policy, s.now)
             if len(paid) >= policy.budget_attempts:
                 spent = paid[len(paid) - policy.budget_attempts + 1 :]
                 freed[name] = replace(node, spent=spent)

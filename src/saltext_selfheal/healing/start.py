@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from . import escalation, gates, looks
+from . import budgets, escalation, looks
 from .events import Seconds, Started
 from .facts import RUNS_AT_MOST_S
 from .model import (
@@ -256,7 +256,7 @@ def _former(old: ClusterState, policy: Policy, now: Seconds) -> dict[str, NodeSt
     return {
         n: node
         for n, node in paid.items()
-        if node.cooldown_until > now or gates.recent(node, policy, now)
+        if node.cooldown_until > now or budgets.recent(node, policy, now)
     }
 
 
