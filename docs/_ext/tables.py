@@ -40,6 +40,11 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
         "TCP is accepted, then TLS, the handshake or the answer does not come in time.",
     ),
     Fault.UNREACHABLE: (True, "No answer to TCP, no route, or a name that does not resolve."),
+    Fault.STARTING: (
+        True,
+        "The node refuses the connection, and its own minion says that its process runs and does not listen. After "
+        "`starting` it is `dead`.",
+    ),
     Fault.UNAVAILABLE: (
         True,
         "Every node answers, but a table is not ready for reads or writes, and `settle` has passed.",
@@ -103,6 +108,14 @@ GATES: dict[str, str] = {
         "Does more than a refused dial speak for a node's death? A node that answers says that it is not connected to it, or "
         f"none answers. Where that is to be heard it is waited for, for {gates.WORD_WITHIN_S:.0f} s; where nobody can "
         "say so, dead nodes go one at a time, as nodes that may serve."
+    ),
+    "witness": (
+        "Has the node's own minion told what it sees, or has `witness.timeout` passed? And is no process on its way up? Asked "
+        "when a node is dead, hung or unreachable, for faults that have steps."
+    ),
+    "helps": (
+        "Can the step help against what the minion has found? If a later step can, that one is due. If none can, there is one "
+        "try, and then the incident is locked."
     ),
     "decided": (
         "Before the first attempt on dead nodes: is every suspected node of the cluster decided, so that all "
@@ -229,10 +242,11 @@ def _plain(value: Any, field: FieldInfo) -> str:
     return str(value)
 
 
-def _confirm(per_fault: dict[Fault, float]) -> str:
-    usual = Counter(per_fault.values()).most_common(1)[0][0]
-    own = [f"{f.value}: {duration(s)}" for f, s in per_fault.items() if s != usual]
-    return f"{{{', '.join([*own, f'default: {duration(usual)}'])}}}"
+def _confirm(lasting: values.Lasting) -> str:
+    usual = Counter(lasting.faults.values()).most_common(1)[0][0]
+    own = [f"{f.value}: {duration(s)}" for f, s in lasting.faults.items() if s != usual]
+    seen = f"{values.WITNESSED}: {duration(lasting.dead_witnessed)}"
+    return f"{{{', '.join([*own, seen, f'default: {duration(usual)}'])}}}"
 
 
 def _default(field: FieldInfo) -> str:

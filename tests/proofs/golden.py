@@ -6,7 +6,8 @@ Here stand the reader of such files, with its complaints, and the player that ru
 
 Time 0 is a healer that has been up for 20 s and has seen every node well (``from_start: true``: its very start).
 In each second time passes first, then nodes are probed and tables looked at when it is their turn, then happens
-what the timeline says for that second. Settings are those of master.d, with the same defaults.
+what the timeline says for that second. Settings are those of master.d, with the same defaults, but for `witness`:
+minions are asked what they see only in cases that set it. What one answers is the timeline's ``witness``.
 
 Each look at a node dials afresh, unless the case says ``redial``: then one does in so many seconds, and the next one
 after the healer has asked for it. The nodes that answer say whom they are connected to, with each look at the tables
@@ -29,7 +30,7 @@ import yaml
 from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings, EngineSettings
-from saltext_selfheal.healing import looks, start
+from saltext_selfheal.healing import looks, questions, start, testimony
 from saltext_selfheal.healing.events import (
     Command,
     Commanded,
@@ -154,6 +155,7 @@ HAPPENS: dict[str, set[str]] = {
     "mend": {"cluster"},
     "published": set(),
     "returned": {"outcome", "from", "detail"},
+    "witness": {"says", "cluster"},
     "request": {"id", "cluster", "nodes", "reason", "by"},
     "command": {"id", "cluster", "incident", "nodes", "for", "reason", "by"},
     "tables": {"cluster"},
@@ -275,7 +277,7 @@ def _settings(raw: Mapping[str, Any]) -> tuple[dict[str, Policy], Limits]:
         raise BadCase("nodes: allowed only without clusters")
     given = {}
     for name, cluster in clusters.items():
-        own = {"minions": "db*", **common, **(cluster or {})}
+        own = {"minions": "db*", "witness": "off", **common, **(cluster or {})}
         if isinstance(own.get("nodes"), list):
             own["nodes"] = {n: f"10.0.0.{i}" for i, n in enumerate(own["nodes"], 1)}
         given[name] = own
@@ -384,7 +386,7 @@ class Stage(World):
         self.anew = False
         if self.cache_readable:
             for cluster in list(self.state.clusters.values()):
-                for one in (cluster.attempt, cluster.look):
+                for one in (cluster.attempt, cluster.look, *cluster.questions):
                     if one and one.published_at is None:
                         self.step(Missing(one.id))
         due, self.proofs_due = self.proofs_due, []
@@ -584,6 +586,18 @@ def _returned(site: Stage, item: Mapping[str, Any], where: str) -> None:
         site.step(Returned(item["returned"], node, outcome, item.get("detail", "")))
 
 
+def _witness(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """A minion answers the question that is in flight: ``says`` are parts of what ``selfheal.witness`` returns."""
+    name, nodes = site.nodes_of(item, "witness", where)
+    for node in nodes:
+        asked = questions.in_flight(site.state.clusters[name], node)
+        if asked is None:
+            raise BadCase(f"{where}: {node}'s minion was not asked, or has answered")
+        told = testimony.read({"version": 1, **item.get("says", {})})
+        assert told is not None
+        site.step(Returned(asked.id, node, Outcome.DONE, told.why, told))
+
+
 def _request(site: Stage, item: Mapping[str, Any], where: str) -> None:
     request = Request(
         item.get("id", "r1"),
@@ -724,6 +738,7 @@ _HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "mend": _mend,
     "published": _published,
     "returned": _returned,
+    "witness": _witness,
     "request": _request,
     "command": _command,
     "tables": _tables,

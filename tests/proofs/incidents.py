@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import quantiles
 
 from saltext_selfheal.healing import escalation
@@ -30,6 +30,7 @@ from saltext_selfheal.healing.model import (
     Policy,
     Step,
 )
+from saltext_selfheal.healing.testimony import Ground
 
 from .rules import Broken
 from .simulator import Luck, Simulation, tells
@@ -140,13 +141,16 @@ def scenario(seed: int) -> Simulation:
         name = f"c{number}"
         nodes = tuple(f"{name}-{n}" for n in range(chance.choice((1, 2, 3, 3, 3, 5))))
         policies.append(policy(chance, name, nodes))
+    evidence = random.Random(f"evidence {seed}")  # of its own: a seed without it stays what it was
+    if evidence.random() < 0.6:
+        policies = [_witnessed(evidence, one) for one in policies]
     limits = Limits(chance.choice((0, 5, 10, 30)), 900.0, chance.choice((0.0, 0.34)))
     proxies = tuple(p.nodes[-1] for p in policies if len(p.nodes) > 1 and chance.random() < 0.15)
     site = Simulation(
         *policies,
         seed=seed,
         limits=limits,
-        luck=luck(chance),
+        luck=_luckless_minions(evidence, luck(chance)),
         replicas=chance.random() < 0.7,
         far=chance.random() < 0.5,
         lost_ledger=chance.random() < 0.05,
@@ -157,6 +161,8 @@ def scenario(seed: int) -> Simulation:
     for one in policies:
         _faults(chance, site, one)
         _half_faults(chance, site, one)
+        if one.witness_s:
+            _starts(evidence, site, one)
     _identities(chance, site, policies)
     _people(chance, site, policies)
     if chance.random() < 0.3:
@@ -181,6 +187,39 @@ def scenario(seed: int) -> Simulation:
         site.at(when, site.read_cache, False)
         site.at(when + chance.choice((10.0, 200.0)), site.read_cache, True)
     return site
+
+
+def _witnessed(chance: random.Random, one: Policy) -> Policy:
+    """The same settings, and minions that are asked what they see."""
+    return replace(
+        one,
+        witness_s=chance.choice((1.0, 5.0, 5.0)),
+        dead_witnessed_s=chance.choice((0.0, 1.0, 5.0)),
+        starting_s=chance.choice((20.0, 60.0, 600.0)),
+    )
+
+
+def _luckless_minions(chance: random.Random, luck: Luck) -> Luck:
+    if luck == Luck():
+        return luck
+    return replace(
+        luck, mute=chance.choice((0.0, 0.2, 0.8)), confused=chance.choice((0.0, 0.0, 0.3))
+    )
+
+
+def _starts(chance: random.Random, site: Simulation, one: Policy) -> None:
+    """Processes that load for long, and databases that cannot start for a reason that their minion sees."""
+    for _ in range(chance.choice((0, 1, 2, 4))):
+        node, when = chance.choice(one.nodes), chance.uniform(5, SPAN_S)
+        if chance.random() < 0.5:
+            for_s = chance.choice((15.0, 100.0, 700.0))
+            site.at(when, site.fail, node, Fault.DEAD, for_s=for_s, loads=True)
+        else:
+            cure = chance.choice((Action.RESTART, Action.HIGHSTATE, None))
+            site.at(
+                when, site.fail, node, Fault.DEAD, () if cure is None else cure,
+                for_s=chance.choice((None, 300.0)), ground=chance.choice(tuple(Ground)),
+            )  # fmt: skip
 
 
 def _faults(chance: random.Random, site: Simulation, one: Policy) -> None:

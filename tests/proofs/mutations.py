@@ -36,6 +36,7 @@ TESTS = (
     "tests/unit/test_start.py",
     "tests/unit/test_step.py",
     "tests/unit/test_forbidden.py",
+    "tests/unit/test_witness_word.py",
 )
 PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
 
@@ -58,7 +59,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------ I1: one attempt at a time, and whom it names
     Mutation(
         "I1: two attempts in flight (gate in flight)",
-        "in_flight",
+        "gates.in_flight",
         "    if busy is None:",
         "    if busy is None or busy.incident != intent.incident.id:",
     ),
@@ -205,8 +206,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a step that breaks nodes rolls on (gate one at a time)",
         "one_at_a_time",
-        "    broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]",
-        "    broken = [n for n, node in tried.items() if served and not node.well]",
+        "node.fault in _BROKEN or (served and not node.well)",
+        "served and not node.well",
     ),
     Mutation(
         "I1: an acknowledgement of another lock forgets a job that runs",
@@ -247,7 +248,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I6: two looks for one parted job have one name",
-        "go_on",
+        "looks.go_on",
         'f"{nodes[0]}-{one.looks + 1}"',
         'f"{one.looks + 1}"',
     ),
@@ -260,8 +261,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "whom a step never came to begins at the next one",
         "next_step",
-        "    left = () if s.incident.fault in CLUSTER_WIDE else s.untried",
-        "    left: tuple[str, ...] = ()",
+        "    left = () if s.incident.fault in CLUSTER_WIDE else left",
+        "    left = ()",
     ),
     Mutation(
         "I3: a node that is taken out and put back has a new budget",
@@ -338,8 +339,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: attempts are not paid for",
         "act",
-        "        n: replace(nodes[n], spent=(*budgets.recent(nodes[n], s.policy, s.now), s.now))",
-        "        n: replace(nodes[n], spent=budgets.recent(nodes[n], s.policy, s.now))",
+        "spent=(*budgets.recent(nodes[n], s.policy, s.now), s.now),",
+        "spent=budgets.recent(nodes[n], s.policy, s.now),",
     ),
     Mutation(
         "I3: a node that moves to another cluster has a new budget",
@@ -397,7 +398,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I2: a death that was contradicted between two dials need not last anew",
-        "heard",
+        "health.heard",
         "    if not (by and noticed and node.fault is Fault.DEAD):",
         "    if True:",
     ),
@@ -409,9 +410,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I2: who answers over an open connection tells nobody who it is",
-        "observe",
-        "        if own and node.server_id is None:",
-        "        if False:",
+        "health._still_answers",
+        "    if own and node.server_id is None:",
+        "    if False:",
     ),
     Mutation(
         "I6: what cannot be seen is verified for ever",
@@ -544,8 +545,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: the healer's own work counts as flapping",
         "observe",
-        "    if turned and by_itself and not acted_on and policy.flapping_changes:",
-        "    if turned and by_itself and policy.flapping_changes:",
+        "    changes = node.changes if acted_on else _changes(node, fault, policy, now)",
+        "    changes = _changes(node, fault, policy, now)",
     ),
     Mutation(
         "I5: acts on locked nodes (gate locked)",
@@ -771,7 +772,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I3: what a look has seen running is not paid for, if a result says that nothing was done",
-        "go_on",
+        "looks.go_on",
         "                cluster = paid_after_all(cluster, policy, one.attempt, runs, now)",
         "                pass",
     ),
@@ -953,8 +954,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a node that is cut off is relied on (gate quorum)",
         "UNSURE",
-        "UNSURE = AWAY | {Fault.CUT_OFF}",
-        "UNSURE = AWAY",
+        "UNSURE = AWAY | {Fault.CUT_OFF, Fault.STARTING}",
+        "UNSURE = AWAY | {Fault.STARTING}",
     ),
     Mutation(
         "I2: who serves open connections serves nobody (gate quorum)",
@@ -1172,14 +1173,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a restart may be asked for against a refused password",
         "TABLE",
-        "_UNKNOWN | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED}",
-        "_UNKNOWN",
+        "_LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED}",
+        "_LEFT_ALONE",
     ),
     Mutation(
         "a look may be named by a request",
         "TABLE",
-        "            asked=False,",
-        "            asked=True,",
+        "            only_asks=True,\n            takes_away=False,\n            asked=False,",
+        "            only_asks=True,\n            takes_away=False,\n            asked=True,",
     ),
     # ------------------------------------------------------------ requests
     Mutation(
@@ -1211,6 +1212,121 @@ MUTATIONS: tuple[Mutation, ...] = (
         "decide_pending",
         "        well = all(n.dialled_at is not None and n.dialled_at > one.since for n in nodes)",
         "        well = all(n.dialled_at is not None for n in nodes)",
+    ),
+    # ------------------------------------------------------------ evidence: what a node's own minion says
+    Mutation(
+        "evidence: a word about an earlier illness counts",
+        "questions.heard",
+        "told.at >= begun(cluster, name)",
+        "told.at >= 0.0",
+    ),
+    Mutation(
+        "evidence: a minion is asked during a pause",
+        "questions._may_ask",
+        "and not paused and",
+        "and",
+    ),
+    Mutation(
+        "evidence: a minion is asked in mode off",
+        "questions._may_ask",
+        "policy.mode is not Mode.OFF and ",
+        "",
+    ),
+    Mutation(
+        "evidence: a minion is asked although nothing would be done",
+        "questions._has_steps",
+        "    return incident.fault in ABOUT and bool(",
+        "    return incident.fault in ABOUT or bool(",
+    ),
+    Mutation(
+        "evidence: a process on its way is not asked for again",
+        "questions._about",
+        "now - asked_at >= AGAIN_S",
+        "now - asked_at >= 1e9",
+    ),
+    Mutation(
+        "evidence: an old word that a process starts counts for ever",
+        "questions.starting",
+        "now - told.at > STALE_S",
+        "now - told.at > 1e9",
+    ),
+    Mutation(
+        "evidence: a process may start for ever",
+        "questions.starting",
+        "    if late or told.stopped:",
+        "    if told.stopped:",
+    ),
+    Mutation(
+        "evidence: a stopped process counts as starting",
+        "questions.starting",
+        "    if late or told.stopped:",
+        "    if late:",
+    ),
+    Mutation(
+        "evidence: nobody waits for the minion's word (gate witness)",
+        "witnessed.witness",
+        "        if now < opens_at:",
+        "        if now < 0.0:",
+    ),
+    Mutation(
+        "evidence: a minion that was asked is waited for anew",
+        "witnessed._awaited_until",
+        "        return now  # it was asked, and that is over",
+        "        return asked_at + 60.0",
+    ),
+    Mutation(
+        "evidence: a step that cannot help is taken (row cannot-help)",
+        "witnessed.useless",
+        "g is not None and not _any_helps(g, steps[:1]) and",
+        "g is not None and",
+    ),
+    Mutation(
+        "evidence: what cannot be helped is tried again and again (gate helps)",
+        "witnessed.helps",
+        "        if name in incident.turn.visited:",
+        "        if False:",
+    ),
+    Mutation(
+        "evidence: what cannot be helped has no try at all",
+        "witnessed.hopeless",
+        " or not given_up(cluster, incident, name)",
+        "",
+    ),
+    Mutation(
+        "evidence: what no step can help gets an incident, and a try, again",
+        "next_step",
+        " if not witnessed.given_up(s.cluster, s.incident, n)",
+        "",
+    ),
+    Mutation(
+        "evidence: the first answer does not count, but the last one",
+        "facts._heard_witness",
+        " and event.node not in one.results",
+        "",
+    ),
+    Mutation(
+        "evidence: one minion speaks for another node",
+        "facts._heard_witness",
+        " and event.node in one.nodes",
+        "",
+    ),
+    Mutation(
+        "evidence: a death that was witnessed takes as long as any",
+        "health._confirm_s",
+        "    return min(confirm_s, policy.dead_witnessed_s) if sooner else confirm_s",
+        "    return confirm_s",
+    ),
+    Mutation(
+        "evidence: a process on its way is dead all the same",
+        "health._shown",
+        "            fault = Fault.STARTING if told.starting else fault",
+        "            fault = fault",
+    ),
+    Mutation(
+        "evidence: verify ends while a process is on its way",
+        "conditions.not_in_time",
+        "    if ill and all(node.fault is Fault.STARTING for node in ill):",
+        "    if not ill and all(node.fault is Fault.STARTING for node in ill):",
     ),
 )
 

@@ -47,12 +47,18 @@ from saltext_selfheal.healing.model import (
     State,
     Tell,
 )
+from saltext_selfheal.healing.testimony import ADVICE, Process, Testimony
 
-HARMLESS = frozenset({Action.START, Action.LOOK})
+HARMLESS = frozenset({Action.START, Action.LOOK, Action.WITNESS})
 #: Such a node does not answer this master, and is not relied on.
-SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF})
+SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF, Fault.STARTING})
+#: Of such a node its own minion is asked.
+WITNESSED = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING})
+STARTING_AGE_S = 90.0  #: for so long a minion's word counts that a process is starting
+ASK_AFTER_S = 1.0  #: so long after an attempt its minion is asked
 #: Such a node is a live database, whether it can be asked anything or not.
 LIVE = frozenset({None, Fault.SLOW, Fault.AUTH, Fault.TLS})
+ASKING = frozenset({Action.LOOK, Action.WITNESS})
 MAP_AGE_S = 60.0
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
@@ -69,7 +75,7 @@ FIRINGS = 3
 WORD_S = 10.0  #: so long a refused node's peers are waited for
 #: What such a node shows to this master may be the master's own matter: another one may be served.
 NOTICED_S = 1.0  #: so long after the first refusal others may still be connected to a dead server
-REFUSES = frozenset({Fault.DEAD, Fault.CUT_OFF})
+REFUSES = frozenset({Fault.DEAD, Fault.CUT_OFF, Fault.STARTING})
 
 
 class Broken(AssertionError):
@@ -188,6 +194,11 @@ class Book:
         self.not_before: dict[str, tuple[int, float]] = {}
         #: By node: turns for the better that nobody made, and for the worse after those; in this life of the healer.
         self.turns: dict[str, tuple[float, ...]] = {}
+        self.asking: dict[str, Flight] = {}  #: questions to minions that are in flight
+        self.asked_over: dict[str, float] = {}  #: by node: when its last question ended
+        self.testified: dict[str, tuple[float, Testimony]] = {}  #: by node: when it was asked
+        #: By node: when its minion was first heard to say that a process starts, since it was well or acted on.
+        self.starting_at: dict[str, float] = {}
 
     def copy(self) -> Book:
         """A book of its own: containers are copied, what they hold is immutable."""
@@ -197,10 +208,10 @@ class Book:
                 setattr(other, name, dict(value))
         return other
 
-    def hear(self, event: Event | None, now: float) -> None:
+    def hear(self, event: Event | None, now: float, before: State) -> None:
         """Facts, before anything is judged."""
         if isinstance(event, Observed):
-            self._sight(event, now)
+            self._sight(event, now, before)
         elif isinstance(event, Viewed):
             name = event.view.cluster
             if event.view.status is ViewStatus.KNOWN:
@@ -212,6 +223,14 @@ class Book:
                 self.forbidden -= {name}
         elif isinstance(event, Met):
             self._meet(event, now)
+        elif isinstance(event, Returned) and event.attempt in self.asking:
+            asked = self.asking[event.attempt]
+            told, (node,) = event.testimony, asked.attempt.nodes
+            had_at, _ = self.testified.get(node, (0.0, None))
+            if told is not None and event.node == node and had_at < asked.fired_at:
+                self.testified[node] = (asked.fired_at, told)
+                if _unheard(told):
+                    self.starting_at.setdefault(node, now)
         elif isinstance(event, Returned):
             flight = self.flying.get(event.attempt)
             look = flight.attempt if flight else None
@@ -230,10 +249,41 @@ class Book:
         self.words.clear()
         self.met.clear()
         self.turns.clear()
+        self.testified.clear()
+        self.asked_over.clear()
         self.ours_at = now - OURS_S
         self.remediating = dict.fromkeys(self.remediating, now)
 
-    def _sight(self, event: Observed, now: float) -> None:
+    def testimony(self, node: str, before: State) -> tuple[float, Testimony] | None:
+        """What its minion has said since it is ill and since it was acted on last, and when it was asked."""
+        told = self.testified.get(node)
+        return told if told is not None and told[0] >= self.begun(node, before) else None
+
+    def begun(self, node: str, before: State) -> float:
+        """Since when it is ill, or was acted on last."""
+        sighting = self.sighted.get(node)
+        since = 0.0
+        if sighting is not None and sighting.polls:
+            since = sighting.since if sighting.refused_at is None else sighting.refused_at
+        cluster = before.clusters.get(self._home(node) or "")
+        return (
+            max(since, cluster.nodes[node].acted_at) if cluster and node in cluster.nodes else since
+        )
+
+    def starting(self, node: str, policy: Policy, before: State, now: float) -> bool:
+        """By its minion's word a process runs there and has had no time yet to listen."""
+        told = self.testimony(node, before)
+        if told is None or not _unheard(told[1]) or told[1].stopped:
+            return False
+        asked_at, said = told
+        old = said.age_s is not None and said.age_s + now - asked_at >= policy.starting_s
+        long = now - self.starting_at.get(node, now) >= policy.starting_s
+        return not old and not long and now - asked_at <= STARTING_AGE_S
+
+    def flight(self, id: str) -> Flight | None:
+        return self.flying.get(id) or self.asking.get(id)
+
+    def _sight(self, event: Observed, now: float, before: State) -> None:
         seen = event.observation
         policy = self.policies.get(seen.cluster)
         if policy is None or seen.node not in policy.nodes:
@@ -258,6 +308,13 @@ class Book:
         fault = seen.fault
         if refused_at is not None and (seen.answers or self._vouched(seen.node, refused_at)):
             fault = Fault.CUT_OFF
+        if seen.fault is None:
+            self.starting_at.pop(seen.node, None)
+        told = self.testified.get(seen.node) if known and fault is Fault.DEAD else None
+        if told is not None and told[0] < refused_at:
+            told = None
+        if told is not None and self.starting(seen.node, policy, before, now):
+            fault = Fault.STARTING
         since = old.since if known and old.fault is fault else now
         first = {}
         if fault is not None:
@@ -265,8 +322,11 @@ class Book:
         if fault is Fault.CUT_OFF:  # a death after that has to last by itself
             first.pop(Fault.DEAD, None)
         longest_s = max(policy.confirm_s.values(), default=0.0)
+        confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
+        if fault is Fault.DEAD and told is not None and told[1].process is Process.GONE:
+            confirm_s = min(confirm_s, policy.dead_witnessed_s)
         decided = fault is not None and (
-            now - since >= policy.confirm_s.get(fault, 0.0) or now - first[fault] >= longest_s
+            now - since >= confirm_s or now - first[fault] >= longest_s
         )
         polls = old.polls + 1 if old else 1
         # While another's server may answer there, its turns are not this node's.
@@ -417,6 +477,12 @@ class Book:
         now = seen.now
         if isinstance(effect, Fire):
             attempt = effect.attempt
+            if attempt.action is Action.WITNESS:
+                self.asking[attempt.id] = Flight(attempt, now, attempt.firings)
+                self.fired |= {attempt.id}
+                return
+            for node in attempt.nodes:
+                self.starting_at.pop(node, None)
             self.flying[attempt.id] = Flight(attempt, now, attempt.firings)
             self.fired_at[attempt.id] = now
             if attempt.firings == 1:
@@ -443,6 +509,9 @@ class Book:
 
     def _ended(self, effect: Finish, seen: Seen) -> None:
         attempt, now = effect.attempt, seen.now
+        if self.asking.pop(attempt.id, None) is not None:
+            self.asked_over.update(dict.fromkeys(attempt.nodes, now))
+            return
         flight = self.flying.pop(attempt.id, None)
         if flight is None or attempt.action is Action.LOOK:
             return
@@ -528,11 +597,23 @@ class Book:
             spent_s = policy.budget_per_s if policy.budget_attempts else 0.0
             for node in policy.nodes:
                 self.barred[node] = now + max(policy.cooldown_max_s, spent_s)
-        lost = (self.flying, self.approved, self.paused, self.remediating, self.ended_at)
+        lost = (
+            self.flying,
+            self.asking,
+            self.approved,
+            self.paused,
+            self.remediating,
+            self.ended_at,
+        )
         for book in (*lost, self.not_before, self.verifying):
             book.clear()
         self.fired = self.claims = self.began = self.runs_on = frozenset()
         self.known.clear()
+
+
+def _unheard(told: Testimony) -> bool:
+    """The process runs, and nobody listens."""
+    return told.process is Process.RUNS and told.listens is False
 
 
 def _incident(state: State, attempt: Attempt):
@@ -905,7 +986,7 @@ def i6_once(book: Book, attempt: Attempt, seen: Seen) -> None:
     """An attempt has one beginning, and its incident is there."""
     if attempt.firings == 1 and attempt.id in book.fired:
         raise Broken("I6", seen.now, f"{attempt.id} begins a second time")
-    if attempt.action is not Action.LOOK and _incident(seen.after, attempt) is None:
+    if attempt.action not in ASKING and _incident(seen.after, attempt) is None:
         raise Broken("I6", seen.now, f"{attempt.id} belongs to no incident")
 
 
@@ -930,6 +1011,61 @@ def i10_forgotten(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise Broken("I10", seen.now, f"{attempt.id}: the ledger was lost, {left}")
 
 
+def e_asked(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """A minion is asked about a node that shows a fault, once at a time, and not again and again."""
+    policy, now, (node,) = book.policies[attempt.cluster], seen.now, attempt.nodes
+
+    def broken(why: str) -> Broken:
+        return Broken("E", now, f"{attempt.id}: {why}")
+
+    if not policy.witness_s or policy.mode is Mode.OFF or now < book.paused.get(policy.name, 0.0):
+        raise broken("asked although nobody may be")
+    if any(node in f.attempt.nodes for f in book.asking.values()):
+        raise broken(f"{node}'s minion is asked already")
+    if any(
+        node in f.attempt.nodes for f in book.flying.values() if f.attempt.action not in HARMLESS
+    ):
+        raise broken(f"a job of ours runs on {node}")
+    sighting = book.sighted.get(node)
+    if sighting is None or not sighting.polls or sighting.fault not in WITNESSED:
+        raise broken(f"nothing is wrong with {node} that its minion could tell about")
+    last = book.asked_over.get(node)
+    told = book.testimony(node, seen.before)
+    if told is not None and last is not None and now - last < 20.0:
+        raise broken(f"{node}'s minion has just told")
+
+
+def e_heard(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Before a node is acted on its own minion had its say, or its time for that, and nothing it said is ignored."""
+    incident, now = _incident(seen.before, attempt) or _incident(seen.after, attempt), seen.now
+    policy = book.policies[attempt.cluster]
+    if attempt.action in ASKING or incident is None or not policy.witness_s:
+        return
+    if incident.fault not in WITNESSED:
+        return
+    for node in attempt.nodes:
+        told = book.testimony(node, seen.before)
+        begun = book.begun(node, seen.before)
+        if told is None:
+            over = book.asked_over.get(node, 0.0) >= begun
+            if not over and now - begun < policy.witness_s - 1e-6:
+                raise Broken("E", now, f"{attempt.id}: {node}'s minion was not heard")
+            continue
+        if book.starting(node, policy, seen.before, now):
+            raise Broken("E", now, f"{attempt.id}: {node} is starting")
+        ground = told[1].ground
+        if ground is None or attempt.action in ADVICE[ground].helps:
+            continue
+        later = [step.action for step in incident.steps[attempt.step + 1 :]]
+        if ADVICE[ground].helps & set(later):
+            raise Broken("E", now, f"{attempt.id} cannot help {node}, and a later step can")
+        if node in incident.turn.visited:
+            raise Broken("E", now, f"{attempt.id}: {node} had its one try: {ground.value}")
+
+
+#: What holds for a question.
+ASKED = (e_asked,)
+
 FIRED = (
     i7_target,
     i6_once,
@@ -945,6 +1081,7 @@ FIRED = (
     i2_truth,
     i2_doubt,
     i1_runs,
+    e_heard,
 )
 
 
@@ -953,7 +1090,7 @@ FIRED = (
 
 def i6_one_end(book: Book, finish: Finish, seen: Seen) -> None:
     """An attempt ends once, and only what was fired ends."""
-    if finish.attempt.id not in book.flying:
+    if book.flight(finish.attempt.id) is None:
         raise Broken("I6", seen.now, f"{finish.attempt.id} ends, and it is not in flight")
 
 
@@ -961,14 +1098,15 @@ def i6_in_flight(book: Book, seen: Seen) -> None:
     """What was fired and has not ended is what the state remembers, and belongs to an incident."""
     held = set()
     for cluster in seen.after.clusters.values():
-        for attempt in (cluster.attempt, cluster.look):
+        for attempt in (cluster.attempt, cluster.look, *cluster.questions):
             if attempt is None:
                 continue
             held.add(attempt.id)
-            if attempt.action is not Action.LOOK and _incident(seen.after, attempt) is None:
+            if attempt.action not in ASKING and _incident(seen.after, attempt) is None:
                 raise Broken("I6", seen.now, f"{attempt.id} has outlived its incident")
-    if held != book.flying.keys():
-        odd = ", ".join(sorted(held ^ book.flying.keys()))
+    known = book.flying.keys() | book.asking.keys()
+    if held != known:
+        odd = ", ".join(sorted(held ^ known))
         raise Broken("I6", seen.now, f"in flight by the state or by the record, not by both: {odd}")
 
 
@@ -1193,7 +1331,7 @@ def nothing_forgotten(book: Book, seen: Seen) -> None:
 
 def i8_live(book: Book, attempt: Attempt | None, id: str, node: str, now: float) -> None:
     """A minion runs only what is in flight and was fired less than a minute ago."""
-    flight = book.flying.get(id)
+    flight = book.flight(id)
     if attempt is None or flight is None:
         raise Broken("I8", now, f"{node} runs {id}, and nothing of that name is in flight")
     if now - flight.fired_at >= ORDER_AGE_S:
@@ -1207,7 +1345,7 @@ def i8_live(book: Book, attempt: Attempt | None, id: str, node: str, now: float)
 
 def i8_claimed(book: Book, id: str, firing: int, now: float) -> None:
     """A firing is claimed once, and is the last one that was fired."""
-    flight = book.flying.get(id)
+    flight = book.flight(id)
     if (id, firing) in book.claims:
         raise Broken("I8", now, f"firing {firing} of {id} is claimed a second time")
     if flight is None or flight.firings != firing:
@@ -1246,10 +1384,11 @@ class Watch:
     @staticmethod
     def _judge(book: Book, seen: Seen) -> None:
         before, event, after, effects, now, _ = seen
-        book.hear(event, now)
+        book.hear(event, now, before)
         for effect in effects:
             if isinstance(effect, Fire):
-                for rule in FIRED:
+                asks = effect.attempt.action is Action.WITNESS
+                for rule in (i7_target, i6_once, *ASKED) if asks else FIRED:
                     rule(book, effect.attempt, seen)
             elif isinstance(effect, Finish):
                 i6_one_end(book, effect, seen)

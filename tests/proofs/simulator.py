@@ -61,8 +61,10 @@ from saltext_selfheal.healing.model import (
     Phase,
     Policy,
 )
+from saltext_selfheal.healing.remedies import ASKING
 from saltext_selfheal.healing.start import begin, forgotten, remains
 from saltext_selfheal.healing.step import step
+from saltext_selfheal.healing.testimony import Ground, Process, Testimony
 
 from .rules import Truth, Watch
 
@@ -89,6 +91,8 @@ class Ill:
     had: int = 0
     serves: bool = False  #: applications are served all the same, and its peers are connected to it
     keeps: bool = False  #: … and whoever has a connection open: only a fresh dial finds it
+    loads: bool = False  #: its process runs and gets up by itself, if it is left alone
+    ground: Ground | None = None  #: what its minion can find
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class Luck:
     forged: float = 0.0  #: jobs of which another minion tells a result while they run
     lying: float = 0.0  #: looks that another minion answers
     replayed: float = 0.0  #: remediation events that somebody fires again later
+    mute: float = 0.0  #: minions that do not tell what they see …
+    confused: float = 0.0  #: … or tell anything
     unpublished: float = 0.0  #: claims after which the job is not published all the same
     crash_on_fire: float = 0.0  #: the healer dies between record and deed
     crash_on_event: float = 0.0  #: … or before the record
@@ -201,6 +207,7 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
         self._count = 0
         self._told: set[tuple[str, str]] = set()
+        self.told: dict[tuple[str, str], Testimony] = {}  #: by question and node
         self._missing_at: dict[str, float] = {}
         self._awake: set[str] = set()
         self._polling: set[str] = set()
@@ -252,13 +259,22 @@ class Simulation:
         for_s: float | None = None,
         serves: bool = False,
         keeps: bool = False,
+        loads: bool = False,
+        ground: Ground | None = None,
     ) -> None:
         """A node falls ill; what it had before is forgotten."""
         cures = (cured_by,) if isinstance(cured_by, Action) else tuple(cured_by)
         if not self._serves(node):
             self.up_since[node] = self.now
         ill = self.ill[node] = Ill(
-            fault, self.now, cures, nth, serves=serves or fault not in AWAY, keeps=keeps
+            fault,
+            self.now,
+            cures,
+            nth,
+            serves=serves or fault not in AWAY,
+            keeps=keeps,
+            loads=loads,
+            ground=ground,
         )
         if fault is Fault.DEAD and not serves:
             self._hang_up(node)
@@ -699,7 +715,7 @@ class Simulation:
             self.effects.append((self.now, effect))
             if isinstance(effect, Fire):
                 self.orders[effect.attempt.id] = effect.attempt
-                if effect.attempt.firings == 1 and effect.attempt.action is not Action.LOOK:
+                if effect.attempt.firings == 1 and effect.attempt.action not in ASKING:
                     self._count_fire(effect.attempt)
             elif isinstance(effect, Announce):
                 self.figures.incidents += effect.said == "open" and not effect.incident.attempts
@@ -752,14 +768,14 @@ class Simulation:
             self._feed(Tick())
             if self.up and self.cache_readable:
                 self._read_jobs()
-        in_flight = any(c.attempt or c.late for c in self.state.clusters.values())
+        in_flight = any(c.attempt or c.late or c.questions for c in self.state.clusters.values())
         self._later(TICK_S if in_flight else IDLE_TICK_S, self._tick)
 
     # ------------------------------------------------------------ reactor, minions, job cache
 
     def _in_flight(self, id: str) -> Attempt | None:
         for cluster in self.state.clusters.values():
-            for attempt in (cluster.attempt, cluster.look):
+            for attempt in (cluster.attempt, cluster.look, *cluster.questions):
                 if attempt is not None and attempt.id == id:
                     return attempt
         return None
@@ -798,6 +814,11 @@ class Simulation:
                 self._later(0.1, self._store, id, node, lie, "so somebody says")
             self._later(0.2, self._store, id, node, outcome, said)
             return
+        if attempt.action is Action.WITNESS:
+            if not self._happens(self.luck.mute):
+                takes_s = self.random.choice((0.2, 0.5, 3.0, 7.0))
+                self._later(takes_s, self._testify, id, node)
+            return
         job = self._job(attempt, node)
         if self._happens(self.luck.forged):
             self.figures.forged += 1
@@ -816,6 +837,28 @@ class Simulation:
         self.running[node].add(id)
         if job.outcome is not None:
             self._later(job.takes_s, self._end_job, attempt, node, job.outcome)
+
+    def _testify(self, id: str, node: str) -> None:
+        """What the minion sees: the truth, or anything."""
+        ill = self.ill.get(node)
+        gone = ill is not None and ill.fault is Fault.DEAD and not (ill.serves or ill.loads)
+        told = Testimony(
+            Process.GONE if gone else Process.RUNS,
+            None if gone else max(0.0, self.now - self.started[node]),
+            listens=ill is None or ill.fault is not Fault.DEAD or ill.serves,
+            ground=ill.ground if ill else None,
+        )
+        if self._happens(self.luck.confused):
+            self.figures.forged += 1
+            told = Testimony(
+                self.random.choice(list(Process)),
+                self.random.choice((None, 0.0, 10.0, 1e6)),
+                self.random.choice((None, True, False)),
+                stopped=self.random.random() < 0.2,
+                ground=self.random.choice((None, *Ground)),
+            )
+        self.told.setdefault((id, node), told)
+        self._store(id, node, Outcome.DONE, "")
 
     def _job(self, attempt: Attempt, node: str) -> Job:
         if self.jobs.get(node):
@@ -873,7 +916,8 @@ class Simulation:
 
     def _read_jobs(self) -> None:
         for cluster in tuple(self.state.clusters.values()):
-            watched = (cluster.attempt, cluster.look, *(one.attempt for one in cluster.late))
+            late = (one.attempt for one in cluster.late)
+            watched = (cluster.attempt, cluster.look, *cluster.questions, *late)
             for attempt in watched:
                 if attempt is None:
                     continue
@@ -883,7 +927,9 @@ class Simulation:
                     continue
                 self._tell(attempt.id, "", Published(attempt.id))
                 for node, (outcome, detail) in tuple(found.items()):
-                    self._tell(attempt.id, node, Returned(attempt.id, node, outcome, detail))
+                    told = self.told.get((attempt.id, node))
+                    event = Returned(attempt.id, node, outcome, detail, told)
+                    self._tell(attempt.id, node, event)
 
     def _tell(self, id: str, what: str, event: Event) -> None:
         if (id, what) not in self._told and self.up:
@@ -944,7 +990,7 @@ class Simulation:
 
 def tells(incident: Incident, ill: Ill) -> bool:
     """The incident is about this illness: one that refuses the master only has two names."""
-    if ill.fault is Fault.DEAD and incident.fault is Fault.CUT_OFF:
+    if ill.fault is Fault.DEAD and incident.fault in (Fault.CUT_OFF, Fault.STARTING):
         return True
     return incident.fault in (ill.fault, Fault.MISTAKEN)
 

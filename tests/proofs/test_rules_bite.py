@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from saltext_selfheal.healing import testimony
 from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
@@ -44,6 +45,7 @@ from saltext_selfheal.healing.model import (
     Step,
     Turn,
 )
+from saltext_selfheal.healing.testimony import Ground, Process
 
 from .rules import Broken, Truth, Watch
 
@@ -399,7 +401,7 @@ def test_i5_a_storm():
     hand.state = replace(
         hand.state, clusters={**hand.state.clusters, "d": ClusterState("d", {"n-d": NodeState()})}
     )
-    hand.watch.book.hear(Observed(seen), hand.now)
+    hand.watch.book.hear(Observed(seen), hand.now, hand.state)
     with breaks("I5"):
         hand.fire(hand.attempt())
 
@@ -770,3 +772,104 @@ def test_a_request_joins_what_is_about_to_heal_its_nodes(hand):
     _asks(hand, ("n1",))
     with breaks("request"):
         _asks(hand, ("n1",), "c-9")
+
+
+# ---------------------------------------------------------------- evidence
+
+
+class Asking(Hand):
+    """The same, and minions that are asked what they see; n1 has been dead for five seconds."""
+
+    def __init__(self, **changes) -> None:
+        super().__init__(replace(POLICY, **{"witness_s": 5.0, **changes}))
+        self.meet("n2", "n3")
+        self.die("n1", for_s=5.0)
+
+    def question(self, number: int = 1, node: str = "n1") -> Attempt:
+        id = f"c-1-witness-{node}-{number}"
+        return self.attempt(id=id, action=Action.WITNESS, nodes=(node,))
+
+    def ask(self, node: str = "n1", number: int = 1) -> Attempt:
+        one = self.question(number, node)
+        self.see(Fire(one), questions=(one,))
+        return one
+
+    def hear(self, one: Attempt, **told) -> None:
+        """The minion answers, and the question ends."""
+        (node,) = one.nodes
+        said = testimony.Testimony(**told)
+        self.see(
+            Finish(one, Outcome.DONE, ""),
+            event=Returned(one.id, node, Outcome.DONE, "", said),
+            questions=(),
+        )
+
+
+def test_evidence_nobody_is_asked_where_it_is_off():
+    hand = Asking(witness_s=0.0)
+    with breaks("E"):
+        hand.ask()
+
+
+def test_evidence_nobody_is_asked_during_a_pause():
+    hand = Asking()
+    hand.order(Verb.PAUSE, cluster="c", for_s=60.0)
+    with breaks("E"):
+        hand.ask()
+
+
+def test_evidence_a_minion_is_asked_once_at_a_time():
+    hand = Asking()
+    hand.ask()
+    with breaks("E"):
+        hand.ask(number=2)
+
+
+def test_evidence_nobody_is_asked_about_a_node_that_is_well():
+    hand = Asking()
+    with breaks("E"):
+        hand.ask("n2")
+
+
+def test_evidence_a_minion_that_has_just_told_is_left_in_peace():
+    hand = Asking()
+    hand.hear(hand.ask(), process=Process.GONE, listens=False)
+    with breaks("E"):
+        hand.ask(number=2)
+
+
+def test_evidence_the_minion_has_its_time():
+    hand = Asking()
+    hand.now -= 2.0
+    with breaks("E"):
+        hand.fire(hand.attempt())
+
+
+def test_evidence_after_its_time_nothing_is_waited_for():
+    hand = Asking()
+    hand.fire(hand.attempt())
+
+
+def test_evidence_a_process_on_its_way_is_left_alone():
+    hand = Asking()
+    hand.hear(hand.ask(), process=Process.RUNS, listens=False, age_s=1.0)
+    with breaks("E"):
+        hand.fire(hand.attempt())
+
+
+def test_evidence_what_has_had_its_one_try_is_left_to_a_person():
+    hand = Asking()
+    visited = hand.incident(turn=Turn(visited=("n1",)), cause=Seen(Fault.DEAD))
+    hand.see(incidents=(visited,))
+    hand.hear(hand.ask(), process=Process.GONE, ground=Ground.DISK_FULL)
+    with breaks("E"):
+        hand.fire(hand.attempt())
+
+
+def test_evidence_a_step_that_cannot_help_is_not_taken_before_one_that_can():
+    hand = Asking()
+    steps = (Step(Action.RESTART), Step(Action.HIGHSTATE))
+    hand.see(incidents=(hand.incident(steps=steps, cause=Seen(Fault.DEAD)),))
+    hand.hear(hand.ask(), process=Process.GONE, ground=Ground.BAD_CONFIG)
+    with breaks("E"):
+        hand.fire(hand.attempt(action=Action.RESTART))

@@ -148,6 +148,12 @@ class ViewSettings(Settings):
     )
 
 
+class WitnessSettings(Settings):
+    timeout: WaitOrOff = Field(
+        5.0, description="How long its answer is waited for; `off` = it is not asked."
+    )
+
+
 class RequestSettings(Settings):
     rate: Rate = Field(
         (6, 60.0), description="How many requests that would open or act are taken, such as `6/m`."
@@ -248,7 +254,17 @@ class ClusterSettings(Settings):
     confirm: Confirm = Field(
         default_factory=lambda: confirm({}),
         description="How long a fault must last before anything is done: one duration, or durations per fault "
-        "(default `{dead: 3s, hung: 20s, default: 10s}`); 0 = act on the first proof.",
+        "(default `{dead: 3s, hung: 20s, default: 10s}`); 0 = act on the first proof. `dead_witnessed` (default 1s) is "
+        "for a death that the node's own minion has seen, too.",
+    )
+    witness: Annotated[WitnessSettings, alone_is("timeout"), off_is({"timeout": 0})] = Field(
+        WitnessSettings(),
+        description="Whether a node's own minion is asked what it sees before anything is done, and after each step "
+        "that did not help.",
+    )
+    starting: Span = Field(
+        600.0,
+        description="How long a process may run without listening before its node counts as dead, by its minion's word.",
     )
     settle: WaitOrOff = Field(
         45.0,
@@ -296,9 +312,12 @@ class ClusterSettings(Settings):
             nodes=tuple(self.nodes),
             minions=self.minions,
             mode=self.mode or mode,
-            confirm_s=self.confirm,
+            confirm_s=self.confirm.faults,
             poll_s=self.poll,
             timeout_s=self.timeout,
+            dead_witnessed_s=self.confirm.dead_witnessed,
+            witness_s=self.witness.timeout,
+            starting_s=self.starting,
             settle_s=self.settle,
             stable_s=self.stable,
             slow_above_s=self.slow.above,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import log2
 from typing import Annotated, Any
 
@@ -214,23 +215,33 @@ def _against(name: Any, value: Any) -> tuple[Fault, tuple[Step, ...]]:
     return fault, steps
 
 
-def confirm(value: Any) -> dict[Fault, float]:
+@dataclass(frozen=True)
+class Lasting:
+    """How long a fault must last before anything is done."""
+
+    faults: dict[Fault, float]
+    dead_witnessed: float  #: for a death that the node's own minion has seen, too
+
+
+def confirm(value: Any) -> Lasting:
     if not isinstance(value, dict):
-        return dict.fromkeys(Fault, _wait_or_off(value))
+        alone = _wait_or_off(value)
+        return Lasting(dict.fromkeys(Fault, alone), min(alone, _CONFIRM[WITNESSED]))
     given = dict(each(value.items(), _lasting))
     own = {**_CONFIRM, **given}
-    return {f: own.get(f.value, own["default"]) for f in Fault}
+    return Lasting({f: own.get(f.value, own["default"]) for f in Fault}, own[WITNESSED])
 
 
 def _lasting(name: Any, value: Any) -> tuple[str, float]:
-    if name not in (*FAULTS, "default"):
-        raise unknown(f"default, {', '.join(FAULTS)}")
+    if name not in (*FAULTS, "default", WITNESSED):
+        raise unknown(f"default, {', '.join(FAULTS)}, {WITNESSED}")
     return name, _wait_or_off(value)
 
 
-_CONFIRM = {"dead": 3.0, "hung": 20.0, "default": 10.0}
+WITNESSED = "dead_witnessed"  #: a key of ``confirm`` that is no fault
+_CONFIRM = {"dead": 3.0, WITNESSED: 1.0, "hung": 20.0, "default": 10.0}
 Escalation = Annotated[dict[Fault, tuple[Step, ...]], BeforeValidator(_escalation)]
-Confirm = Annotated[dict[Fault, float], BeforeValidator(confirm)]
+Confirm = Annotated[Lasting, BeforeValidator(confirm)]
 
 
 #: A secret must have this many bits by `look_bits`; one that a generator makes has far more.

@@ -44,6 +44,8 @@ engines:
           poll: 2s
           timeout: 2s
           confirm: {{dead: 3s, hung: 20s, default: 10s}}
+          witness: {{timeout: 5s}}  # a node's own minion is asked what it sees; off asks nobody
+          starting: 10m           # so long a process may run without listening
           stable: 30s
           attempt: {{timeout: 5m, verify: 60s}}
           cooldown: {{min: 2m, max: 1h}}

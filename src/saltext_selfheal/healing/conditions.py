@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import gates, health, looks
+from . import gates, health, looks, witnessed
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
@@ -104,6 +104,22 @@ def instead(s: Sight, name: str) -> Incident | None:
 
 def stable(s: Sight) -> bool:
     return s.incident.verified and well_and_visited(s)
+
+
+def cannot_help(s: Sight) -> bool:
+    """By what the nodes' minions have found, the present step cannot help them, but a later one may."""
+    return not s.requested and witnessed.useless(s.cluster, s.incident, s.afflicted)
+
+
+def hopeless(s: Sight) -> str:
+    """Why no step that is left can help, although there was a try. Empty: one may."""
+    if s.requested or not s.incident.steps:
+        return ""
+    return witnessed.hopeless(s.cluster, s.incident, s.afflicted)
+
+
+def is_hopeless(s: Sight) -> bool:
+    return bool(hopeless(s))
 
 
 def did_not_help(s: Sight) -> bool:
@@ -380,6 +396,9 @@ def not_in_time(s: Sight) -> bool:
     """The nodes were seen after the job, but ``verify`` has passed and they are not all well."""
     if s.incident.verified:
         return False
+    ill = [s.cluster.nodes[n] for n in s.incident.turn.acting if not s.cluster.nodes[n].well]
+    if ill and all(node.fault is Fault.STARTING for node in ill):
+        return False  # their processes run, and need their time
     seen = all(map(s.seen_after, s.incident.turn.acting))
     return seen and s.now - s.incident.changed_at >= s.policy.verify_s
 

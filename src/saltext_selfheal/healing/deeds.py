@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import budgets, escalation, gates, identity, looks
+from . import budgets, escalation, gates, identity, looks, witnessed
 from .conditions import verdict
 from .events import Seconds
 from .model import (
@@ -124,8 +124,10 @@ def next_step(s: Sight) -> Change:
     index, steps = s.incident.step + 1, s.incident.steps
     again = escalation.repeats(steps, index)
     not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
-    # A node that never had this step leaves the incident. It gets one of its own, which begins at the first step.
-    left = () if s.incident.fault in CLUSTER_WIDE else s.untried
+    # A node that never had this step leaves the incident. It gets one of its own, which begins at the first step. One
+    # that no step can help stays, because it has had its try.
+    left = tuple(n for n in s.untried if not witnessed.given_up(s.cluster, s.incident, n))
+    left = () if s.incident.fault in CLUSTER_WIDE else left
     incident = replace(
         s.incident,
         nodes=tuple(n for n in s.incident.nodes if n not in left),
@@ -137,6 +139,13 @@ def next_step(s: Sight) -> Change:
         busy_since=None,
     )
     return s.cluster, incident, ()
+
+
+def skip_step(s: Sight) -> Change:
+    """Go to the next step, although this one was not tried. Every node stays in the incident."""
+    turn = replace(s.incident.turn, tried=())
+    step = s.incident.step + 1
+    return s.cluster, replace(s.incident, step=step, repeated=0, turn=turn, held=()), ()
 
 
 def act(s: Sight) -> Change:
@@ -156,7 +165,11 @@ def act(s: Sight) -> Change:
     )
     nodes = s.cluster.nodes
     charged = {
-        n: replace(nodes[n], spent=(*budgets.recent(nodes[n], s.policy, s.now), s.now))
+        n: replace(
+            nodes[n],
+            spent=(*budgets.recent(nodes[n], s.policy, s.now), s.now),
+            starting_since=None,  # a new process gets its time
+        )
         for n in intent.nodes
     }
     acts = tuple(t for t in s.cluster.acts if t > s.now - s.state.limits.per_s)
@@ -328,6 +341,8 @@ def verify(s: Sight, looked: bool = True) -> Change:
         lost=0,
         gone_since=None,  # what was seen while the job ran proves nothing
     )
+    acted_on = {n: replace(cluster.nodes[n], acted_at=s.now) for n in had}
+    cluster = cluster.with_nodes(acted_on)
     # An open connection does not show whether the server accepts new ones, so a fresh dial is needed.
     return cluster, incident, (*effects, Dial(cluster.name, had)) if had else effects
 

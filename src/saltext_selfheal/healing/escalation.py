@@ -16,6 +16,7 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
     Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE), Step(Action.RESTART)),
     Fault.HUNG: (Step(Action.RESTART),),
     Fault.UNREACHABLE: (),
+    Fault.STARTING: (),
     Fault.UNAVAILABLE: (Step(Action.HIGHSTATE),),
     Fault.PARTITIONED: (),
     Fault.CUT_OFF: (),

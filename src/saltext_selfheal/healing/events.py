@@ -12,6 +12,7 @@ from enum import Enum
 
 from .faults import Fault
 from .results import Outcome
+from .testimony import Testimony
 
 Seconds = float
 
@@ -204,6 +205,7 @@ class Returned:
     node: str
     outcome: Outcome
     detail: str = ""
+    testimony: Testimony | None = None  #: of a question
 
 
 @dataclass(frozen=True)

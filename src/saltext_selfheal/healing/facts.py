@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import health, identity, ids, looks
+from . import health, identity, ids, looks, questions
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -20,6 +20,7 @@ from .model import (
     Asked,
     Attempt,
     ClusterState,
+    Dial,
     Effect,
     Fault,
     Incident,
@@ -79,8 +80,9 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
     state = identity.judge(state, seen)
     cluster = state.clusters[seen.cluster]
     before = cluster.nodes[seen.node]
+    policy, acted_on = state.policies[seen.cluster], _acted_on(cluster, seen.node)
     node = health.observe(
-        before, seen, state.policies[seen.cluster], now, _acted_on(cluster, seen.node)
+        before, seen, policy, now, acted_on, _witnessed(cluster, policy, seen.node, now)
     )
     if node.flapping is not before.flapping:
         times = len(node.changes)
@@ -88,11 +90,10 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
         effects.append(
             Tell(News.FLAPPING if node.flapping else News.STEADY, cluster.name, seen.node, why)
         )
-    acted_on = _acted_on(cluster, seen.node)
     cluster = cluster.with_nodes({seen.node: node})
     # A node that is being restarted is dead for a moment. That is no incident before it has lasted.
     if node.fault is not None and (node.confirmed or not acted_on):
-        cluster, more = _assign(cluster, state.policies[seen.cluster], seen.node, node, now)
+        cluster, more = _assign(cluster, policy, seen.node, node, now)
         effects += more
     cluster = _watch_gone(cluster, now)
     state = state.with_cluster(cluster)
@@ -102,6 +103,15 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
         state, more = _eyes(state, now)
         effects += more
     return state, effects
+
+
+def _witnessed(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> health.Witnessed:
+    """What the node's own minion has said about its process."""
+    told = questions.heard(cluster, name)
+    if told is None:
+        return health.Witnessed()
+    starting, why = questions.starting(cluster, policy, name, now)
+    return health.Witnessed(told.gone, starting, why)
 
 
 def _acted_on(cluster: ClusterState, node: str) -> bool:
@@ -293,6 +303,9 @@ def take_job_news(
                 cluster, more = looks.go_on(cluster, state.policies[name], state.started_at, now)
                 effects += more
             state = state.with_cluster(cluster)
+        if any(one.id == event.attempt for one in cluster.questions):
+            cluster, more = _heard_witness(cluster, event, now)
+            state, effects = state.with_cluster(cluster), effects + more
         for late in cluster.late:
             if late.attempt.id == event.attempt and not isinstance(event, Missing):
                 state, more = _heard_late(state, name, late, event, now)
@@ -315,6 +328,26 @@ def _heard(
         return attempt
     results = {**attempt.results, event.node: (event.outcome, event.detail)}
     return replace(attempt, published_at=published_at, results=results)
+
+
+def _heard_witness(
+    cluster: ClusterState, event: Missing | Published | Returned, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """The cluster after news of a question. What a minion has told is compared with a fresh dial at once."""
+    one = next(q for q in cluster.questions if q.id == event.attempt)
+    changed = _heard(one, event, now)
+    assert changed is not None
+    asked = tuple(changed if q is one else q for q in cluster.questions)
+    cluster = replace(cluster, questions=asked)
+    # Only the first answer counts.
+    first = (
+        isinstance(event, Returned) and event.node in one.nodes and event.node not in one.results
+    )
+    if not first or not isinstance(event, Returned) or event.testimony is None:
+        return cluster, []
+    told = replace(event.testimony, at=one.decided_at)
+    node = replace(cluster.nodes[event.node], testimony=told)
+    return cluster.with_nodes({event.node: node}), [Dial(cluster.name, (event.node,))]
 
 
 def _heard_late(
@@ -436,6 +469,8 @@ def forget_health(state: State, now: Seconds) -> State:
                 word_by="",
                 dialled_at=None,
                 answers=False,
+                testimony=None,
+                questioned_at=None,
                 evidence="not probed yet",
             )
             for n, s in cluster.nodes.items()

@@ -11,6 +11,7 @@ class Fault(str, Enum):
     DEAD = "dead"
     HUNG = "hung"
     UNREACHABLE = "unreachable"
+    STARTING = "starting"  #: its process runs and does not listen yet
     UNAVAILABLE = "unavailable"
     PARTITIONED = "partitioned"
     CUT_OFF = "cut_off"

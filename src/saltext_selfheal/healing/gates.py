@@ -20,6 +20,7 @@ from .gate import Intent as Intent
 from .gate import Open, Ruling, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, Phase, Policy, State, Step
 from .quorum import harmless, one_at_a_time, quorum
+from .witnessed import helps, not_starting, witness
 from .word import WORD_WITHIN_S, word
 
 WARM_UP_S = 15.0
@@ -242,7 +243,11 @@ def decided(state: State, intent: Intent, now: Seconds) -> Ruling:
     incident = intent.incident
     if incident.fault is not Fault.DEAD or incident.attempts:
         return Open("no first attempt on dead nodes")
-    suspected = [n for n in policy.nodes if cluster.nodes[n].suspected]
+    nodes = cluster.nodes
+    # A node that is starting is waited for, however long: it never goes together with dead ones.
+    suspected = [
+        n for n in policy.nodes if nodes[n].suspected and nodes[n].fault is not Fault.STARTING
+    ]
     confirm_s = max(policy.confirm_s.values(), default=0.0)
     opens_at = incident.changed_at + confirm_s + policy.poll_s + policy.timeout_s
     if not suspected or now >= opens_at:
@@ -388,6 +393,8 @@ GATES: Mapping[str, Asks] = {
     "identity": identity,
     "settings": settings,
     "agreed": agreed,
+    "witness": witness,
+    "helps": helps,
     "flapping": flapping,
     "decided": decided,
     "in flight": in_flight,
@@ -414,6 +421,8 @@ def name_of(gate: Asks) -> str:
 OWN: tuple[Asks, ...] = (
     identity,
     agreed,
+    not_starting,
+    helps,
     flapping,
     not_cleared,
     locked,
@@ -423,16 +432,17 @@ OWN: tuple[Asks, ...] = (
 )
 
 #: Gates that are shut in the ordinary course of an attempt, and that open again by themselves.
-ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh)))
+ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh, witness)))
 
 
 def to_tell(
     state: State, intent: Intent, judged: tuple[Gate, ...], now: Seconds
 ) -> tuple[str, ...]:
-    """The names of the shut gates, as far as they are worth telling: a look takes only a moment."""
-    moment = not_cleared(state, intent, now).open
-    names = (g.name for g in judged if not g.open)
-    return tuple(n for n in names if not (moment and GATES[n] is look))
+    """The names of the shut gates, as far as they are worth telling: a look or a question takes only a moment."""
+    brief = [look] if not_cleared(state, intent, now).open else []
+    if not_starting(state, intent, now).open:
+        brief.append(witness)
+    return tuple(g.name for g in judged if not g.open and GATES[g.name] not in brief)
 
 
 def judge(state: State, intent: Intent, now: Seconds) -> tuple[Gate, ...]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
+from . import questions
 from .events import ClusterView, Observation, Seconds, ViewStatus
 from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy, Seen
 
@@ -23,37 +25,76 @@ STEADY_S = 120.0
 # ---------------------------------------------------------------- nodes
 
 
+def _still_answers(node: NodeState, seen: Observation, own: bool, now: Seconds) -> NodeState:
+    """The ill node after an open connection has answered.
+
+    That does not end a fault, because only a fresh dial can. But the node answers, and its id is worth knowing.
+    """
+    if own and node.server_id is None:
+        node = replace(
+            node, server_id=seen.server_id, server_name=seen.server_name, proxy=seen.proxy
+        )
+    return replace(node, at=now, polls=node.polls + 1, answers=True)
+
+
+def _confirm_s(fault: Fault | None, policy: Policy, told: Witnessed) -> Seconds:
+    """How long this fault must last. A death that its own minion has seen, too, needs less time."""
+    if fault is None:
+        return 0.0
+    confirm_s = policy.confirm_s.get(fault, 0.0)
+    sooner = fault is Fault.DEAD and told.gone
+    return min(confirm_s, policy.dead_witnessed_s) if sooner else confirm_s
+
+
+def _changes(
+    node: NodeState, fault: Fault | None, policy: Policy, now: Seconds
+) -> tuple[Seconds, ...]:
+    """When the node has changed by itself, this time included if it has done so now.
+
+    A recovery counts as a change if nobody acted on the node. A fault counts only if it follows such a recovery: a node
+    that dies after each repair does not flap.
+    """
+    turned = node.since is not None and (node.fault is None) is not (fault is None)
+    by_itself = fault is None or bool(node.changes and node.changes[-1] == node.since)
+    if not (turned and by_itself and policy.flapping_changes):
+        return node.changes
+    return (*node.changes, now)[-max(policy.flapping_changes, 1) :]
+
+
+class Witnessed(NamedTuple):
+    """What the node's own minion says of a node that refuses the dial."""
+
+    gone: bool = False  #: its process is gone
+    starting: bool = False  #: its process runs, and has had no time yet to get up
+    why: str = ""  #: that its process runs, in words; empty: it was not told so
+
+
 def observe(
-    node: NodeState, seen: Observation, policy: Policy, now: Seconds, acted_on: bool
+    node: NodeState,
+    seen: Observation,
+    policy: Policy,
+    now: Seconds,
+    acted_on: bool,
+    told: Witnessed | None = None,
 ) -> NodeState:
     """The node after one more observation. ``acted_on``: changes of the node are at present the healer's own work."""
+    told = told or Witnessed()
     # Id and name are taken over only if the server that answers is this node's own. While that is in doubt, only a fresh
     # dial tells where the address leads.
     judged = seen.dialled or not node.doubt or seen.server_id == node.server_id
     own = seen.server_id is not None and not node.answers_as and judged
     if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
-        # An open connection answered. That does not end a fault, because only a fresh dial can. But the node answers,
-        # and its id is worth knowing.
-        if own and node.server_id is None:
-            node = replace(
-                node, server_id=seen.server_id, server_name=seen.server_name, proxy=seen.proxy
-            )
-        return replace(node, at=now, polls=node.polls + 1, answers=True)
+        return _still_answers(node, seen, own, now)
     refused_at = None
     if seen.fault is Fault.DEAD:
         refused_at = now if node.refused_at is None else node.refused_at
     refusing = node if refused_at is None else replace(node, refused_at=refused_at)
-    fault, evidence, slow = _shown(refusing, seen, policy)
+    fault, evidence, slow = _shown(refusing, seen, policy, told)
     same = node.since is not None and node.fault is fault
     since = node.since if same and node.since is not None else now
-    changes = node.changes
-    turned = node.since is not None and (node.fault is None) is not (fault is None)
-    # A recovery counts as a change if nobody acted on the node. A fault counts only if it follows such a recovery: a
-    # node that dies after each repair does not flap.
-    by_itself = fault is None or bool(changes and changes[-1] == node.since)
-    if turned and by_itself and not acted_on and policy.flapping_changes:
-        changes = (*changes, now)[-max(policy.flapping_changes, 1) :]
-    confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
+    changes = node.changes if acted_on else _changes(node, fault, policy, now)
+    confirm_s = _confirm_s(fault, policy, told)
+    started = now if fault is Fault.STARTING else None
     seen_as = _seen_as(node, fault, now) if fault else ()
     lasted = fault is not None and _lasted(dict(seen_as)[fault], since, confirm_s, policy, now)
     node = replace(
@@ -68,6 +109,7 @@ def observe(
         slow=slow,
         changes=changes,
         well_since=None if fault else now if node.well_since is None else node.well_since,
+        starting_since=(node.starting_since or started) if fault else None,
         refused_at=refused_at,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
         taken=node.taken or (seen.dialled and seen.fault is None),
@@ -86,7 +128,7 @@ def observe(
 
 
 def _shown(
-    node: NodeState, seen: Observation, policy: Policy
+    node: NodeState, seen: Observation, policy: Policy, told: Witnessed
 ) -> tuple[Fault | None, str, tuple[bool, ...]]:
     """What the observation means: the fault if there is one, the evidence, and which of the last answers were slow."""
     fault, evidence, slow = seen.fault, seen.evidence, node.slow
@@ -94,6 +136,9 @@ def _shown(
         cut_off = _cut_off(node, seen)
         if cut_off:
             fault, evidence = Fault.CUT_OFF, f"{evidence}, but {cut_off}"
+        elif told.why:
+            fault = Fault.STARTING if told.starting else fault
+            evidence = f"{evidence}, but {told.why}"
     if node.doubt:
         evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
         fault = Fault.MISTAKEN
@@ -177,7 +222,7 @@ def speaks(node: NodeState) -> bool:
 
 def lives(node: NodeState) -> bool:
     """A database answers there, even if it only refuses the login."""
-    silent = (Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.ALIEN)
+    silent = (Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.ALIEN)
     return node.answers or (node.since is not None and node.fault not in silent)
 
 
@@ -410,11 +455,17 @@ def evidence(cluster: ClusterState, incident: Incident) -> str:
         return ailment.evidence if ailment else "nothing wrong at the moment"
     requested = incident.fault is None
     told = [
-        f"{n}: {cluster.nodes[n].evidence}"
+        f"{n}: {cluster.nodes[n].evidence}{_found(cluster, n)}"
         for n in incident.nodes
         if (not cluster.nodes[n].well if requested else shows(cluster, incident, n))
     ]
     return "; ".join(told) or "nothing wrong at the moment"
+
+
+def _found(cluster: ClusterState, name: str) -> str:
+    """What the node's own minion has found to be the reason, in words. Empty if it has found none."""
+    told = questions.heard(cluster, name)
+    return f" ({told.why})" if told and told.ground else ""
 
 
 # ---------------------------------------------------------------- the healer's own eyes

@@ -38,6 +38,11 @@ def look(attempt: str, which: str) -> str:
     return f"{attempt}-look-{which}"
 
 
+def question(incident: str, node: str, number: int) -> str:
+    """The id of an incident's question of this number to a node's minion."""
+    return f"{incident}-witness-{node}-{number}"
+
+
 def read(text: str) -> Named | None:
     """What the id of an incident or of an attempt names. None if it is neither."""
     found = _NAMED.fullmatch(text)

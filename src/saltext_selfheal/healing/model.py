@@ -192,6 +192,7 @@ class Incident:
     lost: int = 0  #: how many attempts in a row were not published
     attempts: int = 0
     looks: int = 0  #: how many looks its attempts have needed
+    questions: int = 0  #: how often minions were asked what they see
     why: str = ""
     rule: str = ""  #: the row that was taken last
     held: tuple[str, ...] = ()  #: the shut gates as last announced
@@ -278,6 +279,7 @@ class ClusterState:
     incidents: tuple[Incident, ...] = ()  #: those that have not ended
     attempt: Attempt | None = None  #: in flight
     look: Attempt | None = None  #: in flight: asks whether the job of an attempt still runs
+    questions: tuple[Attempt, ...] = ()  #: in flight: ask minions what they see of their database
     late: tuple[Late, ...] = ()
     acted_at: Seconds = 0.0  #: end of the last attempt that may have changed something
     acts: tuple[Seconds, ...] = ()  #: when each attempt was decided that counts for the limits
@@ -311,6 +313,7 @@ class ClusterState:
             self,
             attempt=self.attempt and changed(self.attempt),
             look=self.look and changed(self.look),
+            questions=tuple(map(changed, self.questions)),
             late=tuple(replace(one, attempt=changed(one.attempt)) for one in self.late),
             adrift=tuple(replace(one, attempt=changed(one.attempt)) for one in self.adrift),
         )

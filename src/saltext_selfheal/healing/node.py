@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from .events import Seconds
 from .faults import Fault
 from .remedies import Action
+from .testimony import Testimony
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,18 @@ class NodeState:
     well_since: Seconds | None = (
         None  #: each time it was seen since then it was well, also before a start of the healer
     )
+    acted_at: Seconds = 0.0  #: end of the last attempt that has done something there
     cooldown_until: Seconds = 0.0
     cooldown_incident: str | None = None  #: whose attempt it rests after; only others must wait
     spent: tuple[Seconds, ...] = ()  #: when each attempt was decided that was paid for this node
     bars: tuple[Bar, ...] = ()
     #: Since the healer has its present settings, the node has taken their login and shown a certificate that they trust.
     taken: bool = field(default=False, compare=False)
+
+    #: What its minion has told last (see `testimony`), when it was asked last, and since when it counts as starting.
+    testimony: Testimony | None = None
+    questioned_at: Seconds | None = None
+    starting_since: Seconds | None = None
 
     def bar(self, action: Action) -> Bar | None:
         """What keeps this action from running on the node."""

@@ -40,6 +40,11 @@ class Policy:
     confirm_s: Mapping[Fault, Seconds] = field(default_factory=dict)
     poll_s: Seconds = 2.0
     timeout_s: Seconds = 2.0
+    dead_witnessed_s: Seconds = (
+        1.0  #: ``confirm`` of a death that the node's own minion has seen, too
+    )
+    witness_s: Seconds = 0.0  #: how long a minion's testimony is waited for; 0 = it is not asked
+    starting_s: Seconds = 600.0  #: how long a process may run without listening
     settle_s: Seconds = 45.0
     stable_s: Seconds = 30.0
     slow_above_s: Seconds = 0.0  #: 0 = not looked for

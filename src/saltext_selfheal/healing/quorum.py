@@ -15,7 +15,9 @@ from .word import agreed_dead
 #: A node with one of these faults does not answer.
 AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 #: If a node has one of these faults, the healer does not rely on its replicas, even if the tables call them ready.
-UNSURE = AWAY | {Fault.CUT_OFF}
+UNSURE = AWAY | {Fault.CUT_OFF, Fault.STARTING}
+#: A node with one of these faults after its turn is worse than it was.
+_BROKEN = AWAY | {Fault.STARTING}
 
 
 def harmless(cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
@@ -45,7 +47,7 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Ruling:
     had = [n for n in incident.turn.tried if n in cluster.nodes and n not in intent.nodes]
     tried = {n: cluster.nodes[n] for n in had}
     served = incident.fault is None or incident.fault in CLUSTER_WIDE
-    broken = [n for n, node in tried.items() if node.fault in AWAY or (served and not node.well)]
+    broken = [n for n, node in tried.items() if node.fault in _BROKEN or (served and not node.well)]
     if broken:
         return Shut(f"not well after its turn: {', '.join(broken)}")
     if table_map(state, intent, now) is not None:

@@ -22,6 +22,7 @@ class Action(str, Enum):
     RESTART = "restart"
     START = "start"
     LOOK = "look"
+    WITNESS = "witness"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Remedy:
     runs: str  #: the Salt function that its SLS runs on the minions
     reads: results.Reader  #: reads the minions' results
     says: str  #: what it does, for people
-    takes_service: bool = False  #: its argument is the service's name
+    takes_service: bool = False  #: its first argument is the service's name
+    takes_port: bool = False  #: its next argument is the driver's port at the node
+    only_asks: bool = False  #: it reads, and changes nothing: it is no attempt and costs no budget
     takes_away: bool = True  #: it can take a serving node away
     starts_anew: bool = False  #: a new start of the database proves that it has done its work
     #: If it is asked for, it goes only to nodes at which the probe sees a fault (setting ``restart_needs``).
@@ -43,8 +46,9 @@ class Remedy:
     route: str = ""  #: its route in the article's interface; empty: it has none
 
 
-#: With this fault it is not known whose server answers, so any action may hit another server, which serves.
-_UNKNOWN = frozenset({Fault.MISTAKEN})
+#: With `MISTAKEN` it is not known whose server answers, so any action may hit another server, which serves. With
+#: `STARTING` a process works on getting up, and any action may throw that work away.
+_LEFT_ALONE = frozenset({Fault.MISTAKEN, Fault.STARTING})
 
 TABLE: Mapping[Action, Remedy] = MappingProxyType(
     {
@@ -52,7 +56,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             runs="state.highstate",
             reads=results.states,
             says="applies the node's whole configuration",
-            never=_UNKNOWN,
+            never=_LEFT_ALONE,
             for_callers=True,
             route="states",
         ),
@@ -65,7 +69,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             needs_probe=True,
             for_callers=True,
             # It cures neither a password nor a certificate, and takes the last serving side of a partition away.
-            never=_UNKNOWN | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED},
+            never=_LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED},
             route="services",
         ),
         Action.START: Remedy(
@@ -75,19 +79,34 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             takes_service=True,
             takes_away=False,
             starts_anew=True,
-            never=_UNKNOWN,
+            never=_LEFT_ALONE,
             route="services",
         ),
         Action.LOOK: Remedy(
             runs="saltutil.running",
             reads=results.running,
             says="asks a minion what it runs, and changes nothing",
+            only_asks=True,
+            takes_away=False,
+            asked=False,
+            by_webhook=False,
+        ),
+        Action.WITNESS: Remedy(
+            runs="selfheal.witness",
+            reads=results.testimony,
+            says="asks a node's own minion what it sees of the database, and changes nothing",
+            only_asks=True,
+            takes_service=True,
+            takes_port=True,
             takes_away=False,
             asked=False,
             by_webhook=False,
         ),
     }
 )
+
+#: Actions that only ask.
+ASKING = frozenset(action for action, row in TABLE.items() if row.only_asks)
 
 #: What a request asks for if it names no action.
 USUAL = Action.HIGHSTATE

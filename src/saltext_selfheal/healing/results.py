@@ -119,3 +119,13 @@ def running(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str
         return Outcome.BUSY, "the ledger cannot tell now which job is looked for"
     ours = [j for j in result if isinstance(j, dict) and j.get("jid") == of_jid]
     return (Outcome.BUSY, "the job still runs") if ours else (Outcome.DONE, "the job does not run")
+
+
+def testimony(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
+    """Read the result of ``selfheal.witness``: whether the minion has told anything. What it means, `testimony` says."""
+    before = common(result, retcode)
+    if before is not None:
+        return before
+    if isinstance(result, dict) and result.get("version") == 1:
+        return Outcome.DONE, ""
+    return Outcome.FAILED, f"this is no testimony: {str(result)[:200]}"

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from . import budgets, escalation, looks
+from . import budgets, escalation, looks, questions
 from .events import Seconds, Started
 from .facts import RUNS_AT_MOST_S
 from .model import (
@@ -127,6 +127,8 @@ def _still_named(
             incidents.append(replace(kept, phase=Phase.OPEN, changed_at=now))
         else:
             incidents.append(kept)
+    asked, ended = questions.dropped(old, named)
+    effects += ended
     late = tuple(
         replace(one, attempt=_on(one.attempt, named))
         for one in old.late
@@ -138,6 +140,7 @@ def _still_named(
             old,
             attempt=attempt,
             look=look,
+            questions=asked,
             incidents=tuple(incidents),
             late=late,
             recoveries=recoveries,
@@ -152,6 +155,7 @@ def _ended(old: ClusterState, now: Seconds) -> list[Effect]:
     effects: list[Effect] = [_given_up(old.attempt, why)] if old.attempt else []
     if old.look:
         effects.append(Finish(old.look, Outcome.LOST, why))
+    effects += questions.dropped(old, frozenset())[1]
     return [*effects, *(_over(i, why, now) for i in old.incidents if not i.by_hand)]
 
 

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from . import questions
 from .commands import take_command
 from .events import (
     Commanded,
@@ -102,6 +103,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             state, more, asked = decide_pending(state, name, now)
             effects += more
             opened += asked
+        if state.clusters[name].incidents or state.clusters[name].questions:
+            state, more = questions.go_on(state, name, now)
+            effects += more
         for incident in state.clusters[name].incidents:
             state, more = _walk(state, name, incident.id, now)
             effects += more

@@ -13,7 +13,7 @@ from enum import Enum
 
 from . import conditions as when
 from . import deeds as do
-from . import health, looks
+from . import health, looks, questions
 from .deeds import Change
 from .events import Verb
 from .model import CLUSTER_WIDE, Announce, Effect, Finish, Fire, Phase, State
@@ -57,6 +57,9 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("open.well", Phase.OPEN, when.well_and_visited, Phase.RESOLVED, "well for {stable}", do.resolve),
     Row("open.superseded", Phase.OPEN, when.superseded, Phase.RESOLVED, "another fault is there now: {instead}"),
     Row("open.expired", Phase.OPEN, when.expired, Phase.RESOLVED, "the request has expired: {why}"),
+    Row("open.cannot-help", Phase.OPEN, when.cannot_help, Phase.OPEN,
+        "{action} cannot help: {found}", do.skip_step),
+    Row("open.hopeless", Phase.OPEN, when.is_hopeless, Phase.LOCKED, "nothing can be done from here. {hopeless}"),
     Row("open.did-not-help", Phase.OPEN, when.did_not_help, Phase.OPEN,
         "{action} did not help on {failed}", do.next_step),
     Row("open.no-step-left", Phase.OPEN, when.no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
@@ -157,6 +160,12 @@ def _instead(s: Sight) -> str:
     return ", ".join(f"{one.called} on {n} ({one.id})" for n, one in found.items() if one)
 
 
+def _found(s: Sight) -> str:
+    """What the minions of the incident's nodes have found."""
+    told = {n: questions.heard(s.cluster, n) for n in s.afflicted}
+    return "; ".join(f"{n}: {one.why}" for n, one in told.items() if one)
+
+
 def _relapse(s: Sight) -> str:
     """Which incident this one is a relapse of, while it opens. Empty if it is none."""
     _, opened, _ = do.open_it(s)
@@ -179,6 +188,8 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
         else health.unseen(s.cluster, s.incident)
     ),
     "instead": _instead,
+    "found": _found,
+    "hopeless": lambda s: when.hopeless(s),
     "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,
     "endless": lambda s: (

@@ -179,7 +179,7 @@ def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
         return None
     told: dict[str, Any] = json.loads(row["answer"])
     last = db.execute(
-        "SELECT jid FROM attempts WHERE incident = ? AND action != 'look' ORDER BY decided_at DESC LIMIT 1",
+        "SELECT jid FROM attempts WHERE incident = ? AND action NOT IN ('look', 'witness') ORDER BY decided_at DESC LIMIT 1",
         (told["incident"],),
     ).fetchone()
     return {**told, "jid": last["jid"] if last else None}

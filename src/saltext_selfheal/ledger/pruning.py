@@ -82,7 +82,7 @@ def _attempts(db: sqlite3.Connection, before: float, most: int) -> int:
     needed = {
         a.id
         for c in records.states(db).values()
-        for a in (c.attempt, c.look, *(late.attempt for late in c.late))
+        for a in (c.attempt, c.look, *c.questions, *(late.attempt for late in c.late))
         if a
     }
     gone = [(row["id"],) for row in old if row["id"] not in needed]

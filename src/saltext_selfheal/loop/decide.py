@@ -181,6 +181,8 @@ class Decider:
 
     def _complete(self, attempt: Attempt) -> Attempt:
         """The attempt with its JID and its job's arguments."""
-        service = self._settings.clusters[attempt.cluster].service
-        takes = remedies.TABLE[attempt.action].takes_service
-        return replace(attempt, jid=self._mint(), args=(service,) if takes else ())
+        cluster, row = self._settings.clusters[attempt.cluster], remedies.TABLE[attempt.action]
+        args = (cluster.service,) if row.takes_service else ()
+        if row.takes_port:
+            args = (*args, str(cluster.nodes[attempt.nodes[0]].port))
+        return replace(attempt, jid=self._mint(), args=args)

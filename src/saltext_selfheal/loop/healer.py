@@ -280,7 +280,12 @@ class Healer:
         in_flight = [
             one
             for c in self.state.clusters.values()
-            for one in (c.attempt, c.look, *(late.attempt for late in c.late if owed(late.attempt)))
+            for one in (
+                c.attempt,
+                c.look,
+                *c.questions,
+                *(late.attempt for late in c.late if owed(late.attempt)),
+            )
             if one
         ]
         self._jobs.watch(

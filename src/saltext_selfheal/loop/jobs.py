@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ import salt.payload
 import salt.utils.jid
 
 from ..driver.text import failure, plain
-from ..healing import remedies
+from ..healing import remedies, testimony
 from ..healing.events import Event, Missing, Published, Returned
 from ..healing.model import Action, Outcome
+from ..healing.testimony import Testimony
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,14 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
             return Outcome.BUSY, "no answer to what it runs: the minion says that it was no success"
         return Outcome.FAILED, "the minion says that it was no success"
     return outcome, told
+
+
+def heard(watched: Watched, entry: Mapping[str, Any]) -> Testimony | None:
+    """What a minion has told, if it was a question. None: it was none, or it was no answer to it."""
+    if watched.action is not Action.WITNESS:
+        return None
+    told = testimony.read(entry.get("return"))
+    return replace(told, why=plain(told.why, 500)) if told else None
 
 
 class Unreadable(Exception):
@@ -247,9 +256,9 @@ class JobReader:
                 self._reading = None
         for node, entry in found.items():
             outcome, detail = judge(watched, entry)
-            self._once(
-                watched, node, Returned(watched.attempt, node, outcome, plain(detail, 500)), me
-            )
+            told = heard(watched, entry) if outcome is Outcome.DONE else None
+            said = plain(told.why if told else detail, 500)
+            self._once(watched, node, Returned(watched.attempt, node, outcome, said, told), me)
 
     def _missing(self, watched: Watched, me: threading.Thread) -> None:
         """The job cache was read and does not hold the job. While that lasts, it is delivered once a second."""

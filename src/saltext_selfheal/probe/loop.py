@@ -54,7 +54,8 @@ def targets(clusters: Mapping[str, config.ClusterSettings]) -> list[Target]:
                     poll_s=cluster.poll,
                     timeout_s=cluster.timeout,
                     redial_s=cluster.redial,
-                    confirm_s=cluster.confirm,
+                    confirm_s=cluster.confirm.faults,
+                    dead_witnessed_s=cluster.confirm.dead_witnessed,
                 )
             )
     return found
@@ -197,6 +198,7 @@ class _Suspicion:
 
     def __init__(self, target: Target) -> None:
         self._confirm_s = target.confirm_s
+        self._witnessed_s = target.dead_witnessed_s
         self._fault: Fault | None = None
         self._since = 0.0
 
@@ -208,9 +210,12 @@ class _Suspicion:
             self._fault, self._since = seen.fault, now
         if self._fault is None:
             return math.inf
+        lasts = [self._confirm_s.get(self._fault, 0.0)]
+        if self._fault is Fault.DEAD:
+            lasts.append(self._witnessed_s)
         # The next look is supposed to take as long as this one.
-        ends = self._since + self._confirm_s.get(self._fault, 0.0) + LATE_S - (now - began)
-        return ends if ends > now else math.inf
+        ends = [self._since + lasts_s + LATE_S - (now - began) for lasts_s in lasts]
+        return min((one for one in ends if one > now), default=math.inf)
 
 
 def _settle() -> None:

@@ -50,6 +50,9 @@ class Target:
     redial_s: float = 30.0
     #: How long each fault must last before it counts. So the node is looked at again right when that time is over.
     confirm_s: Mapping[Fault, float] = field(default_factory=dict)
+    dead_witnessed_s: float = (
+        0.0  #: ``confirm`` of a death that the node's own minion has seen, too
+    )
     here: str = "this master"  #: the name of the probing side in the evidence
 
 

@@ -1,0 +1,15 @@
+#!jinja|json
+{# selfheal/remediate/witness -> selfheal.witness (reads only) on the minions that the healer's ledger names for this JID.
+    Any minion can forge the event, so its JID is all that is taken from it. Who asks claims the firing: a second
+    event with this JID, and one without a live attempt of this action, renders to nothing. #}
+{%- set attempt = salt['selfheal.attempt'](data['jid'], 'witness') -%}
+{%- if attempt -%}
+{"selfheal_witness": {"local.selfheal.witness": [
+  {"tgt": {{ attempt.minions | tojson }}},
+  {"tgt_type": "list"},
+  {"jid": {{ attempt.jid | tojson }}},
+  {"arg": [{{ attempt.args[0] | tojson }}, {{ attempt.args[1] | int }}]}
+]}}
+{%- else -%}
+{}
+{%- endif -%}

@@ -1,0 +1,180 @@
+"""Questions: asking a node's own minion what it sees of its database (``selfheal.witness``, which only reads).
+
+A minion is asked while a fault is only suspected, so that its answer costs no time, and again after each attempt that
+did not help. Every question is a job with its own JID and record, under the same rules as an attempt, but it is none: it
+changes nothing and costs no budget. The healer waits for an answer for ``witness.timeout`` and no longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import escalation, ids
+from .events import Seconds
+from .model import (
+    Action,
+    Attempt,
+    ClusterState,
+    Effect,
+    Fault,
+    Finish,
+    Fire,
+    Incident,
+    Mode,
+    Outcome,
+    Phase,
+    Policy,
+    State,
+)
+from .testimony import Testimony
+
+#: Faults about which a node's minion knows more than the healer.
+ABOUT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING})
+ASK_AFTER_S = (
+    1.0  #: this long after an attempt its minion is asked: a database needs a moment to come up
+)
+AGAIN_S = 30.0  #: while a process is starting, its minion is asked again after this
+STALE_S = 3 * AGAIN_S  #: an older word that a process is starting does not count any more
+AT_ONCE = 50  #: so many questions are in flight over all clusters, and no more
+
+
+def begun(cluster: ClusterState, name: str) -> Seconds:
+    """Since when the node's present illness lasts, or when the last attempt on it ended. Older words do not count."""
+    node = cluster.nodes[name]
+    ill_since = node.since if node.refused_at is None else node.refused_at
+    return max(ill_since or 0.0, node.acted_at)
+
+
+def heard(cluster: ClusterState, name: str) -> Testimony | None:
+    """What the node's minion has told about its present illness, after the last attempt."""
+    told = cluster.nodes[name].testimony
+    return told if told is not None and told.at >= begun(cluster, name) else None
+
+
+def in_flight(cluster: ClusterState, name: str) -> Attempt | None:
+    """The question to this node's minion that has no answer yet."""
+    return next((one for one in cluster.questions if name in one.nodes), None)
+
+
+def starting(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> tuple[bool, str]:
+    """Whether the node that does not listen is starting, by its minion's word, and that word in a sentence.
+
+    A process that has run for longer than ``starting`` is not starting. Neither is a node that has been starting for so
+    long, with whatever processes.
+    """
+    told = heard(cluster, name)
+    if told is None or not told.runs_unheard or now - told.at > STALE_S:
+        return False, ""
+    runs_s = told.runs_for_s(now)
+    since = cluster.nodes[name].starting_since
+    late = (runs_s is not None and runs_s >= policy.starting_s) or (
+        since is not None and now - since >= policy.starting_s
+    )
+    age = "" if runs_s is None else f" since {runs_s:.0f} s"
+    if late or told.stopped:
+        stopped = ", and is stopped" if told.stopped else ""
+        return False, f"its process runs{age} and does not listen{stopped}"
+    peers = [n for n, other in cluster.nodes.items() if n != name and not other.proxy]
+    away = [n for n in peers if cluster.nodes[n].fault in ABOUT]
+    if told.cluster_listens and peers and away == peers:
+        return True, f"its process runs{age} and waits for its peers {', '.join(away)}"
+    return True, f"its process runs{age} and does not listen yet"
+
+
+def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
+    """End the cluster's questions that are over, and ask what is to be asked."""
+    cluster, policy = state.clusters[name], state.policies[name]
+    effects: list[Effect] = []
+    kept = []
+    for one in cluster.questions:
+        if _over(state, policy, one, now):
+            effects.append(Finish(one, *_outcome(one)))
+        else:
+            kept.append(one)
+    if effects:
+        cluster = replace(cluster, questions=tuple(kept))
+        state = state.with_cluster(cluster)
+    if not cluster.incidents or not _may_ask(state, cluster, policy, now):
+        return state, effects
+    for node in policy.nodes:
+        incident = _about(cluster, policy, node, now)
+        if incident is None:
+            continue
+        if sum(len(c.questions) for c in state.clusters.values()) >= AT_ONCE:
+            break
+        state, fired = _ask(state, name, node, incident.id, now)
+        cluster = state.clusters[name]
+        effects.append(fired)
+    return state, effects
+
+
+def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:
+    waited_s = now - max(one.fired_at, state.started_at)
+    return len(one.results) == len(one.nodes) or waited_s >= policy.witness_s
+
+
+def _outcome(one: Attempt) -> tuple[Outcome, str]:
+    if not one.results:
+        return Outcome.TIMED_OUT, f"no answer from {', '.join(one.nodes)}"
+    return next(iter(one.results.values()))
+
+
+def _may_ask(state: State, cluster: ClusterState, policy: Policy, now: Seconds) -> bool:
+    paused = cluster.pause is not None and cluster.pause.until > now
+    return bool(policy.witness_s) and policy.mode is not Mode.OFF and not paused and not state.blind
+
+
+def _about(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> Incident | None:
+    """The incident for which this node's minion is to be asked now. None: it is not to be asked."""
+    node = cluster.nodes[name]
+    if node.fault not in ABOUT or node.since is None or in_flight(cluster, name):
+        return None
+    if cluster.attempt is not None and name in cluster.attempt.nodes:
+        return None
+    asked_at, acted_at = node.questioned_at, node.acted_at
+    if acted_at and (now < acted_at + ASK_AFTER_S or (node.at or 0.0) <= acted_at):
+        return None  # it is not known yet whether that has helped
+    new = asked_at is None or asked_at < begun(cluster, name)
+    again = node.fault is Fault.STARTING and asked_at is not None and now - asked_at >= AGAIN_S
+    if not new and not again:
+        return None
+    concerned = (i for i in cluster.incidents if name in i.nodes and i.phase is not Phase.LOCKED)
+    return next((i for i in concerned if _has_steps(policy, i)), None)
+
+
+def _has_steps(policy: Policy, incident: Incident) -> bool:
+    """Something may be done in the incident, or is waited for because its database is starting."""
+    if incident.fault is Fault.STARTING:
+        return True
+    return incident.fault in ABOUT and bool(
+        incident.steps or escalation.steps_against(policy, incident)
+    )
+
+
+def _ask(state: State, name: str, node: str, incident_id: str, now: Seconds) -> tuple[State, Fire]:
+    cluster = state.clusters[name]
+    incident = next(i for i in cluster.incidents if i.id == incident_id)
+    number = incident.questions + 1
+    question = Attempt(
+        id=ids.question(incident_id, node, number),
+        cluster=name,
+        incident=incident_id,
+        action=Action.WITNESS,
+        nodes=(node,),
+        step=incident.step,
+        decided_at=now,
+        fired_at=now,
+    )
+    cluster = cluster.with_incident(replace(incident, questions=number))
+    cluster = cluster.with_nodes({node: replace(cluster.nodes[node], questioned_at=now)})
+    cluster = replace(cluster, questions=(*cluster.questions, question))
+    return state.with_cluster(cluster), Fire(question)
+
+
+def dropped(
+    cluster: ClusterState, named: frozenset[str]
+) -> tuple[tuple[Attempt, ...], list[Effect]]:
+    """The questions to nodes that are still named, and the ends of the others."""
+    kept = tuple(one for one in cluster.questions if named & set(one.nodes))
+    why = "the settings do not name its node any more"
+    return kept, [Finish(q, Outcome.LOST, why) for q in cluster.questions if q not in kept]

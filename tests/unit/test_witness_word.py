@@ -1,0 +1,413 @@
+"""What a node's own minion says, and what the healer makes of it: `questions`, `testimony` and `witnessed`."""
+
+import json
+import math
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saltext_selfheal.healing import questions, testimony
+from saltext_selfheal.healing.events import Returned, Started, Verb
+from saltext_selfheal.healing.explain import explain
+from saltext_selfheal.healing.model import Action, Fault, Mode, Outcome, Phase, Step
+from saltext_selfheal.healing.testimony import ADVICE, Ground, Process
+from tests.unit.world import World, policy
+
+GONE = {"process": {"state": "gone"}, "listens": False}
+LOADS = {"process": {"state": "runs", "age_s": 1.0}, "listens": False}
+FULL = {**GONE, "directory": {"path": "/data", "free_bytes": 0}}
+
+
+def report(**parts):
+    """What ``selfheal.witness`` returns, as far as a test needs it."""
+    return {"version": 1, **parts}
+
+
+def world(**changes):
+    confirm = {**dict.fromkeys(Fault, 10.0), Fault.DEAD: 3.0}
+    return World(policy(witness_s=5.0, confirm_s=confirm, poll_s=1.0, **changes)).warm()
+
+
+def answer(site, node="db1", **parts):
+    """The minion answers the question that is in flight."""
+    asked = questions.in_flight(site.cluster, node)
+    told = testimony.read(report(**parts))
+    return site.step(Returned(asked.id, node, Outcome.DONE, told.why, told))
+
+
+def asked(site):
+    return [nodes[0] for action, nodes in site.fired if action == "witness"]
+
+
+def acted(site):
+    return [(action, nodes) for action, nodes in site.fired if action not in ("witness", "look")]
+
+
+def gates_of(site, name):
+    one, *_ = (e for e in explain(site.state, "runbook", (), site.now) if e.incident)
+    return next(g for g in one.gates if g.name == name)
+
+
+# ---------------------------------------------------------------- reading what a minion tells
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, True, 3, "gone", [], [{"version": 1}], {}, {"version": 2}, {"version": "1"}, b"x"],
+)
+def test_what_is_no_testimony_is_none(told):
+    assert testimony.read(told) is None
+
+
+NESTED = {"version": 1}
+for _ in range(1000):
+    NESTED = {"version": 1, "process": NESTED}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"process": "gone"},
+        {"process": {"state": ["gone"]}},
+        {"process": {"state": "gone", "age_s": math.nan}, "listens": 1},
+        {"process": {"state": "runs", "age_s": -1}, "listens": "no"},
+        {"process": {"state": "runs", "age_s": math.inf}},
+        {"process": {"state": "runs", "age_s": 10**400}},
+        {"process": {"state": "runs", "age_s": True}},
+        {"directory": {"free_bytes": math.nan, "free_inodes": "0", "read_only": "yes"}},
+        {"holder": {}, "oom_kill": [], "log": 5, "pid_file": None},
+        {"log": {"line": ["Ran out of disk space"], "age_s": 1}},
+        NESTED,
+    ],
+)
+def test_nonsense_in_a_part_proves_nothing(parts):
+    told = testimony.read({**report(**parts)})
+    assert told.ground is None and not told.runs_unheard
+    assert told.age_s is None and len(told.why) < 1000
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(string.printable, max_size=20),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+PARTS = st.dictionaries(
+    st.sampled_from(["process", "listens", "holder", "directory", "pid_file", "oom_kill", "log"]),
+    JSON
+    | st.dictionaries(
+        st.sampled_from(["state", "age_s", "line", "pid", "alive", "free_bytes"]), JSON
+    ),
+)
+
+
+@given(PARTS)
+def test_reading_never_fails(parts):
+    told = testimony.read(report(**parts))
+    assert isinstance(told.process, Process)
+    json.dumps(told.why)
+
+
+@pytest.mark.parametrize(
+    ("parts", "ground"),
+    [
+        ({"directory": {"path": "/d", "free_bytes": 4096}}, Ground.DISK_FULL),
+        ({"directory": {"path": "/d", "free_bytes": 1 << 30, "free_inodes": 0}}, Ground.DISK_FULL),
+        ({"directory": {"path": "/d", "read_only": True}}, Ground.READ_ONLY),
+        ({"holder": {"pid": 7, "name": "nginx"}}, Ground.PORT_TAKEN),
+        ({"oom_kill": {"age_s": 4.0, "what": "rethinkdb"}}, Ground.OUT_OF_MEMORY),
+        ({"oom_kill": {"age_s": None, "what": "rethinkdb"}}, Ground.OUT_OF_MEMORY),
+        ({"pid_file": {"path": "/run/r.pid", "pid": 9, "alive": False}}, Ground.PID_FILE),
+        ({"pid_file": {"path": "/run/r.pid", "pid": 9, "alive": True}}, None),
+        ({"log": {"line": "Ran out of disk space. (offset = 1)", "age_s": 1.0}}, Ground.DISK_FULL),
+        ({"log": {"line": "Ran out of disk space. (offset = 1)", "age_s": 61.0}}, None),
+        ({"log": {"line": "Ran out of disk space. (offset = 1)", "age_s": None}}, None),
+        (
+            {"log": {"line": "Directory '/d' is already in use, perhaps another instance of rethinkdb is using it.", "age_s": 0.0}},
+            Ground.DATA_IN_USE,
+        ),
+        (
+            {"log": {"line": "The address at localhost:28015 is reserved or already in use", "age_s": 0.0}},
+            Ground.PORT_TAKEN,
+        ),
+        (
+            {"log": {"line": "The pid-file specified already exists.", "age_s": 0.0}},
+            Ground.PID_FILE,
+        ),
+        (
+            {"log": {"line": "Config file x.conf: parse error at line 9: unrecognized option name 'y'", "age_s": 0.0}},
+            Ground.BAD_CONFIG,
+        ),
+        ({"log": {"line": "Loading data from directory /d", "age_s": 0.0}}, None),
+    ],
+)  # fmt: skip
+def test_why_a_database_does_not_serve(parts, ground):
+    assert testimony.read(report(**GONE, **parts)).ground is ground
+
+
+def test_a_process_that_runs_is_not_judged_by_old_last_words_or_by_its_pid_file():
+    words = {"log": {"line": "Ran out of disk space.", "age_s": 1.0}, "pid_file": {"alive": False}}
+    assert testimony.read(report(process={"state": "runs"}, listens=True, **words)).ground is None
+
+
+def test_a_server_without_file_descriptors_is_known_by_their_number():
+    process = {"state": "runs", "open_files": 1020, "open_files_limit": 1024}
+    told = testimony.read(report(process=process, listens=True))
+    assert told.ground is Ground.OUT_OF_FILES and "1020 of 1024 are open" in told.why
+
+
+def test_every_reason_has_its_sentences_and_helps_against_none_are_told_to_a_person():
+    assert set(ADVICE) == set(Ground)
+    assert all(one.says and one.person for one in ADVICE.values())
+
+
+# ---------------------------------------------------------------- asking
+
+
+def test_the_minion_is_asked_while_the_fault_is_only_suspected():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    assert asked(site) == ["db1"] and not acted(site)
+    assert site.cluster.incidents[0].phase is Phase.SUSPECTED
+
+
+@pytest.mark.parametrize("changes", [{"mode": Mode.OFF}, {"escalation": {Fault.DEAD: ()}}])
+def test_nobody_is_asked_where_nothing_would_be_done(changes):
+    site = world(**changes)
+    site.break_("db1")
+    site.pass_time(60)
+    assert asked(site) == []
+
+
+def test_nobody_is_asked_during_a_pause():
+    site = world()
+    site.order(Verb.PAUSE, for_s=50.0)
+    site.break_("db1")
+    site.pass_time(40)
+    assert asked(site) == []
+    site.pass_time(12)
+    assert asked(site) == ["db1"] and not acted(site)
+
+
+def test_a_fault_that_no_minion_knows_more_about_is_not_asked_for():
+    site = world()
+    site.break_("db1", fault=Fault.AUTH)
+    site.pass_time(60)
+    assert asked(site) == []
+
+
+def test_a_silent_minion_is_waited_for_no_longer_than_its_time():
+    site = world()
+    site.break_("db1")
+    site.pass_time(4)
+    assert gates_of(site, "witness").why == "db1's minion is asked what it sees"
+    assert not gates_of(site, "witness").open
+    site.pass_time(4)
+    assert acted(site) == [("restart", ("db1",))]
+    assert site.finished == [("runbook-1-witness-db1-1", Outcome.TIMED_OUT)]
+
+
+def test_an_answer_that_comes_too_late_or_twice_changes_nothing():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    question = questions.in_flight(site.cluster, "db1")
+    answer(site, **GONE)
+    for late in (0, 6):
+        site.pass_time(late, poll=False)
+        told = testimony.read(report(**LOADS))
+        site.step(Returned(question.id, "db1", Outcome.DONE, "", told))
+        assert site.cluster.nodes["db1"].testimony.process is Process.GONE
+
+
+def test_an_answer_about_another_node_is_not_taken():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    question = questions.in_flight(site.cluster, "db1")
+    site.step(Returned(question.id, "db2", Outcome.DONE, "", testimony.read(report(**LOADS))))
+    assert site.cluster.nodes["db2"].testimony is None
+
+
+def test_a_minion_without_the_function_is_a_missing_answer():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    question = questions.in_flight(site.cluster, "db1")
+    site.step(Returned(question.id, "db1", Outcome.FAILED, "'selfheal.witness' is not available"))
+    site.pass_time(3)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_no_word_outlives_a_start_of_the_healer():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **FULL)
+    site.step(Started())
+    assert site.cluster.nodes["db1"].testimony is None
+
+
+def test_no_word_outlives_the_illness_that_it_is_about():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **LOADS)
+    site.mend("db1")
+    site.pass_time(5)
+    site.break_("db1")
+    site.pass_time(1)
+    assert asked(site) == ["db1", "db1"]
+    assert site.cluster.nodes["db1"].fault is Fault.DEAD
+
+
+# ---------------------------------------------------------------- what its word does
+
+
+def test_a_death_that_was_witnessed_is_confirmed_sooner():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **GONE)
+    site.pass_time(1)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_a_process_that_somebody_else_sees_listen_is_not_taken_for_gone():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, process={"state": "gone"}, listens=True)
+    site.pass_time(1)
+    assert acted(site) == []
+
+
+def test_a_process_on_its_way_up_is_left_alone_and_asked_for_again():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    for age_s in (1.0, 31.0, 61.0):
+        answer(site, process={"state": "runs", "age_s": age_s}, listens=False)
+        site.pass_time(30)
+    assert acted(site) == []
+    assert site.cluster.nodes["db1"].fault is Fault.STARTING
+    assert asked(site) == ["db1"] * 4
+
+
+def test_a_request_does_not_reach_a_process_on_its_way_up():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **LOADS)
+    site.pass_time(2)
+    for action in ("restart", "start", "highstate"):
+        site.ask(action, ("db1",), id=action)
+        site.pass_time(3)
+    assert acted(site) == []
+
+
+def test_a_process_that_ends_on_its_way_up_is_dead_at_once():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **LOADS)
+    site.pass_time(30)
+    answer(site, **GONE)
+    site.pass_time(2)
+    assert ("restart", ("db1",)) in acted(site)
+
+
+def test_an_old_word_that_a_process_starts_does_not_count_for_ever():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **LOADS)
+    site.pass_time(questions.STALE_S + 30)  # it does not answer any more
+    assert ("restart", ("db1",)) in acted(site)
+
+
+def test_a_stopped_process_is_not_starting():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, process={"state": "runs", "age_s": 5.0, "status": "T"}, listens=False)
+    site.pass_time(5)
+    assert site.cluster.nodes["db1"].fault is Fault.DEAD
+
+
+def test_a_full_disk_leaves_one_try_and_then_calls_a_person():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **FULL)
+    site.pass_time(2)
+    assert acted(site) == [("restart", ("db1",))]
+    site.publish()
+    site.returns(Outcome.FAILED, "it did not start")
+    site.pass_time(2)
+    answer(site, **FULL)
+    site.pass_time(300)
+    assert acted(site) == [("restart", ("db1",))]
+    (incident,) = site.cluster.incidents
+    assert incident.phase is Phase.LOCKED
+    assert "Make room in its data directory" in incident.why
+
+
+def test_the_others_of_an_incident_are_healed_although_one_disk_is_full():
+    site = world(cooldown_min_s=0.0)
+    site.break_("db1", "db2")
+    site.pass_time(1)
+    answer(site, "db1", **FULL)
+    answer(site, "db2", **GONE)
+    site.pass_time(2)
+    site.publish()
+    site.returns(Outcome.FAILED, "it did not start")
+    site.pass_time(2)
+    answer(site, "db1", **FULL)
+    answer(site, "db2", **GONE)
+    site.pass_time(3)
+    assert acted(site)[1:] == [("highstate", ("db2",))]
+
+
+def test_a_step_that_cannot_help_is_left_out_if_a_later_one_can():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    line = "Config file x.conf: parse error at line 9: unrecognized option name 'y'"
+    answer(site, **GONE, log={"line": line, "age_s": 2.0})
+    site.pass_time(2)
+    assert acted(site) == [("highstate", ("db1",))]
+
+
+def test_a_bad_config_has_one_try_where_no_step_can_help():
+    site = world(escalation={Fault.DEAD: (Step(Action.RESTART), Step(Action.RESTART))})
+    site.break_("db1")
+    site.pass_time(1)
+    line = "Config file x.conf: parse error at line 9: unrecognized option name 'y'"
+    words = {**GONE, "log": {"line": line, "age_s": 2.0}}
+    answer(site, **words)
+    site.pass_time(2)
+    site.publish()
+    site.returns(Outcome.FAILED, "it did not start")
+    site.pass_time(2)
+    answer(site, **words)
+    site.pass_time(300)
+    assert acted(site) == [("restart", ("db1",))]
+    assert site.cluster.incidents[0].phase is Phase.LOCKED
+
+
+def test_explain_shows_what_the_minion_has_told():
+    site = world(mode=Mode.SHADOW)
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **FULL)
+    site.pass_time(5)
+    assert "its disk is full: 0 KB free at /data" in gates_of(site, "witness").why
+    assert "one try, although it can hardly help" in gates_of(site, "helps").why
