@@ -5,7 +5,8 @@ Ask the healer for help, and look at a database from here
 .. versionadded:: 0.1.0
 
 On a minion, `trigger`, `highstate` and `restart` send a request to the master, `probe` looks at a node from this
-minion's place. On the master, the reactor files ask `attempt` what a job may do.
+minion's place, and `witness` tells what can be seen of a node's server on its own machine. On the master, the reactor
+files ask `attempt` what a job may do.
 
 A request that was sent is not decided yet: the healer may join it to an incident, hold it or refuse it.
 ``salt-run selfheal.history`` on the master shows what became of it.
@@ -231,6 +232,69 @@ def probe(
         "proxy": seen.proxy,
         "addresses": list(seen.addresses),
     }
+
+
+@_strict(_invalid)
+def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
+    """
+    Tell what can be seen of a database server on this machine. Facts only; changes nothing.
+
+    .. versionadded:: 0.1.0
+
+    service
+        The service that runs it.
+
+    port
+        Its driver port. By this port the process is found, where several servers run on one machine.
+
+    timeout
+        Seconds for all of it (0.1 to 30). What could not be read by then is None.
+
+    Returns one dict of at most 8 KB with these keys. None means that it could not be told, or that there is none:
+
+    - ``version`` (1), ``service``, ``port``
+    - ``process``: ``state`` (``runs``, ``gone``, or ``unknown`` with the reason in ``why``), ``pid``, ``age_s``,
+      ``cpu_s``, ``rss_bytes``, ``open_files``, ``open_files_limit``, ``status`` (the kernel's letter)
+    - ``listens``, ``cluster_listens``: whether that process listens on its two ports; ``holder``: ``pid`` and ``name``
+      of another process that listens on the driver port
+    - ``manager``: ``state``, ``sub``, ``result``, ``restarts``, ``running``, as the service manager says
+    - ``directory``: ``path``, ``free_bytes``, ``free_share``, ``free_inodes``, ``read_only``, of the data directory
+    - ``pid_file``: ``path``, ``pid``, ``alive``; ``log``: ``path``, ``line``, ``age_s`` of the last error in its log
+    - ``oom_kill``: ``age_s`` and ``what``, if the kernel has killed it for its memory since its last start
+    - ``peers``: up to 8 addresses that it joins
+
+    Two options in this minion's configuration, grains or pillar help where files are not found: the path of the server's
+    config file, ``selfheal:witness:config``, and that of a file with its errors, ``selfheal:witness:log``, where
+    something else than systemd keeps its stderr.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt db1 selfheal.witness rethinkdb 28015
+    """
+    from saltext_selfheal.doors import arguments
+    from saltext_selfheal.doors import witness as door
+    from saltext_selfheal.witness import testimony
+
+    try:
+        asked = door.asked(service, port, timeout)
+    except arguments.BadRequest as exc:
+        _invalid(exc)
+    paths = {}
+    for name in ("config", "log"):
+        try:
+            paths[name] = door.path(__salt__["config.get"](f"selfheal:witness:{name}", None))
+        except arguments.BadRequest as exc:
+            log.warning("selfheal:witness:%s is not used: %s", name, exc)
+    return testimony.testify(
+        *asked,
+        # The functions are looked up when they are called: that can take long, too, and they may be missing.
+        show=lambda name: __salt__["service.show"](name),
+        status=lambda name: __salt__["service.status"](name),
+        config=paths.get("config"),
+        log_path=paths.get("log"),
+    )
 
 
 def _timeout(found: Any) -> float:
