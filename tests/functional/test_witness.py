@@ -2,13 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import salt.config
 import salt.loader
+from pydantic import TypeAdapter, ValidationError
 from salt.exceptions import SaltInvocationError
+from salt.loader.lazy import LazyLoader
 
+from saltext_selfheal.config.texts import Service
+from saltext_selfheal.doors import witness as door
 from tests.lab.ports import free_port
 from tests.lab.simulated.child import SimulatedProcess
 from tests.lab.simulated.settings import write_config
@@ -137,3 +144,64 @@ def test_options_that_are_no_paths_are_not_used_and_told(minion, caplog, odd):
 def test_bad_arguments_are_one_clear_error(minion, args, kwargs, told):
     with pytest.raises(SaltInvocationError, match=re.escape(told)):
         ask(minion, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rethinkdb",
+        "a@b.service",
+        "a\\x2d",
+        "x" * 255,
+        "x" * 256,
+        "",
+        "-a",
+        "a b",
+        "a/b",
+        "é",
+        "a\n",
+        "a*",
+    ],
+)
+def test_a_service_of_the_settings_is_one_here_too(name):
+    def taken(check):
+        try:
+            check()
+        except ValueError as exc:
+            return str(exc).partition("allowed: ")[2]
+        return None
+
+    def settings():
+        try:
+            TypeAdapter(Service).validate_python(name)
+        except ValidationError as exc:
+            raise ValueError(f"allowed: {exc.errors()[0]['msg']}") from None
+
+    assert taken(lambda: door.asked(name, 1, 5)) == taken(settings)
+
+
+def test_the_question_loads_none_of_the_settings():
+    script = (
+        "import sys\n"
+        "from saltext_selfheal.doors import witness\n"
+        "from saltext_selfheal.witness import testimony\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert not {"pydantic", "saltext_selfheal.config", "rethinkdb"} & set(done.stdout.split())
+
+
+def test_without_systemd_salt_need_not_load_all_its_modules(minion, told_by, monkeypatch):
+    told_by.write_text(json.dumps({"status": True}))
+    service = Path(minion["module_dirs"][0]) / "modules" / "service.py"
+    service.write_text(service.read_text().replace("def show", "def other"))
+    loaded = []
+    load = LazyLoader._load_module
+    monkeypatch.setattr(
+        LazyLoader, "_load_module", lambda self, name: loaded.append(name) or load(self, name)
+    )
+    assert ask(minion, "rethinkdb", 1)["manager"]["running"] is True
+    assert "service" in loaded
+    assert len(loaded) < 20

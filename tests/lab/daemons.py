@@ -194,8 +194,8 @@ def hooks_config(root, master, port):
     return {**config, "conf_file": str(path), "id": "hooks"}
 
 
-def minion_config(log_level, supervisor_socket=None):
-    """Overrides for a minion; one with a socket has services."""
+def minion_config(log_level, supervisor_socket=None, witness=None):
+    """Overrides for a minion; one with a socket has services. ``witness``: the paths that `selfheal.witness` is told."""
     config = {
         **_FRUGAL,
         "master": LOOPBACK,
@@ -212,4 +212,6 @@ def minion_config(log_level, supervisor_socket=None):
         config["module_dirs"] = [str(MODULES)]
         config["lab_supervisor"] = str(supervisor_socket)
         config["disable_modules"] = _OTHER_INITS
+    if witness:
+        config["selfheal"] = {"witness": witness}
     return config

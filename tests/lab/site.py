@@ -311,8 +311,15 @@ class Site:
                 daemons.hooks_config(self.root, self.master, hooks_port)
             )
         for name in (*DATABASES, *self.apps):
-            socket = self.supervisor.socket if name in DATABASES else None
-            overrides = {**daemons.minion_config(self.log_level, socket), **self._more_minion}
+            socket, witness = None, None
+            if name in DATABASES:
+                socket = self.supervisor.socket
+                witness = {
+                    "config": str(self._config_path(name)),
+                    "log": str(self.supervisor.errors(name)),
+                }
+            config = daemons.minion_config(self.log_level, socket, witness)
+            overrides = {**config, **self._more_minion}
             self.minions[name] = manager.salt_minion_daemon(
                 name,
                 master=self.master,

@@ -125,6 +125,10 @@ class Supervisor:
         """Pid of the node's server as supervisord remembers it, 0 if it knows of none."""
         return self.call("getProcessInfo", f"{minion_id}:{SERVICE}")["pid"]
 
+    def errors(self, minion_id):
+        """The file that keeps what the node's server writes to stderr."""
+        return self.folder / f"{minion_id}.err"
+
     def stop(self, timeout_s=3.0):
         """Stop supervisord, which first stops the nodes. What does not stop in time is left to the guard."""
         if self._process is None or self._process.poll() is not None:

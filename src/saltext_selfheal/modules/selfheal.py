@@ -12,6 +12,7 @@ A request that was sent is not decided yet: the healer may join it to an inciden
 ``salt-run selfheal.history`` on the master shows what became of it.
 """
 
+import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -289,12 +290,23 @@ def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
             log.warning("selfheal:witness:%s is not used: %s", name, exc)
     return testimony.testify(
         *asked,
-        # The functions are looked up when they are called: that can take long, too, and they may be missing.
-        show=lambda name: __salt__["service.show"](name),
+        # These may be missing, and looking them up can take long, too: so it is done when they are called.
+        show=_show_service,
         status=lambda name: __salt__["service.status"](name),
         config=paths.get("config"),
         log_path=paths.get("log"),
     )
+
+
+def _show_service(name: str) -> Any:
+    """What systemd says. Raises KeyError where the service manager is another one.
+
+    Salt's loader loads all modules there are, which takes seconds, before it says that a function is missing (3008).
+    """
+    status = inspect.unwrap(__salt__["service.status"])
+    if "show" not in getattr(status, "__globals__", {}):
+        raise KeyError("service.show")
+    return __salt__["service.show"](name)
 
 
 def _timeout(found: Any) -> float:
