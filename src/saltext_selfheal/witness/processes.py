@@ -128,7 +128,7 @@ def _hidden(proc: Path) -> str | None:
         return None
     for line in mounts.splitlines():
         fields = line.split()
-        if len(fields) > 3 and fields[2] == "proc":
+        if len(fields) > 3 and fields[1:3] == ["/proc", "proc"]:
             hidden = re.search(r"(?:^|,)hidepid=(\w+)", fields[3])
             if hidden and hidden[1] not in ("0", "off"):
                 return f"processes of others are hidden here (hidepid={hidden[1]})"

@@ -123,6 +123,51 @@ def test_one_that_another_user_may_not_see_through(server):
     )
 
 
+HIDDEN = """
+import json, os
+from saltext_selfheal.witness.testimony import testify
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(json.dumps(testify("x", 1, 5, show=None, status=None)))
+"""
+
+
+@pytest.mark.parametrize("mode", ["noaccess", "invisible"])
+def test_where_the_kernel_hides_processes_it_is_unknown(mode):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount")
+    mount = f'mount -t proc -o hidepid={mode} proc /proc && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", HIDDEN],
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(done.stderr.decode()[-200:])
+    process = json.loads(done.stdout)["process"]
+    assert process["state"] == "unknown"
+    assert "hidden here" in process["why"] or "may not be looked at" in process["why"]
+
+
+def test_one_in_a_network_and_a_file_system_of_its_own(config):
+    """A container, as the machine around it sees it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to unshare")
+    port = SimulatedProcess(config).settings.driver_port
+    command = [sys.executable, "-S", "-m", "tests.lab.simulated", "--config-file", str(config)]
+    child = subprocess.Popen(
+        ["unshare", "-n", "-m", *command], stdout=subprocess.PIPE, cwd=SimulatedProcess.ROOT
+    )
+    try:
+        assert b"Server ready" in child.stdout.readline()
+        with socket.create_server(("127.0.0.1", port)):  # on this network, and not on the server's
+            told = ask(port)
+        assert (told["process"]["state"], told["process"]["pid"]) == ("runs", child.pid)
+        assert (told["listens"], told["cluster_listens"], told["holder"]) == (True, True, None)
+        assert told["directory"]["path"] == str(config.parent / "data")
+    finally:
+        child.kill()
+        child.communicate()
+
+
 def test_where_everything_hangs_it_ends_in_time(machine, monkeypatch):
     machine.process(70, (*SERVER, "--directory", str(machine.host.data), "--pid-file", "/x"))
 
