@@ -34,7 +34,8 @@ Keys of our own beside RethinkDB's:
     simulate-tables=db.t,db.t2     the tables it claims to have (default: runbook.runbook)
     simulate-user=NAME:PASSWORD    one more user, who may read everything; repeatable
     simulate-hostname=NAME         network.hostname in server_status (many nodes on one machine)
-    simulate-join-wait=SECONDS     with every peer down the driver port opens this late (real: 30)
+    simulate-join-wait=SECONDS     with every peer down the driver port opens this late (real: never)
+    simulate-load=SECONDS          it loads for so long before it opens its driver port (real: as long as it takes)
     simulate-settle=SECONDS        tables are not ready for this long after a start (real: up to 3)
     simulate-fault={"fault": ...}  a fault from the first moment on, as the control socket takes it
 

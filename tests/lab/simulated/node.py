@@ -65,6 +65,7 @@ class Node:
         self.cluster.recall(self._recalled_peers())
         if settings.fault is not None:
             self.command(settings.fault)
+        await asyncio.sleep(settings.load_s)
         deadline = time.monotonic() + settings.join_wait_s
         while settings.join and time.monotonic() < deadline:
             if len((await self.cluster.view()).servers) > 1:

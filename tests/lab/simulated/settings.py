@@ -42,6 +42,7 @@ class Settings:
     tables: tuple[str, ...] = ("runbook.runbook",)
     hostname: str | None = None
     join_wait_s: float = 0.0
+    load_s: float = 0.0
     settle_s: float = 0.0
     fault: dict[str, Any] | None = None
     argv: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ _SINGLE = {
     "simulate-tables",
     "simulate-hostname",
     "simulate-join-wait",
+    "simulate-load",
     "simulate-settle",
     "simulate-fault",
 }
@@ -223,6 +225,7 @@ def read_config(path: Path, argv: Sequence[str] = ()) -> Settings:
         tables=tables,
         hostname=found["simulate-hostname"][-1] if "simulate-hostname" in found else None,
         join_wait_s=number("simulate-join-wait", "0"),
+        load_s=number("simulate-load", "0"),
         settle_s=number("simulate-settle", "0"),
         fault=fault,
         argv=tuple(argv),

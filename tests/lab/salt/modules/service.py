@@ -25,7 +25,7 @@ except ImportError:
 __virtualname__ = "service"
 
 # A service counts as started when it says that it serves, or when it has lived this long without saying so: a
-# RethinkDB whose `join` peers are all down opens its driver port only after 30 s, and that is no failed start.
+# RethinkDB that loads, or whose `join` peers are all down, does not open its driver port, and that is no failed start.
 SETTLED_S = 1.0
 SAYS_IT_SERVES = "Server ready"
 
