@@ -8,7 +8,7 @@
   {"tgt": {{ attempt.minions | tojson }}},
   {"tgt_type": "list"},
   {"jid": {{ attempt.jid | tojson }}},
-  {"arg": [{{ attempt.args[0] | tojson }}, {{ attempt.args[1] | int }}]}
+  {"arg": {{ attempt.args | tojson }}}
 ]}}
 {%- else -%}
 {}

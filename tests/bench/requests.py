@@ -77,7 +77,7 @@ def _overlap(path):
     """The most attempts that were in flight at once."""
     with _database(path) as db:
         rows = db.execute(
-            "SELECT decided_at, ended_at FROM attempts WHERE action != 'look'"
+            "SELECT decided_at, ended_at FROM attempts WHERE action NOT IN ('look', 'witness')"
         ).fetchall()
     points = sorted(
         [(r["decided_at"], 1) for r in rows] + [(r["ended_at"], -1) for r in rows if r["ended_at"]]

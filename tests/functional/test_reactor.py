@@ -25,7 +25,8 @@ SERVICE = ["rethinkdb"]
 
 
 def arguments(action):
-    return SERVICE if remedies.TABLE[action].takes_service else []
+    row = remedies.TABLE[action]
+    return [*(SERVICE if row.takes_service else []), *([28015] if row.takes_port else [])]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from saltext_selfheal.healing import remedies
 from tests.lab.demo import TIMES
 from tests.lab.site import Site, package_reactor
 
@@ -15,6 +16,8 @@ MOST_LINES = 30  #: of the site's logs, where a test has failed
 MOST_CAPTURED = 20  #: of what the test has printed
 # What a request gets that will be done: held for a second, where the newest table map is older than the last change.
 GRANTED = ("accepted", "held")
+#: Actions that only ask a minion, and change nothing.
+ASKING = tuple(action.value for action in remedies.ASKING)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -143,8 +146,13 @@ def wait_order(events, timeout=30):
     return events.wait("selfheal/remediate/*", _changes, timeout=timeout).data
 
 
+def acts(incident):
+    """What was done in an incident, as `selfheal.incident` tells it: without the jobs that only asked."""
+    return [one for one in incident["attempts"] if one["action"] not in ASKING]
+
+
 def _changes(order):
-    return order.get("action") != "look"
+    return order.get("action") not in ASKING
 
 
 def wait_healed(events):

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.conftest import orders, wait_order
+from tests.integration.conftest import acts, orders, wait_order
 from tests.integration.test_healing import returned
 
 
@@ -30,7 +30,7 @@ def test_a_paused_cluster_is_left_alone_and_explained_and_healed_after_resume(qu
     assert quiet.nodes["db3"].serving()
     whole = run("selfheal.incident", held["incident"])
     assert whole["phase"] == "resolved"
-    assert [a["outcome"] for a in whole["attempts"]] == ["done"]
+    assert [a["outcome"] for a in acts(whole)] == ["done"]
     kinds = [row["kind"] for row in run("selfheal.history", "runbook", limit=50)]
     assert "command" in kinds
     assert run("selfheal.audit")["ok"] is True
@@ -130,7 +130,7 @@ def test_a_master_that_dies_whole_goes_on_where_it_was(site):
     assert site.nodes["db1"].serving()
     whole = run("selfheal.incident", order["incident"])
     assert whole["phase"] == "resolved"
-    attempt, *more = whole["attempts"]
+    attempt, *more = (one for one in whole["attempts"] if one["action"] != "witness")
     assert (attempt["jid"], attempt["minions"]) == (order["jid"], ["db1"])
     # The result can be lost with the master. Then, and only then, the healer looks after the job.
     assert [one["action"] for one in more] == ["look"] * (attempt["outcome"] == "timed_out")

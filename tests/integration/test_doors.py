@@ -11,7 +11,7 @@ import uuid
 import pytest
 import requests
 
-from tests.integration.conftest import GRANTED, secrets_told, wait_healed, wait_order
+from tests.integration.conftest import GRANTED, acts, secrets_told, wait_healed, wait_order
 from tests.integration.test_healing import returned, started_jobs
 from tests.lab.demo import TIMES
 from tests.lab.site import CHECKOUT, Site
@@ -77,7 +77,7 @@ def test_a_signed_hook_joins_what_is_being_healed_and_can_be_looked_up(site):
     told = site.run_runner("selfheal.incident", f"runbook-web:{id}")
     assert told["reply"] == "joined"
     assert told["incident"]["phase"] == "resolved"
-    assert [one["outcome"] for one in told["incident"]["attempts"]] == ["done"]
+    assert [one["outcome"] for one in acts(told["incident"])] == ["done"]
 
 
 def test_a_signed_hook_gets_its_highstate_once_however_often_it_is_sent(site):

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.integration.conftest import acts
 from tests.lab.demo import TIMES
 from tests.lab.ports import LOOPBACK
 from tests.lab.site import SIMULATED, Site, server_command
@@ -41,7 +42,7 @@ def db2(asked):
 
 def whole(site, incident):
     told = site.run_runner("selfheal.incident", incident)
-    return [one for one in told["attempts"] if one["action"] not in ("look", "witness")], told
+    return acts(told), told
 
 
 def ended(events, what="resolved", timeout=120):
@@ -60,7 +61,7 @@ def test_a_killed_node_is_seen_by_its_minion_and_restarted_once(asked, db2):
     question, *_ = (a for a in told["attempts"] if a["action"] == "witness")
     assert question["outcome"] == "done"
     assert question["why"].startswith("its process is gone")
-    assert question["args"] == [SERVICE, str(db2.driver_port)]
+    assert question["args"] == [SERVICE, db2.driver_port]
     assert question["minions"] == ["db2"]
 
 

@@ -2,7 +2,7 @@
 
 import requests
 
-from tests.integration.conftest import GRANTED, written_by
+from tests.integration.conftest import GRANTED, acts, written_by
 from tests.integration.test_healing import started_jobs
 
 
@@ -32,7 +32,7 @@ def test_an_application_asks_by_the_runner_and_gets_its_highstate(quiet, salt_ap
             timeout=60,
         )
         (job,) = started_jobs(events, "state.highstate")
-        (attempt,) = quiet.run_runner("selfheal.incident", answer["incident"])["attempts"]
+        (attempt,) = acts(quiet.run_runner("selfheal.incident", answer["incident"]))
         assert (job["jid"], job["tgt"]) == (attempt["jid"], ["db3"])
         assert answer["jid"] in (None, job["jid"])
     assert quiet.nodes["db3"].config_is_right()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.conftest import GRANTED, orders, wait_healed
+from tests.integration.conftest import GRANTED, acts, orders, wait_healed
 from tests.integration.test_healing import started_jobs
 from tests.lab.demo import TIMES
 from tests.lab.site import Site
@@ -38,7 +38,7 @@ def test_a_highstate_that_is_disabled_on_the_minion_is_waited_for(quiet):
             assert quiet.call("db2", "state.enable", "highstate")
             resolved(events, asked["incident"])
         whole = quiet.run_runner("selfheal.incident", asked["incident"])
-        changes = [a["outcome"] for a in whole["attempts"] if a["action"] != "look"]
+        changes = [a["outcome"] for a in acts(whole)]
         assert changes == ["forbidden", "done"]
     finally:
         quiet.call("db2", "state.enable", "highstate")
@@ -62,7 +62,7 @@ def test_a_minion_in_blackout_is_waited_for(quiet):
             resolved(events, held["incident"], timeout=120)
             assert quiet.nodes["db3"].serving()
         whole = quiet.run_runner("selfheal.incident", held["incident"])
-        changes = [a for a in whole["attempts"] if a["action"] != "look"]
+        changes = acts(whole)
         assert [a["outcome"] for a in changes] in (["forbidden", "done"], ["done"])
         assert {a["action"] for a in changes} == {"restart"}
     finally:
@@ -121,7 +121,7 @@ def test_a_relapse_is_met_with_the_restart_that_had_helped():
                 healed.append(wait_healed(events))
             site.wait_until_quiet()
         told = [site.run_runner("selfheal.incident", one) for one in healed]
-    actions = [[a["action"] for a in one["attempts"] if a["action"] != "look"] for one in told]
+    actions = [[a["action"] for a in acts(one)] for one in told]
     assert actions == [["restart"], ["restart"], ["highstate"]]
     opened = [row["why"] for one in told for row in one["audit"] if row.get("said") == "open"]
     assert any(f"a relapse of {healed[0]}" in why for why in opened)

@@ -60,7 +60,8 @@ class Stage:
                 told += 1
                 data = event.data
                 if event.tag.startswith("selfheal/remediate/"):
-                    act["action"] = data["action"]
+                    if data["action"] not in ("look", "witness"):
+                        act["action"] = data["action"]
                     self.tell(
                         f"  → {data['action']} on {', '.join(data['minions'])}, job {data['jid']}",
                         "cyan",

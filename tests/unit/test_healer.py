@@ -29,7 +29,7 @@ from saltext_selfheal.loop.healer import Healer
 
 CLUSTER = {
     "minions": "db*", "nodes": {"db1": "10.0.0.1", "db2": "10.0.0.2"}, "poll": "10s", "timeout": "10s",
-    "confirm": 0, "stable": 0, "attempt": {"timeout": "30s", "verify": "30s"},
+    "confirm": 0, "stable": 0, "witness": "off", "attempt": {"timeout": "30s", "verify": "30s"},
 }  # fmt: skip
 SETTINGS = EngineSettings.model_validate({"clusters": {"runbook": CLUSTER}})
 

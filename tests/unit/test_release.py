@@ -195,7 +195,7 @@ def test_it_is_healed_to_its_end_and_nothing_is_done_twice(path):
     ended = {i.id for c in engine.healer.state.clusters.values() for i in c.incidents}
     assert ended == {"shop-2", "wiki-1", "wiki-2"}
     done = [tag for tag, _ in engine.fired if tag.startswith("selfheal/remediate/")]
-    assert set(done) <= {"selfheal/remediate/look"}
+    assert set(done) <= {"selfheal/remediate/look", "selfheal/remediate/witness"}
 
 
 def test_what_lay_in_the_inbox_comes_before_the_first_decision(path):

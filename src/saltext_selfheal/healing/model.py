@@ -96,7 +96,7 @@ class Attempt:
     of: str | None = None  #: for a look: the attempt it asks about …
     of_jid: str = ""  #: … and that attempt's JID
     jid: str = ""  #: of its job; empty only until the loop has given one
-    args: tuple[str, ...] = ()  #: of its job
+    args: tuple[str | int, ...] = ()  #: of its job
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class Decider:
     def _complete(self, attempt: Attempt) -> Attempt:
         """The attempt with its JID and its job's arguments."""
         cluster, row = self._settings.clusters[attempt.cluster], remedies.TABLE[attempt.action]
-        args = (cluster.service,) if row.takes_service else ()
+        args: tuple[str | int, ...] = (cluster.service,) if row.takes_service else ()
         if row.takes_port:
-            args = (*args, str(cluster.nodes[attempt.nodes[0]].port))
+            args = (*args, cluster.nodes[attempt.nodes[0]].port)
         return replace(attempt, jid=self._mint(), args=args)
