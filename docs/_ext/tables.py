@@ -23,7 +23,7 @@ from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
 from saltext_selfheal.config import values
-from saltext_selfheal.healing import escalation, gates, remedies, table
+from saltext_selfheal.healing import escalation, gates, presence, remedies, table
 from saltext_selfheal.healing.model import BESIDES, ENDED, Action, Fault, Mode
 
 #: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
@@ -85,6 +85,11 @@ GATES: dict[str, str] = {
     ),
     "target": (
         "Is at least one node named, and is every one of them configured and inside `minions`?"
+    ),
+    "minion": (
+        "Is no minion concerned known to be gone? Known is a key that is not accepted on this master, and that a minion is not "
+        "connected which was found connected since the engine's start. What is not known, or was read more than "
+        f"{presence.KNOWN_FOR_S:.0f} s ago, forbids nothing."
     ),
     "blind": (
         "Does the engine trust its own eyes? Not if every node of every cluster is unreachable at once, or if its own "

@@ -41,6 +41,8 @@ from saltext_selfheal.healing.events import (
     Missing,
     Observation,
     Observed,
+    Presence,
+    Present,
     Published,
     Replica,
     Request,
@@ -166,6 +168,7 @@ HAPPENS: dict[str, set[str]] = {
     "started": {"cluster"},
     "issues": {"cluster"},
     "system_tables": {"why", "cluster"},
+    "minions": {"cluster"},
     "job_cache": set(),
     "probes": set(),
     "probe_failed_here": set(),
@@ -328,6 +331,7 @@ class Stage(World):
         self.connected: dict[str, Mapping[str, list[str]]] = {}
         self.issues: dict[str, tuple[Issue, ...]] = {}
         self.system_tables: dict[str, tuple[ViewStatus, str]] = {}
+        self.minions: dict[str, Mapping[str, Presence]] = {}  #: what the master knows of them
         self.up, self.awake, self.probing, self.anew = True, True, True, False
         self.words = True  #: nodes that answer are heard
         self.answering: set[tuple[str, str]] = set()  #: ill nodes whose open connections answer
@@ -488,8 +492,13 @@ class Stage(World):
         )
 
     def _look(self, name: str) -> None:
-        """The system tables, as one node that answers shows them; only where the case speaks of them."""
+        """The system tables, as one node that answers shows them; only where the case speaks of them.
+
+        What the master knows of minions is told then, too.
+        """
         self.meet(name)
+        if name in self.minions:
+            self.step(Present(name, self.minions[name]))
         told_of = (self.tables, self.connected, self.issues, self.system_tables)
         if not any(name in of for of in told_of):
             return
@@ -683,6 +692,17 @@ def _system_tables(site: Stage, item: Mapping[str, Any], where: str) -> None:
     site.system_tables[name] = (ViewStatus(item["system_tables"]), item.get("why", ""))
 
 
+def _minions(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """``{db2: not connected}``: what the master knows of minions; ``untold``: it tells nothing any more."""
+    name = site.cluster_of(item, where)
+    if item["minions"] == "untold":
+        site.minions.pop(name)
+        return
+    site.minions[name] = {n: Presence(told) for n, told in item["minions"].items()}
+    if site.up:
+        site.step(Present(name, site.minions[name]))
+
+
 def _one_of(item: Mapping[str, Any], kind: str, allowed: tuple[str, str], where: str) -> bool:
     """True for the first word, False for the second."""
     if item[kind] not in allowed:
@@ -749,6 +769,7 @@ _HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "started": _started,
     "issues": _issues,
     "system_tables": _system_tables,
+    "minions": _minions,
     "job_cache": _job_cache,
     "probes": _probes,
     "probe_failed_here": _probe_failed_here,

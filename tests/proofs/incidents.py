@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from statistics import quantiles
 
 from saltext_selfheal.healing import escalation
-from saltext_selfheal.healing.events import Verb
+from saltext_selfheal.healing.events import Presence, Verb
 from saltext_selfheal.healing.model import (
     CLUSTER_WIDE,
     Action,
@@ -129,6 +129,8 @@ def luck(chance: random.Random) -> Luck:
         forbidden=share(0.3),
         crash_on_fire=share(0.2),
         crash_on_event=share(0.002),
+        unread=share(0.4),
+        slow_reading=share(0.3),
     )
 
 
@@ -251,10 +253,12 @@ def _faults(chance: random.Random, site: Simulation, one: Policy) -> None:
             chance.uniform(5, SPAN_S), site.ail, one.name, fault, cured_by=() if cure is None else cure,
             for_s=chance.choice((30.0, 300.0)), issue="log_write_error" if fault is Fault.ISSUE else "",
         )  # fmt: skip
-    if chance.random() < 0.1:
+    site.never_found |= {n for n in one.nodes if chance.random() < 0.2}
+    for _ in range(chance.choice((0, 0, 0, 1, 3))):
         node, when = chance.choice(one.nodes), chance.uniform(0, SPAN_S)
-        site.at(when, site.minion, node, False)
-        site.at(when + chance.choice((20.0, 300.0)), site.minion, node, True)
+        found = chance.choice((Presence.AWAY, Presence.AWAY, Presence.NOT_ACCEPTED))
+        site.at(when, site.minion, node, False, found)
+        site.at(when + chance.choice((5.0, 20.0, 300.0)), site.minion, node, True)
 
 
 def _half_faults(chance: random.Random, site: Simulation, one: Policy) -> None:

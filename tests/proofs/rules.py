@@ -19,6 +19,8 @@ from saltext_selfheal.healing.events import (
     Met,
     Observation,
     Observed,
+    Presence,
+    Present,
     Requested,
     Returned,
     Started,
@@ -76,6 +78,9 @@ WORD_S = 10.0  #: so long a refused node's peers are waited for
 #: What such a node shows to this master may be the master's own matter: another one may be served.
 NOTICED_S = 1.0  #: so long after the first refusal others may still be connected to a dead server
 REFUSES = frozenset({Fault.DEAD, Fault.CUT_OFF, Fault.STARTING})
+#: A job would not reach such a minion.
+GONE = frozenset({Presence.AWAY, Presence.NOT_ACCEPTED})
+KNOWN_S = 60.0  #: so long counts what was told of a minion
 
 
 class Broken(AssertionError):
@@ -161,6 +166,8 @@ class Book:
         self.servers: dict[tuple[str, str], str] = {}
         self.known: dict[str, Identity] = {}  # by node
         self.words: dict[str, Word] = {}  # by node
+        #: By cluster: what was told of its minions last, and when.
+        self.minions: dict[str, tuple[float, Mapping[str, Presence]]] = {}
         self.met: dict[str, tuple[float, Met]] = {}  # by cluster
         self.forbidden: frozenset[str] = frozenset()  #: clusters whose system tables are hidden
         self.start_times: dict[str, float] = {}  # by server id
@@ -231,6 +238,8 @@ class Book:
                 self.testified[node] = (asked.fired_at, told)
                 if _unheard(told):
                     self.starting_at.setdefault(node, now)
+        elif isinstance(event, Present):
+            self.minions[event.cluster] = (now, event.minions)
         elif isinstance(event, Returned):
             flight = self.flying.get(event.attempt)
             look = flight.attempt if flight else None
@@ -248,6 +257,7 @@ class Book:
         self.views.clear()
         self.words.clear()
         self.met.clear()
+        self.minions.clear()
         self.turns.clear()
         self.testified.clear()
         self.asked_over.clear()
@@ -1002,6 +1012,17 @@ def i7_target(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise Broken("I7", seen.now, f"{attempt.id} names {node}")
 
 
+def i7_there(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Nothing that changes something is sent to a minion of which the master has just said that it is gone."""
+    told_at, minions = book.minions.get(attempt.cluster, (0.0, {}))
+    if attempt.action is Action.LOOK or seen.now - told_at > KNOWN_S:
+        return
+    for node in attempt.nodes:
+        if minions.get(node) in GONE:
+            told = f"{attempt.id} for the minion of {node}, which is {minions[node].value}"
+            raise Broken("I7", seen.now, told)
+
+
 def i10_forgotten(book: Book, attempt: Attempt, seen: Seen) -> None:
     """After the ledger was lost, nothing before the longest rest and a full window have passed."""
     for node in attempt.nodes:
@@ -1068,6 +1089,7 @@ ASKED = (e_asked,)
 
 FIRED = (
     i7_target,
+    i7_there,
     i6_once,
     i1_one_at_a_time,
     i1_decided,

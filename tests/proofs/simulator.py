@@ -31,6 +31,8 @@ from saltext_selfheal.healing.events import (
     Missing,
     Observation,
     Observed,
+    Presence,
+    Present,
     Published,
     Replica,
     Request,
@@ -73,6 +75,7 @@ IDLE_TICK_S = 4.0  #: while nothing is in flight: every probe moves time on as w
 VIEW_S = 10.0
 GAP_S = 10.0  #: a loop held up for longer has to look anew
 REACTOR_AGE_S = 60.0
+PRESENT_S = 5.0  #: what is known of minions is told again after this time
 MEET_S = 3.0  #: peers are asked once in this time, however many dials are refused
 FORGETS_S = 8.0  #: so long a server's peers believe in one that hangs
 START = 1_000_000.0
@@ -119,6 +122,8 @@ class Luck:
     stale: float = 0.0  #: observations delivered late
     unmet: float = 0.0  #: words about who is connected that get lost
     slow_word: float = 0.0  #: … or come late
+    unread: float = 0.0  #: readings of the minions that fail
+    slow_reading: float = 0.0  #: … or are told late
     undialled: float = 0.0  #: wishes for a fresh dial that get lost
     forged: float = 0.0  #: jobs of which another minion tells a result while they run
     lying: float = 0.0  #: looks that another minion answers
@@ -194,7 +199,11 @@ class Simulation:
         self.open: dict[str, str] = {}  #: node → server at the end of the open connection
         self.dial_at: dict[str, float] = {}
         self.asked_at: dict[str, float] = {}  #: by cluster
-        self.minions_down: set[str] = set()
+        self.minions_down: dict[str, Presence] = {}  #: and what the master may find of them
+        self.never_found: set[str] = (
+            set()
+        )  #: minions of which the master cannot tell whether they are connected
+        self.present_at = 0.0
         self.jobs: dict[str, list[Job]] = (
             {}
         )  #: what becomes of a node's next jobs, before luck has a say
@@ -369,8 +378,29 @@ class Simulation:
         if self.ailing.get(cluster) is ill:
             del self.ailing[cluster]
 
-    def minion(self, node: str, up: bool) -> None:
-        (self.minions_down.discard if up else self.minions_down.add)(node)
+    def minion(self, node: str, up: bool, found: Presence = Presence.AWAY) -> None:
+        """A node's minion goes or comes back, or its key does: then that is what the master finds."""
+        if up:
+            self.minions_down.pop(node, None)
+        else:
+            self.minions_down[node] = found
+        self._later(1.0 if up else 3.0, self._read_minions, self.home[node].name)
+
+    def _read_minions(self, cluster: str) -> None:
+        """The master looks which minions are there."""
+        if self._happens(self.luck.unread):
+            return
+        found = {n: self._presence(n) for n in self.home if self.home[n].name == cluster}
+        late_s = 9.0 * self.random.random() if self._happens(self.luck.slow_reading) else 0.0
+        if late_s:
+            self._later(late_s, self.deliver, Present(cluster, found))
+        else:
+            self.deliver(Present(cluster, found))
+
+    def _presence(self, node: str) -> Presence:
+        found = self.minions_down.get(node, Presence.CONNECTED)
+        seen = found is Presence.NOT_ACCEPTED or node not in self.never_found
+        return found if seen else Presence.UNKNOWN
 
     def restart_minion(self, node: str) -> None:
         """Which JIDs it has run is forgotten."""
@@ -768,6 +798,10 @@ class Simulation:
             self._feed(Tick())
             if self.up and self.cache_readable:
                 self._read_jobs()
+        if self.now - self.present_at >= PRESENT_S:
+            self.present_at = self.now
+            for name in self.policies:
+                self._read_minions(name)
         in_flight = any(c.attempt or c.late or c.questions for c in self.state.clusters.values())
         self._later(TICK_S if in_flight else IDLE_TICK_S, self._tick)
 

@@ -12,6 +12,8 @@ from saltext_selfheal.healing.events import (
     Met,
     Observation,
     Observed,
+    Presence,
+    Present,
     Replica,
     Request,
     Requested,
@@ -873,3 +875,37 @@ def test_evidence_a_step_that_cannot_help_is_not_taken_before_one_that_can():
     hand.hear(hand.ask(), process=Process.GONE, ground=Ground.BAD_CONFIG)
     with breaks("E"):
         hand.fire(hand.attempt(action=Action.RESTART))
+
+
+# ---------------------------------------------------------------- minions that are gone
+
+
+@pytest.mark.parametrize("found", [Presence.AWAY, Presence.NOT_ACCEPTED])
+def test_i7_a_minion_of_which_it_was_told_that_it_is_gone(hand, found):
+    hand.see(event=Present("c", {"n1": found}))
+    with breaks("I7"):
+        hand.fire(hand.attempt())
+
+
+@pytest.mark.parametrize(
+    ("told", "then_s"),
+    [
+        ({"n1": Presence.UNKNOWN, "n2": Presence.AWAY}, 0),
+        ({"n1": Presence.CONNECTED}, 0),
+        ({"n1": Presence.AWAY}, 61),
+    ],
+    ids=["nothing of it", "it is there", "long ago"],
+)
+def test_i7_a_minion_that_may_be_there(hand, told, then_s):
+    hand.see(event=Present("c", told))
+    for _ in range(then_s):
+        hand.now += 1.0
+        hand.probe()
+    hand.fire(hand.attempt())
+
+
+def test_i7_a_look_may_be_sent_to_a_minion_that_is_gone(hand):
+    hand.fire(hand.attempt())
+    hand.see(event=Present("c", {"n1": Presence.AWAY}))
+    look = _look(hand)
+    hand.see(Fire(look), look=look)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config
-from ..healing import gates
+from ..healing import gates, presence
 from ..healing.events import Seconds
 from ..healing.model import (
     Attempt,
@@ -59,16 +59,18 @@ class NodeStatus:
     suspected: bool = False
     flapping: bool = False
     evidence: str = ""
+    minion: str = ""  #: why a job would not reach its minion; empty: nothing says so
 
     def told(self, as_of: str | None = None) -> str:
-        """The verdict in words. ``as_of``: it is what was seen then."""
+        """The verdict in words, and whether the minion is gone. ``as_of``: it is what was seen then."""
+        gone = f"; {self.minion}" if self.minion else ""
         if self.since is None:
-            return "unknown: not probed yet"
+            return f"unknown: not probed yet{gone}"
         then = f"as of {as_of}: " if as_of else ""
         verdict = "well" if self.fault is None else self.fault.value
         doubt = " (suspected)" if self.suspected else ""
         doubt += " (flapping)" if self.flapping else ""
-        return f"{then}{verdict}{doubt} since {clock(self.since)}: {self.evidence}"
+        return f"{then}{verdict}{doubt} since {clock(self.since)}: {self.evidence}{gone}"
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,8 @@ def _node(name: str, node: NodeState | None) -> NodeStatus:
     since = node.since
     if node.well and node.well_since is not None:
         since = node.well_since
-    return NodeStatus(name, since, node.fault, node.suspected, node.flapping, node.evidence)
+    gone = presence.missing(name, node.minion)
+    return NodeStatus(name, since, node.fault, node.suspected, node.flapping, node.evidence, gone)
 
 
 def _incident(incident: Incident) -> IncidentStatus:

@@ -173,6 +173,23 @@ class Met:
     took_s: Seconds = 0.0  #: from the question to the last answer
 
 
+class Presence(str, Enum):
+    """What the master knows of a minion."""
+
+    UNKNOWN = "not known"
+    CONNECTED = "connected"
+    AWAY = "not connected"  #: it was connected before
+    NOT_ACCEPTED = "key not accepted"
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the master knows of the minions of a cluster's nodes. Told when it has changed, and again now and then."""
+
+    cluster: str
+    minions: Mapping[str, Presence] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Observed:
     observation: Observation
@@ -231,6 +248,7 @@ class Tick:
 Event = (
     Observed
     | Met
+    | Present
     | Viewed
     | Missing
     | Published

@@ -19,6 +19,7 @@ from .gate import Gate as Gate
 from .gate import Intent as Intent
 from .gate import Open, Ruling, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, Phase, Policy, State, Step
+from .presence import minion as minion
 from .quorum import harmless, one_at_a_time, quorum
 from .witnessed import helps, not_starting, witness
 from .word import WORD_WITHIN_S, word
@@ -387,6 +388,7 @@ GATES: Mapping[str, Asks] = {
     "paused": paused,
     "warm-up": warm_up,
     "target": target,
+    "minion": minion,
     "blind": blind,
     "fresh": fresh,
     "confirmed": confirmed,
@@ -419,6 +421,7 @@ def name_of(gate: Asks) -> str:
 
 #: Gates about one node by itself. A node that one of these stops is stopped whatever becomes of the other nodes.
 OWN: tuple[Asks, ...] = (
+    minion,
     identity,
     agreed,
     not_starting,

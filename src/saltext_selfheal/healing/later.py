@@ -15,6 +15,7 @@ TIMES = frozenset(
         "dialled_at", "ended_at", "fired_at", "forgotten_at", "gone_since", "kinds", "looked_at", "missing_at", "not_before",
         "opened_at", "published_at", "questioned_at", "refused", "refused_at", "restarted_at", "seen", "since", "spent", "starting_since", "until",
         "viewed_at",        "well_since", "word_at",
+        "minion_at",
     }
 )  # fmt: skip
 #: Fields with numbers that are no such times: durations, and times of a server's own clock.

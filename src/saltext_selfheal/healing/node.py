@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .events import Seconds
+from .events import Presence, Seconds
 from .faults import Fault
 from .remedies import Action
 from .testimony import Testimony
@@ -68,6 +68,8 @@ class NodeState:
     bars: tuple[Bar, ...] = ()
     #: Since the healer has its present settings, the node has taken their login and shown a certificate that they trust.
     taken: bool = field(default=False, compare=False)
+    minion: Presence = Presence.UNKNOWN  #: what the master knows of the node's minion
+    minion_at: Seconds | None = field(default=None, compare=False)  #: when that was told last
 
     #: What its minion has told last (see `testimony`), when it was asked last, and since when it counts as starting.
     testimony: Testimony | None = None

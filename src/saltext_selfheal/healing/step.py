@@ -50,6 +50,7 @@ from .events import (
     Met,
     Missing,
     Observed,
+    Present,
     Published,
     Requested,
     Returned,
@@ -61,6 +62,7 @@ from .events import (
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
 from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
 from .orders import answer_opened, decide_pending, take_request
+from .presence import take_present
 from .sight import Sight
 from .table import BY_PHASE, take
 
@@ -75,6 +77,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             concerned = [observation.cluster]
         case Met(cluster=cluster):
             state = take_met(state, event, now)
+            concerned = [cluster]
+        case Present(cluster=cluster):
+            state = take_present(state, event, now)
             concerned = [cluster]
         case Viewed(view):
             state, effects = take_view(state, event, now)
