@@ -87,8 +87,8 @@ GATES: dict[str, str] = {
         "Is at least one node named, and is every one of them configured and inside `minions`?"
     ),
     "minion": (
-        "Is no minion concerned known to be gone? Known is a key that is not accepted on this master, and that a minion is not "
-        "connected which was found connected since the engine's start. What is not known, or was read more than "
+        "Is no minion concerned known to be gone? Its key is not accepted on this master then, or it was connected "
+        "since the engine's start and is not any more. What is not known, or was read more than "
         f"{presence.KNOWN_FOR_S:.0f} s ago, forbids nothing."
     ),
     "blind": (

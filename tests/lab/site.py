@@ -98,7 +98,7 @@ class Site:
     log_level
         Of the daemons' log files.
     master, minion
-        More overrides for the master's and every minion's config.
+        More overrides for the master's and every minion's config. A callable for minions takes a minion's name.
     tell
         Called with one line of text at each stage of the start and the end.
     """
@@ -140,7 +140,7 @@ class Site:
         self.environ = None
         self.took = {}
         self._more_master = dict(master or {})
-        self._more_minion = dict(minion or {})
+        self._more_minion = minion if callable(minion) else lambda name: dict(minion or {})
         self._guard = None
         self._listener = None
         self._closing = False
@@ -319,7 +319,7 @@ class Site:
                     "log": str(self.supervisor.errors(name)),
                 }
             config = daemons.minion_config(self.log_level, socket, witness)
-            overrides = {**config, **self._more_minion}
+            overrides = {**config, **self._more_minion(name)}
             self.minions[name] = manager.salt_minion_daemon(
                 name,
                 master=self.master,

@@ -37,6 +37,7 @@ TESTS = (
     "tests/unit/test_step.py",
     "tests/unit/test_forbidden.py",
     "tests/unit/test_witness_word.py",
+    "tests/unit/test_presence.py",
 )
 PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
 
@@ -669,6 +670,55 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_impossible",
         "    foreign = name_foreign(cluster, request.nodes)",
         "    foreign: list[str] = []",
+    ),
+    # ------------------------------------------------------------ I7: minions that are gone
+    Mutation(
+        "I7: a job is sent to a minion that is not connected (gate minion)",
+        "presence.missing",
+        "    if presence is Presence.AWAY:",
+        "    if False:",
+    ),
+    Mutation(
+        "I7: a job is sent to a minion whose key is not accepted (gate minion)",
+        "presence.missing",
+        "    if presence is Presence.NOT_ACCEPTED:",
+        "    if False:",
+    ),
+    Mutation(
+        "what is not known of a minion holds an incident (gate minion)",
+        "presence.minion",
+        "    if gone:",
+        "    if gone or Presence.UNKNOWN in found.values():",
+    ),
+    Mutation(
+        "what was told of a minion counts for ever (gate minion)",
+        "presence.known",
+        "    if node.minion_at is None or now - node.minion_at > KNOWN_FOR_S:",
+        "    if node.minion_at is None:",
+    ),
+    Mutation(
+        "what was told of a minion before a start of the healer counts (gate minion)",
+        "forget_health",
+        "                minion=Presence.UNKNOWN,\n                minion_at=None,\n",
+        "",
+    ),
+    Mutation(
+        "a minion of which nothing is told any more stays gone (gate minion)",
+        "take_present",
+        "minion=event.minions.get(name, Presence.UNKNOWN)",
+        "minion=event.minions.get(name, node.minion)",
+    ),
+    Mutation(
+        "a minion that is back waits for something else to happen (gate minion)",
+        "step.step",
+        "            state = take_present(state, event, now)\n            concerned = [cluster]",
+        "            state = take_present(state, event, now)\n            concerned = []",
+    ),
+    Mutation(
+        "a node whose minion is gone holds up the others (gate minion)",
+        "OWN",
+        "    minion,\n",
+        "",
     ),
     # ------------------------------------------------------------ I8: only a live attempt is fired, once
     Mutation(

@@ -616,3 +616,31 @@ def test_who_is_to_be_dialled_is_dialled_by_whoever_looks(engine):
     engine.healer.attach(engine.jobs)
     ask("r2", "db2")
     assert len(engine.dialled) == 1
+
+
+class Minions:
+    def __init__(self):
+        self.watched, self.complaint = None, None
+
+    def watch(self, clusters):
+        self.watched = tuple(clusters)
+
+    def check(self):
+        return self.complaint
+
+
+def test_minions_are_read_often_only_while_something_is_to_be_healed(tmp_path, clock, caplog):
+    engine = Engine(tmp_path / "ledger.sqlite3", clock)
+    minions = Minions()
+    engine.healer.attach(engine.jobs, engine, minions)
+    engine.pass_time(20)
+    assert minions.watched == ()
+    lock = Command("c1", Verb.LOCK, "ann", cluster="runbook", nodes=("db1",), reason="so")
+    engine.healer.handle(Commanded(lock))
+    assert minions.watched == ()  # a lock waits for a person
+    engine.see("db2", Fault.DEAD)
+    assert minions.watched == ("runbook",)
+    minions.complaint = "reading hangs"
+    engine.healer.tick()
+    assert "selfheal: reading hangs" in caplog.messages
+    engine.die()

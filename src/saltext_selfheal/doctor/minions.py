@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import salt.key
-
 from ..healing.model import Mode
+from ..loop.minions import Key, keys
 from . import returns
 from .master import Finding, Master, fail, ok, warn
 
@@ -15,27 +14,19 @@ from .master import Finding, Master, fail, ok, warn
 def check_minions(master: Master) -> Iterator[Finding]:
     if master.settings is None:
         return
-    keys = salt.key.get_key(dict(master.opts)).list_keys()
-    state = {
-        minion: called
-        for called, kind in (
-            ("is denied", "minions_denied"),
-            ("is rejected", "minions_rejected"),
-            ("waits to be accepted", "minions_pre"),
-            ("", "minions"),
-        )
-        for minion in keys.get(kind) or []
-    }
+    policies = master.settings.policies()
+    found = keys(master.opts, [node for policy in policies.values() for node in policy.nodes]).of
     accepted = 0
-    for cluster, policy in master.settings.policies().items():
+    for cluster, policy in policies.items():
         acts = policy.mode in (Mode.AUTO, Mode.APPROVE)
         for node in policy.nodes:
-            if state.get(node) == "":
+            key = found[node]
+            if key is Key.ACCEPTED:
                 accepted += 1
                 continue
             yield (fail if acts else warn)(
                 f"{cluster}: {node} has no accepted key"
-                f"{', it ' + state[node] if node in state else ''}: an action would reach nobody",
+                f"{'' if key is Key.NONE else ', it ' + key.value}: an action would reach nobody",
                 f"Accept the minion's key (salt-key -a {node}), or name the node by the minion id that it has.",
             )
     if accepted:

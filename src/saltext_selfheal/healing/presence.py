@@ -1,8 +1,8 @@
 """Whether a node's minion is there: its key is accepted on this master, and it is connected to it.
 
-A job for a minion that is gone returns nothing, and the incident would wait for `attempt.timeout` in vain. What is known
-comes from the master's own files and connections, without a job, as the event `Present`. Nobody can tell it of every
-minion. So what is not known, or was told too long ago, forbids nothing.
+A job for a minion that is gone returns nothing, and the incident would wait for `attempt.timeout` in vain. What is
+known comes from the master's own files and connections, without a job, as the event `Present`. Nobody can tell it of
+every minion. So what is not known, or was told too long ago, forbids nothing.
 """
 
 from __future__ import annotations

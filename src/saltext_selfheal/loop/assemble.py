@@ -24,7 +24,7 @@ from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
 from ..ledger.writer import Ledger
 from ..probe import loop as probe
 from ..probe.tables import ViewPlan
-from . import jobs
+from . import jobs, minions
 from .bus import Bus, Listener
 from .healer import Healer
 
@@ -80,8 +80,14 @@ def run(opts: Mapping[str, Any]) -> NoReturn:
     reader.start()
     prober = probe.Prober(nodes, healer.deliver, _plans(settings))
     prober.start()
+    there = minions.MinionReader(
+        {name: tuple(cluster.nodes) for name, cluster in settings.clusters.items()},
+        minions.Reader(opts),
+        healer.deliver,
+    )
+    there.start()
     _listen(opts, settings, healer)
-    healer.run(reader, prober)
+    healer.run(reader, prober, there)
 
 
 def _do_nothing(bus: Bus, why: str, problems: list[str]) -> NoReturn:
@@ -140,12 +146,12 @@ def _plans(settings: config.EngineSettings) -> dict[str, ViewPlan]:
 def _listen(opts: Mapping[str, Any], settings: config.EngineSettings, healer: Healer) -> None:
     """Listen to the event bus, and deliver what comes through the doors there to the healer, as requests."""
 
-    def minions(target: Any, kind: str) -> Iterable[str]:
+    def accepted(target: Any, kind: str) -> Iterable[str]:
         """The accepted minions that a Salt target means."""
         found = salt.utils.minions.CkMinions(dict(opts)).check_minions(target, kind)
         return list(found["minions"])
 
-    open_doors = doors.doors(settings, minions)
+    open_doors = doors.doors(settings, accepted)
 
     def deliver(tag: str, data: Mapping[str, Any]) -> None:
         for request in open_doors.take(tag, data):

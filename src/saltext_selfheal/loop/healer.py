@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 from ..config import EngineSettings
 from ..driver.text import failure
 from ..healing.events import Event, Requested, Started, Tick, asking
 from ..healing.looks import owed
-from ..healing.model import Dial, Effect, Fire, State
+from ..healing.model import ClusterState, Dial, Effect, Fire, Phase, State
 from ..ledger import pruning
 from ..ledger.file import Unavailable
 from .backlog import AT_ONCE, READING, WRITING, Backlog
@@ -47,6 +47,14 @@ class Eyes(Protocol):
     def dial(self, cluster: str, nodes: Iterable[str]) -> None: ...
 
 
+class Minions(Protocol):
+    """What the loop needs of the minion reader, which looks whether the nodes' minions are there."""
+
+    def watch(self, clusters: Collection[str]) -> None: ...
+
+    def check(self) -> str | None: ...
+
+
 class Healer:
     """The loop. ``deliver`` may be called from any thread, all else from one thread."""
 
@@ -63,6 +71,7 @@ class Healer:
         self._herald = Herald(bus)
         self._jobs: Jobs | None = None
         self._eyes: Eyes | None = None
+        self._minions: Minions | None = None
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._last_beat = 0.0
         self._next_prune = 0.0
@@ -89,20 +98,21 @@ class Healer:
         """Hand an event over, from any thread."""
         self._queue.put(event)
 
-    def attach(self, jobs: Jobs, eyes: Eyes | None = None) -> None:
-        """Connect the job reader, and the prober that can be asked to dial a node at once.
+    def attach(self, jobs: Jobs, eyes: Eyes | None = None, minions: Minions | None = None) -> None:
+        """Connect the job reader, the prober that can be asked to dial a node at once, and the minion reader.
 
         The reader begins at once with the jobs that were in flight when the last engine ended.
         """
         self._jobs = jobs
         self._eyes = eyes
+        self._minions = minions
         self._watch()
 
     # ------------------------------------------------------------ the loop
 
-    def run(self, jobs: Jobs, eyes: Eyes | None = None) -> NoReturn:
+    def run(self, jobs: Jobs, eyes: Eyes | None = None, minions: Minions | None = None) -> NoReturn:
         """The loop. It never returns and never raises."""
-        self.attach(jobs, eyes)
+        self.attach(jobs, eyes, minions)
         self._tell("started", {"clusters": sorted(self.state.clusters)})
         next_tick = time.monotonic()
         while True:
@@ -141,9 +151,10 @@ class Healer:
             self._decider.take([Tick()])
         if not self._backlog.left_alone:
             self._backlog.tick()
-        complaint = self._jobs.check() if self._jobs else None
-        if complaint:
-            log.error("selfheal: %s", complaint)
+        for reader in (self._jobs, self._minions):
+            complaint = reader.check() if reader else None
+            if complaint:
+                log.error("selfheal: %s", complaint)
         if time.monotonic() - self._last_beat >= HEARTBEAT_S:
             self._last_beat = time.monotonic()
             self._beat()
@@ -274,7 +285,9 @@ class Healer:
         self._herald.tell_all(effects, now)
 
     def _watch(self) -> None:
-        """Tell the job reader which jobs are in flight or still owe a result."""
+        """Tell the job reader which jobs are in flight or still owe a result, the minion reader where to look often."""
+        if self._minions is not None:
+            self._minions.watch(tuple(n for n, c in self.state.clusters.items() if _to_heal(c)))
         if self._jobs is None:
             return
         in_flight = [
@@ -297,3 +310,8 @@ class Healer:
 
     def _tell(self, what: str, data: Mapping[str, Any]) -> None:
         self._herald.engine(what, data, self._now())
+
+
+def _to_heal(cluster: ClusterState) -> bool:
+    """Something is to be done in this cluster, or is being done, or may soon have to be."""
+    return any(i.phase is not Phase.LOCKED and not i.only_told for i in cluster.incidents)
