@@ -33,6 +33,8 @@ from saltext_selfheal.healing.events import (
     Missing,
     Observation,
     Observed,
+    Presence,
+    Present,
     Published,
     Replica,
     Request,
@@ -104,6 +106,7 @@ class Model:
     proxies: tuple[str, ...] = ()
     forged: bool = False  #: results may come while the job runs; looks are true
     forbidden: bool = False  #: somebody may keep a minion from running a job
+    gone: bool = False  #: minions may go and come back
     claimed: bool = False  #: the reactor claims, events are replayed, minions forget
     views: bool = False
     frail: int = 3  #: so many nodes may fall ill
@@ -234,6 +237,8 @@ MODELS = (
     Model(
         "forbidden", _SMALL, (AUTH,), (Verb.ACK,), forbidden=True, frail=2, prompt=True, depth=12
     ),
+    # Minions go and come back, before a job, while it runs, and after it.
+    Model("gone", _SMALL, (DEAD, AUTH), (Verb.ACK,), gone=True, frail=2, prompt=True, depth=11),
     # Events are heard late, twice or never, and minions forget what they have run.
     Model("claimed", _SMALL, (DEAD,), (), claimed=True, frail=1, forged=True),
 )
@@ -249,6 +254,7 @@ class World:
     now: float
     ill: tuple[Sick | None, ...] = (None, None, None)
     since: tuple[float, ...] = (0.0, 0.0, 0.0)
+    away: frozenset[str] = frozenset()  #: nodes whose minions are gone
     leads: tuple[int, ...] = (0, 1, 2)  #: whose server each node's address leads to
     asked_for: frozenset[str] = frozenset()  #: nodes to be dialled at the next look
     failing: frozenset[str] = frozenset()  #: nodes whose last dial was not well
@@ -306,8 +312,16 @@ class World:
             if attempt is None or attempt.published_at is not None or attempt.id in self.cached:
                 continue
             self.feed(Missing(attempt.id))
+        if self.model.gone:
+            self.tell_minions()
         self.feed(Tick())
         self.poll(dialled)
+
+    def tell_minions(self, *changed: str) -> None:
+        """Which minions are there, after these have gone or come back."""
+        self.away ^= frozenset(changed)
+        found = {n: Presence.AWAY if n in self.away else Presence.CONNECTED for n in NODES}
+        self.feed(Present(NAME, found))
 
     def poll(self, dialled: bool = True) -> None:
         refused = False
@@ -451,6 +465,8 @@ class World:
                 what = f"{NODES[index]} {_called(other)}"
                 since = (*self.since[:index], self.now, *self.since[index + 1 :])
                 yield replace(self.copy(what), ill=changed, since=since)
+        for node in NODES[: self.model.frail] if self.model.gone else ():
+            yield after(f"{node}'s minion goes or comes back", World.tell_minions, node)
         for leads in ((0, 1, 2), (1, 0, 2), (0, 0, 2)) if self.model.mislead and seen else ():
             if leads != self.leads:
                 yield after(f"addresses {leads}", World.lead, leads)
@@ -647,6 +663,7 @@ class World:
                     if self.model.redial
                     else ()
                 ),
+                (name in self.away, node.minion.value) if self.model.gone else (),
                 sum(n == name for _, n in self.running),
                 (
                     age(node.since, POLL_S)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saltext_selfheal.healing.events import Command, Door, Request, Verb
+from saltext_selfheal.healing.events import Command, Door, Presence, Present, Request, Verb
 from saltext_selfheal.healing.explained import Explained, Gate
 from saltext_selfheal.healing.model import (
     Action,
@@ -62,6 +62,7 @@ def fired(book, **changes):
 def test_the_state_comes_back_as_it_was(book, path):
     world = World().warm()
     world.break_("db2", fault=Fault.AUTH)
+    world.step(Present("runbook", {"db1": Presence.AWAY, "db3": Presence.NOT_ACCEPTED}))
     world.pass_time(5)
     book.commit(world.now, world.state.clusters.values(), world.effects[:0])
     with records.read(path) as db:

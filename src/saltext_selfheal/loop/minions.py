@@ -136,7 +136,7 @@ class Reader:
         if self._salt is None:
             self._salt = salt.utils.minions.CkMinions(self._opts)
         connected: dict[str, set[str]] = {}
-        for minion, address in self._salt.connected_ids(subset=list(minions), show_ip=True):
+        for minion, address in self._connected(list(minions)):
             connected.setdefault(minion, set()).add(address)
         remote = salt.utils.network.local_port_tcp(int(self._opts["publish_port"]))
         return Reading(
@@ -146,14 +146,27 @@ class Reader:
             {minion: self._kept(minion) for minion in minions if minion not in connected},
         )
 
+    def _connected(self, minions: list[str]) -> set[tuple[str, str]]:
+        """Each minion that Salt finds connected, with the address by which it does."""
+        try:
+            found: set[tuple[str, str]] = self._salt.connected_ids(subset=minions, show_ip=True)
+            return found
+        except (TypeError, AttributeError):
+            # A minion writes its own grains, and may write anything. It must not hide the others.
+            if len(minions) == 1:
+                return set()
+            return set().union(*(self._connected([minion]) for minion in minions))
+
     def _kept(self, minion: str) -> frozenset[str]:
         """The addresses in the grains that the master keeps of this minion."""
         grains = self._salt.cache.fetch("grains", minion)  # 3008
         if not grains:
-            kept = self._salt.cache.fetch(f"minions/{minion}", "data")  # 3006
-            grains = (kept or {}).get("grains")
-        grains = grains or {}
-        return frozenset((*grains.get("ipv4", ()), *grains.get("ipv6", ())))
+            grains = self._salt.cache.fetch(f"minions/{minion}", "data")  # 3006
+            grains = grains.get("grains") if isinstance(grains, dict) else None
+        try:
+            return frozenset((*grains.get("ipv4", ()), *grains.get("ipv6", ())))
+        except (TypeError, AttributeError):  # none are kept, or they are no grains
+            return frozenset()
 
 
 @dataclass
