@@ -195,6 +195,9 @@ class Book:
         self.approved: dict[str, tuple[int, tuple[str, ...], float]] = {}
         self.remediating: dict[str, float] = {}  #: by incident: since when, healer's starts aside
         self.begun_at = now  #: when the settings were taken
+        self.left_out: frozenset[str] = (
+            frozenset()
+        )  #: nodes that the settings did not name for a while
         #: By node and action: until when it rests after somebody's word has kept it from running.
         self.hindered: dict[tuple[str, Action], float] = {}
         #: By incident: its step, and until when it waits after a busy minion or a lost attempt.
@@ -412,8 +415,9 @@ class Book:
 
     def settle(self, policies: Mapping[str, Policy]) -> None:
         """The settings from now on. Of a node that they do not name nothing is known when it comes back."""
-        self.policies = dict(policies)
         named = {n for p in policies.values() for n in p.nodes}
+        self.left_out |= {n for p in self.policies.values() for n in p.nodes} - named
+        self.policies = dict(policies)
         self.known = {n: its for n, its in self.known.items() if n in named}
         self.servers = {server: n for server, n in self.servers.items() if n in named}
 
@@ -643,7 +647,10 @@ def i1_one_at_a_time(book: Book, attempt: Attempt, seen: Seen) -> None:
     if attempt.firings > 1:
         if mine is None:
             raise Broken("I1", seen.now, f"{attempt.id} fired again, and it is not in flight")
-        if (mine.attempt.nodes, mine.attempt.action) != (attempt.nodes, attempt.action):
+        # Nodes that the settings have left out since are not named any more.
+        named = tuple(n for n in mine.attempt.nodes if n in attempt.nodes)
+        missing = {*mine.attempt.nodes} - {*attempt.nodes} - book.left_out
+        if missing or (named, mine.attempt.action) != (attempt.nodes, attempt.action):
             raise Broken("I1", seen.now, f"{attempt.id} fired again as something else")
         if attempt.firings != mine.firings + 1 or attempt.firings > FIRINGS:
             raise Broken("I1", seen.now, f"{attempt.id} fired for the {attempt.firings}th time")

@@ -909,3 +909,16 @@ def test_i7_a_look_may_be_sent_to_a_minion_that_is_gone(hand):
     hand.see(event=Present("c", {"n1": Presence.AWAY}))
     look = _look(hand)
     hand.see(Fire(look), look=look)
+
+
+def test_i1_fired_again_for_the_nodes_that_the_settings_still_name(hand):
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.DEAD), nodes=NODES),))
+    hand.die("n1", "n2", "n3")
+    attempt = hand.attempt(action=Action.RESTART, nodes=("n1", "n2"))
+    hand.fire(attempt)
+    again = replace(attempt, nodes=("n1",), firings=2)
+    broken = hand.watch.copy()
+    with breaks("I1"):
+        broken.see(hand.state, Tick(), hand.state, (Fire(again),), hand.now)
+    hand.watch.settle({"c": replace(POLICY, nodes=("n1", "n3"))})
+    hand.watch.see(hand.state, Tick(), hand.state, (Fire(again),), hand.now)
