@@ -699,7 +699,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "what was told of a minion before a start of the healer counts (gate minion)",
         "forget_health",
-        "                minion=Presence.UNKNOWN,\n                minion_at=None,\n",
+        "                minion=NodeState.minion,\n                minion_at=None,\n",
         "",
     ),
     Mutation(

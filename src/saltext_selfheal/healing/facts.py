@@ -11,17 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import health, identity, ids, looks, questions
-from .events import (
-    Met,
-    Missing,
-    Observed,
-    Presence,
-    Published,
-    Returned,
-    Seconds,
-    Viewed,
-    ViewStatus,
-)
+from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
     JOINED,
@@ -481,7 +471,7 @@ def forget_health(state: State, now: Seconds) -> State:
                 answers=False,
                 testimony=None,
                 questioned_at=None,
-                minion=Presence.UNKNOWN,
+                minion=NodeState.minion,
                 minion_at=None,
                 evidence="not probed yet",
             )
