@@ -63,12 +63,12 @@ def incident_held(events, why):
     return held.data["incident"]
 
 
-def healed_by_one_restart(events, incident, node):
+def healed_by_one_job(events, incident, node):
     events.wait(
         "selfheal/incident/runbook/resolved", lambda d: d["incident"] == incident, timeout=60
     )
     (order,) = orders(events)
-    assert (order.data["action"], order.data["minions"]) == ("restart", [node])
+    assert order.data["minions"] == [node]
 
 
 @contextlib.contextmanager
@@ -102,17 +102,17 @@ def test_a_minion_that_has_gone_is_told_within_seconds_and_not_asked(found):
             told = found.run_runner("selfheal.status")["clusters"]["runbook"]["nodes"]
             assert told["db2"].endswith(f"; {AWAY}")
             assert "minion" not in told["db1"]
-        healed_by_one_restart(events, incident, "db2")
+        healed_by_one_job(events, incident, "db2")
     assert found.nodes["db2"].serving()
 
 
 def test_a_minion_whose_key_is_not_accepted_is_told_at_once_and_others_are_healed(found):
     with found.events("selfheal/*") as events, rejected(found, "db3"):
         found.nodes["db1"].kill()
-        healed_by_one_restart(events, wait_order(events)["incident"], "db1")
+        healed_by_one_job(events, wait_order(events)["incident"], "db1")
     with found.events("selfheal/*") as events:
         with rejected(found, "db3"):
             found.nodes["db3"].kill()
             incident = incident_held(events, NO_KEY)
-        healed_by_one_restart(events, incident, "db3")
+        healed_by_one_job(events, incident, "db3")
     assert found.nodes["db3"].serving()
