@@ -339,6 +339,88 @@ def test_an_acknowledged_row_outlives_a_kill_and_its_key_is_taken(config):
                 table.insert({"id": "a"}, conflict="replace").run(connection)
 
 
+TABLE = r.db("runbook").table("runbook")
+
+
+def test_one_row_is_read_replaced_and_deleted_by_its_key(node):
+    with connected(node) as connection:
+        majority = r.db("runbook").table("runbook", read_mode="majority")
+        assert majority.get("a").run(connection) is None
+        assert TABLE.get("a").replace({"id": "a", "n": 1}).run(connection)["inserted"] == 1
+        assert TABLE.get("a").replace({"id": "a", "n": 2}).run(connection)["replaced"] == 1
+        assert majority.get("a").run(connection) == {"id": "a", "n": 2}
+        assert TABLE.get("a").delete().run(connection)["deleted"] == 1
+        assert TABLE.get("a").delete().run(connection)["skipped"] == 1
+        assert majority.get("a").run(connection) is None
+
+
+def test_a_row_without_its_key_is_refused_as_rethinkdb_refuses_it(node):
+    with connected(node) as connection:
+        refused = TABLE.get("a").replace({"id": "b"}).run(connection)
+        assert (refused["errors"], refused["inserted"]) == (1, 0)
+        node.set_fault("primary_key")
+        refused = TABLE.get("a").replace({"id": "a"}).run(connection)
+        assert refused["first_error"].startswith("Inserted object must have primary key `name`:")
+        assert node.rows("runbook.runbook") == []
+
+
+def test_rows_between_two_keys_are_listed(node):
+    for key in ("a", "b-1", "b-2", "c", 7):
+        node.insert("runbook.runbook", {"id": key})
+    with connected(node) as connection:
+        found = TABLE.between("b-", "b.").run(connection)
+        assert [row["id"] for row in found] == ["b-1", "b-2"]
+
+
+def test_what_was_replaced_and_deleted_stays_so_over_a_kill(config):
+    with SimulatedProcess(config()) as process:
+        with connected(process) as connection:
+            for key in ("a", "b"):
+                TABLE.get(key).replace({"id": key, "n": 1}).run(connection)
+            TABLE.get("a").replace({"id": "a", "n": 2}).run(connection)
+            TABLE.get("b").delete().run(connection)
+        process.kill()
+        process.start()
+        process.wait_ready()
+        with connected(process) as connection:
+            assert list(TABLE.run(connection)) == [{"id": "a", "n": 2}]
+
+
+@pytest.mark.parametrize("deed", ["", "read", "write"])
+def test_applications_may_wait_while_the_server_still_answers(node, deed):
+    node.set_fault("stalled", deed=deed)
+    with connected(node) as connection:
+        assert connection.server()["name"] == "db1"
+        assert len(system(connection, "table_status")) == 1
+    asked = {"read": TABLE.get("a"), "write": TABLE.get("a").replace({"id": "a"})}
+    for one, query in asked.items():
+        with connected(node) as connection:
+            asking = threading.Thread(target=query.run, args=(connection,))
+            asking.start()
+            asking.join(0.3)
+            assert asking.is_alive() is (deed in ("", one))
+            node.clear()
+            asking.join(SOON_S)
+            assert not asking.is_alive()
+            node.set_fault("stalled", deed=deed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "error", "words"),
+    [
+        ("no_table", {}, ReqlOpFailedError, "Table `runbook.runbook` does not exist."),
+        ("no_rights", {}, ReqlPermissionError, "does not have the required `read` permission"),
+    ],
+)
+def test_a_table_may_be_dropped_and_a_right_be_missing(node, fault, options, error, words):
+    node.set_fault(fault, **options)
+    with connected(node) as connection:
+        with pytest.raises(error, match=words):
+            TABLE.get("a").run(connection)
+        node.clear()
+        assert TABLE.get("a").run(connection) is None
+
+
 @pytest.mark.parametrize(
     ("query", "kind"),
     [

@@ -11,13 +11,13 @@ from saltext_selfheal.probe.loop import Prober
 class Watching:
     """A prober over these targets, from ``with`` on, and what it has delivered."""
 
-    def __init__(self, *targets, plans=None):
+    def __init__(self, *targets, plans=None, canaries=None):
         self.seen = []  #: (moment, event), as they came
         self.latest = {}  #: node → its latest observation
         self.view = None  #: the latest view
         self._changed = threading.Condition()
         self._loop = None
-        self.prober = Prober(targets, self._take, plans)
+        self.prober = Prober(targets, self._take, plans, canaries)
 
     def _take(self, event):
         with self._changed:

@@ -35,6 +35,7 @@ INTERNAL, RESOURCE_LIMIT, QUERY_LOGIC, OP_FAILED, PERMISSION = (
     6000000,
 )
 TERM_DATUM, TERM_MAKE_ARRAY, TERM_DB, TERM_TABLE, TERM_INSERT = 1, 2, 14, 15, 56
+TERM_GET, TERM_DELETE, TERM_REPLACE, TERM_BETWEEN = 16, 54, 55, 182
 
 
 class QueryError(Exception):
@@ -473,6 +474,10 @@ class DriverConnection(asyncio.Protocol):
             return await self._table(term, options)
         if term and term[0] == TERM_INSERT:
             return await self._insert(term, options)
+        if term and term[0] == TERM_BETWEEN:
+            return await self._between(term, options)
+        if term and term[0] in (TERM_GET, TERM_DELETE, TERM_REPLACE):
+            return await self._point(term, options)
         raise _unknown_term(term)
 
     @staticmethod
@@ -533,16 +538,75 @@ class DriverConnection(asyncio.Protocol):
         key = json.dumps(row["id"])
         return ATOM, [{**counts, "errors": 1, "first_error": f"Duplicate primary key `id`:\n{key}"}]
 
+    def _stalls(self, deed: str) -> bool:
+        stalled = self._node.fault("stalled")
+        return stalled is not None and stalled["deed"] in ("", deed)
+
+    async def _between(self, term: list[Any], options: Mapping[str, Any]) -> tuple[int, list[Any]]:
+        """Rows with a primary key from the first bound on and before the second one."""
+        try:
+            (kind, *rest), low, high = term[1]
+        except (TypeError, ValueError, LookupError) as exc:
+            raise _unknown_term(term) from exc
+        bounds = (_datum(low), _datum(high))
+        if kind != TERM_TABLE or not all(isinstance(one, str) for one in bounds) or len(term) > 2:
+            raise _unknown_term(term)
+        table = await self._user_table(*self._named([kind, *rest], options), "reads")
+        rows = self._node.rows.get(table, {}).values()
+        found = [row for row in rows if isinstance(row["id"], str)]
+        return SEQUENCE, [row for row in found if bounds[0] <= row["id"] < bounds[1]]
+
+    async def _point(self, term: list[Any], options: Mapping[str, Any]) -> tuple[int, list[Any]]:
+        """The row with this primary key: read, replaced or deleted."""
+        deed, node = term[0], self._node
+        try:
+            got, *instead = term[1] if deed != TERM_GET else [term]
+            (kind, *rest), key = got[1]
+            known = (
+                got[0] == TERM_GET
+                and kind == TERM_TABLE
+                and not any(one[2:] for one in (term, got))
+            )
+        except (TypeError, ValueError, LookupError) as exc:
+            raise _unknown_term(term) from exc
+        if not known or len(instead) != (deed == TERM_REPLACE):
+            raise _unknown_term(term)
+        needed = "reads" if deed == TERM_GET else "writes"
+        table = await self._user_table(*self._named([kind, *rest], options), needed)
+        key = _datum(key)
+        old = node.rows.get(table, {}).get(json.dumps(key))
+        if deed == TERM_GET:
+            return ATOM, [old]
+        counts: dict[str, Any] = dict.fromkeys(
+            ("deleted", "errors", "inserted", "replaced", "skipped", "unchanged"), 0
+        )
+        if deed == TERM_DELETE:
+            return ATOM, [{**counts, "deleted" if node.drop(table, key) else "skipped": 1}]
+        row = _datum(instead[0])
+        other = node.fault("primary_key")
+        name = other["key"] if other else "id"
+        if not isinstance(row, dict) or row.get(name) != key:
+            told = f"Inserted object must have primary key `{name}`:\n{json.dumps(row)}"
+            return ATOM, [{**counts, "errors": 1, "first_error": told}]
+        node.keep(table, row, instead=True)
+        return ATOM, [{**counts, "inserted" if old is None else "replaced": 1}]
+
     async def _user_table(self, database: str, name: str, needed: str) -> str:
         """The table's full name, if it is ready for that."""
         table = f"{database}.{name}"
         if all(known.partition(".")[0] != database for known in self._node.settings.tables):
             raise QueryError(RUNTIME_ERROR, OP_FAILED, f"Database `{database}` does not exist.")
-        if table not in self._node.settings.tables:
+        gone = self._node.fault("no_table")
+        if table not in self._node.settings.tables or (gone and gone["table"] == table):
             raise QueryError(RUNTIME_ERROR, OP_FAILED, f"Table `{table}` does not exist.")
+        deed = "write" if needed == "writes" else "read"
+        barred = self._node.fault("no_rights")
+        if barred and barred["deed"] == deed:
+            message = f"User `{self._user}` does not have the required `{deed}` permission."
+            raise QueryError(RUNTIME_ERROR, PERMISSION, message)
+        await self._node.wait_while(lambda: self._stalls(deed))
         documents = await self._node.documents()
         if documents.readiness(table) < READINESS.index(needed):
-            deed = "write" if needed == "writes" else "read"
             raise QueryError(
                 RUNTIME_ERROR,
                 OP_FAILED,

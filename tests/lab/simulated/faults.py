@@ -65,6 +65,22 @@ FAULTS: dict[str, FaultKind] = {
         ),
         FaultKind("hang_system_tables", "only server_status and server_config answer"),
         FaultKind("no_permission", "the user may not read the system tables"),
+        FaultKind(
+            "stalled",
+            "reads or writes (deed empty: both) of the applications' tables get no answer; all else does",
+            {"deed": ""},
+        ),
+        FaultKind(
+            "no_table", "a table of an application does not exist", {"table": "runbook.runbook"}
+        ),
+        FaultKind(
+            "no_rights", "the user may not do this in the applications' tables", {"deed": "read"}
+        ),
+        FaultKind(
+            "primary_key",
+            "the applications' tables have a primary key of this name",
+            {"key": "name"},
+        ),
         FaultKind("no_version", "the handshake does not name a server version"),
         FaultKind("server_version", "the handshake names another version", {"version": "9.9.9"}),
         FaultKind("partitioned", "neither sees its peers nor is seen by them"),
@@ -94,6 +110,7 @@ _CHOICES: dict[str, Sequence[str]] = {
     "readiness": READINESS,
     "to": ("server_info", "system_tables"),
     "shape": SHAPES,
+    "deed": ("", "read", "write"),
 }
 
 ISSUE_TYPES = ("log_write_error", "outdated_index", "memory_error", "table_availability")

@@ -143,22 +143,34 @@ class Node:
             if self._rows_file is not None:
                 for line in self._rows_file.read_text(encoding="utf-8").splitlines():
                     with contextlib.suppress(ValueError):  # empty, or torn by a kill
-                        table, row = json.loads(line)
+                        table, row, *gone = json.loads(line)
                         rows.setdefault(table, {})[json.dumps(row["id"])] = row
+                        if gone:
+                            del rows[table][json.dumps(row["id"])]
         return rows
 
-    def keep(self, table: str, row: dict[str, Any]) -> bool:
-        """Store a row as RethinkDB does, durably; False if its key is taken."""
+    def keep(self, table: str, row: dict[str, Any], instead: bool = False) -> bool:
+        """Store a row as RethinkDB does, durably; False if its key is taken. `instead`: of what is there."""
         kept = self.rows.setdefault(table, {})
-        if json.dumps(row["id"]) in kept:
+        if json.dumps(row["id"]) in kept and not instead:
             return False
-        if self._rows_file is not None:
-            with self._rows_file.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps([table, row]))
-                file.flush()
-                os.fsync(file.fileno())
+        self._write_down([table, row])
         kept[json.dumps(row["id"])] = row
         return True
+
+    def drop(self, table: str, key: Any) -> bool:
+        """Delete a row, durably; False if there is none."""
+        if self.rows.get(table, {}).pop(json.dumps(key), None) is None:
+            return False
+        self._write_down([table, {"id": key}, "gone"])
+        return True
+
+    def _write_down(self, line: list[Any]) -> None:
+        if self._rows_file is not None:
+            with self._rows_file.open("a", encoding="utf-8") as file:
+                file.write("\n" + json.dumps(line))
+                file.flush()
+                os.fsync(file.fileno())
 
     def fault(self, name: str) -> dict[str, Any] | None:
         """The options of a fault that is set (never empty: its name is among them), else None."""

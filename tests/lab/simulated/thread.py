@@ -191,6 +191,17 @@ class SimulatedNode:
         status: dict[str, Any] = self._call(self._node.command, command)
         return status
 
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """What it has stored in this table, in the order in which it came."""
+        found: list[dict[str, Any]] = self._call(
+            lambda: list(self._node.rows.get(table, {}).values())
+        )
+        return found
+
+    def insert(self, table: str, row: dict[str, Any]) -> None:
+        """As if an application had."""
+        assert self._call(self._node.keep, table, row)
+
     def renew_certificate(self, cert: Path, key: Path) -> None:
         """Who connects from now on sees this one."""
         assert self._node.tls is not None
