@@ -39,6 +39,11 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
         True,
         "TCP is accepted, then TLS, the handshake or the answer does not come in time.",
     ),
+    Fault.STALLED: (
+        True,
+        "The node answers the probe and lets its canary wait, or cannot do what the canary asks, while another node "
+        "answers its own; only with `canary`.",
+    ),
     Fault.UNREACHABLE: (True, "No answer to TCP, no route, or a name that does not resolve."),
     Fault.STARTING: (
         True,
@@ -47,7 +52,8 @@ EVIDENCE: dict[Fault, tuple[bool, str]] = {
     ),
     Fault.UNAVAILABLE: (
         True,
-        "Every node answers, but a table is not ready for reads or writes, and `settle` has passed.",
+        "Every node answers, but a table is not ready for reads or writes, or no node answers its canary; and `settle` "
+        "has passed.",
     ),
     Fault.PARTITIONED: (True, "Nodes that answer disagree about who is connected to whom."),
     Fault.CUT_OFF: (

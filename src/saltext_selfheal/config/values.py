@@ -239,7 +239,7 @@ def _lasting(name: Any, value: Any) -> tuple[str, float]:
 
 
 WITNESSED = "dead_witnessed"  #: a key of ``confirm`` that is no fault
-_CONFIRM = {"dead": 3.0, WITNESSED: 1.0, "hung": 20.0, "default": 10.0}
+_CONFIRM = {"dead": 3.0, WITNESSED: 1.0, "hung": 20.0, "stalled": 20.0, "default": 10.0}
 Escalation = Annotated[dict[Fault, tuple[Step, ...]], BeforeValidator(_escalation)]
 Confirm = Annotated[Lasting, BeforeValidator(confirm)]
 
@@ -282,7 +282,7 @@ def alone_is(key: str) -> BeforeValidator:
     return BeforeValidator(lambda v: v if isinstance(v, dict) else {key: v})
 
 
-def off_is(zero: dict[str, Any]) -> BeforeValidator:
+def off_is(zero: dict[str, Any] | None) -> BeforeValidator:
     """Let `off`, `false` or 0 in place of a group switch the group off. ``zero`` are the group's settings for that."""
     return BeforeValidator(
         lambda v: zero if v is False or v == "off" or (v == 0 and v is not None) else v

@@ -15,6 +15,7 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
     # restart did not help.
     Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE), Step(Action.RESTART)),
     Fault.HUNG: (Step(Action.RESTART),),
+    Fault.STALLED: (Step(Action.RESTART),),
     Fault.UNREACHABLE: (),
     Fault.STARTING: (),
     Fault.UNAVAILABLE: (Step(Action.HIGHSTATE),),

@@ -190,6 +190,25 @@ class Present:
     minions: Mapping[str, Presence] = field(default_factory=dict)
 
 
+class CanaryEnd(str, Enum):
+    """What came of a canary."""
+
+    ANSWERED = "answered"
+    UNANSWERED = "unanswered"  #: the node answers the probe, but not this, in time or at all
+    UNASKED = "unasked"  #: the database refuses the question itself, which is no fault of the node
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What came of the canary at one node: a read, and perhaps a write, as applications ask for them."""
+
+    cluster: str
+    node: str
+    end: CanaryEnd
+    #: Unanswered: what, as in "the canary's read of db.table within 5 s". Unasked: why, in a sentence.
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Observed:
     observation: Observation
@@ -249,6 +268,7 @@ Event = (
     Observed
     | Met
     | Present
+    | Canary
     | Viewed
     | Missing
     | Published

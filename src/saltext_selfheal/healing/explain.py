@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import escalation, gates
+from . import canary, escalation, gates
 from .events import Seconds
 from .explained import Explained
 from .model import Fault, Incident, Phase, Seen, State, Step
@@ -55,6 +55,7 @@ def _as_if_dead(
 ) -> Explained:
     """What every gate would answer if this node were dead: the first step is judged for an incident made up here."""
     fault = state.clusters[cluster].nodes[name].fault
+    silence = canary.told_of(state.clusters[cluster], name)
     supposed = Incident(
         id="",  # the empty id tells the gates that there is no such incident
         cluster=cluster,
@@ -71,7 +72,7 @@ def _as_if_dead(
         fault=fault.value if fault else None,
         phase=None,
         nodes=(name,),
-        why=f"supposed that {name} were dead",
+        why=f"supposed that {name} were dead{f'; {silence}' if silence else ''}",
         step=steps[0].action,
         on=(name,),
         gates=gates.judge(state, intent, now),

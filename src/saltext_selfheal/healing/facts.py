@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import health, identity, ids, looks, questions
+from . import canary, health, identity, ids, looks, questions
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -106,12 +106,12 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
 
 
 def _witnessed(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> health.Witnessed:
-    """What the node's own minion has said about its process."""
-    told = questions.heard(cluster, name)
+    """What the node's own minion has said about its process, and what its canaries prove."""
+    told, stalled = questions.heard(cluster, name), canary.against(cluster, name)
     if told is None:
-        return health.Witnessed()
+        return health.Witnessed(stalled=stalled)
     starting, why = questions.starting(cluster, policy, name, now)
-    return health.Witnessed(told.gone, starting, why)
+    return health.Witnessed(told.gone, starting, why, stalled)
 
 
 def _acted_on(cluster: ClusterState, node: str) -> bool:
@@ -473,6 +473,10 @@ def forget_health(state: State, now: Seconds) -> State:
                 questioned_at=None,
                 minion=NodeState.minion,
                 minion_at=None,
+                # A stall that is known lasts until a canary is answered. Without canaries none will be.
+                stalled=s.stalled if state.policies[name].canary else "",
+                unasked="",
+                answered_at=None,
                 evidence="not probed yet",
             )
             for n, s in cluster.nodes.items()

@@ -10,6 +10,7 @@ class Fault(str, Enum):
 
     DEAD = "dead"
     HUNG = "hung"
+    STALLED = "stalled"
     UNREACHABLE = "unreachable"
     STARTING = "starting"  #: its process runs and does not listen yet
     UNAVAILABLE = "unavailable"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from . import questions
+from . import canary, questions
 from .events import ClusterView, Observation, Seconds, ViewStatus
 from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy, Seen
 
@@ -62,11 +62,14 @@ def _changes(
 
 
 class Witnessed(NamedTuple):
-    """What the node's own minion says of a node that refuses the dial."""
+    """What is told of a node beside its probe: its own minion's word, if it refuses the dial, and its canaries."""
 
     gone: bool = False  #: its process is gone
     starting: bool = False  #: its process runs, and has had no time yet to get up
     why: str = ""  #: that its process runs, in words; empty: it was not told so
+    stalled: str = (
+        ""  #: what it does not answer although it answers the probe; see `canary.against`
+    )
 
 
 def observe(
@@ -83,7 +86,8 @@ def observe(
     # dial tells where the address leads.
     judged = seen.dialled or not node.doubt or seen.server_id == node.server_id
     own = seen.server_id is not None and not node.answers_as and judged
-    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):
+    lasts = node.fault is not Fault.STALLED or not told.stalled
+    if seen.fault is None and not seen.dialled and lasts and node.fault not in (None, Fault.SLOW):
         return _still_answers(node, seen, own, now)
     refused_at = None
     if seen.fault is Fault.DEAD:
@@ -113,7 +117,7 @@ def observe(
         refused_at=refused_at,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
         taken=node.taken or (seen.dialled and seen.fault is None),
-        answers=seen.fault is not None and seen.answers,
+        answers=fault is Fault.STALLED or (seen.fault is not None and seen.answers),
         proxy=seen.proxy if own else node.proxy,
         server_id=seen.server_id if own else node.server_id,
         server_was=node.server_id if own and seen.server_id != node.server_id else node.server_was,
@@ -142,6 +146,8 @@ def _shown(
     if node.doubt:
         evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
         fault = Fault.MISTAKEN
+    if told.stalled and fault is None:
+        fault, evidence = Fault.STALLED, f"answers, but not {told.stalled}"
     if policy.slow_above_s and fault is None:
         slow = (*slow, seen.latency_s > policy.slow_above_s)[-policy.slow_of :]
         if sum(slow) >= policy.slow_count:
@@ -344,8 +350,9 @@ def _unavailable(
 ) -> str:
     """Which tables are not ready although every node answers and has had time to settle, in words. Empty if none.
 
-    While a node is away or has just started, or nodes are ``apart``, a new verdict is not made. But a verdict that
-    stands is not ended by that, not even by a start of the healer. Only ready tables end it.
+    The same holds for a canary that no node answers. While a node is away or has just started, or nodes are ``apart``, a
+    new verdict is not made. But a verdict that stands is not ended by that, not even by a start of the healer. Only ready
+    tables and a canary that is answered end it.
     """
     told = []
     for table in seen.tables:
@@ -355,6 +362,8 @@ def _unavailable(
             word for word, ready in (("reads", table.reads), ("writes", table.writes)) if not ready
         ]
         told.append(f"{table.name} is not ready for {' and '.join(lacks)}")
+    silence = canary.unanswered(cluster)
+    told += [silence] if silence else []
     stands = any(i.fault is Fault.UNAVAILABLE for i in cluster.incidents)
     if not stands and cluster.ailment(Seen(Fault.UNAVAILABLE)) is None:
         if apart:
@@ -362,7 +371,8 @@ def _unavailable(
         for node in cluster.nodes.values():
             if node.proxy:
                 continue  # it holds no replica
-            if node.fault is not None or node.since is None:
+            explains = node.fault is not None and not (silence and node.fault is Fault.STALLED)
+            if explains or node.since is None:
                 return ""  # that node's fault explains it
             if now - max(node.since, node.restarted_at or 0.0) < policy.settle_s:
                 return ""

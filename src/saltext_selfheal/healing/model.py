@@ -411,6 +411,7 @@ class News(str, Enum):
     FLAPPING = "flapping"  #: a node comes and goes by itself
     STEADY = "steady"  #: that node is steady again
     VIEW = "view"  #: whether the system tables can be read
+    CANARY = "canary"  #: whether the canary can be asked
     PAUSED = "paused"
     RESUMED = "resumed"
     LATE = "late"  #: news of a job whose attempt was given up

@@ -66,6 +66,10 @@ class NodeState:
     cooldown_incident: str | None = None  #: whose attempt it rests after; only others must wait
     spent: tuple[Seconds, ...] = ()  #: when each attempt was decided that was paid for this node
     bars: tuple[Bar, ...] = ()
+    stalled: str = ""  #: what the node did not answer when it got its last canary; empty: it did
+    stalled_since: Seconds | None = None  #: since when that proves something
+    unasked: str = ""  #: why the canary cannot be asked there; empty: it can, or was not yet
+    answered_at: Seconds | None = field(default=None, compare=False)  #: its last good canary
     #: Since the healer has its present settings, the node has taken their login and shown a certificate that they trust.
     taken: bool = field(default=False, compare=False)
     minion: Presence = Presence.UNKNOWN  #: what the master knows of the node's minion

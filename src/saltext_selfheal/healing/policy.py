@@ -53,6 +53,7 @@ class Policy:
     flapping_changes: int = 4  #: 0 = not looked for
     flapping_within_s: Seconds = 900.0
     flapping_quiet_s: Seconds = 1800.0
+    canary: bool = False  #: a canary is sent through each node
     tables: tuple[str, ...] = ()  #: databases or db.table that must be available; empty = all
     escalation: Mapping[Fault, tuple[Step, ...]] = field(default_factory=dict)
     attempt_timeout_s: Seconds = 300.0

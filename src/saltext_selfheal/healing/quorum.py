@@ -15,7 +15,7 @@ from .word import agreed_dead
 #: A node with one of these faults does not answer.
 AWAY = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 #: If a node has one of these faults, the healer does not rely on its replicas, even if the tables call them ready.
-UNSURE = AWAY | {Fault.CUT_OFF, Fault.STARTING}
+UNSURE = AWAY | {Fault.CUT_OFF, Fault.STALLED, Fault.STARTING}
 #: A node with one of these faults after its turn is worse than it was.
 _BROKEN = AWAY | {Fault.STARTING}
 

@@ -10,8 +10,8 @@ between knows at its next start what it had meant to do. Nothing in this folder 
 
 An event works in two parts.
 
-First it changes *facts*. An observation says how one node answers (`facts`, `health`); the system tables say how the
-cluster as a whole is; the job cache says what became of a job (`facts`, `looks`); a request or a command says what somebody
+First it changes *facts*. An observation says how one node answers (`facts`, `health`), a canary
+whether it does what applications ask (`canary`); the system tables say how the cluster as a whole is; the job cache says what became of a job (`facts`, `looks`); a request or a command says what somebody
 wants (`orders`, `commands`). A fact is a statement about the world and never a decision. A node that shows a fault belongs
 to an *incident* of that fault: it joins one, or one is opened for it.
 
@@ -43,8 +43,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import questions
+from .canary import take_canary
 from .commands import take_command
 from .events import (
+    Canary,
     Commanded,
     Event,
     Met,
@@ -80,6 +82,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             concerned = [cluster]
         case Present(cluster=cluster):
             state = take_present(state, event, now)
+            concerned = [cluster]
+        case Canary(cluster=cluster):
+            state, effects = take_canary(state, event, now)
             concerned = [cluster]
         case Viewed(view):
             state, effects = take_view(state, event, now)
