@@ -22,8 +22,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
-from saltext_selfheal.config import values
 from saltext_selfheal.healing import escalation, gates, presence, remedies, table
+from saltext_selfheal.config import texts, values
 from saltext_selfheal.healing.model import BESIDES, ENDED, Action, Fault, Mode
 
 #: In the example in place of each sdb:// URI, which only a master can resolve: good as a password and as a webhook's secret.
@@ -195,6 +195,7 @@ _FORMS: list[tuple[Any, str]] = [
     (values.KeptOrOff, f"duration, at least {values.SHORTEST_KEPT}, or `off`"),
     (values.Count, "whole number, 0 or more"),
     (values.PositiveCount, "whole number, 1 or more"),
+    (texts.OneTable, "text, `db.table`"),
     (values.Share, "share in percent, or `off`"),
     (values.Rate, "number per `s`, `m` or `h`, or `off`"),
     (values.Confirm, "duration, or a duration per fault"),

@@ -214,6 +214,15 @@ def test_how_often_a_node_is_dialled_afresh():
         ("clusters.runbook.pol", "2s", "engines.selfheal.clusters.runbook.pol: found an unknown key; allowed: minions"),
         ("clusters.runbook.poll", "2 parsecs", "runbook.poll: found '2 parsecs'; allowed: a duration such as 500ms"),
         ("clusters.runbook.poll", 0, "runbook.poll: found 0; allowed: a duration"),
+        ("clusters.runbook.canary", {}, "runbook.canary: found {}; allowed: read: db.table or write: db.table, or both"),
+        ("clusters.runbook.canary", {"every": "5s"}, "runbook.canary: found {'every': '5s'}; allowed: read: db.table or"),
+        ("clusters.runbook.canary", {"read": "a"}, "runbook.canary.read: found 'a'; allowed: db.table with exactly one dot"),
+        ("clusters.runbook.canary", {"write": "a.b.c"}, "runbook.canary.write: found 'a.b.c'; allowed: db.table with"),
+        ("clusters.runbook.canary", {"read": "rethinkdb.users"}, "allowed: db.table with exactly one dot, of a database other"),
+        ("clusters.runbook.canary", {"read": 7}, "runbook.canary.read: found 7; allowed: a text; put it in quotes"),
+        ("clusters.runbook.canary", {"read": "a.b", "every": "9ms"}, "canary.every: found '9ms'; allowed: a duration"),
+        ("clusters.runbook.canary", {"raed": "a.b"}, "canary.raed: found an unknown key; allowed: read, write, every, timeout"),
+        ("clusters.runbook.canary", "a.b", "canary: found 'a.b'; allowed: a mapping with read, write, every, timeout"),
         ("clusters.runbook.timeout", True, "runbook.timeout: found True; allowed: a duration"),
         ("clusters.runbook.confirm", {"daed": 1}, "runbook.confirm.daed: found an unknown key; allowed: default, dead, hung"),
         ("clusters.runbook.nodes.db3", "a:99999", "runbook.nodes.db3: found 'a:99999'; allowed: address or address:port"),
@@ -254,6 +263,28 @@ def test_a_node_belongs_to_one_cluster():
     assert problems(settings) == [
         "engines.selfheal.clusters.other.nodes.db1: found a node of cluster 'runbook' as well; allowed: one cluster per node"
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"read": "a.b"}, ("a.b", None, 10.0, 5.0)),
+        ({"write": "a-1.b_2", "every": "1m", "timeout": "1s"}, (None, "a-1.b_2", 60.0, 1.0)),
+    ],
+)
+def test_a_canary_needs_one_table_and_has_times_of_its_own(given, made):
+    loaded = load(changed(MINIMAL, "clusters.runbook.canary", given))
+    canary = loaded.clusters["runbook"].canary
+    assert (canary.read, canary.write, canary.every, canary.timeout) == made
+    policy = loaded.policies()["runbook"]
+    assert (policy.canary, policy.confirm_s[Fault.STALLED]) == (True, 20.0)
+
+
+@pytest.mark.parametrize("off", [None, "off", False, 0])
+def test_a_canary_is_off_unless_it_is_configured(off):
+    assert load(MINIMAL).policies()["runbook"].canary is False
+    loaded = load(changed(MINIMAL, "clusters.runbook.canary", off))
+    assert loaded.policies()["runbook"].canary is False
 
 
 @pytest.mark.parametrize("value", [5, "pässword"])

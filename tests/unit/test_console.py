@@ -11,9 +11,19 @@ import pytest
 from saltext_selfheal import config
 from saltext_selfheal.console import desk, dropin, explanation, given, history, status, times
 from saltext_selfheal.doors.arguments import BadRequest
+from saltext_selfheal.healing import canary
 from saltext_selfheal.healing.events import Verb
 from saltext_selfheal.healing.explained import Explained, Gate
-from saltext_selfheal.healing.model import Action, Attempt, Fault, Mode, Pause, Phase
+from saltext_selfheal.healing.model import (
+    Action,
+    Attempt,
+    ClusterState,
+    Fault,
+    Mode,
+    NodeState,
+    Pause,
+    Phase,
+)
 
 CLUSTERS = {
     "runbook": {"minions": "db*", "nodes": {"db1": "127.0.0.1:1", "db2": "127.0.0.1:2"}},
@@ -102,6 +112,19 @@ def test_a_cluster_in_trouble_is_told_with_all_that_concerns_people():
         ("locked", ["db2 by runbook-1: no connection"]),
         ("in flight", "runbook-2.1: restart on db1"),
     ]
+
+
+def test_what_is_wrong_with_the_canary_is_told_if_something_is():
+    nodes = {"db1": NodeState(since=1.0), "db2": NodeState(since=1.0, unasked="no table")}
+    made = canary.told(ClusterState("runbook", nodes=nodes))
+    view = status.ClusterStatus("runbook", Mode.AUTO, "known", (), canary=made)
+    assert view.told()["canary"] == "cannot be asked: no table"
+    assert view.told("03:00")["canary"] == "as of 03:00: cannot be asked: no table"
+    waits = {**nodes, "db2": NodeState(since=1.0, stalled="a read")}
+    assert canary.told(ClusterState("runbook", nodes=waits)) == "not answered through db2"
+    alone = {"db2": waits["db2"]}
+    assert canary.told(ClusterState("runbook", nodes=alone)) == "no node answers a read"
+    assert canary.told(ClusterState("runbook", nodes={"db1": nodes["db1"]})) == ""
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,25 @@ def test_a_drop_in_that_cannot_be_used_is_not_printed(given, at):
         render("runbook", "*", {"db1": "10.0.0.1"}, **given)
 
 
+@pytest.mark.parametrize(
+    ("user", "right"),
+    [
+        ("selfheal", """.grant("selfheal", {read: true, write: true})"""),
+        ('a"b', """.grant("a\\"b", {read: true, write: true})"""),
+        ("admin", "the user admin has all rights"),
+    ],
+)
+def test_the_canary_is_printed_as_a_comment_with_the_rights_that_it_needs(user, right):
+    printed = render("runbook", "*", {"db1": "h"}, user=user)
+    assert f"{right}" in printed
+    assert config.load(salt.utils.yaml.safe_load(printed)).clusters["runbook"].canary is None
+    made = config.load(salt.utils.yaml.safe_load(printed.replace("# canary:", "canary:")))
+    canary = made.clusters["runbook"].canary
+    assert (canary.read, canary.write) == ("selfheal.canary", "selfheal.canary")
+    assert (canary.every, canary.timeout) == (10.0, 5.0)
+    assert "tableCreate('canary', {replicas: 1})" in printed
+
+
 def test_the_drop_in_only_watches_unless_it_is_said_otherwise():
     assert "      mode: shadow " in render("runbook", "*")
     assert (

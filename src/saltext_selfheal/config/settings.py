@@ -24,6 +24,7 @@ from .texts import (
     FilePath,
     Minions,
     NodeName,
+    OneTable,
     Service,
     TableName,
     User,
@@ -154,6 +155,30 @@ class WitnessSettings(Settings):
     )
 
 
+class CanarySettings(Settings):
+    read: OneTable | None = Field(
+        None,
+        description="`db.table`: one document of it is read through each node, by primary key, with `read_mode` "
+        "majority. The document need not exist.",
+    )
+    write: OneTable | None = Field(
+        None,
+        description="`db.table`: one small document per node is written through that node, with the primary key "
+        "`selfheal-canary-<node>`. Without `read` it is also read.",
+    )
+    every: Pace = Field(10.0, description="How often each node gets a canary.")
+    timeout: Pace = Field(
+        5.0,
+        description="A read or a write that takes longer is not answered: the node is `stalled`.",
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> CanarySettings:
+        if self.read is None and self.write is None:
+            raise wrong("read: db.table or write: db.table, or both")
+        return self
+
+
 class RequestSettings(Settings):
     rate: Rate = Field(
         (6, 60.0), description="How many requests that would open or act are taken, such as `6/m`."
@@ -254,8 +279,8 @@ class ClusterSettings(Settings):
     confirm: Confirm = Field(
         default_factory=lambda: confirm({}),
         description="How long a fault must last before anything is done: one duration, or durations per fault "
-        "(default `{dead: 3s, hung: 20s, default: 10s}`); 0 = act on the first proof. `dead_witnessed` (default 1s) is "
-        "for a death that the node's own minion has seen, too.",
+        "(default `{dead: 3s, hung: 20s, stalled: 20s, default: 10s}`); 0 = act on the first proof. `dead_witnessed` "
+        "(default 1s) is for a death that the node's own minion has seen, too.",
     )
     witness: Annotated[WitnessSettings, alone_is("timeout"), off_is({"timeout": 0})] = Field(
         WitnessSettings(),
@@ -275,6 +300,10 @@ class ClusterSettings(Settings):
         SlowSettings(), description="When a node that answers counts as slow."
     )
     view: ViewSettings = Field(ViewSettings(), description="The look into the system tables.")
+    canary: Annotated[CanarySettings | None, off_is(None)] = Field(
+        None,
+        description="What applications ask, asked through each node: see [the canary](../concepts.md#the-canary).",
+    )
     escalation: Escalation = Field(
         default_factory=lambda: dict(escalation.DEFAULT),
         description="The steps, as one list for all faults or as lists per fault. Default: see "
@@ -326,6 +355,7 @@ class ClusterSettings(Settings):
             flapping_changes=self.flapping.changes,
             flapping_within_s=self.flapping.within,
             flapping_quiet_s=self.flapping.quiet,
+            canary=self.canary is not None,
             tables=tuple(self.tables),
             escalation=self.escalation,
             attempt_timeout_s=self.attempt.timeout,

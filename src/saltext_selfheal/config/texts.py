@@ -111,4 +111,12 @@ TableName = Annotated[
         "a database or db.table; RethinkDB's names have only ASCII letters, digits, _ and -",
     ),
 ]
+OneTable = Annotated[
+    str,
+    _of_form(
+        r"(?!rethinkdb\.)[A-Za-z0-9_-]{1,255}\.[A-Za-z0-9_-]{1,255}",
+        "db.table with exactly one dot, of a database other than rethinkdb; RethinkDB's names have only ASCII letters, "
+        "digits, _ and -",
+    ),
+]
 FilePath = Annotated[str, AfterValidator(_file)]

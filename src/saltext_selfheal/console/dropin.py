@@ -6,6 +6,7 @@ no text, and such names are allowed.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -50,8 +51,24 @@ engines:
           attempt: {{timeout: 5m, verify: 60s}}
           cooldown: {{min: 2m, max: 1h}}
           budget: {{attempts: 3, per: 1h}}
+          # The canary finds nodes that answer and serve nobody: a small document is read and written through each of them.
+          # It needs a table of its own, and rights there:
+          #   r.dbCreate('selfheal')
+          #   r.db('selfheal').tableCreate('canary', {{replicas: {replicas}}})
+{grant}
+          # canary: {{read: selfheal.canary, write: selfheal.canary, every: 10s, timeout: 5s}}
       limits: {{attempts: 10, per: 1h, storm: 34%}}
 """
+
+
+def _grant(user: str) -> str:
+    """The comment that says which rights the canary needs. The user admin has them all, and none can be given to it."""
+    if user == "admin":
+        return "          #   (the user admin has all rights)"
+    told = (
+        f"r.db('selfheal').table('canary').grant({json.dumps(user)}, {{read: true, write: true}})"
+    )
+    return f"          #   {told}"
 
 
 def packaged(name: str) -> Path:
@@ -130,4 +147,6 @@ def render(
             f"            {quoted(node)}: {quoted(address)}" for node, address in nodes.items()
         ),
         user=quoted(user),
+        grant=_grant(user),
+        replicas=min(3, len(nodes)),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config
-from ..healing import gates, presence
+from ..healing import canary, gates, presence
 from ..healing.events import Seconds
 from ..healing.model import (
     Attempt,
@@ -127,6 +127,7 @@ class ClusterStatus:
     incidents: tuple[IncidentStatus, ...] = ()
     pause: Pause | None = None  #: a pause that has not ended yet
     in_flight: Attempt | None = None
+    canary: str = ""  #: what is wrong with the canary; empty: nothing, or there is none
 
     @property
     def locked(self) -> tuple[IncidentStatus, ...]:
@@ -134,7 +135,7 @@ class ClusterStatus:
         return tuple(i for i in self.incidents if i.phase is Phase.LOCKED)
 
     def told(self, as_of: str | None = None) -> dict[str, Any]:
-        """The status as a dict. ``paused``, ``locked`` and ``in flight`` are in it only if there is such a thing.
+        """The status as a dict. ``canary``, ``paused``, ``locked``, ``in flight`` are in it only if there is something.
 
         ``as_of``: what is told of nodes, tables and incidents is not the present, but what was seen then.
         """
@@ -146,6 +147,8 @@ class ClusterStatus:
             "nodes": {node.name: node.told(as_of) for node in self.nodes},
             "incidents": {one.id: {**then, **one.told()} for one in self.incidents},
         }
+        if self.canary:
+            told["canary"] = f"as of {as_of}: {self.canary}" if as_of else self.canary
         if self.pause:
             everywhere = " (every cluster)" if self.pause.everywhere else ""
             told["paused"] = (
@@ -260,6 +263,7 @@ def _cluster(policy: Policy, state: ClusterState | None, now: Seconds) -> Cluste
         incidents=tuple(map(_incident, state.incidents)),
         pause=state.pause if state.pause and now < state.pause.until else None,
         in_flight=state.attempt,
+        canary=canary.told(state),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..healing import canary
 from ..healing.model import ClusterState, Fault, Mode, Phase
 from ..ledger import records, timeline
 from ..ledger.file import LedgerError
@@ -25,7 +26,7 @@ def check_clusters(master: Master) -> Iterator[Finding]:
         found = list(_of_mode(name, policy.mode))
         state = states.get(name)
         if state is not None:
-            found += [*_of_people(state, now), *_of_nodes(state, policy.nodes)]
+            found += [*_of_people(state, now), *_of_nodes(state, policy.nodes), *_of_canary(state)]
         yield from found
         if not found:
             (quiet if state is not None else unknown).append(name)
@@ -58,6 +59,16 @@ def _of_people(state: ClusterState, now: float) -> Iterator[Finding]:
                 f"{incident.why}",
                 f"See to it, then salt-run selfheal.ack {incident.id}. Nothing is done to its nodes before.",
             )
+
+
+def _of_canary(state: ClusterState) -> Iterator[Finding]:
+    """A canary that the database refuses to be asked."""
+    refused = [node for node in state.nodes.values() if node.unasked]
+    if refused:
+        yield warn(
+            f"{state.name}: the canary {canary.told(state)}",
+            "Do what it names; it is asked again by itself. Until then no node is found stalled.",
+        )
 
 
 def _of_nodes(state: ClusterState, nodes: tuple[str, ...]) -> Iterator[Finding]:

@@ -50,6 +50,7 @@ _HEADER = struct.Struct("<QL")
 # one.
 _JSON = json.JSONDecoder()
 _INFO = b"[%d]" % Query.QueryType.SERVER_INFO  #: serialised once, because each probe sends it
+_NOT_DONE = (Response.ErrorType.OP_FAILED, Response.ErrorType.OP_INDETERMINATE)
 _SEQUENCES = (Response.ResponseType.SUCCESS_SEQUENCE, Response.ResponseType.SUCCESS_PARTIAL)
 
 
@@ -70,7 +71,16 @@ class Forbidden(Exception):
 
 
 class QueryFailed(Exception):
-    """RethinkDB answered a query with an error, in its own words."""
+    """RethinkDB answered a query with an error, in its own words. ``code`` is its kind, if RethinkDB named one."""
+
+    def __init__(self, words: str, code: Any = None) -> None:
+        super().__init__(words)
+        self.code = code
+
+    @property
+    def not_done(self) -> bool:
+        """The operation failed, or may have: nothing is wrong with the query itself, as far as the kind tells."""
+        return self.code in _NOT_DONE
 
 
 class LoginPlace(Protocol):
@@ -323,6 +333,27 @@ class Wire(asyncio.Protocol):
             raise Alien(f"answers SERVER_INFO with {said(body)}")
         return info
 
+    @property
+    def owed(self) -> int:
+        """How many answers the peer owes that nobody waits for any more."""
+        return len(self._unwanted)
+
+    async def value(self, term: Any, deadline: float, keep: Keep) -> Any:
+        """The one value that this query answers with: what ``keep`` keeps of a document. None if there is none.
+
+        Raises Forbidden or QueryFailed with RethinkDB's own words.
+        """
+        self._token += 1
+        query = net.Query(Query.QueryType.START, self._token, term, {})
+        body = await self._ask(self._token, query.serialize(), deadline, MAX_ANSWER_BYTES)
+        if len(body) <= AT_ONCE_BYTES:
+            answer = at_once(body, keep)
+        else:
+            answer = await leisurely(in_pieces(body, keep), self._turn)
+        if answer.kind != Response.ResponseType.SUCCESS_ATOM:
+            raise _refusal(answer)
+        return answer.data[0] if answer.data else None
+
     async def table(self, term: Any, deadline: float, keep: Keep) -> list[Any]:
         """Read all documents of a (system) table, and return what ``keep`` keeps of each.
 
@@ -361,7 +392,7 @@ def _refusal(answer: Parsed) -> Exception:
     forbidden = answer.error == Response.ErrorType.PERMISSION_ERROR
     if answer.kind == Response.ResponseType.RUNTIME_ERROR and forbidden:
         return Forbidden(words)
-    return QueryFailed(words)
+    return QueryFailed(words, answer.error)
 
 
 def why_no_login() -> str:

@@ -23,6 +23,7 @@ from ..healing.events import Requested
 from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
 from ..ledger.writer import Ledger
 from ..probe import loop as probe
+from ..probe.canary import CanaryPlan
 from ..probe.tables import ViewPlan
 from . import jobs, minions
 from .bus import Bus, Listener
@@ -78,7 +79,7 @@ def run(opts: Mapping[str, Any]) -> NoReturn:
 
     reader = jobs.JobReader(opts, healer.deliver)
     reader.start()
-    prober = probe.Prober(nodes, healer.deliver, _plans(settings))
+    prober = probe.Prober(nodes, healer.deliver, _plans(settings), _canaries(settings))
     prober.start()
     there = minions.MinionReader(
         {name: tuple(cluster.nodes) for name, cluster in settings.clusters.items()},
@@ -140,6 +141,15 @@ def _plans(settings: config.EngineSettings) -> dict[str, ViewPlan]:
     return {
         name: ViewPlan(cluster.view.every, cluster.view.timeout)
         for name, cluster in settings.clusters.items()
+    }
+
+
+def _canaries(settings: config.EngineSettings) -> dict[str, CanaryPlan]:
+    named = ((name, cluster.canary) for name, cluster in settings.clusters.items())
+    return {
+        name: CanaryPlan(one.read, one.write, one.every, one.timeout)
+        for name, one in named
+        if one is not None
     }
 
 

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import config
-from ..healing.events import Met, Observation, Observed, Viewed
+from ..healing.events import Canary, Met, Observation, Observed, Viewed
 from ..healing.model import Fault
+from .canary import Canaries, CanaryPlan
 from .names import Resolver
 from .node import NodeProbe, Target
 from .pulse import Pace
@@ -64,19 +65,21 @@ def targets(clusters: Mapping[str, config.ClusterSettings]) -> list[Target]:
 class Prober:
     """Probes every node and every cluster again and again, in a loop on a thread of its own.
 
-    ``deliver`` is called on that thread with each Observed, Met and Viewed, and must not block. ``plans`` names the
-    clusters whose system tables are also read.
+    ``deliver`` is called on that thread with each event, and must not block. ``plans`` names the clusters whose system
+    tables are also read, ``canaries`` those through whose nodes canaries are sent.
     """
 
     def __init__(
         self,
         nodes: Iterable[Target],
-        deliver: Callable[[Observed | Met | Viewed], None],
+        deliver: Callable[[Observed | Met | Viewed | Canary], None],
         plans: Mapping[str, ViewPlan] | None = None,
+        canaries: Mapping[str, CanaryPlan] | None = None,
     ) -> None:
         self._targets = list(nodes)
         self._deliver = deliver
         self._plans = dict(plans or {})
+        self._canaries = dict(canaries or {})
         self._probes: dict[tuple[str, str], NodeProbe] = {}
         self._readers: dict[str, TableReader] = {}
         self._thread = threading.Thread(target=self._run, name="selfheal-probe", daemon=True)
@@ -136,6 +139,12 @@ class Prober:
             for name, reader in self._readers.items()
             if name in self._plans
         ]
+        for name, plan in self._canaries.items():
+            members = by_cluster.get(name, [])
+            canaries = Canaries(name, members, plan, pace, self._deliver)
+            watchers += [
+                asyncio.create_task(canaries.watch(probe, self._stopped)) for probe in members
+            ]
         self._ready.set()
         settled = self._loop.call_later(SETTLED_S, _settle)
         await self._stop.wait()

@@ -88,6 +88,7 @@ class NodeProbe:
         # One of the dials that failed in a row was accepted, but got no greeting.
         self._greets_nobody = False
         self.asked = False  #: a fresh dial was asked for
+        self.on_fresh: Callable[[], None] | None = None  #: called when it has a new connection
         self.answers = False  #: in the last probe the node answered, over whichever connection
 
     @property
@@ -192,6 +193,8 @@ class NodeProbe:
             self.close()
             fresh.on_lost = self._lost
             self._wire = fresh
+            if self.on_fresh is not None:
+                self.on_fresh()
         return seen
 
     def _well(

@@ -33,6 +33,13 @@ def test_a_cluster_that_is_well_and_may_be_healed(opts, engine):
     )
 
 
+def test_a_canary_that_cannot_be_asked_is_named_with_what_is_missing(opts, engine):
+    missing = "Table `a.b` does not exist"
+    recorded(engine, nodes={"db1": NodeState(since=1.0, polls=5, unasked=missing)})
+    told, *_ = lines("clusters", opts)
+    assert told.startswith(f"warn  clusters: runbook: the canary cannot be asked: {missing}\n")
+
+
 def test_without_anything_on_record_that_is_what_it_says(opts):
     assert lines("clusters", opts) == ["ok    clusters: nothing on record yet of runbook"]
 
