@@ -44,7 +44,7 @@ The control socket takes one JSON object a line and answers one a line (always w
     {"fault": NAME, ...options, "on_existing": "keep" or "drop", "add": true beside other faults}
     {"fault": null}   {"status": true}   {"drop": true}   {"batch": ROWS, null for all at once}
 
-Simplified on purpose: of a user's tables it knows whole scans and the insert of one document, and
+Simplified on purpose: of a user's tables it knows whole scans, single rows by their key and the insert of one document, and
 each node keeps what it was told itself; a majority that returns is usable at once; `initial-password` counts at
 every start, not only at the first; the HTTP port is named in server_status but nobody listens
 there; under TLS a stalled connection notices that its peer left only when the stall ends.
