@@ -24,6 +24,8 @@ from typing import NamedTuple
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import looks as asking
 from saltext_selfheal.healing.events import (
+    Canary,
+    CanaryEnd,
     ClusterView,
     Command,
     Commanded,
@@ -87,6 +89,7 @@ class Sick(NamedTuple):
 
 DEAD, HUNG, AUTH = Sick(Fault.DEAD), Sick(Fault.HUNG), Sick(Fault.AUTH, serves=True)
 CUT_OFF = Sick(Fault.DEAD, serves=True)  #: it refuses the master, and nobody else
+STALLED = Sick(Fault.STALLED, serves=True, keeps=True)  #: it answers probes, and no canary
 FULL = Sick(Fault.HUNG, serves=True, keeps=True)  #: out of open files: nobody new is let in
 
 
@@ -217,6 +220,19 @@ MODELS = (
         prompt=True,
         depth=11,
     ),
+    # Canaries that wait at one node, at all of them, beside a death.
+    Model(
+        "stalled",
+        replace(
+            _SMALL, canary=True, escalation={Fault.STALLED: (Step(Action.RESTART),), Fault.DEAD: ()}
+        ),
+        (STALLED, DEAD),
+        (Verb.ACK,),
+        redial=True,
+        views=True,
+        prompt=True,
+        depth=11,
+    ),
     # Addresses that lead to one server or are swapped, while servers die; a person takes them as they are.
     Model("mistaken", _SMALL, (DEAD,), (Verb.ACK,), mislead=True, frail=2, prompt=True, depth=11),
     # One of the nodes is a proxy, and may be cut off as well.
@@ -329,13 +345,15 @@ class World:
         for at, node in enumerate(NODES):
             ill = self.ill[self.leads[at]]
             dials = dialled or node in asked_for | self.failing
-            hidden = ill is None or (ill.keeps and not dials)
+            hidden = ill is None or (ill.keeps and not dials) or ill is STALLED
             shown = None if ill is None or hidden else ill.shows
             refused = refused or shown is Fault.DEAD
             if dials or shown:
                 kept = self.failing - {node}
                 self.failing = kept | {node} if shown else kept
             self.feed(Observed(self._observation(at, shown, dials or shown is not None, ill)))
+        if self.model.policy.canary:
+            self.sing()
         if refused and not self.model.word:
             self.meet()
         if self.model.views:
@@ -359,6 +377,15 @@ class World:
             addresses=(server,) if self.model.mislead else (),
             proxy=proxy and not shown,
         )
+
+    def sing(self) -> None:
+        """What comes of a canary through each node that answers."""
+        for at, node in enumerate(NODES):
+            ill = self.ill[self.leads[at]]
+            if ill is None:
+                self.feed(Canary(NAME, node, CanaryEnd.ANSWERED))
+            elif ill is STALLED:
+                self.feed(Canary(NAME, node, CanaryEnd.UNANSWERED, "it"))
 
     def meet(self) -> None:
         """Whom the nodes that answer are connected to."""
@@ -495,6 +522,9 @@ class World:
         ill, known = self.ill[self.leads[at]], self.state.clusters[NAME].nodes[NODES[at]].fault
         if ill is None:
             return known in (None, Fault.MISTAKEN)
+        if ill is STALLED:
+            alone = any(one is None for one in self.ill)
+            return known is Fault.STALLED or (known is None and not alone)
         if ill.keeps and known is None:
             return True
         return known in (ill.shows, Fault.MISTAKEN, Fault.CUT_OFF)
@@ -601,6 +631,8 @@ class World:
                 yield self.state.started_at + LOOK_AFTER_START_S
                 yield attempt.published_at + policy.attempt_timeout_s
                 yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
+        for ailment in cluster.ailments:
+            yield ailment.since + policy.confirm_s[ailment.seen.fault]
         for one in cluster.recoveries:
             yield one.at + policy.relapse_s
         for late in cluster.late:
@@ -626,6 +658,11 @@ class World:
 
         def recent(times) -> tuple[float, ...]:
             return tuple(now - t for t in times if now - t < window_s)
+
+        def of_canary(node, song) -> tuple:
+            own = (node.since, node.stalled_since, node.answered_at)
+            told = (song.waits_since, song.anew_since, song.answered_at) if song else ()
+            return (bool(node.stalled), tuple(age(at, 61.0) for at in (*own, *told)))
 
         def of_node(at: int) -> tuple:
             name = NODES[at]
@@ -664,6 +701,7 @@ class World:
                     else ()
                 ),
                 (name in self.away, node.minion.value) if self.model.gone else (),
+                of_canary(node, book.songs.get(name)) if policy.canary else (),
                 sum(n == name for _, n in self.running),
                 (
                     age(node.since, POLL_S)

@@ -12,7 +12,9 @@ minions are asked what they see only in cases that set it. What one answers is t
 Each look at a node dials afresh, unless the case says ``redial``: then one does in so many seconds, and the next one
 after the healer has asked for it. The nodes that answer say whom they are connected to, with each look at the tables
 and where a dial is refused. A look that asks whether a job that has returned still runs is answered at once, that it
-does not, unless the timeline speaks of that look.
+does not, unless the timeline speaks of that look. Where the settings have a canary, each node that answers is sent one
+every ten seconds; what comes of it is told at once when the timeline changes it, and of the other nodes a second later,
+where a stall begins or ends.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +34,8 @@ from pydantic import ValidationError
 from saltext_selfheal.config import ClusterSettings, EngineSettings
 from saltext_selfheal.healing import looks, questions, start, testimony
 from saltext_selfheal.healing.events import (
+    Canary,
+    CanaryEnd,
     Command,
     Commanded,
     Door,
@@ -77,6 +81,7 @@ CASES = Path(__file__).with_name("golden")
 START = 1_000_000.0
 WARM_S = 20
 VIEW_EVERY_S = 5
+CANARY_EVERY_S = 10
 ORDINARY = "runbook.runbook"
 
 #: What a probe says of a fault, where the case does not tell it in its own words.
@@ -161,6 +166,7 @@ HAPPENS: dict[str, set[str]] = {
     "request": {"id", "cluster", "nodes", "reason", "by"},
     "command": {"id", "cluster", "incident", "nodes", "for", "reason", "by"},
     "tables": {"cluster"},
+    "canary": {"end", "why", "cluster"},
     "connected": {"cluster"},
     "words": set(),
     "leads": {"to", "cluster"},
@@ -334,6 +340,8 @@ class Stage(World):
         self.minions: dict[str, Mapping[str, Presence]] = {}  #: what the master knows of them
         self.up, self.awake, self.probing, self.anew = True, True, True, False
         self.words = True  #: nodes that answer are heard
+        self.doubted: dict[str, list[str]] = {}  #: nodes that are sent a canary in the next second
+        self.canaries: dict[tuple[str, str], tuple[CanaryEnd, str]] = {}  #: if not answered
         self.answering: set[tuple[str, str]] = set()  #: ill nodes whose open connections answer
         self.leads: dict[tuple[str, str], str] = {}  #: whose server a node's address leads to
         self.titles: dict[str, str] = {}  #: names of servers, if not their node's
@@ -407,6 +415,12 @@ class Stage(World):
                 for node in policy.nodes:
                     if (name, node) in self.asked:
                         self._probe(name, node)
+        for name, policy in self.policies.items():
+            if policy.canary and (self.now - self.zero) % CANARY_EVERY_S == 0:
+                self.sing(name, policy.nodes)
+            elif name in self.doubted:
+                self.sing(name, self.doubted[name])
+        self.doubted.clear()
         for name in self.policies:
             if (self.now - self.zero) % VIEW_EVERY_S == 0:
                 self._look(name)
@@ -490,6 +504,13 @@ class Stage(World):
                 {f"id-{n}": at for n, at in self.starts.items() if n in there},
             )
         )
+
+    def sing(self, name: str, nodes: Iterable[str]) -> None:
+        """What comes of a canary through each of these nodes that answers."""
+        for node in nodes:
+            if self.faults[name, node] in (None, Fault.SLOW):
+                end, why = self.canaries.get((name, node), (CanaryEnd.ANSWERED, ""))
+                self.step(Canary(name, node, end, why))
 
     def _look(self, name: str) -> None:
         """The system tables, as one node that answers shows them; only where the case speaks of them.
@@ -655,6 +676,20 @@ def _tables(site: Stage, item: Mapping[str, Any], where: str) -> None:
     site.tables[name] = tuple(tables)
 
 
+def _canary(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """What comes of these nodes' canaries from now on: ``answered``, or ``unanswered`` and ``unasked`` with words."""
+    name, nodes = site.nodes_of(item, "canary", where)
+    if not site.policies[name].canary:
+        raise BadCase(f"{where}: the settings of {name} have no canary")
+    waited = {n: site.canaries.get((name, n), (None,))[0] is CanaryEnd.UNANSWERED for n in nodes}
+    end = CanaryEnd(item["end"])
+    for node in nodes:
+        site.canaries[name, node] = (end, item.get("why", ""))
+    site.sing(name, nodes)
+    if any(was is not (end is CanaryEnd.UNANSWERED) for was in waited.values()):
+        site.doubted[name] = [n for n in site.policies[name].nodes if n not in nodes]
+
+
 def _connected(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """``{db1: [db1], …}``: whom each node is connected to; ``all`` again."""
     name = site.cluster_of(item, where)
@@ -762,6 +797,7 @@ _HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "request": _request,
     "command": _command,
     "tables": _tables,
+    "canary": _canary,
     "connected": _connected,
     "words": _words,
     "leads": _leads,

@@ -43,6 +43,7 @@ NODE_FAULTS = (
     (Fault.TLS, 1, (Action.HIGHSTATE,)),
     (Fault.ALIEN, 1, (Action.HIGHSTATE, None)),
     (Fault.UNREACHABLE, 2, (None,)),
+    (Fault.STALLED, 3, (Action.RESTART, Action.RESTART, None)),
 )
 #: What applications do not notice, or not all of them: the fault, whether open connections go on, what may cure it.
 HALF_FAULTS = (
@@ -98,6 +99,7 @@ def policy(chance: random.Random, name: str, nodes: tuple[str, ...]) -> Policy:
         relapse_s=pick((0.0, 600.0)),
         relapse_repeat=pick((0, 1, 2)),
         restart_needs_probe=pick((True, False)),
+        canary=pick((True, True, False)),
     )
 
 
@@ -282,6 +284,10 @@ def _half_faults(chance: random.Random, site: Simulation, one: Policy) -> None:
         site.at(when + chance.choice((20.0, 300.0)), site.forbid, one.name, False)
     if chance.random() < 0.1:
         site.at(chance.uniform(0, SPAN_S), site.restart_minion, chance.choice(one.nodes))
+    if one.canary and chance.random() < 0.1:
+        when = chance.uniform(0, SPAN_S)
+        site.at(when, site.drop_table, one.name, True)
+        site.at(when + chance.choice((20.0, 300.0)), site.drop_table, one.name, False)
 
 
 def _identities(chance: random.Random, site: Simulation, policies: list[Policy]) -> None:
@@ -357,6 +363,8 @@ def check_end(site: Simulation) -> None:
         for node in cluster.nodes:
             ill = site.ill.get(node)
             if ill is None or now - max(ill.since, site.state.started_at) < 300.0:
+                continue
+            if ill.fault is Fault.STALLED and site.unsaid(cluster.name, node):
                 continue
             if not any(tells(i, ill) and node in i.nodes for i in cluster.incidents):
                 raise Broken("life", now, f"{node} is {ill.fault.value}, and no incident tells")

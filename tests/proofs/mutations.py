@@ -27,6 +27,7 @@ CORE = Path("src/saltext_selfheal/healing")
 #: The quickest to fail first.
 TESTS = (
     "tests/proofs/test_golden.py",
+    "tests/unit/test_canary.py",
     "tests/unit/test_cut_off.py",
     "tests/unit/test_identity.py",
     "tests/unit/test_quorum.py",
@@ -1004,8 +1005,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I2: a node that is cut off is relied on (gate quorum)",
         "UNSURE",
-        "UNSURE = AWAY | {Fault.CUT_OFF, Fault.STARTING}",
-        "UNSURE = AWAY | {Fault.STARTING}",
+        "UNSURE = AWAY | {Fault.CUT_OFF, Fault.STALLED, Fault.STARTING}",
+        "UNSURE = AWAY | {Fault.STALLED, Fault.STARTING}",
     ),
     Mutation(
         "I2: who serves open connections serves nobody (gate quorum)",
@@ -1162,7 +1163,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I9: an open connection ends what a dial has found",
         "observe",
-        "    if seen.fault is None and not seen.dialled and node.fault not in (None, Fault.SLOW):",
+        "    if seen.fault is None and not seen.dialled and lasts and node.fault not in (None, Fault.SLOW):",
         "    if False:",
     ),
     Mutation(
@@ -1377,6 +1378,91 @@ MUTATIONS: tuple[Mutation, ...] = (
         "conditions.not_in_time",
         "    if ill and all(node.fault is Fault.STARTING for node in ill):",
         "    if not ill and all(node.fault is Fault.STARTING for node in ill):",
+    ),
+    # ------------------------------------------------------------ canaries
+    Mutation(
+        "a node is stalled before another one has answered its canary",
+        "canary.against",
+        "    proved = any(o.answered_at is not None and o.answered_at > since for o in others)",
+        "    proved = True",
+    ),
+    Mutation(
+        "each node is stalled where no node answers its canary",
+        "canary.against",
+        "    if others and all(other.stalled for other in others) and not _unseen(cluster):",
+        "    if False:",
+    ),
+    Mutation(
+        "a fresh dial ends a stall without a canary",
+        "_shown",
+        "    if told.stalled and fault is None:",
+        "    if told.stalled and fault is None and not seen.dialled:",
+    ),
+    Mutation(
+        "a stall that has ended counts on when it begins anew",
+        "_unproved",
+        "    if node.fault is not Fault.STALLED:",
+        "    if True:",
+    ),
+    Mutation(
+        "a stall is seen in the tables' time to open",
+        "take_canary",
+        "        if not before.stalled and now - began < state.policies[cluster.name].settle_s:",
+        "        if False:",
+    ),
+    Mutation(
+        "what one cause has shown of all nodes is held against each of them",
+        "take_canary",
+        "    if everywhere(cluster) and not everywhere(after):",
+        "    if False:",
+    ),
+    Mutation(
+        "nobody has a node dialled whose canary is answered again",
+        "take_canary",
+        "    dials: list[Effect] = [Dial(cluster.name, ended)] if ended else []",
+        "    dials: list[Effect] = []",
+    ),
+    Mutation(
+        "what cannot be asked is told by each node, again and again",
+        "_news",
+        "    if event.end is CanaryEnd.UNASKED and event.why not in known:",
+        "    if event.end is CanaryEnd.UNASKED:",
+    ),
+    Mutation(
+        "a start of the healer ends a stall",
+        "forget_health",
+        '                stalled=s.stalled if state.policies[name].canary else "",',
+        '                stalled="",',
+    ),
+    Mutation(
+        "a stall lasts where the canary was switched off",
+        "forget_health",
+        '                stalled=s.stalled if state.policies[name].canary else "",',
+        "                stalled=s.stalled,",
+    ),
+    Mutation(
+        "nobody is told that no node answers its canary",
+        "_unavailable",
+        "    told += [silence] if silence else []",
+        "    told += []",
+    ),
+    Mutation(
+        "a dead node does not explain that no other node answers its canary",
+        "_unavailable",
+        "            explains = node.fault is not None and not (silence and node.fault is Fault.STALLED)",
+        "            explains = node.fault is not None and not silence",
+    ),
+    Mutation(
+        "I2: a stalled node is counted on (gate quorum)",
+        "UNSURE",
+        "UNSURE = AWAY | {Fault.CUT_OFF, Fault.STALLED, Fault.STARTING}",
+        "UNSURE = AWAY | {Fault.CUT_OFF, Fault.STARTING}",
+    ),
+    Mutation(
+        "I2: a stalled node counts as serving nobody (gate quorum)",
+        "quorum._away",
+        "    if node.answers or (node.fault is Fault.UNREACHABLE and health.vouched(node)):\n        return False\n    return node.confirmed and node.fault in AWAY",
+        "    if node.fault is Fault.STALLED:\n        return True\n    if node.answers or (node.fault is Fault.UNREACHABLE and health.vouched(node)):\n        return False\n    return node.confirmed and node.fault in AWAY",
     ),
 )
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.events import (
+    Canary,
+    CanaryEnd,
     Commanded,
     Event,
     Met,
@@ -128,6 +130,14 @@ class Word(NamedTuple):
     by: str  #: one that is connected to it; empty: none is
 
 
+class Song(NamedTuple):
+    """What has come of a node's canaries."""
+
+    waits_since: float | None = None  #: since when none was answered; None: the last one was
+    anew_since: float = 0.0  #: since when others have to speak against this node
+    answered_at: float = -1.0  #: the last good one
+
+
 class Truth(NamedTuple):
     """What a world knows of a node."""
 
@@ -168,6 +178,7 @@ class Book:
         self.words: dict[str, Word] = {}  # by node
         #: By cluster: what was told of its minions last, and when.
         self.minions: dict[str, tuple[float, Mapping[str, Presence]]] = {}
+        self.songs: dict[str, Song] = {}  # by node
         self.met: dict[str, tuple[float, Met]] = {}  # by cluster
         self.forbidden: frozenset[str] = frozenset()  #: clusters whose system tables are hidden
         self.start_times: dict[str, float] = {}  # by server id
@@ -243,6 +254,8 @@ class Book:
                     self.starting_at.setdefault(node, now)
         elif isinstance(event, Present):
             self.minions[event.cluster] = (now, event.minions)
+        elif isinstance(event, Canary):
+            self._sing(event, now)
         elif isinstance(event, Returned):
             flight = self.flying.get(event.attempt)
             look = flight.attempt if flight else None
@@ -352,6 +365,34 @@ class Book:
         self.sighted[seen.node] = Sighting(
             fault, since, first, now, polls, decided, seen.answers, dialled_at, refused_at
         )
+
+    def _sing(self, told: Canary, now: float) -> None:
+        """A canary that cannot be asked is an answer, and speaks for nobody."""
+        nodes = self.policies[told.cluster].nodes if told.cluster in self.policies else ()
+        if told.node not in nodes:
+            return
+        all_waited = self._all_wait(nodes)
+        old = self.songs.get(told.node, Song())
+        if told.end is CanaryEnd.UNANSWERED:
+            if old.waits_since is None:
+                old = old._replace(waits_since=now, anew_since=now)
+        else:
+            good = now if told.end is CanaryEnd.ANSWERED else old.answered_at
+            old = Song(answered_at=good)
+        self.songs[told.node] = old
+        if all_waited and not self._all_wait(nodes):
+            for node in nodes:
+                if node in self.songs:
+                    self.songs[node] = self.songs[node]._replace(anew_since=now)
+
+    def _all_wait(self, nodes: Iterable[str]) -> bool:
+        there = [n for n in nodes if self.greets(n)]
+        return bool(there) and all(self.songs.get(n, Song()).waits_since is not None for n in there)
+
+    def greets(self, node: str) -> bool:
+        """Its last probe was answered."""
+        sighting = self.sighted.get(node)
+        return bool(sighting and sighting.polls and sighting.fault in (None, Fault.SLOW))
 
     def _identify(self, seen: Observation, now: float) -> None:
         old = self.known.get(seen.node, Identity())
@@ -983,6 +1024,33 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
         raise broken("every node is unreachable")
 
 
+def i5_stalled(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Against a stall: its canaries have waited for ``confirm``, and another node has answered its own since."""
+    incident = _incident(seen.after, attempt)
+    if attempt.action in ASKING or incident is None or incident.fault is not Fault.STALLED:
+        return
+    policy = book.policies[attempt.cluster]
+    for node in attempt.nodes:
+        since = book.songs.get(node, Song()).waits_since
+        if since is None:
+            raise Broken("I5", seen.now, f"{attempt.id}: {node} has answered its canary")
+        if seen.now - since < policy.confirm_s.get(Fault.STALLED, 0.0) - 1e-6:
+            raise Broken("I5", seen.now, f"{attempt.id}: {node} waits for {seen.now - since:.1f} s")
+        others = [book.songs.get(n, Song()).answered_at for n in policy.nodes if n != node]
+        if max(others, default=-1.0) < since:
+            raise Broken("I5", seen.now, f"{attempt.id}: no other node has answered its canary")
+
+
+def _stalls(book: Book, cluster: str, node: str, now: float) -> bool:
+    """Its canaries wait, and another one that greets has answered its own, long enough ago to be noticed."""
+    policy, song = book.policies[cluster], book.songs.get(node, Song())
+    noticed_at = now - policy.poll_s * 1.2 - policy.timeout_s - 1.0
+    others = (book.songs.get(n, Song()) for n in policy.nodes if n != node and book.greets(n))
+    return song.waits_since is not None and any(
+        o.waits_since is None and song.anew_since < o.answered_at <= noticed_at for o in others
+    )
+
+
 def _ill(book: Book, node: str) -> bool:
     sighting = book.sighted.get(node)
     return sighting is not None and sighting.polls > 0 and sighting.fault is not None
@@ -1104,6 +1172,7 @@ FIRED = (
     i3_budget,
     i4_cooldown,
     i5_permitted,
+    i5_stalled,
     i10_forgotten,
     i2_one_away,
     i2_agreed,
@@ -1219,6 +1288,8 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
         sighting = book.sighted.get(node)
         if sighting is None or sighting.fault is not None or not sighting.polls:
             raise Broken("I9", now, f"{incident.id} resolved, but {node} was not seen well")
+        if incident.fault is Fault.STALLED and _stalls(book, incident.cluster, node, now):
+            raise Broken("I9", now, f"{incident.id} resolved, but {node}'s canary waits")
         if now - sighting.since < stable_s - 1e-6:
             for_s = now - sighting.since
             raise Broken("I9", now, f"{incident.id}: {node} well for {for_s:.1f} of {stable_s:g} s")

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from saltext_selfheal.healing.events import (
+    Canary,
+    CanaryEnd,
     ClusterView,
     Command,
     Commanded,
@@ -73,6 +75,8 @@ from .rules import Truth, Watch
 TICK_S = 1.0
 IDLE_TICK_S = 4.0  #: while nothing is in flight: every probe moves time on as well
 VIEW_S = 10.0
+CANARY_S = 10.0
+WAITS_S = 5.0  #: so long a canary is waited for
 GAP_S = 10.0  #: a loop held up for longer has to look anew
 REACTOR_AGE_S = 60.0
 PRESENT_S = 5.0  #: what is known of minions is told again after this time
@@ -196,6 +200,9 @@ class Simulation:
         self.titles: dict[str, str] = {n: f"{n}_srv" for n in self.home}
         self.strangers: dict[str, dict[str, str]] = {}  #: by cluster: servers that are no nodes
         self.forbidden: set[str] = set()  #: clusters whose system tables must not be read
+        self.unasked: set[str] = set()  #: clusters whose canary's table was dropped
+        self.sang: dict[str, CanaryEnd] = {}  #: by node: what came of its last canary
+        self.singing: set[str] = set()  #: nodes that are sent canaries
         self.open: dict[str, str] = {}  #: node → server at the end of the open connection
         self.dial_at: dict[str, float] = {}
         self.asked_at: dict[str, float] = {}  #: by cluster
@@ -367,6 +374,7 @@ class Simulation:
         self.strangers.clear()
         self.titles = {n: f"{n}_srv" for n in self.home}
         self.forbidden.clear()
+        self.unasked.clear()
         for name in self.policies:
             self._wake(name)
 
@@ -507,6 +515,10 @@ class Simulation:
                 if node not in self._polling:
                     self._polling.add(node)
                     self._later(poll_s * self.random.random(), self._poll, node)
+            for node in self.policies[cluster].nodes if self.policies[cluster].canary else ():
+                if node not in self.singing:
+                    self.singing.add(node)
+                    self._later(CANARY_S * self.random.random(), self._sing, node)
             if cluster not in self._polling:
                 self._polling.add(cluster)
                 self._later(poll_s * (1 + self.random.random()), self._view, cluster)
@@ -529,7 +541,8 @@ class Simulation:
             and all(self.titles[n] == f"{n}_srv" for n in cluster.nodes)
             and not self.strangers.get(name)
             and name not in self.forbidden
-            and all(n.polls >= 3 and n.well for n in cluster.nodes.values())
+            and all(n.polls >= 3 and n.well and not n.stalled for n in cluster.nodes.values())
+            and name not in self.unasked
             and self.now - self.state.started_at > 20.0
         )
 
@@ -557,7 +570,7 @@ class Simulation:
     def _probe(self, cluster: str, node: str) -> Observation:
         """One look: the open connection first; a fresh dial if it is due, or if nothing else answers."""
         old = self.open.get(node)
-        ill = self.ill.get(old) if old else None
+        ill = self._heard(old) if old else None
         answers = old is not None and (ill is None or ill.keeps)
         if answers and self.now < self.dial_at.get(node, 0.0):
             return self._observation(cluster, node, old, None, dialled=False)
@@ -567,13 +580,66 @@ class Simulation:
                 self.dial_at[node] = self.now
                 return self._observation(cluster, node, old, ill.fault, dialled=False)
         target = self.leads.get(node, node)
-        ill = self.ill.get(target)
+        ill = self._heard(target)
         if ill is not None:
             self.dial_at[node] = self.now  # each look dials until one is well
             return self._observation(cluster, node, target, ill.fault, answers=answers)
         self.dial_at[node] = self.now + self.redial_s * (0.8 + 0.4 * self.random.random())
+        if self.open.get(node) != target and self.home[node].canary:
+            self._later(0.1, self._ask, node)
         self.open[node] = target  # where the address leads elsewhere now, the old one is given up
         return self._observation(cluster, node, target, None)
+
+    def _heard(self, server: str) -> Ill | None:
+        """What a probe hears of this server's illness: one that only stalls answers it."""
+        ill = self.ill.get(server)
+        return None if ill is not None and ill.fault is Fault.STALLED else ill
+
+    def drop_table(self, cluster: str, dropped: bool) -> None:
+        """The canary's table is gone, or made again."""
+        (self.unasked.add if dropped else self.unasked.discard)(cluster)
+        if cluster in self.policies:
+            self._wake(cluster)
+
+    def _sing(self, node: str) -> None:
+        """The node's next canary, at its time."""
+        policy = self.home[node]
+        named = policy.name in self.policies and node in self.policies[policy.name].nodes
+        if policy.name not in self._awake or not named:
+            self.singing.discard(node)
+            return
+        self._ask(node)
+        waits = self.sang.get(node) is CanaryEnd.UNANSWERED
+        every_s = (2.0 if waits else CANARY_S) * (0.9 + 0.2 * self.random.random())
+        self._later(every_s, self._sing, node)
+
+    def _ask(self, node: str) -> None:
+        """One canary through the open connection of this node."""
+        server, name = self.open.get(node), self.home[node].name
+        if server is None or (self._heard(server) and not self.ill[server].keeps) or not self.up:
+            return
+        ill, ailing = self.ill.get(server), self.ailing.get(name)
+        closed = ailing is not None and ailing.fault is Fault.UNAVAILABLE
+        if name in self.unasked:
+            told = Canary(name, node, CanaryEnd.UNASKED, "Table `a.b` does not exist.")
+        elif closed or (ill is not None and ill.fault is Fault.STALLED):
+            told = Canary(name, node, CanaryEnd.UNANSWERED, "the canary's read of a.b within 5 s")
+        else:
+            told = Canary(name, node, CanaryEnd.ANSWERED)
+        waits = told.end is CanaryEnd.UNANSWERED
+        self._later(WAITS_S if waits else 0.01, self._sung, told, ill)
+
+    def _sung(self, told: Canary, ill: Ill | None) -> None:
+        """It is told, if the node is still as it was. The others are asked where a stall begins or ends."""
+        if told.node not in self.open or self.ill.get(self.open[told.node]) is not ill:
+            return
+        before, self.sang[told.node] = self.sang.get(told.node), told.end
+        if not self._happens(self.luck.dropped):
+            self.deliver(told)
+        if (before, told.end).count(CanaryEnd.UNANSWERED) == 1:
+            for node in self.home[told.node].nodes:
+                if node != told.node:
+                    self._later(0.01, self._ask, node)
 
     def _observation(
         self, cluster: str, node: str, server: str, fault: Fault | None, **more
@@ -606,7 +672,7 @@ class Simulation:
         """Nodes whose open connection answers: they can be asked for what the cluster's tables say."""
         nodes = self.policies[cluster].nodes if cluster in self.policies else ()
         ends = [(n, self.open[n]) for n in nodes if n in self.open]
-        return [n for n, s in ends if s not in self.ill or self.ill[s].keeps]
+        return [n for n, s in ends if self._heard(s) is None or self.ill[s].keeps]
 
     def _sees(self, server: str) -> frozenset[str]:
         """Ids of the servers that this one is connected to, itself included."""
@@ -1005,11 +1071,19 @@ class Simulation:
         ]
 
         def told(node: str) -> bool:
+            if self.ill[node].fault is Fault.STALLED and self.unsaid(cluster.name, node):
+                return True
             return any(node in i.nodes and tells(i, self.ill[node]) for i in ends)
 
         return all(told(n) for n in cluster.nodes if n in self.ill) and all(
             i in ends or self._outlived(i) for i in cluster.incidents
         )
+
+    def unsaid(self, name: str, node: str) -> bool:
+        """Nobody can find that this node stalls: it gets no canary, or another node's fault explains it."""
+        policy = self.policies.get(name)
+        others = [n for n in policy.nodes if n != node and n in self.ill] if policy else []
+        return policy is None or not policy.canary or name in self.unasked or bool(others)
 
     def _outlived(self, incident: Incident) -> bool:
         """None of its nodes has its fault any more, and one of them is ill of another."""
@@ -1026,6 +1100,8 @@ def tells(incident: Incident, ill: Ill) -> bool:
     """The incident is about this illness: one that refuses the master only has two names."""
     if ill.fault is Fault.DEAD and incident.fault in (Fault.CUT_OFF, Fault.STARTING):
         return True
+    if ill.fault is Fault.STALLED and incident.fault is Fault.UNAVAILABLE:
+        return True  # no node answered its canary
     return incident.fault in (ill.fault, Fault.MISTAKEN)
 
 

@@ -105,6 +105,7 @@ def test_a_file_that_is_no_case_is_refused_in_words(tmp_path, text, why):
         ("job_cache: gone", "timeline 1.job_cache: found 'gone'; allowed: readable or unreadable"),
         ("words: whispered", "timeline 1.words: found 'whispered'; allowed: heard or lost"),
         ("leads: db9, to: db1", "timeline 1.leads: no node 'db9' in runbook"),
+        ("canary: db1, end: answered", "timeline 1: the settings of runbook have no canary"),
     ],
 )
 def test_what_cannot_happen_is_refused_in_words(tmp_path, happens, why):

@@ -6,6 +6,8 @@ import pytest
 
 from saltext_selfheal.healing import testimony
 from saltext_selfheal.healing.events import (
+    Canary,
+    CanaryEnd,
     ClusterView,
     Command,
     Commanded,
@@ -922,3 +924,59 @@ def test_i1_fired_again_for_the_nodes_that_the_settings_still_name(hand):
         broken.see(hand.state, Tick(), hand.state, (Fire(again),), hand.now)
     hand.watch.settle({"c": replace(POLICY, nodes=("n1", "n3"))})
     hand.watch.see(hand.state, Tick(), hand.state, (Fire(again),), hand.now)
+
+
+# ---------------------------------------------------------------- canaries
+
+
+def stalls(hand: Hand, for_s: float = 3.0, others: bool = True) -> None:
+    """n1's canary waits for so long, while the others answer theirs or are not asked."""
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.STALLED)),))
+    hand.see(event=Canary("c", "n1", CanaryEnd.UNANSWERED, "it"))
+    hand.now += for_s
+    for node in NODES[1:] if others else ():
+        hand.see(event=Canary("c", node, CanaryEnd.ANSWERED))
+
+
+def test_i5_a_stall_that_has_lasted_may_be_acted_on(hand):
+    stalls(hand)
+    hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i5_a_canary_that_was_answered(hand):
+    stalls(hand)
+    hand.see(event=Canary("c", "n1", CanaryEnd.ANSWERED))
+    with breaks("I5"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i5_a_stall_that_has_not_lasted(hand):
+    stalls(hand, for_s=2.0)
+    with breaks("I5"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i5_a_stall_that_may_be_everybodys(hand):
+    for node in NODES:
+        hand.see(event=Canary("c", node, CanaryEnd.ANSWERED))
+    hand.now += 1.0
+    stalls(hand, others=False)
+    with breaks("I5"):
+        hand.fire(hand.attempt(action=Action.RESTART))
+
+
+def test_i9_resolved_while_its_canary_waits(hand):
+    stalls(hand)
+    hand.now += 60.0
+    hand.probe()
+    with breaks("I9"):
+        hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "", "open.well"), incidents=())
+
+
+def test_i9_resolved_while_all_canaries_wait_is_another_incidents_matter(hand):
+    stalls(hand)
+    for node in NODES[1:]:
+        hand.see(event=Canary("c", node, CanaryEnd.UNANSWERED, "it"))
+    hand.now += 60.0
+    hand.probe()
+    hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "", "open.well"), incidents=())

@@ -31,7 +31,15 @@ _MANY = int(os.environ.get("SELFHEAL_EXAMPLES", "0"))
 _WAITS_S = [1, 3, 7, 16, 31, 61] + ([130, 310, 910] if _MANY else [])
 _STORED = TypeAdapter(ClusterState)
 _NODE_FAULTS = st.sampled_from(
-    [Fault.DEAD, Fault.HUNG, Fault.AUTH, Fault.TLS, Fault.ALIEN, Fault.UNREACHABLE]
+    [
+        Fault.DEAD,
+        Fault.HUNG,
+        Fault.AUTH,
+        Fault.TLS,
+        Fault.ALIEN,
+        Fault.UNREACHABLE,
+        Fault.STALLED,
+    ]
 )
 _CLUSTER_FAULTS = st.sampled_from([Fault.UNAVAILABLE, Fault.PARTITIONED, Fault.ISSUE])
 _CURES = st.lists(st.sampled_from(REMEDIES), max_size=2).map(tuple)
@@ -78,6 +86,7 @@ def policies(draw):
                 budget_per_s=draw(st.sampled_from([300.0, 900.0])),
                 relapse_s=float(draw(_or_off(600))),
                 restart_needs_probe=draw(st.booleans()),
+                canary=draw(st.booleans()),
             )
         )
     return made

@@ -189,6 +189,29 @@ def test_a_stalled_node_that_dies_is_dead():
     assert world.cluster.nodes["db2"].fault is Fault.DEAD
 
 
+def test_a_stall_that_was_proved_stays_so_if_the_others_die():
+    world = stalled(confirm_s={Fault.STALLED: 60.0})
+    world.break_("db1", "db3")
+    world.pass_time(3)
+    assert world.cluster.nodes["db2"].fault is Fault.STALLED
+
+
+def test_a_stall_that_begins_anew_before_the_dial_has_to_last_anew():
+    world = stalled(confirm_s=dict.fromkeys(Fault, 8.0))
+    world.asking = False
+    world.pass_time(1)
+    world.sing("db2", end=CanaryEnd.ANSWERED)
+    world.sing("db2", end=CanaryEnd.UNANSWERED)
+    world.now += 1.0
+    world.sing("db1")
+    world.asking = True
+    world.pass_time(5)
+    node = world.cluster.nodes["db2"]
+    assert (node.fault, node.confirmed) == (Fault.STALLED, False)
+    world.pass_time(5)
+    assert world.cluster.nodes["db2"].confirmed
+
+
 # ---------------------------------------------------------------- whether it can be spared
 
 

@@ -38,15 +38,15 @@ def take_canary(state: State, event: Canary, now: Seconds) -> tuple[State, list[
         if not before.stalled and now - began < state.policies[cluster.name].settle_s:
             return state, []
     after = cluster.with_nodes({event.node: _noted(before, event, now)})
+    ended = _ended(cluster, after, event.node)
+    anew = {n: _unproved(after.nodes[n], now) for n in ended}
     if everywhere(cluster) and not everywhere(after):
         # What the others have shown so far may have had one cause. Each has to be proved anew.
         waits = {n: node for n, node in after.nodes.items() if node.stalled}
-        anew = {n: replace(node, stalled_since=now) for n, node in waits.items()}
-        after = after.with_nodes(anew)
-    return state.with_cluster(after), [
-        *_dials(cluster, after, event.node),
-        *_news(cluster, after, event),
-    ]
+        anew |= {n: replace(_unproved(node, now), stalled_since=now) for n, node in waits.items()}
+    after = after.with_nodes(anew)
+    dials: list[Effect] = [Dial(cluster.name, ended)] if ended else []
+    return state.with_cluster(after), [*dials, *_news(cluster, after, event)]
 
 
 def _noted(node: NodeState, event: Canary, now: Seconds) -> NodeState:
@@ -64,16 +64,23 @@ def _noted(node: NodeState, event: Canary, now: Seconds) -> NodeState:
     )
 
 
-def _dials(before: ClusterState, after: ClusterState, asked: str) -> list[Effect]:
-    """Have the nodes dialled that look stalled and are not any more. Only a fresh dial shows a node well again."""
-    ended = tuple(
+def _ended(before: ClusterState, after: ClusterState, asked: str) -> tuple[str, ...]:
+    """The nodes that look stalled and are not any more. Only a fresh dial shows a node well again."""
+    return tuple(
         n
         for n, node in after.nodes.items()
         if node.fault is Fault.STALLED
         and not against(after, n)
         and (n == asked or against(before, n))
     )
-    return [Dial(after.name, ended)] if ended else []
+
+
+def _unproved(node: NodeState, now: Seconds) -> NodeState:
+    """The node after its stall has ended or is in doubt. If it stalls again, that has to last anew."""
+    if node.fault is not Fault.STALLED:
+        return node
+    others = tuple(one for one in node.seen if one[0] is not Fault.STALLED)
+    return replace(node, since=now, confirmed=False, seen=others)
 
 
 def _news(before: ClusterState, after: ClusterState, event: Canary) -> list[Effect]:
@@ -87,7 +94,7 @@ def _news(before: ClusterState, after: ClusterState, event: Canary) -> list[Effe
         return tell(f"the canary cannot be asked: {event.why}")
     if known - {""} and not any(node.unasked for node in after.nodes.values()):
         return tell("the canary can be asked again")
-    hidden = after.tables.status is not ViewStatus.KNOWN
+    hidden = after.tables.status in (ViewStatus.FORBIDDEN, ViewStatus.UNKNOWN)
     if hidden and everywhere(after) and not everywhere(before):
         return tell(f"{unanswered(after)}; nothing is done: the system tables cannot be read")
     return []
@@ -118,14 +125,16 @@ def against(cluster: ClusterState, name: str) -> str:
     if not node.stalled:
         return ""
     others = [other for n, other in cluster.nodes.items() if n != name and _answers(other)]
-    if all(other.stalled for other in others) and not _unseen(cluster):
+    if others and all(other.stalled for other in others) and not _unseen(cluster):
         return ""
-    # What was proved once stays so, also over a start of the healer.
-    proved = node.fault is Fault.STALLED or any(
-        i.fault is Fault.STALLED and name in i.nodes for i in cluster.incidents
-    )
     since = node.stalled_since or 0.0
-    proved = proved or any(o.answered_at is not None and o.answered_at > since for o in others)
+    proved = any(o.answered_at is not None and o.answered_at > since for o in others)
+    # What was proved of this stall stays so, also if the others die or the healer starts anew.
+    proved = proved or (node.fault is Fault.STALLED and (node.since or 0.0) > since)
+    proved = proved or any(
+        i.fault is Fault.STALLED and name in i.nodes and i.opened_at > since
+        for i in cluster.incidents
+    )
     return node.stalled if proved else ""
 
 
