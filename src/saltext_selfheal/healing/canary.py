@@ -142,7 +142,7 @@ def unanswered(cluster: ClusterState) -> str:
     """What no node answers, in a sentence. Empty if one does."""
     if not everywhere(cluster):
         return ""
-    first = next(node.stalled for node in cluster.nodes.values() if node.stalled)
+    first = next(node.stalled for node in cluster.nodes.values() if _answers(node))
     return f"no node answers {first}"
 
 

@@ -31,9 +31,8 @@ from .pulse import Pace
 
 KEY = "selfheal-canary-"
 AFTER_KEY = "selfheal-canary."  #: sorts right behind every key that begins with `KEY`
-AGAIN_S = (
-    0.5  #: two canaries of one node are at least this far apart, however often it is connected anew
-)
+#: Two canaries of one node are at least this far apart, however often it is connected anew.
+AGAIN_S = 0.1
 #: While a node owes this many answers, it gets no further canary: RethinkDB would queue them all.
 MOST_OWED = 20
 TIDY_TRIES = 3  #: so often it is tried to delete the documents of nodes that are gone
