@@ -136,6 +136,7 @@ class Song(NamedTuple):
     waits_since: float | None = None  #: since when none was answered; None: the last one was
     anew_since: float = 0.0  #: since when others have to speak against this node
     answered_at: float = -1.0  #: the last good one
+    cluster: str = ""
 
 
 class Truth(NamedTuple):
@@ -372,13 +373,13 @@ class Book:
         if told.node not in nodes:
             return
         all_waited = self._all_wait(nodes)
-        old = self.songs.get(told.node, Song())
+        old = self.songs.get(told.node, Song())._replace(cluster=told.cluster)
         if told.end is CanaryEnd.UNANSWERED:
             if old.waits_since is None:
                 old = old._replace(waits_since=now, anew_since=now)
         else:
             good = now if told.end is CanaryEnd.ANSWERED else old.answered_at
-            old = Song(answered_at=good)
+            old = Song(answered_at=good, cluster=told.cluster)
         self.songs[told.node] = old
         if all_waited and not self._all_wait(nodes):
             for node in nodes:
@@ -1036,7 +1037,9 @@ def i5_stalled(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise Broken("I5", seen.now, f"{attempt.id}: {node} has answered its canary")
         if seen.now - since < policy.confirm_s.get(Fault.STALLED, 0.0) - 1e-6:
             raise Broken("I5", seen.now, f"{attempt.id}: {node} waits for {seen.now - since:.1f} s")
-        others = [book.songs.get(n, Song()).answered_at for n in policy.nodes if n != node]
+        # The one that answered may have left the settings since.
+        songs = ((n, song) for n, song in book.songs.items() if song.cluster == attempt.cluster)
+        others = [song.answered_at for n, song in songs if n != node]
         if max(others, default=-1.0) < since:
             raise Broken("I5", seen.now, f"{attempt.id}: no other node has answered its canary")
 

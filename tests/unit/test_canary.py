@@ -14,6 +14,7 @@ from saltext_selfheal.healing.events import (
     ViewStatus,
 )
 from saltext_selfheal.healing.model import Announce, Dial, Fault, News, Tell
+from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from tests.unit.world import NODES, World, policy, table
 
@@ -302,6 +303,17 @@ def test_a_node_that_is_dead_explains_why_the_others_do_not_answer(alone):
     assert Fault.UNAVAILABLE not in {i.fault for i in world.cluster.incidents}
     assert world.cluster.nodes[alone].fault is None
     assert world.explained(alone).endswith(f"no node answers {READ}")
+
+
+def test_where_there_is_but_one_node_it_is_all_of_them():
+    world = stalled()
+    alone = replace(world.policies["runbook"], nodes=("db2",))
+    state, _ = begin({"runbook": alone}, world.state.limits, world.state.clusters, world.now)
+    world.state, world.policies = state, {"runbook": alone}
+    world.faults = {("runbook", "db2"): None}
+    world.pass_time(3, tables=(table(),))
+    assert world.cluster.nodes["db2"].fault is None
+    assert world.cluster.ailments[0].evidence == f"no node answers {READ}"
 
 
 def test_a_partition_explains_it_too():

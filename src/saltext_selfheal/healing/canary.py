@@ -122,8 +122,8 @@ def _unseen(cluster: ClusterState) -> bool:
 def against(cluster: ClusterState, name: str) -> str:
     """What the canary proves against this node alone, as the end of a sentence. Empty: nothing."""
     node = cluster.nodes[name]
-    if not node.stalled:
-        return ""
+    if not node.stalled or len(cluster.nodes) == 1:
+        return ""  # where there is but one node, all of them are stalled
     others = [other for n, other in cluster.nodes.items() if n != name and _answers(other)]
     if others and all(other.stalled for other in others) and not _unseen(cluster):
         return ""
