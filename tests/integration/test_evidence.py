@@ -103,6 +103,7 @@ def test_a_port_that_somebody_has_taken_is_left_to_a_person_after_one_try(asked,
         db2.kill()
         taken.bind((LOOPBACK, db2.driver_port))
         # It is bound and does not listen: the node refuses the dial, and its server cannot have the port.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         locked = ended(events, "locked")
         attempts, _ = whole(asked, locked["incident"])
         assert [a["action"] for a in attempts] == ["restart"]

@@ -625,7 +625,7 @@ def _witness(site: Stage, item: Mapping[str, Any], where: str) -> None:
             raise BadCase(f"{where}: {node}'s minion was not asked, or has answered")
         told = testimony.read({"version": 1, **item.get("says", {})})
         assert told is not None
-        site.step(Returned(asked.id, node, Outcome.DONE, told.why, told))
+        site.step(Returned(asked.id, node, Outcome.DONE, told.sentence, told))
 
 
 def _request(site: Stage, item: Mapping[str, Any], where: str) -> None:

@@ -594,7 +594,9 @@ class Book:
         if not worked:
             self.all_paid = tuple(p for p in self.all_paid if p[1] != attempt.id)
         else:
-            self.ended_at[attempt.incident] = (now, tuple(sorted(worked)))
+            # A change of the settings may have parted it: a node that they name again has its part elsewhere.
+            own = worked & set(attempt.nodes)
+            self.ended_at[attempt.incident] = (now, tuple(sorted(own)))
         incident = _incident(seen.before, attempt)
         policy = self.policies.get(attempt.cluster)
         if policy is None or incident is None:

@@ -34,7 +34,7 @@ def answer(site, node="db1", **parts):
     """The minion answers the question that is in flight."""
     asked = questions.in_flight(site.cluster, node)
     told = testimony.read(report(**parts))
-    return site.step(Returned(asked.id, node, Outcome.DONE, told.why, told))
+    return site.step(Returned(asked.id, node, Outcome.DONE, told.sentence, told))
 
 
 def asked(site):
@@ -159,7 +159,7 @@ def test_a_process_that_runs_is_not_judged_by_old_last_words_or_by_its_pid_file(
 def test_a_server_without_file_descriptors_is_known_by_their_number():
     process = {"state": "runs", "open_files": 1020, "open_files_limit": 1024}
     told = testimony.read(report(process=process, listens=True))
-    assert told.ground is Ground.OUT_OF_FILES and "1020 of 1024 are open" in told.why
+    assert told.ground is Ground.OUT_OF_FILES and "1020 of 1024 are open" in told.sentence
 
 
 def test_every_reason_has_its_sentences_and_helps_against_none_are_told_to_a_person():
@@ -411,3 +411,15 @@ def test_explain_shows_what_the_minion_has_told():
     site.pass_time(5)
     assert "its disk is full: 0 KB free at /data" in gates_of(site, "witness").why
     assert "one try, although it can hardly help" in gates_of(site, "helps").why
+
+
+def test_last_words_of_before_the_illness_prove_nothing():
+    site = world()
+    site.pass_time(30)
+    site.break_("db1")
+    site.pass_time(1)
+    line = "Config file x.conf: parse error at line 9: unrecognized option name 'y'"
+    answer(site, **GONE, log={"line": line, "age_s": 20.0})
+    assert site.cluster.nodes["db1"].testimony.ground is None
+    site.pass_time(2)
+    assert acted(site) == [("restart", ("db1",))]

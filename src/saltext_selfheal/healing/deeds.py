@@ -217,10 +217,12 @@ def look(s: Sight) -> Change:
 
 def wait_on(s: Sight) -> Change:
     """End the look, and leave the attempt in flight: after a pause its minions are asked again."""
-    assert s.cluster.look is not None
-    outcome, why = looks.told(s.cluster.look)
+    look, attempt = s.cluster.look, s.attempt
+    assert look is not None and attempt is not None
+    outcome, why = looks.told(look)
     incident = replace(s.incident, not_before=s.now + looks.LOOK_PAUSE_S)
-    return replace(s.cluster, look=None), incident, (Finish(s.cluster.look, outcome, why),)
+    cluster = replace(s.cluster, look=None, attempt=looks.found(attempt, look))
+    return cluster, incident, (Finish(look, outcome, why),)
 
 
 def give_up_waiting(s: Sight) -> Change:
@@ -238,7 +240,7 @@ def give_up_waiting(s: Sight) -> Change:
         )
         for n in look.nodes
     }
-    attempt = replace(attempt, results={**late, **attempt.results})
+    attempt = replace(looks.found(attempt, look), results={**late, **attempt.results})
     outcome, why = looks.told(look)
     return replace(s.cluster, look=None, attempt=attempt), s.incident, (Finish(look, outcome, why),)
 
@@ -303,7 +305,8 @@ def _finish(
         proven = tuple(
             n
             for n in attempt.nodes
-            if (looked and n in owed) or looks.restarted(n, nodes[n], attempt)
+            if (looked and n in owed and n not in attempt.runs)
+            or looks.restarted(n, nodes[n], attempt)
         )
         late = replace(late, running=len(proven) < len(attempt.nodes), proven=proven)
     if late.running or looks.owed(attempt):

@@ -345,8 +345,9 @@ def _heard_witness(
     )
     if not first or not isinstance(event, Returned) or event.testimony is None:
         return cluster, []
-    told = replace(event.testimony, at=one.decided_at)
-    node = replace(cluster.nodes[event.node], testimony=told)
+    node = cluster.nodes[event.node]
+    told = replace(event.testimony, at=one.decided_at).since(questions.words_since(node), now)
+    node = replace(node, testimony=told)
     return cluster.with_nodes({event.node: node}), [Dial(cluster.name, (event.node,))]
 
 

@@ -475,7 +475,7 @@ def evidence(cluster: ClusterState, incident: Incident) -> str:
 def _found(cluster: ClusterState, name: str) -> str:
     """What the node's own minion has found to be the reason, in words. Empty if it has found none."""
     told = questions.heard(cluster, name)
-    return f" ({told.why})" if told and told.ground else ""
+    return f" ({told.sentence})" if told and told.ground else ""
 
 
 # ---------------------------------------------------------------- the healer's own eyes

@@ -96,6 +96,13 @@ def told(look: Attempt) -> tuple[Outcome, str]:
     return Outcome.DONE, "; ".join(detail for _, detail in look.results.values())
 
 
+def found(attempt: Attempt, look: Attempt) -> Attempt:
+    """The attempt in flight after a look: where its job was found running, and where an earlier look had found it."""
+    answers = {n: outcome for n, (outcome, _) in look.results.items()}
+    kept = (n for n in attempt.runs if n not in answers)
+    return replace(attempt, runs=(*kept, *(n for n, one in answers.items() if one is Outcome.BUSY)))
+
+
 def proven(late: Late, nodes: Sequence[str]) -> Late:
     """The late attempt, after it was proved that the job does not run on these nodes any more."""
     proven = (*late.proven, *(n for n in unproven(late) if n in nodes))

@@ -93,6 +93,8 @@ class Attempt:
     results: Mapping[str, tuple[Outcome, str]] = field(default_factory=dict)
     #: Nodes whose server ran when this was decided. Only for these a new start proves that the job has done its work.
     there: tuple[str, ...] = ()
+    #: Nodes on which the last look that was answered has found the job running. Silence there proves nothing.
+    runs: tuple[str, ...] = ()
     of: str | None = None  #: for a look: the attempt it asks about …
     of_jid: str = ""  #: … and that attempt's JID
     jid: str = ""  #: of its job; empty only until the loop has given one

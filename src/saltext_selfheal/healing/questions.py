@@ -21,6 +21,7 @@ from .model import (
     Fire,
     Incident,
     Mode,
+    NodeState,
     Outcome,
     Phase,
     Policy,
@@ -35,14 +36,23 @@ ASK_AFTER_S = (
 )
 AGAIN_S = 30.0  #: while a process is starting, its minion is asked again after this
 STALE_S = 3 * AGAIN_S  #: an older word that a process is starting does not count any more
+SEEN_LATE_S = 5.0  #: a database may have ended so long before that was seen
 AT_ONCE = 50  #: so many questions are in flight over all clusters, and no more
 
 
 def begun(cluster: ClusterState, name: str) -> Seconds:
     """Since when the node's present illness lasts, or when the last attempt on it ended. Older words do not count."""
     node = cluster.nodes[name]
-    ill_since = node.since if node.refused_at is None else node.refused_at
-    return max(ill_since or 0.0, node.acted_at)
+    return max(_ill_since(node) or 0.0, node.acted_at)
+
+
+def _ill_since(node: NodeState) -> Seconds | None:
+    return node.since if node.refused_at is None else node.refused_at
+
+
+def words_since(node: NodeState) -> Seconds:
+    """From when on a database's last words can be about the node's present illness."""
+    return (_ill_since(node) or 0.0) - SEEN_LATE_S
 
 
 def heard(cluster: ClusterState, name: str) -> Testimony | None:

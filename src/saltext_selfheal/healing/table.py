@@ -163,7 +163,7 @@ def _instead(s: Sight) -> str:
 def _found(s: Sight) -> str:
     """What the minions of the incident's nodes have found."""
     told = {n: questions.heard(s.cluster, n) for n in s.afflicted}
-    return "; ".join(f"{n}: {one.why}" for n, one in told.items() if one)
+    return "; ".join(f"{n}: {one.sentence}" for n, one in told.items() if one)
 
 
 def _relapse(s: Sight) -> str:

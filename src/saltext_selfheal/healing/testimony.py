@@ -118,8 +118,24 @@ class Testimony:
     cluster_listens: bool | None = None  #: on the port that other servers connect to
     stopped: bool = False  #: the process is stopped (SIGSTOP)
     ground: Ground | None = None
-    why: str = ""  #: what was found, in a sentence
+    found: str = ""  #: what shows the ground
+    words_age_s: float | None = None  #: the ground is known by last words that are so old
+    why: str = ""  #: what is known of the process, in a sentence
     at: float = 0.0
+
+    @property
+    def sentence(self) -> str:
+        """All that was found, for people."""
+        if self.ground is None:
+            return self.why
+        found = f": {self.found}" if self.found else ""
+        return f"{self.why}, and {ADVICE[self.ground].says}{found}"
+
+    def since(self, began: float, now: float) -> Testimony:
+        """The same without a ground that is only known by words that are older than the illness."""
+        if self.words_age_s is None or now - self.words_age_s >= began:
+            return self
+        return replace(self, ground=None, found="", words_age_s=None)
 
     @property
     def runs_unheard(self) -> bool:
@@ -142,7 +158,7 @@ def read(told: Any) -> Testimony | None:
     process = _part(told, "process")
     state = process.get("state")
     known = state if state in (Process.RUNS.value, Process.GONE.value) else Process.UNKNOWN.value
-    ground, found = _ground(told, process)
+    ground, found, by_words = _ground(told, process)
     testimony = Testimony(
         process=Process(known),
         age_s=_number(process.get("age_s")),
@@ -150,8 +166,10 @@ def read(told: Any) -> Testimony | None:
         cluster_listens=_truth(told.get("cluster_listens")),
         stopped=process.get("status") in ("T", "t"),
         ground=ground,
+        found=found,
+        words_age_s=_said_s(told) if by_words else None,
     )
-    return replace(testimony, why=_sentence(testimony, process, found))
+    return replace(testimony, why=_sentence(testimony, process))
 
 
 def _part(told: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
@@ -178,13 +196,21 @@ def _text(value: Any) -> str:
     return value[:300] if isinstance(value, str) else ""
 
 
-def _ground(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> tuple[Ground | None, str]:
-    """Why the database does not serve, and what shows it. What can be measured now comes before what a log says."""
+def _ground(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> tuple[Ground | None, str, bool]:
+    """Why the database does not serve, what shows it, and whether only its last words do.
+
+    What can be measured now comes before what a log says.
+    """
     for asks in _SIGNS:
         found = asks(told, process)
         if found is not None:
-            return found
-    return None, ""
+            return *found, asks is _words
+    return None, "", False
+
+
+def _said_s(told: Mapping[Any, Any]) -> float | None:
+    """How old its last words are."""
+    return _number(_part(told, "log").get("age_s"))
 
 
 _Found = tuple[Ground, str]
@@ -235,8 +261,7 @@ def _memory(told: Mapping[Any, Any], _: Mapping[Any, Any]) -> _Found | None:
 
 def _words(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> _Found | None:
     """The last words of a process that has ended just now. Older ones, and those of one that runs, prove nothing."""
-    log = _part(told, "log")
-    age_s = _number(log.get("age_s"))
+    log, age_s = _part(told, "log"), _said_s(told)
     if process.get("state") != Process.GONE.value or age_s is None or age_s > FRESH_S:
         return None
     line = _text(log.get("line"))
@@ -248,18 +273,14 @@ _Asks = Callable[[Mapping[Any, Any], Mapping[Any, Any]], "_Found | None"]
 _SIGNS: tuple[_Asks, ...] = (_disk, _port, _files, _memory, _words, _pid_file)
 
 
-def _sentence(one: Testimony, process: Mapping[Any, Any], found: str) -> str:
-    """What was found, for people."""
+def _sentence(one: Testimony, process: Mapping[Any, Any]) -> str:
+    """What is known of the process, for people."""
     if one.process is Process.RUNS:
         age = "" if one.age_s is None else f" since {one.age_s:.0f} s"
-        what = f"its process runs{age}"
-        what += ", and is stopped" if one.stopped else ""
-        what += ", and does not listen" if one.listens is False else ""
-    elif one.process is Process.GONE:
-        what = "its process is gone"
-    else:
-        why = _text(process.get("why"))
-        what = f"whether its process runs cannot be told{f' ({why})' if why else ''}"
-    if one.ground is None:
-        return what
-    return f"{what}, and {ADVICE[one.ground].says}{f': {found}' if found else ''}"
+        stopped = ", and is stopped" if one.stopped else ""
+        deaf = ", and does not listen" if one.listens is False else ""
+        return f"its process runs{age}{stopped}{deaf}"
+    if one.process is Process.GONE:
+        return "its process is gone"
+    why = _text(process.get("why"))
+    return f"whether its process runs cannot be told{f' ({why})' if why else ''}"

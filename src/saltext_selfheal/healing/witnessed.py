@@ -23,7 +23,7 @@ def witness(state: State, intent: Intent, now: Seconds) -> Ruling:
     for name in intent.nodes:
         testimony = questions.heard(cluster, name)
         if testimony is not None:
-            told.append(f"{name}'s minion: {testimony.why}")
+            told.append(f"{name}'s minion: {testimony.sentence}")
             continue
         opens_at = _awaited_until(cluster, policy, name, now)
         if now < opens_at:
@@ -122,5 +122,5 @@ def hopeless(cluster: ClusterState, incident: Incident, nodes: Iterable[str]) ->
         if heard is None or heard.ground is None or not given_up(cluster, incident, name):
             return ""
         person = ADVICE[heard.ground].person
-        told.append(f"{name}: {heard.why}. {person[0].upper()}{person[1:]}")
+        told.append(f"{name}: {heard.sentence}. {person[0].upper()}{person[1:]}")
     return "; ".join(told)

@@ -124,7 +124,7 @@ def heard(watched: Watched, entry: Mapping[str, Any]) -> Testimony | None:
     if watched.action is not Action.WITNESS:
         return None
     told = testimony.read(entry.get("return"))
-    return replace(told, why=plain(told.why, 500)) if told else None
+    return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
 
 
 class Unreadable(Exception):
@@ -257,7 +257,7 @@ class JobReader:
         for node, entry in found.items():
             outcome, detail = judge(watched, entry)
             told = heard(watched, entry) if outcome is Outcome.DONE else None
-            said = plain(told.why if told else detail, 500)
+            said = plain(told.sentence if told else detail, 500)
             self._once(watched, node, Returned(watched.attempt, node, outcome, said, told), me)
 
     def _missing(self, watched: Watched, me: threading.Thread) -> None:
