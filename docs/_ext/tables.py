@@ -122,7 +122,7 @@ GATES: dict[str, str] = {
     ),
     "witness": (
         "Has the node's own minion told what it sees, or has `witness.timeout` passed? And is no process on its way up? Asked "
-        "when a node is dead, hung or unreachable, for faults that have steps."
+        "when a node is dead, hung or unreachable, for faults that have steps, and when it is cut off."
     ),
     "helps": (
         "Can the step help against what the minion has found? If a later step can, that one is due. If none can, there is one "

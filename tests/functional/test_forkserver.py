@@ -67,7 +67,13 @@ if __name__ == "__main__":
 
 
 def test_engine_runner_and_reactor_work_in_processes_that_inherit_nothing(opts, tmp_path):
-    cluster = {**SETTINGS["clusters"]["runbook"], "poll": "200ms", "confirm": 0, "stable": 0}
+    cluster = {
+        **SETTINGS["clusters"]["runbook"],
+        "poll": "200ms",
+        "confirm": 0,
+        "stable": 0,
+        "witness": "off",
+    }
     settings = {"clusters": {"runbook": cluster}}
     script = tmp_path / "begin.py"
     script.write_text(SCRIPT)

@@ -57,7 +57,7 @@ HARMLESS = frozenset({Action.START, Action.LOOK, Action.WITNESS})
 #: Such a node does not answer this master, and is not relied on.
 SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF, Fault.STARTING})
 #: Of such a node its own minion is asked.
-WITNESSED = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING})
+WITNESSED = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.CUT_OFF})
 STARTING_AGE_S = 90.0  #: for so long a minion's word counts that a process is starting
 ASK_AFTER_S = 1.0  #: so long after an attempt its minion is asked
 #: Such a node is a live database, whether it can be asked anything or not.
@@ -337,7 +337,7 @@ class Book:
             fault = Fault.CUT_OFF
         if seen.fault is None:
             self.starting_at.pop(seen.node, None)
-        told = self.testified.get(seen.node) if known and fault is Fault.DEAD else None
+        told = self.testified.get(seen.node) if known and refused_at is not None else None
         if told is not None and told[0] < refused_at:
             told = None
         if told is not None and self.starting(seen.node, policy, before, now):

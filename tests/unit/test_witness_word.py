@@ -423,3 +423,29 @@ def test_last_words_of_before_the_illness_prove_nothing():
     assert site.cluster.nodes["db1"].testimony.ground is None
     site.pass_time(2)
     assert acted(site) == [("restart", ("db1",))]
+
+
+def test_a_process_on_its_way_may_be_connected_to_its_peers_already():
+    site = world()
+    site.break_("db1")
+    site.pass_time(2)
+    ids = frozenset(f"id-{n}" for n in ("db1", "db2", "db3"))
+    site.meet(connected={"db2": ids, "db3": ids})
+    site.pass_time(1)
+    assert site.cluster.nodes["db1"].fault is Fault.CUT_OFF
+    assert asked(site) == ["db1"]
+    answer(site, **LOADS)
+    site.meet(connected={"db2": ids, "db3": ids})
+    site.pass_time(1)
+    assert site.cluster.nodes["db1"].fault is Fault.STARTING
+
+
+def test_a_node_that_listens_for_others_is_cut_off_and_not_starting():
+    site = world()
+    site.break_("db1")
+    site.pass_time(2)
+    answer(site, process={"state": "runs", "age_s": 5.0}, listens=True)
+    ids = frozenset(f"id-{n}" for n in ("db1", "db2", "db3"))
+    site.meet(connected={"db2": ids, "db3": ids})
+    site.pass_time(1)
+    assert site.cluster.nodes["db1"].fault is Fault.CUT_OFF

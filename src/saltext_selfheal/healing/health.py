@@ -138,11 +138,12 @@ def _shown(
     fault, evidence, slow = seen.fault, seen.evidence, node.slow
     if fault is Fault.DEAD:
         cut_off = _cut_off(node, seen)
-        if cut_off:
-            fault, evidence = Fault.CUT_OFF, f"{evidence}, but {cut_off}"
-        elif told.why:
-            fault = Fault.STARTING if told.starting else fault
-            evidence = f"{evidence}, but {told.why}"
+        if told.starting:  # its peers may be connected to it by then
+            fault = Fault.STARTING
+        elif cut_off:
+            fault = Fault.CUT_OFF
+        but = told.why if told.starting else cut_off or told.why
+        evidence = f"{evidence}, but {but}" if but else evidence
     if node.doubt:
         evidence = f"{node.doubt}; {evidence}" if fault else node.doubt
         fault = Fault.MISTAKEN

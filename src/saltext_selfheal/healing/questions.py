@@ -30,7 +30,7 @@ from .model import (
 from .testimony import Testimony
 
 #: Faults about which a node's minion knows more than the healer.
-ABOUT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING})
+ABOUT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.CUT_OFF})
 ASK_AFTER_S = (
     1.0  #: this long after an attempt its minion is asked: a database needs a moment to come up
 )
@@ -153,8 +153,8 @@ def _about(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> In
 
 
 def _has_steps(policy: Policy, incident: Incident) -> bool:
-    """Something may be done in the incident, or is waited for because its database is starting."""
-    if incident.fault is Fault.STARTING:
+    """Something may be done in the incident, or only its minion can tell what it is about."""
+    if incident.fault in (Fault.STARTING, Fault.CUT_OFF):
         return True
     return incident.fault in ABOUT and bool(
         incident.steps or escalation.steps_against(policy, incident)
