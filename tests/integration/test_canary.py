@@ -266,8 +266,7 @@ def frozen(folder, at_most_s=60):
 @pytest.fixture
 def on_disk(tmp_path, servers, disk):  # noqa: F811
     """Three servers, of which db2 has its data on a file system of its own."""
-    (tmp_path / "db2").symlink_to(disk / "data")
-    yield cluster_of_three(tmp_path, servers)
+    yield cluster_of_three(tmp_path, servers, {"db2": disk / "data"})
     for server in servers:
         server.kill()  # before the file system goes
 

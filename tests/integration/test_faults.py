@@ -112,9 +112,10 @@ def watching(servers, timeout_s=20.0):
     return Watching(*(server.target() for server in servers), plans=plans)
 
 
-def cluster_of_three(folder, servers):
+def cluster_of_three(folder, servers, directories=()):
     """Three joined servers and a table with three replicas (the simulated ones claim theirs)."""
-    made = [Server(folder, f"db{n}") for n in (1, 2, 3)]
+    own = dict(directories)  #: by name: where a server has its data, if not in the folder
+    made = [Server(folder, name, directory=own.get(name)) for name in ("db1", "db2", "db3")]
     peers = [f"{LOOPBACK}:{s.cluster_port}" for s in made]
     for server in made:
         with server.config.open("a") as config:

@@ -256,7 +256,7 @@ class Book:
         elif isinstance(event, Present):
             self.minions[event.cluster] = (now, event.minions)
         elif isinstance(event, Canary):
-            self._sing(event, now)
+            self._sing(event, now, before)
         elif isinstance(event, Returned):
             flight = self.flying.get(event.attempt)
             look = flight.attempt if flight else None
@@ -367,15 +367,22 @@ class Book:
             fault, since, first, now, polls, decided, seen.answers, dialled_at, refused_at
         )
 
-    def _sing(self, told: Canary, now: float) -> None:
-        """A canary that cannot be asked is an answer, and speaks for nobody."""
+    def _sing(self, told: Canary, now: float, before: State) -> None:
+        """A canary that cannot be asked is an answer, and speaks for nobody.
+
+        Right after a node is there again its tables may still be opening: then silence is no news.
+        """
         nodes = self.policies[told.cluster].nodes if told.cluster in self.policies else ()
         if told.node not in nodes:
             return
         all_waited = self._all_wait(nodes)
         old = self.songs.get(told.node, Song())._replace(cluster=told.cluster)
         if told.end is CanaryEnd.UNANSWERED:
-            if old.waits_since is None:
+            cluster = before.clusters.get(told.cluster)
+            node = cluster.nodes.get(told.node) if cluster else None
+            there_since = max(node.since or now, node.restarted_at or 0.0) if node else now
+            opens = now - there_since < self.policies[told.cluster].settle_s
+            if old.waits_since is None and not opens:
                 old = old._replace(waits_since=now, anew_since=now)
         else:
             good = now if told.end is CanaryEnd.ANSWERED else old.answered_at

@@ -931,7 +931,8 @@ def test_i1_fired_again_for_the_nodes_that_the_settings_still_name(hand):
 
 def stalls(hand: Hand, for_s: float = 3.0, others: bool = True) -> None:
     """n1's canary waits for so long, while the others answer theirs or are not asked."""
-    hand.see(incidents=(hand.incident(cause=Seen(Fault.STALLED)),))
+    seen = dict.fromkeys(NODES, NodeState(since=hand.now - 60.0))
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.STALLED)),), nodes=seen)
     hand.see(event=Canary("c", "n1", CanaryEnd.UNANSWERED, "it"))
     hand.now += for_s
     for node in NODES[1:] if others else ():
