@@ -1273,13 +1273,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "evidence: a minion is asked during a pause",
-        "questions._may_ask",
+        "questions.may_ask",
         "and not paused and",
         "and",
     ),
     Mutation(
         "evidence: a minion is asked in mode off",
-        "questions._may_ask",
+        "questions.may_ask",
         "policy.mode is not Mode.OFF and ",
         "",
     ),

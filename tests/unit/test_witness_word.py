@@ -449,3 +449,11 @@ def test_a_node_that_listens_for_others_is_cut_off_and_not_starting():
     site.meet(connected={"db2": ids, "db3": ids})
     site.pass_time(1)
     assert site.cluster.nodes["db1"].fault is Fault.CUT_OFF
+
+
+def test_a_pause_alone_holds_what_nobody_may_ask_about():
+    site = world()
+    site.order(Verb.PAUSE, for_s=50.0)
+    site.break_("db1")
+    site.pass_time(5)
+    assert site.cluster.incidents[0].held == ("paused",)

@@ -104,7 +104,7 @@ def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
     if effects:
         cluster = replace(cluster, questions=tuple(kept))
         state = state.with_cluster(cluster)
-    if not cluster.incidents or not _may_ask(state, cluster, policy, now):
+    if not cluster.incidents or not may_ask(state, cluster, policy, now):
         return state, effects
     for node in policy.nodes:
         incident = _about(cluster, policy, node, now)
@@ -129,7 +129,8 @@ def _outcome(one: Attempt) -> tuple[Outcome, str]:
     return next(iter(one.results.values()))
 
 
-def _may_ask(state: State, cluster: ClusterState, policy: Policy, now: Seconds) -> bool:
+def may_ask(state: State, cluster: ClusterState, policy: Policy, now: Seconds) -> bool:
+    """Minions of this cluster may be asked now at all."""
     paused = cluster.pause is not None and cluster.pause.until > now
     return bool(policy.witness_s) and policy.mode is not Mode.OFF and not paused and not state.blind
 

@@ -25,7 +25,7 @@ def witness(state: State, intent: Intent, now: Seconds) -> Ruling:
         if testimony is not None:
             told.append(f"{name}'s minion: {testimony.sentence}")
             continue
-        opens_at = _awaited_until(cluster, policy, name, now)
+        opens_at = _awaited_until(state, cluster, policy, name, now)
         if now < opens_at:
             return Shut(f"{name}'s minion is asked what it sees", opens_at)
         told.append(f"{name}'s minion has not told what it sees")
@@ -49,11 +49,15 @@ def _asked_for(policy: Policy, intent: Intent) -> bool:
     return bool(policy.witness_s) and intent.incident.fault in questions.ABOUT and not supposed
 
 
-def _awaited_until(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> Seconds:
+def _awaited_until(
+    state: State, cluster: ClusterState, policy: Policy, name: str, now: Seconds
+) -> Seconds:
     """Until when the minion's word is waited for. What is over already: it is not waited for."""
     asked = questions.in_flight(cluster, name)
     if asked is not None:
         return asked.fired_at + policy.witness_s
+    if not questions.may_ask(state, cluster, policy, now):
+        return now  # another gate is shut then; it is asked as soon as it may be
     begun, asked_at = questions.begun(cluster, name), cluster.nodes[name].questioned_at
     if asked_at is not None and asked_at >= begun:
         return now  # it was asked, and that is over
