@@ -118,10 +118,10 @@ def kept_request(site, id):
 
 def published(events, but="test.ping"):
     """
-    (function, jid) of the jobs that were published, without those of this file's own and without the healer's looks,
-    which may follow an earlier incident at any time and change nothing. Whether each was ordered, the last test asks.
+    (function, jid) of the jobs that were published, without those of this file's own and without the healer's looks and
+    questions, which change nothing. Whether each was ordered, the last test asks.
     """
-    own = {but, "event.fire_master", "event.send", "saltutil.running"}
+    own = {but, "event.fire_master", "event.send", "saltutil.running", "selfheal.witness"}
     return [
         (e.data["fun"], e.data["jid"])
         for e in events.matching("salt/job/*/new")
