@@ -46,9 +46,12 @@ def whole(site, incident):
 
 
 def ended(events, what="resolved", timeout=120):
-    """The next incident about a death that ends so."""
+    """The next incident about a death that ends so. One that turns out to be another fault ends unconfirmed."""
+    words = "well for" if what == "resolved" else ""
     return events.wait(
-        f"selfheal/incident/runbook/{what}", lambda d: d["fault"] == "dead", timeout=timeout
+        f"selfheal/incident/runbook/{what}",
+        lambda d: d["fault"] == "dead" and words in d["why"],
+        timeout=timeout,
     ).data
 
 

@@ -5,7 +5,7 @@ import math
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saltext_selfheal.healing import questions, testimony
@@ -107,6 +107,7 @@ PARTS = st.dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PARTS)
 def test_reading_never_fails(parts):
     told = testimony.read(report(**parts))
