@@ -147,7 +147,8 @@ def heal(site, node):
 
 
 def test_forged_and_foreign_orders_with_a_pretag_run_nothing(site):
-    ended = next(iter(fired_jids(site)), None) or heal(site, "db1")
+    acted = (jid for jid, row in fired_jids(site).items() if row["action"] not in ASKING)
+    ended = next(acted, None) or heal(site, "db1")
     foreign = site.call("app1", "test.ping")["app1"]["jid"]
     jids = [
         MADE_UP,
