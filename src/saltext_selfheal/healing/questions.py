@@ -31,9 +31,8 @@ from .testimony import Testimony
 
 #: Faults about which a node's minion knows more than the healer.
 ABOUT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.CUT_OFF})
-ASK_AFTER_S = (
-    1.0  #: this long after an attempt its minion is asked: a database needs a moment to come up
-)
+#: This long after a job that was done its minion is asked: a database needs a moment to come up.
+ASK_AFTER_S = 1.0
 AGAIN_S = 30.0  #: while a process is starting, its minion is asked again after this
 STALE_S = 3 * AGAIN_S  #: an older word that a process is starting does not count any more
 SEEN_LATE_S = 5.0  #: a database may have ended so long before that was seen
@@ -143,7 +142,10 @@ def _about(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> In
     if cluster.attempt is not None and name in cluster.attempt.nodes:
         return None
     asked_at, acted_at = node.questioned_at, node.acted_at
-    if acted_at and (now < acted_at + ASK_AFTER_S or (node.at or 0.0) <= acted_at):
+    # A job that has failed has started nothing, so there is nothing to wait for.
+    failed = any(name in i.turn.failed for i in cluster.incidents)
+    asks_at = acted_at if failed else acted_at + ASK_AFTER_S
+    if acted_at and (now < asks_at or (node.at or 0.0) <= acted_at):
         return None  # it is not known yet whether that has helped
     new = asked_at is None or asked_at < begun(cluster, name)
     again = node.fault is Fault.STARTING and asked_at is not None and now - asked_at >= AGAIN_S
