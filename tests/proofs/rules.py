@@ -1322,7 +1322,9 @@ def _instead(book: Book, incident: Incident, seen: Seen) -> set[str]:
         if i.fault not in (None, incident.fault) and i.phase is not Phase.SUSPECTED
     ]
     named = {n for i in others for n in i.nodes}
-    doubted = {n for i in others if i.fault is Fault.MISTAKEN for n in i.nodes}
+    # Whose server answers may be in doubt. And whether one that refuses is dead depends on whom its word is asked of.
+    alike = REFUSES if incident.fault in REFUSES else frozenset()
+    doubted = {n for i in others if i.fault in {Fault.MISTAKEN, *alike} for n in i.nodes}
     return {
         n for n in incident.nodes if n in doubted or (n in named and not _shows(book, incident, n))
     }
