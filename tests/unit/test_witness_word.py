@@ -458,3 +458,31 @@ def test_a_pause_alone_holds_what_nobody_may_ask_about():
     site.break_("db1")
     site.pass_time(5)
     assert site.cluster.incidents[0].held == ("paused",)
+
+
+def test_a_step_that_may_help_is_not_left_out_because_later_ones_may_too():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **GONE, oom_kill={"age_s": 2.0, "what": "rethinkdb"})
+    site.pass_time(2)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_what_had_its_one_try_gets_no_incident_of_its_own_when_the_others_go_on():
+    site = world(cooldown_min_s=0.0, budget_attempts=9)
+    site.break_("db1", "db2")
+    site.pass_time(1)
+    answer(site, "db1", **FULL)
+    answer(site, "db2", **GONE)
+    site.pass_time(2)
+    for _ in range(3):
+        site.publish()
+        site.returns(Outcome.FAILED, "it did not start")
+        site.pass_time(2)
+        for node, said in (("db1", FULL), ("db2", GONE)):
+            if questions.in_flight(site.cluster, node):
+                answer(site, node, **said)
+        site.pass_time(3)
+    assert [nodes for _, nodes in acted(site)].count(("db1",)) == 0
+    assert [incident.id for incident in site.cluster.incidents] == ["runbook-1"]

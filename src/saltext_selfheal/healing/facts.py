@@ -339,11 +339,8 @@ def _heard_witness(
     assert changed is not None
     asked = tuple(changed if q is one else q for q in cluster.questions)
     cluster = replace(cluster, questions=asked)
-    # Only the first answer counts.
-    first = (
-        isinstance(event, Returned) and event.node in one.nodes and event.node not in one.results
-    )
-    if not first or not isinstance(event, Returned) or event.testimony is None:
+    # The question ends with its first answer, so a second one finds it no more.
+    if not isinstance(event, Returned) or event.node not in one.nodes or event.testimony is None:
         return cluster, []
     node = cluster.nodes[event.node]
     told = replace(event.testimony, at=one.decided_at).since(questions.words_since(node), now)
