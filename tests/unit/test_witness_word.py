@@ -467,6 +467,7 @@ def test_a_step_that_may_help_is_not_left_out_because_later_ones_may_too():
     answer(site, **GONE, oom_kill={"age_s": 2.0, "what": "rethinkdb"})
     site.pass_time(2)
     assert acted(site) == [("restart", ("db1",))]
+    assert site.cluster.incidents[0].step == 0
 
 
 def test_what_had_its_one_try_gets_no_incident_of_its_own_when_the_others_go_on():
