@@ -12,7 +12,10 @@ POLICY = Policy("c", ("n1", "n2", "n3"), "n*", confirm_s=dict.fromkeys(Fault, 3.
 
 @pytest.mark.parametrize("model", exhaustive.MODELS, ids=lambda m: m.name)
 def test_every_interleaving_of_the_first_events(model):
-    found = exhaustive.search(model, seconds=3.0, depth=12)
+    for seconds in (3.0, 30.0):  # a busy machine needs more time for as many of them
+        found = exhaustive.search(model, seconds=seconds, depth=12)
+        if found.broken or found.states > 500:
+            break
     assert not found.broken
     assert found.states > 500
 
