@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from ..driver.text import NAME_CHARS, clean
 from ..healing.events import Command, Request, Verb
 from ..healing.explained import Explained
+from ..healing.remedies import ASKING
 from . import timeline
 from .file import LedgerError
 from .tables import connect, refuse_newer
@@ -178,9 +179,11 @@ def answer(db: sqlite3.Connection, asked: str) -> dict[str, Any] | None:
     if row is None or row["answer"] is None:
         return None
     told: dict[str, Any] = json.loads(row["answer"])
+    asking = sorted(action.value for action in ASKING)
     last = db.execute(
-        "SELECT jid FROM attempts WHERE incident = ? AND action NOT IN ('look', 'witness') ORDER BY decided_at DESC LIMIT 1",
-        (told["incident"],),
+        f"SELECT jid FROM attempts WHERE incident = ? AND action NOT IN ({', '.join('?' * len(asking))})"
+        " ORDER BY decided_at DESC LIMIT 1",
+        (told["incident"], *asking),
     ).fetchone()
     return {**told, "jid": last["jid"] if last else None}
 
