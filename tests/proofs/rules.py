@@ -247,7 +247,7 @@ class Book:
             self._meet(event, now)
         elif isinstance(event, Returned) and event.attempt in self.asking:
             asked = self.asking[event.attempt]
-            told, (node,) = event.testimony, asked.attempt.nodes
+            told, (node,) = event.told, asked.attempt.nodes
             had_at, _ = self.testified.get(node, (0.0, None))
             if told is not None and event.node == node and had_at < asked.fired_at:
                 self.testified[node] = (asked.fired_at, told)

@@ -15,6 +15,8 @@ from .results import Outcome
 from .testimony import Testimony
 
 Seconds = float
+#: What can be told in the answer to a question.
+Told = Testimony
 
 
 class Verb(str, Enum):
@@ -241,7 +243,7 @@ class Returned:
     node: str
     outcome: Outcome
     detail: str = ""
-    testimony: Testimony | None = None  #: of a question
+    told: Told | None = None  #: of a question: what was told, as far as it could be read
 
 
 @dataclass(frozen=True)

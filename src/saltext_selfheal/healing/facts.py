@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import canary, health, identity, ids, looks, questions
+from . import answers, canary, health, identity, ids, looks, questions
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -20,7 +20,6 @@ from .model import (
     Asked,
     Attempt,
     ClusterState,
-    Dial,
     Effect,
     Fault,
     Incident,
@@ -296,7 +295,9 @@ def take_job_news(
     """
     effects: list[Effect] = []
     for name, cluster in state.clusters.items():
-        attempt, look = _heard(cluster.attempt, event, now), _heard(cluster.look, event, now)
+        attempt, look = looks.heard(cluster.attempt, event, now), looks.heard(
+            cluster.look, event, now
+        )
         if attempt is not cluster.attempt or look is not cluster.look:
             cluster = replace(cluster, attempt=attempt, look=look)
             if look is not None and attempt is None:
@@ -304,48 +305,13 @@ def take_job_news(
                 effects += more
             state = state.with_cluster(cluster)
         if any(one.id == event.attempt for one in cluster.questions):
-            cluster, more = _heard_witness(cluster, event, now)
+            cluster, more = answers.take_answer(cluster, event, now)
             state, effects = state.with_cluster(cluster), effects + more
         for late in cluster.late:
             if late.attempt.id == event.attempt and not isinstance(event, Missing):
                 state, more = _heard_late(state, name, late, event, now)
                 effects += more
     return state, effects
-
-
-def _heard(
-    attempt: Attempt | None, event: Missing | Published | Returned, now: Seconds
-) -> Attempt | None:
-    """The attempt or look in flight, after news of its job. News of another job changes nothing."""
-    if attempt is None or attempt.id != event.attempt:
-        return attempt
-    if isinstance(event, Missing):
-        return replace(attempt, missing_at=now)
-    published_at = now if attempt.published_at is None else attempt.published_at
-    if isinstance(event, Published):
-        return replace(attempt, published_at=published_at)
-    if event.node not in attempt.nodes or event.node in attempt.results:
-        return attempt
-    results = {**attempt.results, event.node: (event.outcome, event.detail)}
-    return replace(attempt, published_at=published_at, results=results)
-
-
-def _heard_witness(
-    cluster: ClusterState, event: Missing | Published | Returned, now: Seconds
-) -> tuple[ClusterState, list[Effect]]:
-    """The cluster after news of a question. What a minion has told is compared with a fresh dial at once."""
-    one = next(q for q in cluster.questions if q.id == event.attempt)
-    changed = _heard(one, event, now)
-    assert changed is not None
-    asked = tuple(changed if q is one else q for q in cluster.questions)
-    cluster = replace(cluster, questions=asked)
-    # The question ends with its first answer, so a second one finds it no more.
-    if not isinstance(event, Returned) or event.node not in one.nodes or event.testimony is None:
-        return cluster, []
-    node = cluster.nodes[event.node]
-    told = replace(event.testimony, at=one.decided_at).since(questions.words_since(node), now)
-    node = replace(node, testimony=told)
-    return cluster.with_nodes({event.node: node}), [Dial(cluster.name, (event.node,))]
 
 
 def _heard_late(

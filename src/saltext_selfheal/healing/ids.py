@@ -38,9 +38,9 @@ def look(attempt: str, which: str) -> str:
     return f"{attempt}-look-{which}"
 
 
-def question(incident: str, node: str, number: int) -> str:
-    """The id of an incident's question of this number to a node's minion."""
-    return f"{incident}-witness-{node}-{number}"
+def question(incident: str, what: str, node: str, number: int) -> str:
+    """The id of an incident's question of this number. ``what`` is its action, and ``node`` the node it is about."""
+    return f"{incident}-{what}-{node}-{number}"
 
 
 def read(text: str) -> Named | None:

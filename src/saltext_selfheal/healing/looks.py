@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import escalation, ids
-from .events import Seconds
+from .events import Missing, Published, Returned, Seconds
 from .model import (
     Action,
     Attempt,
@@ -67,6 +67,23 @@ def owed(attempt: Attempt) -> tuple[str, ...]:
         for n in attempt.nodes
         if n not in attempt.results or attempt.results[n][0] is Outcome.TIMED_OUT
     )
+
+
+def heard(
+    attempt: Attempt | None, event: Missing | Published | Returned, now: Seconds
+) -> Attempt | None:
+    """The attempt or look in flight, after news of its job. News of another job changes nothing."""
+    if attempt is None or attempt.id != event.attempt:
+        return attempt
+    if isinstance(event, Missing):
+        return replace(attempt, missing_at=now)
+    published_at = now if attempt.published_at is None else attempt.published_at
+    if isinstance(event, Published):
+        return replace(attempt, published_at=published_at)
+    if event.node not in attempt.nodes or event.node in attempt.results:
+        return attempt
+    results = {**attempt.results, event.node: (event.outcome, event.detail)}
+    return replace(attempt, published_at=published_at, results=results)
 
 
 def ask(cluster: str, of: Attempt, nodes: tuple[str, ...], number: str, now: Seconds) -> Attempt:

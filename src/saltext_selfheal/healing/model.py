@@ -95,6 +95,7 @@ class Attempt:
     there: tuple[str, ...] = ()
     #: Nodes on which the last look that was answered has found the job running. Silence there proves nothing.
     runs: tuple[str, ...] = ()
+    about: str = ""  #: for a question: the node that is asked about
     of: str | None = None  #: for a look: the attempt it asks about …
     of_jid: str = ""  #: … and that attempt's JID
     jid: str = ""  #: of its job; empty only until the loop has given one

@@ -7,14 +7,16 @@ changes nothing and costs no budget. The healer waits for an answer for ``witnes
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from . import escalation, ids
-from .events import Seconds
+from . import escalation, ids, looks
+from .events import Missing, Published, Returned, Seconds
 from .model import (
     Action,
     Attempt,
     ClusterState,
+    Dial,
     Effect,
     Fault,
     Finish,
@@ -62,7 +64,8 @@ def heard(cluster: ClusterState, name: str) -> Testimony | None:
 
 def in_flight(cluster: ClusterState, name: str) -> Attempt | None:
     """The question to this node's minion that has no answer yet."""
-    return next((one for one in cluster.questions if name in one.nodes), None)
+    asked = (one for one in cluster.questions if one.action is Action.WITNESS)
+    return next((one for one in asked if one.about == name), None)
 
 
 def starting(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> tuple[bool, str]:
@@ -119,13 +122,19 @@ def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
 
 def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:
     waited_s = now - max(one.fired_at, state.started_at)
-    return len(one.results) == len(one.nodes) or waited_s >= policy.witness_s
+    return len(one.results) == len(one.nodes) or waited_s >= _WAITS_S[one.action](policy)
+
+
+#: How long the answers to a question are waited for.
+_WAITS_S: Mapping[Action, Callable[[Policy], Seconds]] = {
+    Action.WITNESS: lambda policy: policy.witness_s,
+}
 
 
 def _outcome(one: Attempt) -> tuple[Outcome, str]:
-    if not one.results:
-        return Outcome.TIMED_OUT, f"no answer from {', '.join(one.nodes)}"
-    return next(iter(one.results.values()))
+    if len(one.nodes) == 1 and one.results:
+        return next(iter(one.results.values()))
+    return looks.told(one)
 
 
 def may_ask(state: State, cluster: ClusterState, policy: Policy, now: Seconds) -> bool:
@@ -167,27 +176,62 @@ def _has_steps(policy: Policy, incident: Incident) -> bool:
 def _ask(state: State, name: str, node: str, incident_id: str, now: Seconds) -> tuple[State, Fire]:
     cluster = state.clusters[name]
     incident = next(i for i in cluster.incidents if i.id == incident_id)
+    cluster, incident, question = pose(cluster, incident, Action.WITNESS, node, (node,), now)
+    cluster = cluster.with_incident(incident)
+    cluster = cluster.with_nodes({node: replace(cluster.nodes[node], questioned_at=now)})
+    return state.with_cluster(cluster), Fire(question)
+
+
+def pose(
+    cluster: ClusterState,
+    incident: Incident,
+    action: Action,
+    about: str,
+    minions: tuple[str, ...],
+    now: Seconds,
+) -> tuple[ClusterState, Incident, Attempt]:
+    """The cluster and the incident with one more question in flight, which goes to these minions; and the question."""
     number = incident.questions + 1
     question = Attempt(
-        id=ids.question(incident_id, node, number),
-        cluster=name,
-        incident=incident_id,
-        action=Action.WITNESS,
-        nodes=(node,),
+        id=ids.question(incident.id, action.value, about, number),
+        cluster=cluster.name,
+        incident=incident.id,
+        action=action,
+        nodes=minions,
         step=incident.step,
         decided_at=now,
         fired_at=now,
+        about=about,
     )
-    cluster = cluster.with_incident(replace(incident, questions=number))
-    cluster = cluster.with_nodes({node: replace(cluster.nodes[node], questioned_at=now)})
     cluster = replace(cluster, questions=(*cluster.questions, question))
-    return state.with_cluster(cluster), Fire(question)
+    return cluster, replace(incident, questions=number), question
+
+
+def take_news(
+    cluster: ClusterState, event: Missing | Published | Returned, now: Seconds
+) -> tuple[ClusterState, Attempt]:
+    """The cluster after news of a question's job, and the question as it was before."""
+    one = next(q for q in cluster.questions if q.id == event.attempt)
+    changed = looks.heard(one, event, now)
+    assert changed is not None
+    asked = tuple(changed if q is one else q for q in cluster.questions)
+    return replace(cluster, questions=asked), one
+
+
+def take_testimony(
+    cluster: ClusterState, one: Attempt, told: Testimony, now: Seconds
+) -> tuple[ClusterState, list[Effect]]:
+    """The cluster after a minion has told what it sees. That is compared with a fresh dial at once."""
+    node = cluster.nodes[one.about]
+    told = replace(told, at=one.decided_at).since(words_since(node), now)
+    told_of = cluster.with_nodes({one.about: replace(node, testimony=told)})
+    return told_of, [Dial(cluster.name, (one.about,))]
 
 
 def dropped(
     cluster: ClusterState, named: frozenset[str]
 ) -> tuple[tuple[Attempt, ...], list[Effect]]:
     """The questions to nodes that are still named, and the ends of the others."""
-    kept = tuple(one for one in cluster.questions if named & set(one.nodes))
+    kept = tuple(one for one in cluster.questions if one.about in named)
     why = "the settings do not name its node any more"
     return kept, [Finish(q, Outcome.LOST, why) for q in cluster.questions if q not in kept]

@@ -184,5 +184,5 @@ class Decider:
         cluster, row = self._settings.clusters[attempt.cluster], remedies.TABLE[attempt.action]
         args: tuple[str | int, ...] = (cluster.service,) if row.takes_service else ()
         if row.takes_port:
-            args = (*args, cluster.nodes[attempt.nodes[0]].port)
+            args = (*args, cluster.nodes[attempt.about].port)
         return replace(attempt, jid=self._mint(), args=args)

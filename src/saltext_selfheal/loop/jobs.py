@@ -28,9 +28,8 @@ import salt.utils.jid
 
 from ..driver.text import failure, plain
 from ..healing import remedies, testimony
-from ..healing.events import Event, Missing, Published, Returned
+from ..healing.events import Event, Missing, Published, Returned, Told
 from ..healing.model import Action, Outcome
-from ..healing.testimony import Testimony
 
 log = logging.getLogger(__name__)
 
@@ -119,12 +118,12 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
     return outcome, told
 
 
-def heard(watched: Watched, entry: Mapping[str, Any]) -> Testimony | None:
+def heard(watched: Watched, entry: Mapping[str, Any]) -> Told | None:
     """What a minion has told, if it was a question. None: it was none, or it was no answer to it."""
-    if watched.action is not Action.WITNESS:
-        return None
-    told = testimony.read(entry.get("return"))
-    return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
+    if watched.action is Action.WITNESS:
+        told = testimony.read(entry.get("return"))
+        return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
+    return None
 
 
 class Unreadable(Exception):
