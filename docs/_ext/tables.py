@@ -128,6 +128,10 @@ GATES: dict[str, str] = {
         "Can the step help against what the minion has found? If a later step can, that one is due. If none can, there is one "
         "try, and then the incident is locked."
     ),
+    "tested": (
+        "Before a highstate: has the minion told in test mode what it would change, or has `highstate.timeout` passed? And "
+        "would it change something? What changes nothing is left out."
+    ),
     "decided": (
         "Before the first attempt on dead nodes: is every suspected node of the cluster decided, so that all "
         "dead ones are started together?"

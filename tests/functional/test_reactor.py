@@ -87,6 +87,8 @@ def test_a_live_attempt_becomes_its_job_on_exactly_its_minions_under_its_jid(
     assert chunk["state"] == "local"
     assert (chunk["tgt"], chunk["tgt_type"]) == (["db1", "db2"], "list")
     assert (chunk["jid"], chunk["arg"]) == (jid, arguments(action))
+    tested = action is Action.TEST_HIGHSTATE
+    assert chunk.get("kwarg") == ({"test": True} if tested else None)
 
 
 @pytest.mark.parametrize("action", list(Action))

@@ -6,8 +6,9 @@ Here stand the reader of such files, with its complaints, and the player that ru
 
 Time 0 is a healer that has been up for 20 s and has seen every node well (``from_start: true``: its very start).
 In each second time passes first, then nodes are probed and tables looked at when it is their turn, then happens
-what the timeline says for that second. Settings are those of master.d, with the same defaults, but for `witness`:
-minions are asked what they see only in cases that set it. What one answers is the timeline's ``witness``.
+what the timeline says for that second. Settings are those of master.d, with the same defaults, but for `witness` and
+`highstate`: minions are asked what they see, and what a highstate would change, only in cases that set it. What one
+answers is the timeline's ``witness`` and ``foresees``.
 
 Each look at a node dials afresh, unless the case says ``redial``: then one does in so many seconds, and the next one
 after the healer has asked for it. The nodes that answer say whom they are connected to, with each look at the tables
@@ -32,7 +33,7 @@ import yaml
 from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings, EngineSettings
-from saltext_selfheal.healing import looks, questions, start, testimony
+from saltext_selfheal.healing import changes, looks, questions, start, tested, testimony
 from saltext_selfheal.healing.events import (
     Canary,
     CanaryEnd,
@@ -156,6 +157,9 @@ _CASE = {
     "redial", "proxies",
 }  # fmt: skip
 
+#: What minions are not asked, unless a case says so.
+_ASKED: Mapping[str, Any] = {"witness": "off", "highstate": {"test_first": False}}
+
 #: What may happen, and what may stand beside it.
 HAPPENS: dict[str, set[str]] = {
     "break": {"fault", "evidence", "cluster", "answers"},
@@ -163,6 +167,7 @@ HAPPENS: dict[str, set[str]] = {
     "published": set(),
     "returned": {"outcome", "from", "detail"},
     "witness": {"says", "cluster"},
+    "foresees": {"states", "cluster"},
     "request": {"id", "cluster", "nodes", "reason", "by"},
     "command": {"id", "cluster", "incident", "nodes", "for", "reason", "by"},
     "tables": {"cluster"},
@@ -286,7 +291,7 @@ def _settings(raw: Mapping[str, Any]) -> tuple[dict[str, Policy], Limits]:
         raise BadCase("nodes: allowed only without clusters")
     given = {}
     for name, cluster in clusters.items():
-        own = {"minions": "db*", "witness": "off", **common, **(cluster or {})}
+        own = {**_ASKED, "minions": "db*", **common, **(cluster or {})}
         if isinstance(own.get("nodes"), list):
             own["nodes"] = {n: f"10.0.0.{i}" for i, n in enumerate(own["nodes"], 1)}
         given[name] = own
@@ -628,6 +633,26 @@ def _witness(site: Stage, item: Mapping[str, Any], where: str) -> None:
         site.step(Returned(asked.id, node, Outcome.DONE, told.sentence, told))
 
 
+def _foresees(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """A minion answers what a highstate would change: ``states`` maps ``module.function id`` to its result."""
+    name, nodes = site.nodes_of(item, "foresees", where)
+    for node in nodes:
+        asked = tested.in_flight(site.state.clusters[name], node)
+        if asked is None:
+            raise BadCase(f"{where}: no highstate is tested on {node}, or its minion has answered")
+        states = item.get("states", {})
+        result: Any = {_key(k): {"result": v} for k, v in states.items()}
+        told = changes.read(result if states else "no answer", 0)
+        site.step(Returned(asked.id, node, Outcome.DONE, told.sentence, told))
+
+
+def _key(state: str) -> str:
+    """The key that Salt gives to a state: ``file.managed /etc/motd`` → ``file_|-/etc/motd_|-/etc/motd_|-managed``."""
+    function, _, name = state.partition(" ")
+    module, _, function = function.partition(".")
+    return f"{module}_|-{name}_|-{name}_|-{function}"
+
+
 def _request(site: Stage, item: Mapping[str, Any], where: str) -> None:
     request = Request(
         item.get("id", "r1"),
@@ -794,6 +819,7 @@ _HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "published": _published,
     "returned": _returned,
     "witness": _witness,
+    "foresees": _foresees,
     "request": _request,
     "command": _command,
     "tables": _tables,

@@ -148,6 +148,10 @@ def scenario(seed: int) -> Simulation:
     evidence = random.Random(f"evidence {seed}")  # of its own: a seed without it stays what it was
     if evidence.random() < 0.6:
         policies = [_witnessed(evidence, one) for one in policies]
+    tests = random.Random(f"tests {seed}")
+    if tests.random() < 0.6:
+        test_first_s = tests.choice((1.0, 5.0, 60.0))
+        policies = [replace(one, test_first_s=test_first_s) for one in policies]
     limits = Limits(chance.choice((0, 5, 10, 30)), 900.0, chance.choice((0.0, 0.34)))
     proxies = tuple(p.nodes[-1] for p in policies if len(p.nodes) > 1 and chance.random() < 0.15)
     site = Simulation(

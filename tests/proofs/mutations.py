@@ -38,6 +38,7 @@ TESTS = (
     "tests/unit/test_step.py",
     "tests/unit/test_forbidden.py",
     "tests/unit/test_witness_word.py",
+    "tests/unit/test_tested.py",
     "tests/unit/test_presence.py",
 )
 PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
@@ -1346,12 +1347,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "evidence: what no step can help gets an incident, and a try, again",
         "next_step",
-        " if not witnessed.given_up(s.cluster, s.incident, n)",
+        " and not witnessed.given_up(s.cluster, s.incident, n)",
         "",
     ),
     Mutation(
         "evidence: one minion speaks for another node",
-        "facts._heard_witness",
+        "answers.take_answer",
         " or event.node not in one.nodes",
         "",
     ),
@@ -1372,6 +1373,91 @@ MUTATIONS: tuple[Mutation, ...] = (
         "conditions.not_in_time",
         "    if ill and all(node.fault is Fault.STARTING for node in ill):",
         "    if not ill and all(node.fault is Fault.STARTING for node in ill):",
+    ),
+    # ------------------------------------------------------------ the highstate that is tried first
+    Mutation(
+        "tested: a highstate that would change nothing is made (gate tested)",
+        "tested.not_met",
+        "            if said is not None and said.verdict is Verdict.NOTHING:",
+        "            if False:",
+    ),
+    Mutation(
+        "tested: a highstate is made before its test run has ended",
+        "tested.tested",
+        '            return Shut(f"what a highstate would change on {name} is asked", opens_at)',
+        '            told.append(f"{name}: asked")',
+    ),
+    Mutation(
+        "tested: a highstate is made without a test run",
+        "tested.tested",
+        "        elif name in unasked:",
+        "        elif False:",
+    ),
+    Mutation(
+        "tested: what was told before the last act counts",
+        "tested._counts",
+        "at >= max(incident.opened_at, cluster.nodes[name].acted_at)",
+        "at >= incident.opened_at",
+    ),
+    Mutation(
+        "tested: what was told for an older incident counts",
+        "tested._counts",
+        "at >= max(incident.opened_at, cluster.nodes[name].acted_at)",
+        "at >= cluster.nodes[name].acted_at",
+    ),
+    Mutation(
+        "tested: what was told long ago counts",
+        "tested.heard",
+        "now - told.at >= VALID_S or",
+        "False or",
+    ),
+    Mutation(
+        "tested: a silent minion is asked for ever",
+        "tested.to_ask",
+        "        return at is not None and now - at < VALID_S and _counts(cluster, incident, name, at)",
+        "        return False",
+    ),
+    Mutation(
+        "tested: a test run is made although a gate is shut",
+        "conditions.may_test_first",
+        "    if s.intent is None or not {g.name for g in s.shut} <= {_TESTED, _APPROVAL}:",
+        "    if s.intent is None:",
+    ),
+    Mutation(
+        "tested: a step is left out before all nodes have told so",
+        "conditions.nothing_to_change",
+        "not set(s.untried) <= set(met)",
+        "not set(s.untried) & set(met)",
+    ),
+    Mutation(
+        "tested: one node's word leaves out a highstate that was asked for",
+        "conditions.asked_for_nothing",
+        "nodes <= set(met)",
+        "nodes & set(met)",
+    ),
+    Mutation(
+        "tested: a node where nothing would change leaves the incident",
+        "next_step",
+        "n not in met and ",
+        "",
+    ),
+    Mutation(
+        "tested: a spent budget waits for a test run",
+        "conditions.budget_spent",
+        "<= {_BUDGET, _APPROVAL, _TESTED}",
+        "<= {_BUDGET, _APPROVAL}",
+    ),
+    Mutation(
+        "tested: a state that always says None is believed",
+        "changes.read",
+        "one.name for one in nones if one.module not in ALWAYS_NONE",
+        "one.name for one in nones",
+    ),
+    Mutation(
+        "tested: a state that would fail is none that would change",
+        "changes.read",
+        "    if any(one.result not in (None, True) for one in states):",
+        "    if False:",
     ),
     # ------------------------------------------------------------ canaries
     Mutation(

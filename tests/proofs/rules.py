@@ -7,12 +7,13 @@ tells its truth with a firing (who serves, what runs where), that counts as well
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from saltext_selfheal.healing import escalation
+from saltext_selfheal.healing.changes import Verdict
 from saltext_selfheal.healing.events import (
     Canary,
     CanaryEnd,
@@ -53,7 +54,7 @@ from saltext_selfheal.healing.model import (
 )
 from saltext_selfheal.healing.testimony import ADVICE, Process, Testimony
 
-HARMLESS = frozenset({Action.START, Action.LOOK, Action.WITNESS})
+HARMLESS = frozenset({Action.START, Action.LOOK, Action.WITNESS, Action.TEST_HIGHSTATE})
 #: Such a node does not answer this master, and is not relied on.
 SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF, Fault.STARTING})
 #: Of such a node its own minion is asked.
@@ -62,7 +63,10 @@ STARTING_AGE_S = 90.0  #: for so long a minion's word counts that a process is s
 ASK_AFTER_S = 1.0  #: so long after an attempt its minion is asked
 #: Such a node is a live database, whether it can be asked anything or not.
 LIVE = frozenset({None, Fault.SLOW, Fault.AUTH, Fault.TLS})
-ASKING = frozenset({Action.LOOK, Action.WITNESS})
+ASKING = frozenset({Action.LOOK, Action.WITNESS, Action.TEST_HIGHSTATE})
+#: Of those the questions, of which several may be in flight.
+QUESTIONS = frozenset({Action.WITNESS, Action.TEST_HIGHSTATE})
+TESTED_FOR_S = 600.0  #: what a test run has told is old after this
 MAP_AGE_S = 60.0
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
@@ -156,6 +160,15 @@ class Flight(NamedTuple):
     firings: int
 
 
+class TestRun(NamedTuple):
+    """A highstate that was tested on a node."""
+
+    id: str
+    asked_at: float
+    over: bool = False
+    verdict: Verdict | None = None  #: as the minion has told
+
+
 class Seen(NamedTuple):
     """One transition."""
 
@@ -218,6 +231,7 @@ class Book:
         self.turns: dict[str, tuple[float, ...]] = {}
         self.asking: dict[str, Flight] = {}  #: questions to minions that are in flight
         self.asked_over: dict[str, float] = {}  #: by node: when its last question ended
+        self.tests: dict[str, TestRun] = {}  #: by node: its last test run
         self.testified: dict[str, tuple[float, Testimony]] = {}  #: by node: when it was asked
         #: By node: when its minion was first heard to say that a process starts, since it was well or acted on.
         self.starting_at: dict[str, float] = {}
@@ -247,7 +261,13 @@ class Book:
             self._meet(event, now)
         elif isinstance(event, Returned) and event.attempt in self.asking:
             asked = self.asking[event.attempt]
-            told, (node,) = event.told, asked.attempt.nodes
+            (node,) = asked.attempt.nodes
+            if asked.attempt.action is Action.TEST_HIGHSTATE:
+                test = self.tests.get(node)
+                if test and test.id == event.attempt and event.node == node and not test.verdict:
+                    self.tests[node] = test._replace(verdict=event.told and event.told.verdict)
+                return
+            told = event.told
             had_at, _ = self.testified.get(node, (0.0, None))
             if told is not None and event.node == node and had_at < asked.fired_at:
                 self.testified[node] = (asked.fired_at, told)
@@ -540,9 +560,11 @@ class Book:
         now = seen.now
         if isinstance(effect, Fire):
             attempt = effect.attempt
-            if attempt.action is Action.WITNESS:
+            if attempt.action in QUESTIONS:
                 self.asking[attempt.id] = Flight(attempt, now, attempt.firings)
                 self.fired |= {attempt.id}
+                if attempt.action is Action.TEST_HIGHSTATE:
+                    self.tests[attempt.nodes[0]] = TestRun(attempt.id, now)
                 return
             for node in attempt.nodes:
                 self.starting_at.pop(node, None)
@@ -573,7 +595,11 @@ class Book:
     def _ended(self, effect: Finish, seen: Seen) -> None:
         attempt, now = effect.attempt, seen.now
         if self.asking.pop(attempt.id, None) is not None:
-            self.asked_over.update(dict.fromkeys(attempt.nodes, now))
+            for node in attempt.nodes:
+                if attempt.action is Action.WITNESS:
+                    self.asked_over[node] = now
+                elif node in self.tests and self.tests[node].id == attempt.id:
+                    self.tests[node] = self.tests[node]._replace(over=True)
             return
         flight = self.flying.pop(attempt.id, None)
         if flight is None or attempt.action is Action.LOOK:
@@ -669,6 +695,7 @@ class Book:
             self.paused,
             self.remediating,
             self.ended_at,
+            self.tests,
         )
         for book in (*lost, self.not_before, self.verifying):
             book.clear()
@@ -1128,7 +1155,8 @@ def e_asked(book: Book, attempt: Attempt, seen: Seen) -> None:
 
     if not policy.witness_s or policy.mode is Mode.OFF or now < book.paused.get(policy.name, 0.0):
         raise broken("asked although nobody may be")
-    if any(node in f.attempt.nodes for f in book.asking.values()):
+    asking = (f.attempt for f in book.asking.values() if f.attempt.action is Action.WITNESS)
+    if any(node in one.nodes for one in asking):
         raise broken(f"{node}'s minion is asked already")
     if any(
         node in f.attempt.nodes for f in book.flying.values() if f.attempt.action not in HARMLESS
@@ -1171,8 +1199,85 @@ def e_heard(book: Book, attempt: Attempt, seen: Seen) -> None:
             raise Broken("E", now, f"{attempt.id}: {node} had its one try: {ground.value}")
 
 
+def _since(book: Book, attempt: Attempt, node: str, seen: Seen) -> float:
+    """From when on a test run is about what is intended now: since the incident opened, and the last act there."""
+    incident = _incident(seen.before, attempt) or _incident(seen.after, attempt)
+    # An incident that opens in this very step has its new time only afterwards.
+    after = _incident(seen.after, attempt)
+    opened_at = max((i.opened_at for i in (incident, after) if i is not None), default=0.0)
+    cluster = seen.before.clusters.get(attempt.cluster)
+    known = cluster is not None and node in cluster.nodes
+    return max(opened_at, cluster.nodes[node].acted_at if cluster and known else 0.0)
+
+
+def e_test_asked(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """A highstate is tested where it is the step that is due, where nothing runs, and not again and again."""
+    policy, now, (node,) = book.policies[attempt.cluster], seen.now, attempt.nodes
+
+    def broken(why: str) -> Broken:
+        return Broken("E", now, f"{attempt.id}: {why}")
+
+    if not policy.test_first_s or now < book.paused.get(policy.name, 0.0):
+        raise broken("tested although it must not be")
+    incident = _incident(seen.after, attempt) or _incident(seen.before, attempt)
+    if incident is None or incident.steps[attempt.step].action is not Action.HIGHSTATE:
+        raise broken("no highstate is due")
+    if any(f.attempt.cluster == policy.name for f in book.flying.values()):
+        raise broken("something of ours is in flight in the cluster")
+    last = book.tests.get(node)
+    if last is None:
+        return
+    if not last.over:
+        raise broken(f"one is tested on {node} already")
+    if last.asked_at >= _since(book, attempt, node, seen) and now - last.asked_at < TESTED_FOR_S:
+        raise broken(f"{node} was tested for this already")
+
+
+def e_tested(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Before a highstate each node was tested, or had its time for that, and it does not do what is done already."""
+    policy, now = book.policies[attempt.cluster], seen.now
+    if attempt.action is not Action.HIGHSTATE or not policy.test_first_s or attempt.firings > 1:
+        return
+    for node in attempt.nodes:
+        last = book.tests.get(node)
+        if last is None or last.asked_at < _since(book, attempt, node, seen) - 1e-6:
+            raise Broken("E", now, f"{attempt.id}: no highstate was tested on {node}")
+        in_time = now - last.asked_at < policy.test_first_s - 1e-6
+        # An answer ends the test in the very step that decides; so does its time.
+        if last.verdict is None and not last.over and in_time:
+            raise Broken("E", now, f"{attempt.id}: {node}'s test run has not ended")
+        if last.verdict is Verdict.NOTHING:
+            raise Broken("E", now, f"{attempt.id}: it would change nothing on {node}")
+
+
+def e_left_out(book: Book, said: Announce, seen: Seen) -> None:
+    """A highstate is left out only where each node that waited for it has told that it would change nothing."""
+    if said.rule not in ("open.nothing-to-change", "open.asked-for-nothing"):
+        return
+    cluster = seen.before.clusters.get(said.incident.cluster)
+    there = (i for i in cluster.incidents if i.id == said.incident.id) if cluster else ()
+    old = next(iter(there), said.incident)
+
+    told = {
+        n: book.tests[n].verdict for n in old.nodes if n in book.tests and n not in old.turn.tried
+    }
+    if said.rule == "open.asked-for-nothing":
+        told = {n: book.tests[n].verdict if n in book.tests else None for n in old.nodes}
+        odd = [n for n, one in told.items() if one is not Verdict.NOTHING]
+    else:
+        ill = [n for n in told if n in book.sighted and book.sighted[n].fault is old.fault]
+        odd = [n for n in ill if told[n] is not Verdict.NOTHING]
+    if odd or Verdict.NOTHING not in told.values():
+        raise Broken(
+            "E", seen.now, f"{said.incident.id}: a highstate is left out for no reason: {odd}"
+        )
+
+
 #: What holds for a question.
-ASKED = (e_asked,)
+ASKED: Mapping[Action, tuple[Callable[[Book, Attempt, Seen], None], ...]] = {
+    Action.WITNESS: (e_asked,),
+    Action.TEST_HIGHSTATE: (e_test_asked,),
+}
 
 FIRED = (
     i7_target,
@@ -1192,6 +1297,7 @@ FIRED = (
     i2_doubt,
     i1_runs,
     e_heard,
+    e_tested,
 )
 
 
@@ -1501,13 +1607,14 @@ class Watch:
         book.hear(event, now, before)
         for effect in effects:
             if isinstance(effect, Fire):
-                asks = effect.attempt.action is Action.WITNESS
-                for rule in (i7_target, i6_once, *ASKED) if asks else FIRED:
+                asked = ASKED.get(effect.attempt.action)
+                for rule in FIRED if asked is None else (i7_target, i6_once, *asked):
                     rule(book, effect.attempt, seen)
             elif isinstance(effect, Finish):
                 i6_one_end(book, effect, seen)
             elif isinstance(effect, Announce):
                 i9_recovered(book, effect, seen)
+                e_left_out(book, effect, seen)
             elif isinstance(effect, Answer):
                 joined(book, effect, seen)
             book.keep(effect, seen)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
+from saltext_selfheal.healing.changes import Changes, Verdict
 from saltext_selfheal.healing.events import (
     Canary,
     CanaryEnd,
@@ -100,6 +101,10 @@ class Ill:
     keeps: bool = False  #: … and whoever has a connection open: only a fresh dial finds it
     loads: bool = False  #: its process runs and gets up by itself, if it is left alone
     ground: Ground | None = None  #: what its minion can find
+
+
+#: What a minion may tell of a highstate.
+_FORESEEN = (Verdict.WOULD_CHANGE, Verdict.NOTHING, Verdict.CANNOT_TELL)
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
         self._count = 0
         self._told: set[tuple[str, str]] = set()
-        self.told: dict[tuple[str, str], Testimony] = {}  #: by question and node
+        self.told: dict[tuple[str, str], Testimony | Changes | None] = {}  #: by question and node
         self._missing_at: dict[str, float] = {}
         self._awake: set[str] = set()
         self._polling: set[str] = set()
@@ -919,6 +924,11 @@ class Simulation:
                 takes_s = self.random.choice((0.2, 0.5, 3.0, 7.0))
                 self._later(takes_s, self._testify, id, node)
             return
+        if attempt.action is Action.TEST_HIGHSTATE:
+            if not self._happens(self.luck.mute):
+                takes_s = self.random.choice((0.5, 2.0, 12.0))
+                self._later(takes_s, self._foresee, id, node)
+            return
         job = self._job(attempt, node)
         if self._happens(self.luck.forged):
             self.figures.forged += 1
@@ -959,6 +969,17 @@ class Simulation:
             )
         self.told.setdefault((id, node), told)
         self._store(id, node, Outcome.DONE, "")
+
+    def _foresee(self, id: str, node: str) -> None:
+        """What a highstate would change: something where it is the cure, else mostly nothing. Or anything."""
+        ill = self.ill.get(node)
+        cures = ill is not None and Action.HIGHSTATE in ill.cured_by
+        verdict = Verdict.WOULD_CHANGE if cures else Verdict.NOTHING
+        if self._happens(self.luck.confused) or self.random.random() < 0.2:
+            verdict = self.random.choice((*_FORESEEN, None))
+        told = Changes(verdict, ("file.managed /x",), "so it says") if verdict else None
+        self.told.setdefault((id, node), told)
+        self._store(id, node, Outcome.DONE if told else Outcome.BUSY, "")
 
     def _job(self, attempt: Attempt, node: str) -> Job:
         if self.jobs.get(node):

@@ -30,7 +30,9 @@ SETTINGS = EngineSettings.model_validate(
                 "confirm": "2s",
                 "stable": "5s",
                 "attempt": {"timeout": "60s", "verify": "30s"},
-                "witness": "off",  # a question that a crash has swallowed is not repeated
+                # A question that a crash has swallowed is not repeated.
+                "witness": "off",
+                "highstate": {"test_first": False},
             }
         }
     }

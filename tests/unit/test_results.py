@@ -29,6 +29,11 @@ NOTHING = {
     }
 }
 
+#: Deeper than Python writes.
+NESTED = []
+for _ in range(5000):
+    NESTED = [NESTED]
+
 #: The action, what the minion has sent, what that means, and what people are told.
 SHAPES = [
     (Action.HIGHSTATE, {"return": {"a": GOOD}, "retcode": 0}, Outcome.DONE, "1 states"),
@@ -81,3 +86,16 @@ def test_judging(action, entry, outcome, told):
     verdict, detail = jobs.judge(watched, entry)
     assert verdict is outcome
     assert told in detail
+
+
+@pytest.mark.parametrize("action", list(Action))
+@pytest.mark.parametrize(
+    "result",
+    [NESTED, {"a": NESTED}, 10**5000, {"a": 10**5000}],
+    ids=["nested", "nested in a dict", "number", "number in a dict"],
+)
+def test_what_python_refuses_to_write_is_told_all_the_same(action, result):
+    watched = jobs.Watched("runbook-1.1", "20260101000000000000", action, ("db1",), "2026")
+    outcome, told = jobs.judge(watched, {"return": result})
+    jobs.heard(watched, {"return": result})
+    assert outcome is not Outcome.LOST and len(told) < 600

@@ -43,6 +43,7 @@ from .values import (
     Share,
     Span,
     SpanOrOff,
+    Switch,
     WaitOrOff,
     WebhookAction,
     alone_is,
@@ -152,6 +153,16 @@ class ViewSettings(Settings):
 class WitnessSettings(Settings):
     timeout: WaitOrOff = Field(
         5.0, description="How long its answer is waited for; `off` = it is not asked."
+    )
+
+
+class HighstateSettings(Settings):
+    test_first: Switch = Field(
+        True,
+        description="Whether a minion runs it in test mode before. One that would change nothing is left out.",
+    )
+    timeout: Pace = Field(
+        60.0, description="How long that is waited for. Without an answer the real one runs."
     )
 
 
@@ -287,6 +298,10 @@ class ClusterSettings(Settings):
         description="Whether a node's own minion is asked what it sees before anything is done, and after each step "
         "that did not help.",
     )
+    highstate: HighstateSettings = Field(
+        HighstateSettings(),
+        description="What comes before a highstate: see [test first](../concepts.md#a-highstate-is-tried-first).",
+    )
     starting: Span = Field(
         600.0,
         description="How long a process may run without listening before its node counts as dead, by its minion's word.",
@@ -346,6 +361,7 @@ class ClusterSettings(Settings):
             timeout_s=self.timeout,
             dead_witnessed_s=self.confirm.dead_witnessed,
             witness_s=self.witness.timeout,
+            test_first_s=self.highstate.timeout if self.highstate.test_first else 0.0,
             starting_s=self.starting,
             settle_s=self.settle,
             stable_s=self.stable,

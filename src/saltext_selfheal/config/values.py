@@ -277,6 +277,15 @@ def unguessable(secret: str | bytes, better: str) -> None:
         )
 
 
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise wrong("true or false")
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+
+
 def alone_is(key: str) -> BeforeValidator:
     """Let a value that is no mapping stand for the group in which only this key is set."""
     return BeforeValidator(lambda v: v if isinstance(v, dict) else {key: v})

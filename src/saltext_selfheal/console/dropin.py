@@ -46,6 +46,7 @@ engines:
           timeout: 2s
           confirm: {{dead: 3s, hung: 20s, default: 10s}}
           witness: {{timeout: 5s}}  # a node's own minion is asked what it sees; off asks nobody
+          highstate: {{test_first: true, timeout: 60s}}  # one that would change nothing is left out
           starting: 10m           # so long a process may run without listening
           stable: 30s
           attempt: {{timeout: 5m, verify: 60s}}

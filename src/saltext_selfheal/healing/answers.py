@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import questions
+from .changes import Changes
 from .events import Missing, Published, Returned, Seconds
 from .model import ClusterState, Effect
 from .testimony import Testimony
+
+MOST_DRIFT = 20  #: an incident remembers this many changed states
+
+
+def take_changes(cluster: ClusterState, event: Missing | Published | Returned) -> ClusterState:
+    """The cluster after a minion has told what its highstate has changed. What was not as configured may be the cause."""
+    attempt = cluster.attempt
+    if attempt is None or not isinstance(event, Returned) or not isinstance(event.told, Changes):
+        return cluster
+    incident = next((i for i in cluster.incidents if i.id == attempt.incident), None)
+    if incident is None or event.attempt != attempt.id or event.node not in attempt.nodes:
+        return cluster
+    drift = tuple(dict.fromkeys((*incident.drift, *event.told.drift)))[:MOST_DRIFT]
+    return cluster.with_incident(replace(incident, drift=drift))
 
 
 def take_answer(
@@ -17,4 +34,6 @@ def take_answer(
         return cluster, []
     if isinstance(event.told, Testimony):
         return questions.take_testimony(cluster, one, event.told, now)
+    if isinstance(event.told, Changes):
+        return questions.take_foreseen(cluster, one, event.told), []
     return cluster, []

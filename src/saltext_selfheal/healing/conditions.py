@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import gates, health, looks, witnessed
+from . import gates, health, looks, questions, tested, witnessed
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
@@ -24,7 +24,9 @@ PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, u
 FIRINGS = 3  #: an attempt is fired at most this many times
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: reading the job cache may take this long
-_BUDGET, _LIMITS, _APPROVAL = map(gates.name_of, (gates.budget, gates.limits, gates.approval))
+_BUDGET, _LIMITS, _APPROVAL, _TESTED = map(
+    gates.name_of, (gates.budget, gates.limits, gates.approval, tested.tested)
+)
 #: An incident gives way to one about another fault after this time. A node may go to and fro between two faults, and each
 #: turn must not cost two incidents.
 ANOTHER_FOR_S = 600.0
@@ -122,6 +124,37 @@ def is_hopeless(s: Sight) -> bool:
     return bool(hopeless(s))
 
 
+def may_test_first(s: Sight) -> bool:
+    """Nothing but a test run is missing before the highstate, or a person's approval besides, who will want to see it."""
+    if s.intent is None or not {g.name for g in s.shut} <= {_TESTED, _APPROVAL}:
+        return False
+    if not any(g.name == _TESTED for g in s.shut) or questions.are_many(s.state):
+        return False
+    return bool(tested.to_ask(s.cluster, s.incident, s.intent.nodes, s.now))
+
+
+def nothing_to_change(s: Sight) -> bool:
+    """On every node that waits for its turn a highstate would change nothing, and the others had theirs in vain."""
+    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
+    if s.requested or not s.untried or not set(s.untried) <= set(met):
+        return False
+    acting = s.incident.turn.acting
+    return all(s.seen_since(n, s.incident.acted_at) for n in acting)
+
+
+def asked_for_nothing(s: Sight) -> bool:
+    """A highstate was asked for that would change nothing anywhere."""
+    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
+    nodes = set(s.incident.nodes)
+    return s.requested and bool(met) and nodes <= set(met) and not s.incident.turn.visited
+
+
+def some_need_none(s: Sight) -> bool:
+    """A highstate was asked for that would change nothing on some nodes."""
+    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
+    return s.requested and bool(set(met) & set(s.untried))
+
+
 def did_not_help(s: Sight) -> bool:
     """The step has failed on a node, can reach no other node, and the last attempt's nodes were seen after it."""
     if s.step is None or not s.failed_on or s.awaited:
@@ -150,7 +183,7 @@ def budget_spent(s: Sight) -> bool:
         not s.requested
         and s.intent is not None
         and bool(s.intent.nodes)
-        and {_BUDGET} <= {g.name for g in s.shut} <= {_BUDGET, _APPROVAL}
+        and {_BUDGET} <= {g.name for g in s.shut} <= {_BUDGET, _APPROVAL, _TESTED}
     )
 
 

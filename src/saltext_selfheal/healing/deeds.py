@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import budgets, escalation, gates, identity, looks, witnessed
+from . import budgets, escalation, gates, identity, looks, questions, tested, witnessed
 from .conditions import verdict
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
+    Action,
     Approval,
     Attempt,
     Bar,
@@ -125,8 +126,11 @@ def next_step(s: Sight) -> Change:
     again = escalation.repeats(steps, index)
     not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
     # A node that never had this step leaves the incident. It gets one of its own, which begins at the first step. One
-    # that no step can help stays, because it has had its try.
-    left = tuple(n for n in s.untried if not witnessed.given_up(s.cluster, s.incident, n))
+    # that no step can help stays, because it has had its try. So does one for which this step would do nothing.
+    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
+    left = tuple(
+        n for n in s.untried if n not in met and not witnessed.given_up(s.cluster, s.incident, n)
+    )
     left = () if s.incident.fault in CLUSTER_WIDE else left
     incident = replace(
         s.incident,
@@ -146,6 +150,28 @@ def skip_step(s: Sight) -> Change:
     turn = replace(s.incident.turn, tried=())
     step = s.incident.step + 1
     return s.cluster, replace(s.incident, step=step, repeated=0, turn=turn, held=()), ()
+
+
+def test_first(s: Sight) -> Change:
+    """Have a highstate run in test mode on the nodes that it is meant for. That changes nothing and costs no budget."""
+    assert s.intent is not None
+    cluster, incident, fired = s.cluster, s.incident, []
+    for name in tested.to_ask(cluster, incident, s.intent.nodes, s.now):
+        cluster, incident, question = questions.pose(
+            cluster, incident, Action.TEST_HIGHSTATE, name, (name,), s.now
+        )
+        node = replace(cluster.nodes[name], foreseen_at=s.now)
+        cluster = cluster.with_nodes({name: node})
+        fired.append(Fire(question))
+    return cluster, incident, tuple(fired)
+
+
+def leave_out(s: Sight) -> Change:
+    """The nodes on which a highstate would change nothing count as having had it."""
+    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
+    turn = s.incident.turn
+    had = tuple(n for n in met if n in s.untried)
+    return s.cluster, replace(s.incident, turn=replace(turn, tried=(*turn.tried, *had))), ()
 
 
 def act(s: Sight) -> Change:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .changes import Changes
 from .faults import Fault
 from .results import Outcome
 from .testimony import Testimony
 
 Seconds = float
 #: What can be told in the answer to a question.
-Told = Testimony
+Told = Testimony | Changes
 
 
 class Verb(str, Enum):
@@ -243,7 +244,9 @@ class Returned:
     node: str
     outcome: Outcome
     detail: str = ""
-    told: Told | None = None  #: of a question: what was told, as far as it could be read
+    told: Told | None = (
+        None  #: of a question or a highstate: what was told, as far as it could be read
+    )
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ def take_job_news(
             cluster.look, event, now
         )
         if attempt is not cluster.attempt or look is not cluster.look:
-            cluster = replace(cluster, attempt=attempt, look=look)
+            cluster = answers.take_changes(replace(cluster, attempt=attempt, look=look), event)
             if look is not None and attempt is None:
                 cluster, more = looks.go_on(cluster, state.policies[name], state.started_at, now)
                 effects += more

@@ -21,6 +21,7 @@ from .gate import Open, Ruling, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, Phase, Policy, State, Step
 from .presence import minion as minion
 from .quorum import harmless, one_at_a_time, quorum
+from .tested import not_met, tested
 from .witnessed import helps, not_starting, witness
 from .word import WORD_WITHIN_S, word
 
@@ -410,6 +411,7 @@ GATES: Mapping[str, Asks] = {
     "storm": storm,
     "one at a time": one_at_a_time,
     "quorum": quorum,
+    "tested": tested,
     "approval": approval,
 }
 
@@ -426,6 +428,7 @@ OWN: tuple[Asks, ...] = (
     agreed,
     not_starting,
     helps,
+    not_met,
     flapping,
     not_cleared,
     locked,
@@ -435,7 +438,7 @@ OWN: tuple[Asks, ...] = (
 )
 
 #: Gates that are shut in the ordinary course of an attempt, and that open again by themselves.
-ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh, witness)))
+ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh, witness, tested)))
 
 
 def to_tell(
@@ -445,6 +448,8 @@ def to_tell(
     brief = [look] if not_cleared(state, intent, now).open else []
     if not_starting(state, intent, now).open:
         brief.append(witness)
+    if not_met(state, intent, now).open:
+        brief.append(tested)
     return tuple(g.name for g in judged if not g.open and GATES[g.name] not in brief)
 
 

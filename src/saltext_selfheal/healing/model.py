@@ -196,6 +196,7 @@ class Incident:
     attempts: int = 0
     looks: int = 0  #: how many looks its attempts have needed
     questions: int = 0  #: how often minions were asked what they see
+    drift: tuple[str, ...] = ()  #: what its highstates have changed that was not as configured
     why: str = ""
     rule: str = ""  #: the row that was taken last
     held: tuple[str, ...] = ()  #: the shut gates as last announced

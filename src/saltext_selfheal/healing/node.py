@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .changes import Changes
 from .events import Presence, Seconds
 from .faults import Fault
 from .remedies import Action
@@ -79,6 +80,10 @@ class NodeState:
     testimony: Testimony | None = None
     questioned_at: Seconds | None = None
     starting_since: Seconds | None = None
+    foreseen: Changes | None = (
+        None  #: what a highstate would change there, as its minion has told last
+    )
+    foreseen_at: Seconds | None = None  #: when that was asked last
 
     def bar(self, action: Action) -> Bar | None:
         """What keeps this action from running on the node."""

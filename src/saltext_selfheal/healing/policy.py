@@ -44,6 +44,8 @@ class Policy:
         1.0  #: ``confirm`` of a death that the node's own minion has seen, too
     )
     witness_s: Seconds = 0.0  #: how long a minion's testimony is waited for; 0 = it is not asked
+    #: How long a test run of a highstate is waited for before the real one; 0 = there is none.
+    test_first_s: Seconds = 0.0
     starting_s: Seconds = 600.0  #: how long a process may run without listening
     settle_s: Seconds = 45.0
     stable_s: Seconds = 30.0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from . import escalation, ids, looks
+from .changes import Changes
 from .events import Missing, Published, Returned, Seconds
 from .model import (
     Action,
@@ -112,12 +113,17 @@ def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
         incident = _about(cluster, policy, node, now)
         if incident is None:
             continue
-        if sum(len(c.questions) for c in state.clusters.values()) >= AT_ONCE:
+        if are_many(state):
             break
         state, fired = _ask(state, name, node, incident.id, now)
         cluster = state.clusters[name]
         effects.append(fired)
     return state, effects
+
+
+def are_many(state: State) -> bool:
+    """No more questions may be asked now, over all clusters."""
+    return sum(len(c.questions) for c in state.clusters.values()) >= AT_ONCE
 
 
 def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:
@@ -128,6 +134,7 @@ def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:
 #: How long the answers to a question are waited for.
 _WAITS_S: Mapping[Action, Callable[[Policy], Seconds]] = {
     Action.WITNESS: lambda policy: policy.witness_s,
+    Action.TEST_HIGHSTATE: lambda policy: policy.test_first_s,
 }
 
 
@@ -226,6 +233,12 @@ def take_testimony(
     told = replace(told, at=one.decided_at).since(words_since(node), now)
     told_of = cluster.with_nodes({one.about: replace(node, testimony=told)})
     return told_of, [Dial(cluster.name, (one.about,))]
+
+
+def take_foreseen(cluster: ClusterState, one: Attempt, told: Changes) -> ClusterState:
+    """The cluster after a minion has told what a highstate would change there."""
+    node = replace(cluster.nodes[one.about], foreseen=replace(told, at=one.decided_at))
+    return cluster.with_nodes({one.about: node})
 
 
 def dropped(

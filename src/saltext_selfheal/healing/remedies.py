@@ -23,6 +23,7 @@ class Action(str, Enum):
     START = "start"
     LOOK = "look"
     WITNESS = "witness"
+    TEST_HIGHSTATE = "test_highstate"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,15 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             only_asks=True,
             takes_service=True,
             takes_port=True,
+            takes_away=False,
+            asked=False,
+            by_webhook=False,
+        ),
+        Action.TEST_HIGHSTATE: Remedy(
+            runs="state.highstate",
+            reads=results.test_run,
+            says="asks a minion what a highstate would change, and changes nothing",
+            only_asks=True,
             takes_away=False,
             asked=False,
             by_webhook=False,

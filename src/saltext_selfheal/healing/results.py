@@ -37,6 +37,14 @@ _NO_STATES = "no_|-states_|-states_|-None"
 _SAYS = {"name", "result", "comment"}
 
 
+def shown(value: Any, most: int) -> str:
+    """What a minion has returned, as text of at most ``most`` characters. Python refuses to write some values."""
+    try:
+        return str(value)[:most]
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__} that cannot be written"
+
+
 def common(result: Any, retcode: Any) -> tuple[Outcome, str] | None:
     """What any function's result may mean before it has run at all. None: it has run."""
     text = result if isinstance(result, str) else ""
@@ -61,12 +69,12 @@ def states(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]
     if before is not None:
         return before
     if isinstance(result, list):
-        told = "; ".join(str(one) for one in result)[:500]
+        told = "; ".join(shown(one, 500) for one in result[:20])[:500]
         if "is running as PID" in told:
             return Outcome.BUSY, told
         return Outcome.FAILED, told
     if not isinstance(result, dict):
-        return Outcome.FAILED, str(result)[:500]
+        return Outcome.FAILED, shown(result, 500)
     if set(result) == _SAYS and all(isinstance(one, str) for one in result.values()):
         if "is disabled" in result["name"]:
             return Outcome.FORBIDDEN, (
@@ -84,9 +92,9 @@ def _state_results(result: dict[Any, Any], retcode: Any) -> tuple[Outcome, str]:
     bad = [s for s in ran if s.get("result") is False]
     tested = [s for s in ran if s.get("result", True) is None]
     if len(ran) < len(result):
-        return Outcome.FAILED, f"this is no result of states: {str(result)[:300]}"
+        return Outcome.FAILED, f"this is no result of states: {shown(result, 300)}"
     if bad:
-        first = str(bad[0].get("comment", ""))[:300]
+        first = shown(bad[0].get("comment", ""), 300)
         return Outcome.FAILED, f"{len(bad)} of {len(result)} states failed: {first}"
     if tested:
         told = f"{len(tested)} of {len(result)} states were only tested"
@@ -94,6 +102,17 @@ def _state_results(result: dict[Any, Any], retcode: Any) -> tuple[Outcome, str]:
     if retcode:
         return Outcome.FAILED, f"retcode {retcode}, although none of {len(result)} states failed"
     return Outcome.DONE, f"{len(result)} states"
+
+
+def test_run(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
+    """Read the result of a state run in test mode: whether it has run. What it would change, `changes` says."""
+    before = common(result, retcode)
+    if before is not None:
+        return before
+    if isinstance(result, dict) and result and set(result) not in (_SAYS, {_NO_STATES}):
+        return Outcome.DONE, f"{len(result)} states"
+    outcome, told = states(result, retcode, of_jid)
+    return (Outcome.FAILED if outcome is Outcome.DONE else outcome), told
 
 
 def yes(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
@@ -105,7 +124,7 @@ def yes(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
         return Outcome.DONE, ""
     if result is False:
         return Outcome.FAILED, "the service manager says that it did not work"
-    return Outcome.FAILED, str(result)[:500]
+    return Outcome.FAILED, shown(result, 500)
 
 
 def running(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
@@ -114,7 +133,7 @@ def running(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str
     if before is not None and before[0] is Outcome.FORBIDDEN:
         return before
     if not isinstance(result, list):
-        return Outcome.BUSY, f"no answer to what it runs: {str(result)[:200]}"
+        return Outcome.BUSY, f"no answer to what it runs: {shown(result, 200)}"
     if of_jid is None:
         return Outcome.BUSY, "the ledger cannot tell now which job is looked for"
     ours = [j for j in result if isinstance(j, dict) and j.get("jid") == of_jid]
@@ -128,4 +147,4 @@ def testimony(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, s
         return before
     if isinstance(result, dict) and result.get("version") == 1:
         return Outcome.DONE, ""
-    return Outcome.FAILED, f"this is no testimony: {str(result)[:200]}"
+    return Outcome.FAILED, f"this is no testimony: {shown(result, 200)}"

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from . import changes
 from . import conditions as when
 from . import deeds as do
-from . import health, looks, questions
+from . import health, looks, questions, tested
 from .deeds import Change
 from .events import Verb
-from .model import CLUSTER_WIDE, Announce, Effect, Finish, Fire, Phase, State
+from .model import CLUSTER_WIDE, Action, Announce, Effect, Finish, Fire, Phase, State
 from .orders import tell_by
 from .sight import Sight
 
@@ -54,18 +55,23 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("suspected.confirmed", Phase.SUSPECTED, when.confirmed, Phase.OPEN,
         "{fault} confirmed: {evidence}{relapse}", do.open_it),
 
-    Row("open.well", Phase.OPEN, when.well_and_visited, Phase.RESOLVED, "well for {stable}", do.resolve),
+    Row("open.well", Phase.OPEN, when.well_and_visited, Phase.RESOLVED, "well for {stable}{drift}", do.resolve),
     Row("open.superseded", Phase.OPEN, when.superseded, Phase.RESOLVED, "another fault is there now: {instead}"),
     Row("open.expired", Phase.OPEN, when.expired, Phase.RESOLVED, "the request has expired: {why}"),
     Row("open.cannot-help", Phase.OPEN, when.cannot_help, Phase.OPEN,
         "{action} cannot help: {found}", do.skip_step),
     Row("open.hopeless", Phase.OPEN, when.is_hopeless, Phase.LOCKED, "nothing can be done from here. {hopeless}"),
+    Row("open.asked-for-nothing", Phase.OPEN, when.asked_for_nothing, Phase.RESOLVED, "{met}"),
+    Row("open.left-out", Phase.OPEN, when.some_need_none, Phase.OPEN, "{met}", do.leave_out, tells=Tells.NOTHING),
+    Row("open.nothing-to-change", Phase.OPEN, when.nothing_to_change, Phase.OPEN, "{met}", do.skip_step),
     Row("open.did-not-help", Phase.OPEN, when.did_not_help, Phase.OPEN,
         "{action} did not help on {failed}", do.next_step),
     Row("open.no-step-left", Phase.OPEN, when.no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
     Row("open.nothing-to-do", Phase.OPEN, when.nothing_to_do, Phase.OPEN,
         "no action helps against this: {evidence}", do.only_tell, tells=Tells.HELD),
-    Row("open.act", Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}", do.act),
+    Row("open.test-first", Phase.OPEN, when.may_test_first, Phase.OPEN,
+        "{action} on {target} in test mode first", do.test_first, tells=Tells.NOTHING),
+    Row("open.act", Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}{foreseen}", do.act),
     Row("open.budget-spent", Phase.OPEN, when.budget_spent, Phase.LOCKED, "{shut}"),
     Row("open.job-does-not-end", Phase.OPEN, when.job_does_not_end, Phase.LOCKED,
         "{endless} does not end, whatever was returned: see what runs there (saltutil.running), and end it"),
@@ -114,7 +120,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("verifying.did-not-hold", Phase.VERIFYING, when.did_not_hold, Phase.OPEN, "{action} did not hold: {evidence}"),
     Row("verifying.others-wait", Phase.VERIFYING, when.others_wait, Phase.OPEN, "{acting} done, {waiting} next"),
     Row("verifying.stable", Phase.VERIFYING, when.stable, Phase.RESOLVED,
-        "well for {stable} after {action}", do.resolve),
+        "well for {stable} after {action}{drift}", do.resolve),
 
     Row("locked.ended-by-itself", Phase.LOCKED, when.ended_by_itself, Phase.RESOLVED,
         "the fault ended by itself", do.resolve),
@@ -166,6 +172,22 @@ def _found(s: Sight) -> str:
     return "; ".join(f"{n}: {one.sentence}" for n, one in told.items() if one)
 
 
+def _met(s: Sight) -> str:
+    """Why a highstate is left out on the nodes that wait for it."""
+    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
+    named = met if when.asked_for_nothing(s) else tuple(n for n in met if n in s.untried)
+    return tested.why_met(s.cluster, s.incident, named)
+
+
+def _foreseen(s: Sight) -> str:
+    """What the highstate would change by a test run, in brackets. Empty: it is no highstate, or nothing was told."""
+    if s.intent is None or s.step is None or s.step.action is not Action.HIGHSTATE:
+        return ""
+    told = {n: tested.heard(s.cluster, s.incident, n, s.now) for n in s.intent.nodes}
+    said = [f"{n}: {one.why}" for n, one in told.items() if one is not None and one.states]
+    return f" ({'; '.join(said)})" if said else ""
+
+
 def _relapse(s: Sight) -> str:
     """Which incident this one is a relapse of, while it opens. Empty if it is none."""
     _, opened, _ = do.open_it(s)
@@ -189,6 +211,13 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     ),
     "instead": _instead,
     "found": _found,
+    "met": _met,
+    "foreseen": _foreseen,
+    "drift": lambda s: (
+        f"; the configuration had drifted: {changes.some(s.incident.drift)}"
+        if s.incident.drift
+        else ""
+    ),
     "hopeless": lambda s: when.hopeless(s),
     "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,

@@ -27,7 +27,7 @@ import salt.payload
 import salt.utils.jid
 
 from ..driver.text import failure, plain
-from ..healing import remedies, testimony
+from ..healing import changes, remedies, testimony
 from ..healing.events import Event, Missing, Published, Returned, Told
 from ..healing.model import Action, Outcome
 
@@ -123,7 +123,28 @@ def heard(watched: Watched, entry: Mapping[str, Any]) -> Told | None:
     if watched.action is Action.WITNESS:
         told = testimony.read(entry.get("return"))
         return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
+    if watched.action is Action.TEST_HIGHSTATE:
+        return _cleaned(changes.read(entry.get("return"), entry.get("retcode")))
+    if watched.action is Action.HIGHSTATE:
+        changed = changes.changed(entry.get("return"))
+        return _cleaned(changed) if changed else None
     return None
+
+
+def _tells_always(watched: Watched) -> bool:
+    """Why a test run has failed is worth telling, too."""
+    return watched.action is Action.TEST_HIGHSTATE
+
+
+def _said(watched: Watched, told: Told | None, detail: str) -> str:
+    """A result in a sentence. What a highstate has changed comes after what it has returned."""
+    if told is None:
+        return detail
+    return f"{detail}; {told.sentence}" if watched.action is Action.HIGHSTATE else told.sentence
+
+
+def _cleaned(told: changes.Changes) -> changes.Changes:
+    return replace(told, why=plain(told.why, 500), states=tuple(map(plain, told.states)))
 
 
 class Unreadable(Exception):
@@ -255,8 +276,10 @@ class JobReader:
                 self._reading = None
         for node, entry in found.items():
             outcome, detail = judge(watched, entry)
-            told = heard(watched, entry) if outcome is Outcome.DONE else None
-            said = plain(told.sentence if told else detail, 500)
+            told = (
+                heard(watched, entry) if outcome is Outcome.DONE or _tells_always(watched) else None
+            )
+            said = plain(_said(watched, told, detail), 500)
             self._once(watched, node, Returned(watched.attempt, node, outcome, said, told), me)
 
     def _missing(self, watched: Watched, me: threading.Thread) -> None:
