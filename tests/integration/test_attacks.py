@@ -50,7 +50,8 @@ TRICKS = (
 
 def settings(site):
     shop = {"secret": SHOP, "clusters": [CLUSTER], "actions": ["highstate"]}
-    made = site.cluster_settings(**TIMES, requests={"rate": "60/m"})
+    at_once = {"test_first": False}
+    made = site.cluster_settings(**TIMES, requests={"rate": "60/m"}, highstate=at_once)
     return {**made, "webhooks": {**made["webhooks"], "shop": shop}}
 
 

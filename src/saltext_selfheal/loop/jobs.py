@@ -37,6 +37,7 @@ READ_EVERY_S = 0.2
 HANGS_AFTER_S = 5.0
 #: Unpacking holds up every thread; this much takes half a second at most.
 MAX_RESULT_BYTES = 4 << 20
+MAX_TEST_BYTES = 2 << 20  #: of a test run, which is only a question
 #: One question of the reactor waits at most this long, because the reactor does nothing else meanwhile.
 READ_WITHIN_S = 2.0
 
@@ -80,23 +81,27 @@ def is_published(opts: Mapping[str, Any], returners: Any, jid: str) -> bool:
 
 
 def results(
-    opts: Mapping[str, Any], returners: Any, jid: str, nodes: Iterable[str]
+    opts: Mapping[str, Any],
+    returners: Any,
+    jid: str,
+    nodes: Iterable[str],
+    most: int = MAX_RESULT_BYTES,
 ) -> dict[str, Mapping[str, Any]]:
-    """The entries of these minions in the job cache, as far as there are any."""
+    """The entries of these minions in the job cache, as far as there are any. ``most``: bytes that are read of each."""
     folder = _folder(opts, jid)
     if folder is not None:
-        entries = {node: _entry(folder / node / "return.p") for node in nodes}
+        entries = {node: _entry(folder / node / "return.p", most) for node in nodes}
     else:
         found = returners[f"{returner(opts)}.get_jid"](jid)
         entries = {node: found.get(node) for node in nodes}
     return {node: entry for node, entry in entries.items() if isinstance(entry, dict)}
 
 
-def _entry(path: Path) -> Any:
+def _entry(path: Path, most: int) -> Any:
     """One minion's result; None if there is none yet."""
     try:
         size = path.stat().st_size
-        if size > MAX_RESULT_BYTES:
+        if size > most:
             return {"return": f"a result of {size >> 20} MB, which is not read", "retcode": 1}
         return salt.payload.loads(path.read_bytes())
     except FileNotFoundError:
@@ -270,7 +275,8 @@ class JobReader:
                     return
                 self._once(watched, "", Published(watched.attempt), me)
             awaited = [n for n in watched.nodes if (watched.attempt, n) not in self._delivered]
-            found = results(self._opts, returners, watched.jid, awaited)
+            most = MAX_TEST_BYTES if _tells_always(watched) else MAX_RESULT_BYTES
+            found = results(self._opts, returners, watched.jid, awaited, most)
         finally:
             if me is self._thread:
                 self._reading = None
