@@ -210,6 +210,18 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """One job that may be somebody else's has begun on nodes of a cluster, or has ended there."""
+
+    cluster: str
+    jid: str
+    function: str  #: such as ``state.highstate``
+    by: str = ""  #: the user who ordered it; empty: not known
+    nodes: tuple[str, ...] = ()
+    ended: bool = False
+
+
+@dataclass(frozen=True)
 class Observed:
     observation: Observation
 
@@ -269,6 +281,7 @@ Event = (
     | Met
     | Present
     | Canary
+    | Foreign
     | Viewed
     | Missing
     | Published

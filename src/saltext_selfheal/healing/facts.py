@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import canary, health, identity, ids, looks, questions
+from . import canary, foreign, health, identity, ids, looks, questions
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -80,7 +80,8 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
     state = identity.judge(state, seen)
     cluster = state.clusters[seen.cluster]
     before = cluster.nodes[seen.node]
-    policy, acted_on = state.policies[seen.cluster], _acted_on(cluster, seen.node)
+    policy = state.policies[seen.cluster]
+    acted_on = _acted_on(cluster, seen.node) or foreign.at_work(before, policy, now)
     node = health.observe(
         before, seen, policy, now, acted_on, _witnessed(cluster, policy, seen.node, now)
     )
@@ -305,7 +306,8 @@ def take_job_news(
             state = state.with_cluster(cluster)
         if any(one.id == event.attempt for one in cluster.questions):
             cluster, more = _heard_witness(cluster, event, now)
-            state, effects = state.with_cluster(cluster), effects + more
+            state = foreign.take_told(state.with_cluster(cluster), name, event, now)
+            cluster, effects = state.clusters[name], effects + more
         for late in cluster.late:
             if late.attempt.id == event.attempt and not isinstance(event, Missing):
                 state, more = _heard_late(state, name, late, event, now)

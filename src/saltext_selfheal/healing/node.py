@@ -21,6 +21,17 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class ForeignJob:
+    """Somebody else's job on a node's minion. Times are the healer's, taken when it was told (see `foreign`)."""
+
+    jid: str
+    function: str
+    by: str
+    began_at: Seconds
+    ended_at: Seconds | None = None
+
+
+@dataclass(frozen=True)
 class NodeState:
     """One node as the healer knows it."""
 
@@ -79,6 +90,7 @@ class NodeState:
     testimony: Testimony | None = None
     questioned_at: Seconds | None = None
     starting_since: Seconds | None = None
+    foreign: tuple[ForeignJob, ...] = ()  #: other people's jobs that run there or have ended lately
 
     def bar(self, action: Action) -> Bar | None:
         """What keeps this action from running on the node."""
