@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from saltext_selfheal.healing import foreign, questions
+from saltext_selfheal.healing import foreign, questions, testimony
 from saltext_selfheal.healing.events import Door, Foreign, Request, Requested, Returned, Started
 from saltext_selfheal.healing.explain import explain
 from saltext_selfheal.healing.model import Action, Fault, Fire, Outcome, Phase
-from saltext_selfheal.healing.testimony import Process, Running, Testimony, read
+from saltext_selfheal.healing.testimony import Process, Running, read
 from tests.unit.world import World, policy, table
 
 JID = "20261127190000000001"
@@ -311,7 +311,7 @@ def answers(world, told, node="db2"):
 
 def saw(*jobs, all_jobs=True):
     running = tuple(Running(jid, "state.highstate", "ann") for jid in jobs)
-    return Testimony(process=Process.GONE, listens=False, jobs=running, all_jobs=all_jobs)
+    return testimony.Testimony(process=Process.GONE, listens=False, jobs=running, all_jobs=all_jobs)
 
 
 def questioned(**changes):
@@ -385,7 +385,7 @@ def test_a_minion_is_asked_again_while_somebodys_job_runs():
 
 def test_no_word_of_jobs_changes_nothing_nor_does_one_where_nobody_is_waited_for():
     world = questioned()
-    answers(world, Testimony(process=Process.GONE))
+    answers(world, testimony.Testimony(process=Process.GONE))
     assert world.cluster.nodes["db2"].foreign[0].ended_at is None
     off = warm_world(witness_s=5.0, foreign_most_s=0.0)
     off.break_("db2")
