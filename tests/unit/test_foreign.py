@@ -110,6 +110,20 @@ def test_the_limit_of_an_incident_counts_from_when_it_was_first_held():
     begins(world, "db2", jid="2")
     world.pass_time(30)
     assert incident(world).foreign_since == held_at
+    world.order("pause", for_s=10.0, reason="so")
+    world.pass_time(2)
+    assert incident(world).held == ("paused", "foreign")
+    assert incident(world).foreign_since == held_at
+
+
+def test_it_is_told_at_once():
+    world = warm_world()
+    world.order("pause", for_s=100.0, reason="so")
+    world.break_("db2")
+    world.pass_time(6)
+    assert incident(world).held == ("paused",)
+    begins(world, "db2")
+    assert incident(world).held == ("paused", "foreign")
 
 
 def test_when_it_opens_is_told():

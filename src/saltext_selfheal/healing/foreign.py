@@ -30,13 +30,11 @@ FEW = 3  #: so many jobs are named in one sentence
 def take_foreign(state: State, event: Foreign, now: Seconds) -> State:
     """One job of somebody else has begun on nodes of a cluster, or has ended there."""
     cluster = state.clusters.get(event.cluster)
-    if (
-        cluster is None
-        or not state.policies[event.cluster].foreign_most_s
-        or ours(state, event.jid)
-    ):
+    if cluster is None:
         return state
     policy = state.policies[event.cluster]
+    if not policy.foreign_most_s or ours(state, event.jid):
+        return state
     changed = {}
     for name in event.nodes:
         node = cluster.nodes.get(name)
@@ -158,7 +156,7 @@ def foreign(state: State, intent: Intent, now: Seconds) -> Ruling:
         return Shut(told, opens_at)
     latest = since + policy.foreign_most_s
     if now >= latest:
-        return Open(f"{told}, but this incident has waited for others since {now - since:.0f} s")
+        return Open(f"{told}, but this incident has waited long enough: {now - since:.0f} s")
     return Shut(told, min(opens_at, latest))
 
 
