@@ -683,8 +683,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: the grace after somebody's job is not kept (gate foreign)",
         "foreign._until",
-        "job.ended_at + policy.foreign_grace_s",
-        "job.ended_at",
+        "job.ended_at + grace_s)",
+        "job.ended_at)",
     ),
     Mutation(
         "a job of somebody's that never ends holds an incident for ever (gate foreign)",
@@ -695,8 +695,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "the grace makes a job count for longer than most (gate foreign)",
         "foreign._until",
-        "min(most, job.ended_at + policy.foreign_grace_s)",
-        "job.ended_at + policy.foreign_grace_s",
+        "min(most, job.ended_at + grace_s)",
+        "job.ended_at + grace_s",
     ),
     Mutation(
         "forged jobs hold an incident for ever (gate foreign)",
@@ -811,6 +811,36 @@ MUTATIONS: tuple[Mutation, ...] = (
         "step.step",
         "            state = take_foreign(state, event, now)\n            concerned = [cluster]",
         "            state = take_foreign(state, event, now)\n            concerned = []",
+    ),
+    Mutation(
+        "a backup holds up what is done about a dead node",
+        "foreign.foreign",
+        "    dead = intent.incident.fault is Fault.DEAD",
+        "    dead = False",
+    ),
+    Mutation(
+        "a backup that is not told any more goes on",
+        "foreign._listed",
+        "    return replace(job, ended_at=None if job.jid in listed else now)",
+        "    return job",
+    ),
+    Mutation(
+        "a minion that does not name a backup ends it",
+        "take_told",
+        "        if job.function == BACKUP:",
+        "        if False:",
+    ),
+    Mutation(
+        "a backup counts where it is in doubt whose server that is",
+        "take_backups",
+        " and not node.doubt",
+        "",
+    ),
+    Mutation(
+        "there is a grace after a backup",
+        "foreign._until",
+        "0.0 if job.function == BACKUP else",
+        "",
     ),
     # ------------------------------------------------------------ I7: minions that are gone
     Mutation(

@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from saltext_selfheal.healing import foreign, questions, testimony
-from saltext_selfheal.healing.events import Door, Foreign, Request, Requested, Returned, Started
+from saltext_selfheal.healing.events import (
+    Backup,
+    Backups,
+    Door,
+    Foreign,
+    Request,
+    Requested,
+    Returned,
+    Started,
+)
 from saltext_selfheal.healing.explain import explain
 from saltext_selfheal.healing.model import Action, Fault, Fire, Outcome, Phase
 from saltext_selfheal.healing.testimony import Process, Running, read
@@ -448,6 +457,93 @@ def test_what_a_minion_says_of_its_jobs_is_read_with_care(jobs, found, complete)
 def test_a_minion_without_jobs_in_its_word_says_nothing_of_them():
     told = read({"version": 1})
     assert (told.jobs, told.all_jobs) == ((), False)
+
+
+# ---------------------------------------------------------------- backups
+
+DUMP = Backup("0a1b", ("db2",), "admin")
+
+
+def backups(world, *running):
+    world.step(Backups("runbook", running))
+
+
+def test_a_backup_through_a_node_holds_what_would_break_it_off():
+    world = warm_world()
+    backups(world, DUMP)
+    world.break_("db2", fault=Fault.HUNG)
+    world.pass_time(10, tables=(table(),))
+    assert world.fired == []
+    assert world.last_said().why == "foreign: db2: rethinkdb dump by admin (0a1b) has run for 4 s"
+    backups(world)
+    world.pass_time(2, tables=(table(),))
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_a_backup_ends_with_its_server_and_holds_nothing_about_a_dead_node():
+    world = warm_world()
+    backups(world, DUMP)
+    world.break_("db2")
+    world.pass_time(6)
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_a_backup_without_end_is_waited_for_no_longer_than_most():
+    world = warm_world(foreign_most_s=60.0)
+    backups(world, DUMP)
+    world.break_("db2", fault=Fault.HUNG)
+    world.pass_time(59, tables=(table(),))
+    assert world.fired == []
+    world.pass_time(2, tables=(table(),))
+    assert world.fired == [("restart", ("db2",))]
+
+
+def test_backups_are_told_by_the_names_of_servers_and_may_be_told_again():
+    world = warm_world()
+    backups(world, DUMP, Backup("0c", ("db1", "db3"), "admin"), Backup("0d", ("a stranger",)))
+    known = {n: [job.jid for job in node.foreign] for n, node in world.cluster.nodes.items()}
+    assert known == {"db1": ["0c"], "db2": ["0a1b"], "db3": ["0c"]}
+    before = world.state
+    backups(world, DUMP, Backup("0c", ("db1", "db3"), "admin"))
+    assert world.state is before
+    backups(world)
+    assert all(node.foreign[0].ended_at == world.now for node in world.cluster.nodes.values())
+    backups(world, DUMP)  # a server that was away for a moment
+    assert world.cluster.nodes["db2"].foreign[0].ended_at is None
+    world.step(Backups("nosuch", (DUMP,)))
+
+
+def test_no_backup_is_known_where_nobody_is_waited_for_nor_where_the_server_is_in_doubt():
+    off = warm_world(foreign_most_s=0.0)
+    backups(off, DUMP)
+    assert off.cluster.nodes["db2"].foreign == ()
+    world = warm_world()
+    doubted = replace(world.cluster.nodes["db2"], doubt="whose is it?")
+    world.state = world.state.with_cluster(world.cluster.with_nodes({"db2": doubted}))
+    backups(world, DUMP)
+    assert world.cluster.nodes["db2"].foreign == ()
+
+
+def test_a_minion_says_nothing_of_backups_nor_do_backups_of_jobs():
+    world = warm_world(witness_s=5.0)
+    backups(world, DUMP)
+    begins(world, "db2")
+    world.pass_time(10)
+    world.break_("db2")
+    world.pass_time(5)
+    answers(world, saw(JID))
+    backups(world, DUMP)
+    assert [job.ended_at for job in world.cluster.nodes["db2"].foreign] == [None, None]
+
+
+def test_nobodys_minion_is_asked_again_for_a_backup():
+    world = warm_world(witness_s=5.0)
+    backups(world, DUMP)
+    world.break_("db2", fault=Fault.HUNG)
+    world.pass_time(5, tables=(table(),))
+    answers(world, saw())
+    world.pass_time(2 * questions.AGAIN_S, tables=(table(),))
+    assert [action for action, _ in world.fired] == ["witness"]
 
 
 # ---------------------------------------------------------------- with the rest

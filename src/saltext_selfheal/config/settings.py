@@ -332,7 +332,7 @@ class ClusterSettings(Settings):
     foreign: Annotated[ForeignSettings, off_is({"most": 0})] = Field(
         ForeignSettings(),
         description="Whether jobs of other people on a node's minion are waited for: a highstate, `state.*`, `service.*`, "
-        "`pkg.*`. What happens to the node meanwhile is no flapping.",
+        "`pkg.*`; and a backup that runs through the node. What happens to the node meanwhile is no flapping.",
     )
     flapping: Annotated[FlappingSettings, off_is({"changes": 0})] = Field(
         FlappingSettings(), description="When a node that comes and goes is left alone."

@@ -222,6 +222,23 @@ class Foreign:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """A query by which ``rethinkdb dump`` or ``export`` reads a table."""
+
+    id: str
+    servers: tuple[str, ...] = ()  #: names of the servers that carry it out
+    by: str = ""  #: RethinkDB's user; empty: not known
+
+
+@dataclass(frozen=True)
+class Backups:
+    """The backups that run in a cluster, all of them, as its system table ``jobs`` says."""
+
+    cluster: str
+    running: tuple[Backup, ...] = ()
+
+
+@dataclass(frozen=True)
 class Observed:
     observation: Observation
 
@@ -282,6 +299,7 @@ Event = (
     | Present
     | Canary
     | Foreign
+    | Backups
     | Viewed
     | Missing
     | Published

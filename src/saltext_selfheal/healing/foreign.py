@@ -5,15 +5,19 @@ While such a job runs, a database may be stopped and started on purpose. So an i
 master's job events (`Foreign`) and from what the node's own minion says that it runs (`Testimony.jobs`). Any minion can
 forge both. So one job is waited for no longer than ``foreign.most``, and neither is all such work in one incident.
 
+A backup (`Backups`) is foreign work, too: a restart would break it off. It ends with its server, so it holds up nothing
+that is done about a dead node, and there is no grace after it.
+
 All times are the healer's own, taken when it was told. What a minion's clock or a JID says counts for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from .events import Foreign, Missing, Published, Returned, Seconds
+from .events import Backups, Foreign, Missing, Published, Returned, Seconds
+from .faults import Fault
 from .gate import Intent, Open, Ruling, Shut, of
 from .model import ClusterState, ForeignJob, NodeState, Policy, State
 
@@ -21,6 +25,7 @@ MOST_JOBS = 8  #: so many jobs are remembered for one node
 #: What a minion says that it does not run proves nothing about a job that began, or ended, so shortly before it was
 #: asked: the job may still be on its way to the minion, or from there.
 SURE_S = 2.0
+BACKUP = "rethinkdb dump"  #: the name of a backup's job
 FEW = 3  #: so many jobs are named in one sentence
 
 
@@ -46,6 +51,32 @@ def take_foreign(state: State, event: Foreign, now: Seconds) -> State:
     return state.with_cluster(cluster.with_nodes(changed)) if changed else state
 
 
+def take_backups(state: State, event: Backups, now: Seconds) -> State:
+    """Which backups run in a cluster. One that is not among them has ended."""
+    cluster = state.clusters.get(event.cluster)
+    if cluster is None or not state.policies[event.cluster].foreign_most_s:
+        return state
+    policy = state.policies[event.cluster]
+    listed = {backup.id for backup in event.running}
+    changed = {}
+    for name, node in cluster.nodes.items():
+        after = replace(node, foreign=tuple(_listed(job, listed, now) for job in node.foreign))
+        for one in event.running:
+            if node.server_name in one.servers and not node.doubt:
+                new = Foreign(cluster.name, one.id, BACKUP, one.by)
+                after = replace(after, foreign=_begun(after, new, policy, now))
+        if after.foreign != node.foreign:
+            changed[name] = after
+    return state.with_cluster(cluster.with_nodes(changed)) if changed else state
+
+
+def _listed(job: ForeignJob, listed: Collection[str], now: Seconds) -> ForeignJob:
+    """A job after it was told which backups run. Any other job stays as it is."""
+    if job.function != BACKUP or (job.jid in listed) is (job.ended_at is None):
+        return job
+    return replace(job, ended_at=None if job.jid in listed else now)
+
+
 def take_told(
     state: State, name: str, event: Missing | Published | Returned, now: Seconds
 ) -> State:
@@ -64,6 +95,9 @@ def take_told(
     runs = {job.jid for job in told.jobs}
     jobs = []
     for job in node.foreign:
+        if job.function == BACKUP:  # a minion knows nothing of it
+            jobs.append(job)
+            continue
         sure = told.at - (job.began_at if job.ended_at is None else job.ended_at) >= SURE_S
         if sure and job.jid in runs:
             job = replace(job, ended_at=None)
@@ -116,7 +150,8 @@ def _ended(node: NodeState, jid: str, now: Seconds) -> tuple[ForeignJob, ...]:
 def _until(job: ForeignJob, policy: Policy) -> Seconds:
     """Until when a job counts: for ``grace`` after its end, and never for longer than ``most`` after it began."""
     most = job.began_at + policy.foreign_most_s
-    return most if job.ended_at is None else min(most, job.ended_at + policy.foreign_grace_s)
+    grace_s = 0.0 if job.function == BACKUP else policy.foreign_grace_s
+    return most if job.ended_at is None else min(most, job.ended_at + grace_s)
 
 
 def _counts(job: ForeignJob, policy: Policy, now: Seconds) -> bool:
@@ -129,8 +164,9 @@ def at_work(node: NodeState, policy: Policy, now: Seconds) -> bool:
 
 
 def runs(node: NodeState, policy: Policy, now: Seconds) -> bool:
-    """A job of somebody else runs there, as far as is known, and is still waited for."""
-    return any(job.ended_at is None and _counts(job, policy, now) for job in node.foreign)
+    """A job of somebody else runs on the minion, as far as is known, and is still waited for."""
+    jobs = (job for job in node.foreign if job.function != BACKUP and job.ended_at is None)
+    return any(_counts(job, policy, now) for job in jobs)
 
 
 def foreign(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -140,11 +176,12 @@ def foreign(state: State, intent: Intent, now: Seconds) -> Ruling:
         return Open("other people's jobs are not waited for")
     if intent.incident.forced:
         return Open("forced by an operator")
+    dead = intent.incident.fault is Fault.DEAD
     found = [
         (name, job)
         for name in intent.nodes
         for job in cluster.nodes[name].foreign
-        if _counts(job, policy, now)
+        if _counts(job, policy, now) and not (dead and job.function == BACKUP)
     ]
     if not found:
         return Open("nobody else is at work there")

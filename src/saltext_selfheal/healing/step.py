@@ -47,6 +47,7 @@ from . import questions
 from .canary import take_canary
 from .commands import take_command
 from .events import (
+    Backups,
     Canary,
     Commanded,
     Event,
@@ -64,7 +65,7 @@ from .events import (
     Viewed,
 )
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
-from .foreign import take_foreign
+from .foreign import take_backups, take_foreign
 from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
 from .orders import answer_opened, decide_pending, take_request
 from .presence import take_present
@@ -91,6 +92,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             concerned = [cluster]
         case Foreign(cluster=cluster):
             state = take_foreign(state, event, now)
+            concerned = [cluster]
+        case Backups(cluster=cluster):
+            state = take_backups(state, event, now)
             concerned = [cluster]
         case Viewed(view):
             state, effects = take_view(state, event, now)

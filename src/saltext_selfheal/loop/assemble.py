@@ -140,7 +140,7 @@ def _make_healer(
 
 def _plans(settings: config.EngineSettings) -> dict[str, ViewPlan]:
     return {
-        name: ViewPlan(cluster.view.every, cluster.view.timeout)
+        name: ViewPlan(cluster.view.every, cluster.view.timeout, bool(cluster.foreign.most))
         for name, cluster in settings.clusters.items()
     }
 
