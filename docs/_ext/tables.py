@@ -142,6 +142,11 @@ GATES: dict[str, str] = {
         "turn? What opens it is a look, under a JID of its own, that finds no such job, or a new start time of the server "
         "after a restart, or `ack` of the incident that it was for. A result alone does not."
     ),
+    "foreign": (
+        "Does nobody else work on these nodes, by a job of `state`, `service` or `pkg`, and has nobody done so within "
+        "`foreign.grace`? One job counts for no longer than `foreign.most`, and one incident waits for no longer than that. What "
+        "an operator forces is not held."
+    ),
     "locked": ("Is no locked incident open on these nodes?"),
     "after": (
         "Has the step's `after` passed since the incident opened, and any pause after a step that was repeated, lost, busy or forbidden?"

@@ -41,6 +41,7 @@ from saltext_selfheal.healing.events import (
     Commanded,
     Door,
     Event,
+    Foreign,
     Issue,
     Met,
     Missing,
@@ -180,6 +181,7 @@ HAPPENS: dict[str, set[str]] = {
     "issues": {"cluster"},
     "system_tables": {"why", "cluster"},
     "minions": {"cluster"},
+    "foreign": {"job", "does", "by", "ended", "cluster"},
     "job_cache": set(),
     "probes": set(),
     "probe_failed_here": set(),
@@ -763,6 +765,15 @@ def _minions(site: Stage, item: Mapping[str, Any], where: str) -> None:
         site.step(Present(name, site.minions[name]))
 
 
+def _foreign(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """Somebody else's job, of this JID, begins on these nodes' minions; or it ends there."""
+    name, nodes = site.nodes_of(item, "foreign", where)
+    ended = bool(item.get("ended", False))
+    what, by = item.get("does", ""), item.get("by", "")
+    if site.up:
+        site.step(Foreign(name, item["job"], what, by, tuple(nodes), ended))
+
+
 def _one_of(item: Mapping[str, Any], kind: str, allowed: tuple[str, str], where: str) -> bool:
     """True for the first word, False for the second."""
     if item[kind] not in allowed:
@@ -832,6 +843,7 @@ _HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "issues": _issues,
     "system_tables": _system_tables,
     "minions": _minions,
+    "foreign": _foreign,
     "job_cache": _job_cache,
     "probes": _probes,
     "probe_failed_here": _probe_failed_here,

@@ -152,6 +152,8 @@ def scenario(seed: int) -> Simulation:
     if tests.random() < 0.6:
         test_first_s = tests.choice((1.0, 5.0, 60.0))
         policies = [replace(one, test_first_s=test_first_s) for one in policies]
+    others = random.Random(f"others {seed}")
+    policies = [_waits(others, one) for one in policies]
     limits = Limits(chance.choice((0, 5, 10, 30)), 900.0, chance.choice((0.0, 0.34)))
     proxies = tuple(p.nodes[-1] for p in policies if len(p.nodes) > 1 and chance.random() < 0.15)
     site = Simulation(
@@ -171,6 +173,10 @@ def scenario(seed: int) -> Simulation:
         _half_faults(chance, site, one)
         if one.witness_s:
             _starts(evidence, site, one)
+    if others.random() < 0.5:
+        site.heard = others.random() < 0.7
+        for one in policies:
+            _others(others, site, one)
     _identities(chance, site, policies)
     _people(chance, site, policies)
     if chance.random() < 0.3:
@@ -205,6 +211,32 @@ def _witnessed(chance: random.Random, one: Policy) -> Policy:
         dead_witnessed_s=chance.choice((0.0, 1.0, 5.0)),
         starting_s=chance.choice((20.0, 60.0, 600.0)),
     )
+
+
+def _waits(chance: random.Random, one: Policy) -> Policy:
+    """The same settings, and how long other people's jobs are waited for."""
+    return replace(
+        one,
+        foreign_grace_s=chance.choice((0.0, 5.0, 30.0)),
+        foreign_most_s=chance.choice((0.0, 20.0, 100.0, 900.0)),
+    )
+
+
+def _others(chance: random.Random, site: Simulation, one: Policy) -> None:
+    """People who apply states and restart databases, some without end, some so that the master hears but half of it."""
+    for _ in range(chance.choice((0, 2, 5, 10))):
+        when = chance.uniform(5, SPAN_S)
+        for node in chance.sample(one.nodes, chance.choice((1, 1, len(one.nodes)))):
+            site.at(
+                when, site.work, node, chance.choice((2.0, 15.0, 60.0, 400.0, None)),
+                restarts=chance.random() < 0.5, heals=chance.random() < 0.3,
+                begins_unheard=chance.random() < 0.2, ends_unheard=chance.random() < 0.2,
+            )  # fmt: skip
+    if chance.random() < 0.3:  # somebody restarts one node after the other, again and again
+        when = chance.uniform(5, SPAN_S)
+        for number in range(chance.randint(2, 5) * len(one.nodes)):
+            node = one.nodes[number % len(one.nodes)]
+            site.at(when + 6.0 * number, site.work, node, 4.0, restarts=True)
 
 
 def _luckless_minions(chance: random.Random, luck: Luck) -> Luck:

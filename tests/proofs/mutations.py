@@ -40,6 +40,7 @@ TESTS = (
     "tests/unit/test_witness_word.py",
     "tests/unit/test_tested.py",
     "tests/unit/test_presence.py",
+    "tests/unit/test_foreign.py",
 )
 PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
 
@@ -672,6 +673,175 @@ MUTATIONS: tuple[Mutation, ...] = (
         "_impossible",
         "    foreign = name_foreign(cluster, request.nodes)",
         "    foreign: list[str] = []",
+    ),
+    # ------------------------------------------------------------ I5: other people's work
+    Mutation(
+        "I5: somebody's job does not hold an incident (gate foreign)",
+        "foreign.foreign",
+        "    if not found:",
+        "    if True:",
+    ),
+    Mutation(
+        "I5: the grace after somebody's job is not kept (gate foreign)",
+        "foreign._until",
+        "job.ended_at + grace_s)",
+        "job.ended_at)",
+    ),
+    Mutation(
+        "a job of somebody's that never ends holds an incident for ever (gate foreign)",
+        "foreign._until",
+        "    return most if job.ended_at is None else",
+        "    return most + 1e9 if job.ended_at is None else",
+    ),
+    Mutation(
+        "the grace makes a job count for longer than most (gate foreign)",
+        "foreign._until",
+        "min(most, job.ended_at + grace_s)",
+        "job.ended_at + grace_s",
+    ),
+    Mutation(
+        "forged jobs hold an incident for ever (gate foreign)",
+        "foreign.foreign",
+        "    if now >= latest:",
+        "    if False:",
+    ),
+    Mutation(
+        "each hold of others' work counts anew (gate foreign)",
+        "deeds.hold",
+        "    if foreign_since is None and",
+        "    if",
+    ),
+    Mutation(
+        "what an operator forces waits for somebody's job (gate foreign)",
+        "foreign.foreign",
+        "    if intent.incident.forced:",
+        "    if False:",
+    ),
+    Mutation(
+        "jobs are remembered where nobody is waited for (gate foreign)",
+        "take_foreign",
+        "    if not policy.foreign_most_s or ours(",
+        "    if ours(",
+    ),
+    Mutation(
+        "a node on which somebody works holds up the others (gate foreign)",
+        "OWN",
+        "    foreign,\n",
+        "",
+    ),
+    Mutation(
+        "what somebody makes of a node counts as flapping",
+        "take_observation",
+        " or foreign.at_work(before, policy, now)",
+        "",
+    ),
+    Mutation(
+        "the healer waits for its own jobs as for somebody's",
+        "foreign.ours",
+        "jid == own for",
+        "False for",
+    ),
+    Mutation(
+        "a job of somebody's begins again after its end",
+        "foreign._begun",
+        "    if any(job.jid == event.jid for job in node.foreign):",
+        "    if any(job.jid == event.jid for job in node.foreign if job.ended_at is None):",
+    ),
+    Mutation(
+        "jobs of others are remembered without number",
+        "foreign._begun",
+        "    if len(jobs) > MOST_JOBS:",
+        "    if False:",
+    ),
+    Mutation(
+        "a job that still counts is forgotten before one that does not",
+        "foreign._begun",
+        "if not _counts(job, policy, now)), jobs[0])",
+        "if False), jobs[0])",
+    ),
+    Mutation(
+        "a missed end is not learned from the minion",
+        "take_told",
+        "            job = replace(job, ended_at=now)",
+        "            pass",
+    ),
+    Mutation(
+        "a list of jobs that was cut ends a job",
+        "take_told",
+        "sure and told.all_jobs and",
+        "sure and",
+    ),
+    Mutation(
+        "a minion that was asked as a job began ends it",
+        "take_told",
+        ">= SURE_S",
+        "> -1e9",
+    ),
+    Mutation(
+        "a job that its minion names stays ended",
+        "take_told",
+        "            job = replace(job, ended_at=None)",
+        "            pass",
+    ),
+    Mutation(
+        "a job that a minion names does not become known",
+        "take_told",
+        "        if not ours(state, one.jid):",
+        "        if False:",
+    ),
+    Mutation(
+        "the healer's own job becomes somebody's when its minion names it",
+        "take_told",
+        "        if not ours(state, one.jid):",
+        "        if True:",
+    ),
+    Mutation(
+        "while somebody works a minion is not asked again",
+        "questions._about",
+        " or foreign.runs(node, policy, now)",
+        "",
+    ),
+    Mutation(
+        "a list of jobs as long as may be counts as complete",
+        "testimony._jobs",
+        "== len(found) < MOST_JOBS",
+        "== len(found)",
+    ),
+    Mutation(
+        "news of somebody's job wait for something else to happen",
+        "step.step",
+        "            state = take_foreign(state, event, now)\n            concerned = [cluster]",
+        "            state = take_foreign(state, event, now)\n            concerned = []",
+    ),
+    Mutation(
+        "a backup holds up what is done about a dead node",
+        "foreign.foreign",
+        "    dead = intent.incident.fault is Fault.DEAD",
+        "    dead = False",
+    ),
+    Mutation(
+        "a backup that is not told any more goes on",
+        "foreign._listed",
+        "    return replace(job, ended_at=None if job.jid in listed else now)",
+        "    return job",
+    ),
+    Mutation(
+        "a minion that does not name a backup ends it",
+        "take_told",
+        "        if job.function == BACKUP:",
+        "        if False:",
+    ),
+    Mutation(
+        "a backup counts where it is in doubt whose server that is",
+        "take_backups",
+        " and not node.doubt",
+        "",
+    ),
+    Mutation(
+        "there is a grace after a backup",
+        "foreign._until",
+        "0.0 if job.function == BACKUP else",
+        "",
     ),
     # ------------------------------------------------------------ I7: minions that are gone
     Mutation(

@@ -19,6 +19,7 @@ from saltext_selfheal.healing.events import (
     CanaryEnd,
     Commanded,
     Event,
+    Foreign,
     Met,
     Observation,
     Observed,
@@ -86,6 +87,8 @@ NOTICED_S = 1.0  #: so long after the first refusal others may still be connecte
 REFUSES = frozenset({Fault.DEAD, Fault.CUT_OFF, Fault.STARTING})
 #: A job would not reach such a minion.
 GONE = frozenset({Presence.AWAY, Presence.NOT_ACCEPTED})
+WORKS = 8  #: so many jobs of others are remembered for one node
+SURE_S = 2.0  #: what a minion does not name proves nothing of a job that is younger than this
 KNOWN_S = 60.0  #: so long counts what was told of a minion
 
 
@@ -141,6 +144,20 @@ class Song(NamedTuple):
     anew_since: float = 0.0  #: since when others have to speak against this node
     answered_at: float = -1.0  #: the last good one
     cluster: str = ""
+
+
+class Work(NamedTuple):
+    """A job of somebody else on a node's minion, as far as that was told."""
+
+    jid: str
+    began_at: float
+    ended_at: float | None = None
+    ours: bool = False  #: its JID is one that the healer itself has given
+
+    def counts(self, policy: Policy, now: float) -> bool:
+        """It runs or has just ended, and has not been waited for long enough."""
+        grace = self.ended_at is None or now < self.ended_at + policy.foreign_grace_s
+        return grace and now < self.began_at + policy.foreign_most_s
 
 
 class Truth(NamedTuple):
@@ -227,6 +244,9 @@ class Book:
         self.hindered: dict[tuple[str, Action], float] = {}
         #: By incident: its step, and until when it waits after a busy minion or a lost attempt.
         self.not_before: dict[str, tuple[int, float]] = {}
+        self.works: dict[str, tuple[Work, ...]] = {}  # by node
+        self.own_jids: frozenset[str] = frozenset()  #: ever
+        self.held_by_others: dict[str, float] = {}  #: by incident: when that was said first
         #: By node: turns for the better that nobody made, and for the worse after those; in this life of the healer.
         self.turns: dict[str, tuple[float, ...]] = {}
         self.asking: dict[str, Flight] = {}  #: questions to minions that are in flight
@@ -269,12 +289,16 @@ class Book:
                 return
             told = event.told
             had_at, _ = self.testified.get(node, (0.0, None))
+            if told is not None and event.node == node:
+                self._names_jobs(node, told, asked.fired_at, now)
             if told is not None and event.node == node and had_at < asked.fired_at:
                 self.testified[node] = (asked.fired_at, told)
                 if _unheard(told):
                     self.starting_at.setdefault(node, now)
         elif isinstance(event, Present):
             self.minions[event.cluster] = (now, event.minions)
+        elif isinstance(event, Foreign):
+            self._work(event, now)
         elif isinstance(event, Canary):
             self._sing(event, now, before)
         elif isinstance(event, Returned):
@@ -287,6 +311,43 @@ class Book:
                 self.runs_on = self.runs_on - mine if done else self.runs_on | mine
         elif isinstance(event, Started):
             self.start(now)
+
+    def _work(self, told: Foreign, now: float) -> None:
+        """A job begins on nodes, or ends there. One that has ended does not begin again."""
+        policy = self.policies.get(told.cluster)
+        if policy is None or not policy.foreign_most_s:
+            return
+        for node in set(told.nodes) & set(policy.nodes):
+            known = {work.jid: work for work in self.works.get(node, ())}
+            if told.ended and told.jid in known and known[told.jid].ended_at is None:
+                known[told.jid] = known[told.jid]._replace(ended_at=now)
+            elif not told.ended and told.jid not in known:
+                known[told.jid] = Work(told.jid, now, ours=told.jid in self.own_jids)
+            self._remember(node, known, policy, now)
+
+    def _names_jobs(self, node: str, told: Testimony, asked_at: float, now: float) -> None:
+        """A minion says what it runs: what it leaves out has ended, if it can know of it; what it names goes on."""
+        policy = self.policies.get(self._home(node) or "")
+        if policy is None or not policy.foreign_most_s:
+            return
+        known = {work.jid: work for work in self.works.get(node, ())}
+        names = [job.jid for job in told.jobs]
+        for jid, work in known.items():
+            sure = asked_at - (work.ended_at or work.began_at) >= SURE_S
+            if sure and jid in names:
+                known[jid] = work._replace(ended_at=None)
+            elif sure and told.all_jobs and work.ended_at is None:
+                known[jid] = work._replace(ended_at=now)
+        for jid in names:
+            known.setdefault(jid, Work(jid, now, ours=jid in self.own_jids))
+        self._remember(node, known, policy, now)
+
+    def _remember(self, node: str, known: Mapping[str, Work], policy: Policy, now: float) -> None:
+        works = list(known.values())
+        while sum(not work.ours for work in works) > WORKS:
+            theirs = [work for work in works if not work.ours]
+            works.remove(next((w for w in theirs if not w.counts(policy, now)), theirs[0]))
+        self.works[node] = tuple(works)
 
     def start(self, now: float) -> None:
         self.started_at = now
@@ -488,6 +549,7 @@ class Book:
         self.left_out |= {n for p in self.policies.values() for n in p.nodes} - named
         self.policies = dict(policies)
         self.known = {n: its for n, its in self.known.items() if n in named}
+        self.works = {n: works for n, works in self.works.items() if n in named}
         self.servers = {server: n for server, n in self.servers.items() if n in named}
 
     def twins(self, cluster: str) -> bool:
@@ -550,6 +612,9 @@ class Book:
     def _turned(self, node: str, old: Sighting, better: bool, now: float) -> None:
         ours = any(node in f.attempt.nodes for f in self.flying.values())
         verified = any(node in nodes for nodes in self.verifying.values())
+        policy = self.policies.get(self._home(node) or "")
+        if policy and any(work.counts(policy, now) for work in self.works.get(node, ())):
+            return  # somebody has made it
         turns = self.turns.get(node, ())
         if ours or verified or not (better or (turns and turns[-1] == old.since)):
             return
@@ -560,6 +625,7 @@ class Book:
         now = seen.now
         if isinstance(effect, Fire):
             attempt = effect.attempt
+            self.own_jids |= {attempt.jid}
             if attempt.action in QUESTIONS:
                 self.asking[attempt.id] = Flight(attempt, now, attempt.firings)
                 self.fired |= {attempt.id}
@@ -583,6 +649,8 @@ class Book:
             self._ended(effect, seen)
         elif isinstance(effect, Announce):
             self.verifying.pop(effect.incident.id, None)
+            if effect.held and "foreign" in effect.incident.held:
+                self.held_by_others.setdefault(effect.incident.id, now)
             if effect.incident.phase is Phase.VERIFYING:
                 self.verifying[effect.incident.id] = effect.incident.turn.acting
         elif isinstance(effect, Tell) and effect.what in ("flapping", "steady"):
@@ -697,6 +765,7 @@ class Book:
             self.ended_at,
             self.tests,
         )
+        lost = (*lost, self.works, self.held_by_others)
         for book in (*lost, self.not_before, self.verifying):
             book.clear()
         self.fired = self.claims = self.began = self.runs_on = frozenset()
@@ -1061,6 +1130,21 @@ def i5_permitted(book: Book, attempt: Attempt, seen: Seen) -> None:
         raise broken("every node is unreachable")
 
 
+def i5_foreign(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Not while somebody else works on the node or has just done so, for as long as one job and one incident may wait."""
+    incident, now = _incident(seen.after, attempt), seen.now
+    policy = book.policies[attempt.cluster]
+    if attempt.action in ASKING or incident is None or incident.forced:
+        return
+    held_at = book.held_by_others.get(attempt.incident)
+    if held_at is not None and now - held_at >= policy.foreign_most_s - 1e-6:
+        return
+    for node in attempt.nodes:
+        for work in book.works.get(node, ()):
+            if not work.ours and work.counts(policy, now + 1e-6):
+                raise Broken("I5", now, f"{attempt.id} on {node}, where {work.jid} is at work")
+
+
 def i5_stalled(book: Book, attempt: Attempt, seen: Seen) -> None:
     """Against a stall: its canaries have waited for ``confirm``, and another node has answered its own since."""
     incident = _incident(seen.after, attempt)
@@ -1289,6 +1373,7 @@ FIRED = (
     i3_budget,
     i4_cooldown,
     i5_permitted,
+    i5_foreign,
     i5_stalled,
     i10_forgotten,
     i2_one_away,

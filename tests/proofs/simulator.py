@@ -29,6 +29,7 @@ from saltext_selfheal.healing.events import (
     Commanded,
     Door,
     Event,
+    Foreign,
     Issue,
     Met,
     Missing,
@@ -65,11 +66,13 @@ from saltext_selfheal.healing.model import (
     Outcome,
     Phase,
     Policy,
+    State,
 )
 from saltext_selfheal.healing.remedies import ASKING
 from saltext_selfheal.healing.start import begin, forgotten, remains
 from saltext_selfheal.healing.step import step
-from saltext_selfheal.healing.testimony import Ground, Process, Testimony
+from saltext_selfheal.healing.testimony import MOST_JOBS, Ground, Process, Running, Testimony
+from saltext_selfheal.loop import jids
 
 from .rules import Truth, Watch
 
@@ -225,6 +228,10 @@ class Simulation:
         self.claimed: set[tuple[str, int]] = set()
         self.ran: set[tuple[str, str]] = set()
         self.orders: dict[str, Attempt] = {}
+        #: By node: JIDs of other people's jobs that run there.
+        self.others: dict[str, set[str]] = {n: set() for n in self.home}
+        self.heard = False  #: the healer hears of its own jobs, too, as of anybody's
+        self._jids = 0
         self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
         self._count = 0
         self._told: set[tuple[str, str]] = set()
@@ -415,6 +422,50 @@ class Simulation:
         seen = found is Presence.NOT_ACCEPTED or node not in self.never_found
         return found if seen else Presence.UNKNOWN
 
+    def work(
+        self,
+        node: str,
+        takes_s: float | None = 10.0,
+        restarts: bool = False,
+        heals: bool = False,
+        begins_unheard: bool = False,
+        ends_unheard: bool = False,
+    ) -> None:
+        """Somebody else's job on a node's minion; ``takes_s`` None: it never ends.
+
+        It may restart the database itself, and leave it well. The master may miss its beginning or its end.
+        """
+        jid = self._jid("other")
+        self.others[node].add(jid)
+        if not begins_unheard:
+            self._tell_work(node, jid)
+        if restarts and node not in self.ill:
+            self._later(0.5, self._restarted, node)
+        if takes_s is not None:
+            self._later(takes_s, self._work_ends, node, jid, heals, ends_unheard)
+
+    def _restarted(self, node: str) -> None:
+        if node not in self.ill:
+            self._hang_up(node)
+            self.fail(node, Fault.DEAD, for_s=2.0)
+
+    def _work_ends(self, node: str, jid: str, heals: bool, unheard: bool) -> None:
+        if jid not in self.others[node]:
+            return
+        self.others[node].discard(jid)
+        if heals:
+            self.mend(node)
+        if not unheard:
+            self._tell_work(node, jid, ended=True)
+
+    def _tell_work(self, node: str, jid: str, ended: bool = False) -> None:
+        cluster = self.home[node].name
+        self.deliver(Foreign(cluster, jid, "state.highstate", "ann", (node,), ended))
+
+    def _jid(self, whose: str) -> str:
+        self._jids += 1
+        return f"{whose}-{self._jids}"
+
     def restart_minion(self, node: str) -> None:
         """Which JIDs it has run is forgotten."""
         self.ran = {(id, n) for id, n in self.ran if n != node}
@@ -496,7 +547,7 @@ class Simulation:
         self.up = True
         self._told.clear()
         self.watch.started(self.now, lost_ledger)
-        state, effects = begin(self.policies, self.limits, found, self.now)
+        state, effects = self._named(begin(self.policies, self.limits, found, self.now))
         self.away = {
             n: self.keep(remains(c, self.policies, self.now))
             for n, c in found.items()
@@ -800,7 +851,7 @@ class Simulation:
             self.crash(1.0 + 30.0 * self.random.random())
             return
         self.figures.events += 1
-        after, effects = step(before, event, self.now)
+        after, effects = self._named(step(before, event, self.now))
         self.state = after
         fires = any(isinstance(e, Fire) for e in effects)
         self.watch.see(before, event, after, effects, self.now, self._truth() if fires else None)
@@ -810,6 +861,11 @@ class Simulation:
                 self.crash(1.0 + 60.0 * self.random.random())
                 return
             self._carry_out(effects)
+
+    def _named(self, made: tuple[State, tuple[Effect, ...]]) -> tuple[State, tuple[Effect, ...]]:
+        """The same with a JID for each new attempt, as the loop gives it."""
+        state, effects = jids.give(*made, lambda one: replace(one, jid=self._jid("own")))
+        return state, tuple(effects)
 
     def _note(self, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
@@ -930,6 +986,8 @@ class Simulation:
                 self._later(takes_s, self._foresee, id, node)
             return
         job = self._job(attempt, node)
+        if self.heard:
+            self._tell_work(node, attempt.jid)
         if self._happens(self.luck.forged):
             self.figures.forged += 1
             lie = self.random.choice(
@@ -941,6 +999,8 @@ class Simulation:
             self.figures.collisions += 1
             if attempt.action is Action.HIGHSTATE:
                 job = Job(Outcome.BUSY, 0.3)
+        if self.others[node] and attempt.action is Action.HIGHSTATE:
+            job = Job(Outcome.BUSY, 0.3)
         if job.outcome in (Outcome.BUSY, Outcome.FORBIDDEN):
             self._later(0.3, self._store, id, node, job.outcome, "is running as PID 1")
             return
@@ -957,6 +1017,7 @@ class Simulation:
             None if gone else max(0.0, self.now - self.started[node]),
             listens=ill is None or ill.fault is not Fault.DEAD or ill.serves,
             ground=ill.ground if ill else None,
+            **self._runs(node),
         )
         if self._happens(self.luck.confused):
             self.figures.forged += 1
@@ -966,6 +1027,7 @@ class Simulation:
                 self.random.choice((None, True, False)),
                 stopped=self.random.random() < 0.2,
                 ground=self.random.choice((None, *Ground)),
+                **self._runs(node),
             )
         self.told.setdefault((id, node), told)
         self._store(id, node, Outcome.DONE, "")
@@ -980,6 +1042,13 @@ class Simulation:
         told = Changes(verdict, ("file.managed /x",), "so it says") if verdict else None
         self.told.setdefault((id, node), told)
         self._store(id, node, Outcome.DONE if told else Outcome.BUSY, "")
+
+    def _runs(self, node: str) -> dict[str, object]:
+        """The jobs that its minion names: anybody's, the healer's own as well."""
+        own = (self.orders[id].jid for id in sorted(self.running[node]) if id in self.orders)
+        names = [*sorted(self.others[node]), *own]
+        jobs = tuple(Running(jid, "state.highstate", "ann") for jid in names[:MOST_JOBS])
+        return {"jobs": jobs, "all_jobs": len(names) < MOST_JOBS}
 
     def _job(self, attempt: Attempt, node: str) -> Job:
         if self.jobs.get(node):
@@ -1000,6 +1069,8 @@ class Simulation:
 
     def _end_job(self, attempt: Attempt, node: str, outcome: Outcome) -> None:
         self.running[node].discard(attempt.id)
+        if self.heard:
+            self._tell_work(node, attempt.jid, ended=True)
         if outcome is Outcome.DONE:
             self._cure(attempt, node)
         self._store(attempt.id, node, outcome, "")
@@ -1067,6 +1138,7 @@ class Simulation:
         self.cache_readable = True
         for node in self.running:
             self.kill_job(node)
+            self.others[node].clear()
         self.order(Verb.RESUME)
         end = self.elapsed + within_s
         self.run(

@@ -11,6 +11,7 @@ from saltext_selfheal.healing.events import (
     ClusterView,
     Command,
     Commanded,
+    Foreign,
     Met,
     Observation,
     Observed,
@@ -31,6 +32,7 @@ from saltext_selfheal.healing.model import (
     Action,
     Announce,
     Answer,
+    Asked,
     Attempt,
     ClusterState,
     Fault,
@@ -51,7 +53,7 @@ from saltext_selfheal.healing.model import (
 )
 from saltext_selfheal.healing.testimony import Ground, Process
 
-from .rules import Broken, Truth, Watch
+from .rules import Broken, Flight, Truth, Watch
 
 NODES = ("n1", "n2", "n3")
 POLICY = Policy(
@@ -877,6 +879,101 @@ def test_evidence_a_step_that_cannot_help_is_not_taken_before_one_that_can():
     hand.hear(hand.ask(), process=Process.GONE, ground=Ground.BAD_CONFIG)
     with breaks("E"):
         hand.fire(hand.attempt(action=Action.RESTART))
+
+
+# ---------------------------------------------------------------- other people's work
+
+
+def _work(hand, *nodes, jid="1", ended=False):
+    hand.see(event=Foreign("c", jid, "state.highstate", "ann", nodes, ended))
+
+
+def _pass(hand, seconds):
+    for _ in range(seconds):
+        hand.now += 1.0
+        hand.probe()
+
+
+@pytest.mark.parametrize("then_s", [0, 300])
+def test_i5_where_somebody_works(hand, then_s):
+    _work(hand, "n1", "n2")
+    _pass(hand, then_s)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_where_somebody_has_just_worked(hand):
+    _work(hand, "n1")
+    _work(hand, "n1", ended=True)
+    _work(hand, "n1")
+    _pass(hand, 20)
+    with breaks("I5"):
+        hand.fire(hand.attempt())
+
+
+def test_i5_where_somebody_has_worked_or_works_for_too_long(hand):
+    _work(hand, "n1")
+    _work(hand, "n1", ended=True)
+    _work(hand, "n2", jid="2")
+    _pass(hand, 31)
+    hand.fire(hand.attempt())
+
+
+def test_i5_where_a_job_does_not_end(hand):
+    _work(hand, "n1")
+    _pass(hand, 901)
+    hand.fire(hand.attempt())
+
+
+def test_i5_where_an_incident_has_waited_for_others_long_enough(hand):
+    _work(hand, "n1")
+    held = replace(hand.incident(), held=("foreign",))
+    hand.see(Announce(held, "foreign: so it is", "open.held", held=True))
+    _pass(hand, 450)
+    _work(hand, "n1", jid="2")
+    broken = hand.watch.copy()
+    with breaks("I5"):
+        broken.see(hand.state, Tick(), hand.state, (Fire(hand.attempt()),), hand.now)
+    _pass(hand, 450)
+    hand.fire(hand.attempt())
+
+
+def test_i5_where_the_healer_itself_works(hand):
+    attempt = hand.attempt(jid="1")
+    hand.fire(attempt)
+    _work(hand, "n1")
+    hand.finish(attempt)
+    hand.fire(hand.attempt(2))
+
+
+def test_i5_where_somebody_works_and_an_operator_forces_it(hand):
+    _work(hand, "n1")
+    hand.see(incidents=(hand.incident(cause=Asked(forced=True)),))
+    hand.fire(hand.attempt())
+
+
+def test_i5_what_somebody_makes_is_no_flapping(hand):
+    _work(hand, "n1")
+    for _ in range(4):
+        hand.probe("n1", fault=Fault.AUTH)
+        _pass(hand, 2)
+    _work(hand, "n1", ended=True)
+    _pass(hand, 31)
+    hand.fire(hand.attempt())
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_i5_what_a_minion_says_of_somebodys_job(hand, names):
+    _work(hand, "n1")
+    _pass(hand, 3)
+    hand.die("n1")
+    question = hand.attempt(id="q", action=Action.WITNESS)
+    hand.watch.book.asking["q"] = Flight(question, hand.now, 1)
+    jobs = (testimony.Running("1", "state.highstate"),) if names else ()
+    told = testimony.Testimony(Process.GONE, jobs=jobs, all_jobs=True)
+    hand.watch.book.hear(Returned("q", "n1", Outcome.DONE, "", told), hand.now, hand.state)
+    (work,) = hand.watch.book.works["n1"]
+    assert (work.ended_at is None) is names
 
 
 # ---------------------------------------------------------------- minions that are gone

@@ -117,6 +117,15 @@ class RelapseSettings(Settings):
     )
 
 
+class ForeignSettings(Settings):
+    grace: WaitOrOff = Field(30.0, description="A job counts for so long after its end, too.")
+    most: SpanOrOff = Field(
+        900.0,
+        description="One job counts for no longer than this after it began, and one incident waits for no longer than "
+        "this for all such jobs together; `off` = nobody is waited for.",
+    )
+
+
 class FlappingSettings(Settings):
     changes: Count = Field(
         4,
@@ -335,6 +344,11 @@ class ClusterSettings(Settings):
         RelapseSettings(),
         description="A fault that returns. A duration alone is taken for `within`; `off` = there are no relapses.",
     )
+    foreign: Annotated[ForeignSettings, off_is({"most": 0})] = Field(
+        ForeignSettings(),
+        description="Whether jobs of other people on a node's minion are waited for: a highstate, `state.*`, `service.*`, "
+        "`pkg.*`; and a backup that runs through the node. What happens to the node meanwhile is no flapping.",
+    )
     flapping: Annotated[FlappingSettings, off_is({"changes": 0})] = Field(
         FlappingSettings(), description="When a node that comes and goes is left alone."
     )
@@ -368,6 +382,8 @@ class ClusterSettings(Settings):
             slow_above_s=self.slow.above,
             slow_count=self.slow.count,
             slow_of=self.slow.of,
+            foreign_grace_s=self.foreign.grace,
+            foreign_most_s=self.foreign.most,
             flapping_changes=self.flapping.changes,
             flapping_within_s=self.flapping.within,
             flapping_quiet_s=self.flapping.quiet,

@@ -47,6 +47,7 @@ engines:
           confirm: {{dead: 3s, hung: 20s, default: 10s}}
           witness: {{timeout: 5s}}  # a node's own minion is asked what it sees; off asks nobody
           highstate: {{test_first: true, timeout: 60s}}  # one that would change nothing is left out
+          foreign: {{grace: 30s, most: 15m}}  # other people's jobs are waited for; off waits for nobody
           starting: 10m           # so long a process may run without listening
           stable: 30s
           attempt: {{timeout: 5m, verify: 60s}}

@@ -11,5 +11,6 @@ INCIDENT = "selfheal/incident/"  #: … cluster/phase
 DECISION = "selfheal/decision/"  #: … id of a request or a command
 ENGINE = "selfheal/engine/"  #: … what happens to the engine itself
 REQUEST = "selfheal/request/"  #: … cluster: what minions and applications ask for
+JOB = "salt/job/"  #: … JID/new, and JID/ret/minion: Salt's own, of every job
 NETAPI = "salt/netapi/hook/"  #: … path: salt-api gives this tag to what is sent to its hooks
 HOOK = "salt/netapi/hook/selfheal/"  #: … cluster/action: the signed webhook

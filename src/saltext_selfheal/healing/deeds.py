@@ -109,7 +109,11 @@ def hold(s: Sight) -> Change:
     names = [g.name for g in s.shut]
     since = s.incident.busy_since if set(names) <= gates.ORDINARY else None
     held = gates.to_tell(s.state, s.intent, s.shut, s.now)
-    return s.cluster, replace(s.incident, held=held, busy_since=since), ()
+    foreign_since = s.incident.foreign_since
+    if foreign_since is None and gates.name_of(gates.foreign) in names:
+        foreign_since = s.now
+    incident = replace(s.incident, held=held, busy_since=since, foreign_since=foreign_since)
+    return s.cluster, incident, ()
 
 
 def let_go(s: Sight) -> Change:

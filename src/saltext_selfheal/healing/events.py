@@ -213,6 +213,35 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """One job that may be somebody else's has begun on nodes of a cluster, or has ended there."""
+
+    cluster: str
+    jid: str
+    function: str  #: such as ``state.highstate``
+    by: str = ""  #: the user who ordered it; empty: not known
+    nodes: tuple[str, ...] = ()
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A query by which ``rethinkdb dump`` or ``export`` reads a table."""
+
+    id: str
+    servers: tuple[str, ...] = ()  #: names of the servers that carry it out
+    by: str = ""  #: RethinkDB's user; empty: not known
+
+
+@dataclass(frozen=True)
+class Backups:
+    """The backups that run in a cluster, all of them, as its system table ``jobs`` says."""
+
+    cluster: str
+    running: tuple[Backup, ...] = ()
+
+
+@dataclass(frozen=True)
 class Observed:
     observation: Observation
 
@@ -274,6 +303,8 @@ Event = (
     | Met
     | Present
     | Canary
+    | Foreign
+    | Backups
     | Viewed
     | Missing
     | Published

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import answers, canary, health, identity, ids, looks, questions
+from . import answers, canary, foreign, health, identity, ids, looks, questions
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -79,7 +79,8 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
     state = identity.judge(state, seen)
     cluster = state.clusters[seen.cluster]
     before = cluster.nodes[seen.node]
-    policy, acted_on = state.policies[seen.cluster], _acted_on(cluster, seen.node)
+    policy = state.policies[seen.cluster]
+    acted_on = _acted_on(cluster, seen.node) or foreign.at_work(before, policy, now)
     node = health.observe(
         before, seen, policy, now, acted_on, _witnessed(cluster, policy, seen.node, now)
     )
@@ -306,7 +307,8 @@ def take_job_news(
             state = state.with_cluster(cluster)
         if any(one.id == event.attempt for one in cluster.questions):
             cluster, more = answers.take_answer(cluster, event, now)
-            state, effects = state.with_cluster(cluster), effects + more
+            state = foreign.take_told(state.with_cluster(cluster), name, event, now)
+            cluster, effects = state.clusters[name], effects + more
         for late in cluster.late:
             if late.attempt.id == event.attempt and not isinstance(event, Missing):
                 state, more = _heard_late(state, name, late, event, now)

@@ -14,6 +14,7 @@ from . import escalation, health, looks, remedies
 from .budgets import budget as budget
 from .budgets import limits as limits
 from .events import Seconds
+from .foreign import foreign as foreign
 from .gate import Asks as Asks
 from .gate import Gate as Gate
 from .gate import Intent as Intent
@@ -400,6 +401,7 @@ GATES: Mapping[str, Asks] = {
     "helps": helps,
     "flapping": flapping,
     "decided": decided,
+    "foreign": foreign,
     "in flight": in_flight,
     "look": look,
     "locked": locked,
@@ -430,6 +432,7 @@ OWN: tuple[Asks, ...] = (
     helps,
     not_met,
     flapping,
+    foreign,
     not_cleared,
     locked,
     forbidden,

@@ -11,8 +11,8 @@ from .events import Seconds
 #: Fields of the remembered state that hold times of the timeline, alone or in tuples.
 TIMES = frozenset(
     {
-        "acted_at", "acts", "answered_at", "asked", "at", "busy_since", "changed_at", "changes", "cooldown_until",
-        "decided_at", "dialled_at", "ended_at", "fired_at", "forgotten_at", "gone_since", "kinds", "looked_at",
+        "acted_at", "acts", "answered_at", "asked", "at", "began_at", "busy_since", "changed_at", "changes", "cooldown_until",
+        "decided_at", "dialled_at", "ended_at", "fired_at", "foreign_since", "foreseen_at", "forgotten_at", "gone_since", "kinds", "looked_at",
         "minion_at", "missing_at", "not_before", "opened_at", "published_at", "questioned_at", "refused", "refused_at",
         "restarted_at", "seen", "since", "spent", "stalled_since", "starting_since", "until", "viewed_at",
         "well_since", "word_at",

@@ -17,6 +17,7 @@ from .explained import Explained
 from .faults import CLUSTER_WIDE as CLUSTER_WIDE
 from .faults import Fault as Fault
 from .node import Bar as Bar
+from .node import ForeignJob as ForeignJob
 from .node import NodeState as NodeState
 from .phase import ENDED as ENDED
 from .phase import Phase as Phase
@@ -203,6 +204,7 @@ class Incident:
     only_told: bool = False  #: no step helps against its fault, which was announced
     not_before: Seconds = 0.0  #: no attempt and no look before this
     gone_since: Seconds | None = None  #: since when all of its nodes are well
+    foreign_since: Seconds | None = None  #: when other people's work has held it first
     relapse_of: str | None = None
     relapses: int = 0
     repeated: int = (

@@ -22,6 +22,17 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class ForeignJob:
+    """Somebody else's job on a node's minion. Times are the healer's, taken when it was told (see `foreign`)."""
+
+    jid: str
+    function: str
+    by: str
+    began_at: Seconds
+    ended_at: Seconds | None = None
+
+
+@dataclass(frozen=True)
 class NodeState:
     """One node as the healer knows it."""
 
@@ -84,6 +95,7 @@ class NodeState:
         None  #: what a highstate would change there, as its minion has told last
     )
     foreseen_at: Seconds | None = None  #: when that was asked last
+    foreign: tuple[ForeignJob, ...] = ()  #: other people's jobs that run there or have ended lately
 
     def bar(self, action: Action) -> Bar | None:
         """What keeps this action from running on the node."""

@@ -52,6 +52,8 @@ class Policy:
     slow_above_s: Seconds = 0.0  #: 0 = not looked for
     slow_count: int = 3
     slow_of: int = 5
+    foreign_grace_s: Seconds = 30.0  #: a job of somebody else counts for so long after its end
+    foreign_most_s: Seconds = 900.0  #: … and is waited for no longer than this; 0 = not at all
     flapping_changes: int = 4  #: 0 = not looked for
     flapping_within_s: Seconds = 900.0
     flapping_quiet_s: Seconds = 1800.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from . import escalation, ids, looks
+from . import escalation, foreign, ids, looks
 from .changes import Changes
 from .events import Missing, Published, Returned, Seconds
 from .model import (
@@ -36,7 +36,8 @@ from .testimony import Testimony
 ABOUT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.CUT_OFF})
 #: This long after a job that was done its minion is asked: a database needs a moment to come up.
 ASK_AFTER_S = 1.0
-AGAIN_S = 30.0  #: while a process is starting, its minion is asked again after this
+#: While a process is starting, or somebody else's job runs, its minion is asked again after this.
+AGAIN_S = 30.0
 STALE_S = 3 * AGAIN_S  #: an older word that a process is starting does not count any more
 SEEN_LATE_S = 5.0  #: a database may have ended so long before that was seen
 AT_ONCE = 50  #: so many questions are in flight over all clusters, and no more
@@ -164,7 +165,9 @@ def _about(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> In
     if acted_at and (now < asks_at or (node.at or 0.0) <= acted_at):
         return None  # it is not known yet whether that has helped
     new = asked_at is None or asked_at < begun(cluster, name)
-    again = node.fault is Fault.STARTING and asked_at is not None and now - asked_at >= AGAIN_S
+    # The end of a process's start is seen only there. So is the end of a job of which this master hears nothing.
+    lasts = node.fault is Fault.STARTING or foreign.runs(node, policy, now)
+    again = lasts and asked_at is not None and now - asked_at >= AGAIN_S
     if not new and not again:
         return None
     concerned = (i for i in cluster.incidents if name in i.nodes and i.phase is not Phase.LOCKED)

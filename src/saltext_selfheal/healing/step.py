@@ -11,8 +11,9 @@ between knows at its next start what it had meant to do. Nothing in this folder 
 An event works in two parts.
 
 First it changes *facts*. An observation says how one node answers (`facts`, `health`), a canary
-whether it does what applications ask (`canary`); the system tables say how the cluster as a whole is; the job cache says what became of a job (`facts`, `looks`); a request or a command says what somebody
-wants (`orders`, `commands`). A fact is a statement about the world and never a decision. A node that shows a fault belongs
+whether it does what applications ask (`canary`); the system tables say how the cluster as a whole is; the job cache says
+what became of a job (`facts`, `looks`), and the master's job events who else works there (`foreign`); a request or a
+command says what somebody wants (`orders`, `commands`). A fact is a statement about the world and never a decision. A node that shows a fault belongs
 to an *incident* of that fault: it joins one, or one is opened for it.
 
 Then each incident of the clusters concerned *walks the table* (`table`) until no row applies. A row names the phase it
@@ -46,9 +47,11 @@ from . import questions
 from .canary import take_canary
 from .commands import take_command
 from .events import (
+    Backups,
     Canary,
     Commanded,
     Event,
+    Foreign,
     Met,
     Missing,
     Observed,
@@ -62,6 +65,7 @@ from .events import (
     Viewed,
 )
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
+from .foreign import take_backups, take_foreign
 from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
 from .orders import answer_opened, decide_pending, take_request
 from .presence import take_present
@@ -85,6 +89,12 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             concerned = [cluster]
         case Canary(cluster=cluster):
             state, effects = take_canary(state, event, now)
+            concerned = [cluster]
+        case Foreign(cluster=cluster):
+            state = take_foreign(state, event, now)
+            concerned = [cluster]
+        case Backups(cluster=cluster):
+            state = take_backups(state, event, now)
             concerned = [cluster]
         case Viewed(view):
             state, effects = take_view(state, event, now)

@@ -7,6 +7,7 @@ well. They may let the healer wait, choose another step, or give up and call a p
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -105,7 +106,21 @@ _LAST_WORDS: tuple[tuple[str, Ground], ...] = (
 )
 FRESH_S = 60.0  #: last words that are older than this may be about something else
 FULL_BYTES = 1 << 20  #: less room than this on a disk is none
+MOST_JOBS = 8  #: a minion names at most so many jobs
+MOST_USER_CHARS = 60
+#: What is taken for the JID of a job, and for its function, or its functions.
+JID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+FUNCTIONS = re.compile(r"[A-Za-z0-9_., ]{1,100}")
 FILES_LEFT = 8  #: fewer file descriptors than this let no new client in
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that changes something and runs on the minion."""
+
+    jid: str
+    function: str
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,8 @@ class Testimony:
     found: str = ""  #: what shows the ground
     words_age_s: float | None = None  #: the ground is known by last words that are so old
     why: str = ""  #: what is known of the process, in a sentence
+    jobs: tuple[Running, ...] = ()
+    all_jobs: bool = False  #: no other such job runs there
     at: float = 0.0
 
     @property
@@ -159,6 +176,7 @@ def read(told: Any) -> Testimony | None:
     state = process.get("state")
     known = state if state in (Process.RUNS.value, Process.GONE.value) else Process.UNKNOWN.value
     ground, found, by_words = _ground(told, process)
+    jobs, all_jobs = _jobs(told.get("jobs"))
     testimony = Testimony(
         process=Process(known),
         age_s=_number(process.get("age_s")),
@@ -168,6 +186,8 @@ def read(told: Any) -> Testimony | None:
         ground=ground,
         found=found,
         words_age_s=_said_s(told) if by_words else None,
+        jobs=jobs,
+        all_jobs=all_jobs,
     )
     return replace(testimony, why=_sentence(testimony, process))
 
@@ -194,6 +214,30 @@ def _truth(value: Any) -> bool | None:
 
 def _text(value: Any) -> str:
     return value[:300] if isinstance(value, str) else ""
+
+
+def _jobs(found: Any) -> tuple[tuple[Running, ...], bool]:
+    """The jobs that the minion names, and whether these are all. A longer list may have been cut, so it is not all."""
+    if not isinstance(found, list):
+        return (), False
+    jobs = tuple(job for one in found[:MOST_JOBS] if (job := _job(one)) is not None)
+    return jobs, len(jobs) == len(found) < MOST_JOBS
+
+
+def _job(one: Any) -> Running | None:
+    if not isinstance(one, Mapping):
+        return None
+    jid, function = one.get("jid"), one.get("fun")
+    if not isinstance(jid, str) or not isinstance(function, str):
+        return None
+    if not JID.fullmatch(jid) or not FUNCTIONS.fullmatch(function):
+        return None
+    return Running(jid, function, user(one.get("user")))
+
+
+def user(found: Any) -> str:
+    """The name of a job's user, in signs that can be printed. Empty: none is named."""
+    return "".join(sign for sign in _text(found) if sign.isprintable())[:MOST_USER_CHARS]
 
 
 def _ground(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> tuple[Ground | None, str, bool]:

@@ -17,7 +17,7 @@ import salt.utils.minions
 
 from .. import config
 from ..doors import bus as doors
-from ..driver.tags import ENGINE
+from ..driver.tags import ENGINE, JOB
 from ..driver.text import failure
 from ..healing.events import Requested
 from ..ledger.file import LedgerBusy, LedgerRefused, Unavailable
@@ -27,6 +27,7 @@ from ..probe.canary import CanaryPlan
 from ..probe.tables import ViewPlan
 from . import jobs, minions
 from .bus import Bus, Listener
+from .foreign import TAGS, Others
 from .healer import Healer
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def _make_healer(
 
 def _plans(settings: config.EngineSettings) -> dict[str, ViewPlan]:
     return {
-        name: ViewPlan(cluster.view.every, cluster.view.timeout)
+        name: ViewPlan(cluster.view.every, cluster.view.timeout, bool(cluster.foreign.most))
         for name, cluster in settings.clusters.items()
     }
 
@@ -154,7 +155,7 @@ def _canaries(settings: config.EngineSettings) -> dict[str, CanaryPlan]:
 
 
 def _listen(opts: Mapping[str, Any], settings: config.EngineSettings, healer: Healer) -> None:
-    """Listen to the event bus, and deliver what comes through the doors there to the healer, as requests."""
+    """Listen to the event bus, and deliver to the healer what comes there: requests, and news of other people's jobs."""
 
     def accepted(target: Any, kind: str) -> Iterable[str]:
         """The accepted minions that a Salt target means."""
@@ -162,9 +163,15 @@ def _listen(opts: Mapping[str, Any], settings: config.EngineSettings, healer: He
         return list(found["minions"])
 
     open_doors = doors.doors(settings, accepted)
+    others = Others({n: tuple(c.nodes) for n, c in settings.clusters.items() if c.foreign.most})
 
     def deliver(tag: str, data: Mapping[str, Any]) -> None:
+        if tag.startswith(JOB):
+            for news in others.take(tag, data):
+                healer.deliver(news)
+            return
         for request in open_doors.take(tag, data):
             healer.deliver(Requested(request))
 
-    Listener(opts, open_doors.tags, deliver).start()
+    tags = f"{open_doors.tags}|{TAGS}" if others.listens else open_doors.tags
+    Listener(opts, tags, deliver).start()

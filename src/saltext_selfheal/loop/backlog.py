@@ -11,13 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ..healing.events import Event, Published, Requested, Returned
+from ..healing.events import Event, Foreign, Published, Requested, Returned
 
 log = logging.getLogger(__name__)
 
 GAP_S = 10.0  #: if no tick was taken for this long, what is believed of the nodes counts as old
 AT_ONCE = 200  #: at most this many requests are taken in one transaction
-#: At most this many requests are kept in memory while nothing can be recorded.
+#: At most this many requests and news of other people's jobs are kept in memory while nothing can be recorded.
 KEPT_REQUESTS = 10_000
 WAITED_S = 1.0  #: a failure that took this long has waited for somebody else's lock
 
@@ -48,11 +48,12 @@ class Backlog:
     def keep(self, events: Iterable[Event]) -> None:
         """Keep those of these events that come only once.
 
-        News of jobs are few, so all are kept. Requests may come as a flood, so only so many of them are kept.
+        News of the healer's own jobs are few, so all are kept. Requests and news of other people's jobs may come as a
+        flood, so only so many of them are kept.
         """
         for event in events:
             if isinstance(event, (Published, Returned)) or (
-                isinstance(event, Requested) and len(self._kept) < KEPT_REQUESTS
+                isinstance(event, (Requested, Foreign)) and len(self._kept) < KEPT_REQUESTS
             ):
                 self._kept.append(event)
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..config import EngineSettings
 from ..driver.text import failure
-from ..healing.events import Event, Requested, Started, Tick, asking
+from ..healing.events import Event, Foreign, Requested, Started, Tick, asking
 from ..healing.looks import owed
 from ..healing.model import ClusterState, Dial, Effect, Fire, Phase, State
 from ..ledger import pruning
@@ -126,14 +126,14 @@ class Healer:
                 time.sleep(1)
 
     def turn(self, wait_s: float) -> None:
-        """Take one event from the queue. Waiting requests are taken together, because each transaction is slow.
+        """Take one event from the queue. Requests that wait are taken together, because each transaction is slow.
 
-        So a storm of requests costs one transaction for many of them.
+        So are news of other people's jobs. A storm of either costs one transaction for many of them.
         """
         batch: list[Event] = []
         try:
             batch.append(self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait())
-            while isinstance(batch[-1], Requested) and len(batch) < AT_ONCE:
+            while isinstance(batch[-1], (Requested, Foreign)) and len(batch) < AT_ONCE:
                 batch.append(self._queue.get_nowait())
         except queue.Empty:
             pass

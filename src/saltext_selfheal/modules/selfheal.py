@@ -263,6 +263,8 @@ def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
     - ``pid_file``: ``path``, ``pid``, ``alive``; ``log``: ``path``, ``line``, ``age_s`` of the last error in its log
     - ``oom_kill``: ``age_s`` and ``what``, if the kernel has killed it for its memory since its last start
     - ``peers``: up to 8 addresses that it joins
+    - ``jobs``: ``jid``, ``fun`` and ``user`` of up to 8 jobs of ``state``, ``service`` and ``pkg`` that run on this minion
+      and change something
 
     Two options in this minion's configuration, grains or pillar help where files are not found: the path of the server's
     config file, ``selfheal:witness:config``, and that of a file with its errors, ``selfheal:witness:log``, where
@@ -282,20 +284,27 @@ def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
         asked = door.asked(service, port, timeout)
     except arguments.BadRequest as exc:
         _invalid(exc)
-    paths = {}
-    for name in ("config", "log"):
-        try:
-            paths[name] = door.path(__salt__["config.get"](f"selfheal:witness:{name}", None))
-        except arguments.BadRequest as exc:
-            log.warning("selfheal:witness:%s is not used: %s", name, exc)
     return testimony.testify(
         *asked,
         # These may be missing, and looking them up can take long, too: so it is done when they are called.
         show=_show_service,
         status=lambda name: __salt__["service.status"](name),
-        config=paths.get("config"),
-        log_path=paths.get("log"),
+        running=lambda: __salt__["saltutil.running"](),
+        config=_path_of("config"),
+        log_path=_path_of("log"),
     )
+
+
+def _path_of(name: str) -> str | None:
+    """The path that somebody has set for the witness on this machine, if it can be one."""
+    from saltext_selfheal.doors import arguments
+    from saltext_selfheal.doors import witness as door
+
+    try:
+        return door.path(__salt__["config.get"](f"selfheal:witness:{name}", None))
+    except arguments.BadRequest as exc:
+        log.warning("selfheal:witness:%s is not used: %s", name, exc)
+        return None
 
 
 def _show_service(name: str) -> Any:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import config
-from ..healing.events import Canary, Met, Observation, Observed, Viewed
+from ..healing.events import Backups, Canary, Met, Observation, Observed, Viewed
 from ..healing.model import Fault
+from .backups import BackupReader
 from .canary import Canaries, CanaryPlan
 from .names import Resolver
 from .node import NodeProbe, Target
@@ -72,7 +73,7 @@ class Prober:
     def __init__(
         self,
         nodes: Iterable[Target],
-        deliver: Callable[[Observed | Met | Viewed | Canary], None],
+        deliver: Callable[[Observed | Met | Viewed | Canary | Backups], None],
         plans: Mapping[str, ViewPlan] | None = None,
         canaries: Mapping[str, CanaryPlan] | None = None,
     ) -> None:
@@ -139,6 +140,11 @@ class Prober:
             for name, reader in self._readers.items()
             if name in self._plans
         ]
+        watchers += [
+            asyncio.create_task(self._watch_backups(BackupReader(name, by_cluster[name]), plan))
+            for name, plan in self._plans.items()
+            if plan.backups and name in by_cluster
+        ]
         for name, plan in self._canaries.items():
             members = by_cluster.get(name, [])
             canaries = Canaries(name, members, plan, pace, self._deliver)
@@ -196,6 +202,15 @@ class Prober:
             if seen is not None:
                 self._deliver(Viewed(seen))
             await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _watch_backups(self, reader: BackupReader, plan: ViewPlan) -> None:
+        """Look which backups run. It has a task of its own, so it can hold up no view."""
+        await asyncio.sleep(random.uniform(0, plan.every_s))
+        while not self._stopped():
+            told = await reader.take()
+            if told is not None:
+                self._deliver(told)
+            await asyncio.sleep(plan.every_s)
 
 
 class _Suspicion:

@@ -33,6 +33,7 @@ class ViewPlan:
 
     every_s: float = 5.0
     timeout_s: float = 20.0
+    backups: bool = False  #: it is also looked which backups run
 
 
 class TableReader:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..driver.text import all_clean, plain
-from . import log, manager, memory, processes, storage
+from . import jobs, log, manager, memory, processes, storage
 from .asking import Deadline, Question
 from .host import Host
 from .manager import Manager
@@ -33,17 +33,20 @@ def testify(
     *,
     show: Callable[[str], Any],
     status: Callable[[str], Any],
+    running: Callable[[], Any],
     config: str | None = None,
     log_path: str | None = None,
     host: Host | None = None,
 ) -> dict[str, Any]:
     """What can be seen of the server with this driver port.
 
-    ``show`` and ``status`` are Salt's functions of these names in `service`; they may raise whatever they want.
+    ``show`` and ``status`` are Salt's functions of these names in `service`, and ``running`` is that of `saltutil`; they
+    may raise whatever they want.
     ``config`` and ``log_path`` are paths that somebody has set for this machine.
     """
     host = host or Host()
     deadline = Deadline(timeout_s)
+    others = Question(jobs.running, running)
     seen = Question(manager.look, service, show, status).answer(
         deadline.left_s(_MANAGER_SHARE), None
     )
@@ -52,12 +55,13 @@ def testify(
     )  # fmt: skip
     process = found.process
     age_s = None if process is None else max(0.0, processes.uptime_s(host.proc) - process.started_s)
-    asked = {
+    asked: dict[str, Question[Any]] = {
         "process": Question(_numbers, host, process, age_s, deadline),
         "directory": Question(storage.directory, found.server),
         "pid_file": Question(storage.pid_file, found.server, host.proc),
         "log": Question(log.last_error, host, found.server, log_path, seen, deadline),
         "oom_kill": Question(_oom, host, found, seen, age_s),
+        "jobs": others,
     }
     told: dict[str, Any] = {
         key: question.answer(deadline.left_s(_REST_SHARE), None) for key, question in asked.items()

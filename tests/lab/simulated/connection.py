@@ -509,6 +509,9 @@ class DriverConnection(asyncio.Protocol):
             raise QueryError(RUNTIME_ERROR, PERMISSION, message)
         if name not in SYSTEM_TABLES:
             raise QueryError(RUNTIME_ERROR, OP_FAILED, f"Table `rethinkdb.{name}` does not exist.")
+        if name == "jobs" and node.fault("no_jobs"):
+            message = "Only administrators may access the `jobs` table."
+            raise QueryError(RUNTIME_ERROR, PERMISSION, message)
         if name not in NEVER_HANG:
             await node.wait_while(lambda: node.fault("hang_system_tables") is not None)
         documents = await node.documents(by_uuid=own.get("identifier_format") == "uuid")

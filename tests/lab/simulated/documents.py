@@ -37,6 +37,7 @@ class Documents:
     issues: tuple[str, ...] = ()
     issue_message: str = ""
     by_uuid: bool = False
+    queries: tuple[tuple[str, float], ...] = ()  #: text and duration
 
     def _label(self, server: Server | Member) -> str:
         return server.id if self.by_uuid else server.name
@@ -168,6 +169,25 @@ class Documents:
             issues += [self._table_availability(table) for table in self.tables]
         return issues
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """Queries that the node itself carries out. Other kinds of jobs are not made here."""
+        return [
+            {
+                "duration_sec": duration_s,
+                "id": ["query", str(uuid.uuid5(NAMESPACE, query + server.id))],
+                "info": {
+                    "client_address": "127.0.0.1",
+                    "client_port": 40000,
+                    "query": query,
+                    "user": "admin",
+                },
+                "servers": [self._label(server)],
+                "type": "query",
+            }
+            for query, duration_s in self.queries
+            for server in self.view.servers[:1]
+        ]
+
     def _issue(
         self, base: str, hashed: str, kind: str, critical: bool, info: Any, text: str
     ) -> dict[str, Any]:
@@ -251,6 +271,13 @@ class Documents:
         )
 
 
-SYSTEM_TABLES = ("server_status", "server_config", "table_status", "table_config", "current_issues")
+SYSTEM_TABLES = (
+    "server_status",
+    "server_config",
+    "table_status",
+    "table_config",
+    "current_issues",
+    "jobs",
+)
 # These two need nothing but what the node itself knows: they answer while a peer hangs.
 NEVER_HANG = ("server_status", "server_config")

@@ -63,6 +63,15 @@ FAULTS: dict[str, FaultKind] = {
         FaultKind(
             "huge_iterations", "asks for this many PBKDF2 rounds", {"iterations": 20_000_000}
         ),
+        FaultKind(
+            "jobs",
+            "the table jobs tells of this query, which this node carries out",
+            {
+                "query": 'r.db("runbook").table("runbook").orderBy({"index": "id"})',
+                "duration_s": 60.0,
+            },
+        ),
+        FaultKind("no_jobs", "the user may not read the table jobs"),
         FaultKind("hang_system_tables", "only server_status and server_config answer"),
         FaultKind("no_permission", "the user may not read the system tables"),
         FaultKind(

@@ -234,7 +234,7 @@ class Node:
         if fault:
             limit = (READINESS.index(fault["readiness"]), fault["state"])
             limits.update(dict.fromkeys(fault["tables"] or self.settings.tables, limit))
-        issue = self.fault("issue")
+        issue, jobs = self.fault("issue"), self.fault("jobs")
         return Documents(
             view=await self._seen(),
             tables=self.settings.tables,
@@ -242,6 +242,7 @@ class Node:
             issues=tuple(issue["types"]) if issue else (),
             issue_message=issue["message"] if issue else "",
             by_uuid=by_uuid,
+            queries=((jobs["query"], jobs["duration_s"]),) if jobs else (),
         )
 
     async def _seen(self) -> View:

@@ -19,7 +19,7 @@ from tests.unit.witness.world import PORT, SERVER
 
 KEYS = [
     "version", "service", "port", "process", "listens", "cluster_listens", "holder", "manager", "directory", "pid_file",
-    "oom_kill", "log", "peers",
+    "oom_kill", "log", "peers", "jobs",
 ]  # fmt: skip
 PROCESS = [
     "state", "pid", "age_s", "cpu_s", "rss_bytes", "open_files", "open_files_limit", "status", "why",
@@ -30,8 +30,10 @@ def absent(name):
     raise KeyError(name)
 
 
-def ask(port, timeout_s=5, show=absent, status=absent, **more):
-    told = testimony.testify("rethinkdb", port, timeout_s, show=show, status=status, **more)
+def ask(port, timeout_s=5, show=absent, status=absent, running=list, **more):
+    told = testimony.testify(
+        "rethinkdb", port, timeout_s, show=show, status=status, running=running, **more
+    )
     assert sorted(told) == sorted(KEYS)
     assert sorted(told["process"]) == sorted(PROCESS)
     assert len(json.dumps(told, allow_nan=False)) <= MOST_BYTES
@@ -108,7 +110,7 @@ def test_one_that_another_user_may_not_see_through(server):
         "import json, os, sys\n"
         "from saltext_selfheal.witness.testimony import testify\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"print(json.dumps(testify('x', {port}, 5, show=None, status=None)))"
+        f"print(json.dumps(testify('x', {port}, 5, show=None, status=None, running=None)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, timeout=60
@@ -127,7 +129,7 @@ HIDDEN = """
 import json, os
 from saltext_selfheal.witness.testimony import testify
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(json.dumps(testify("x", 1, 5, show=None, status=None)))
+print(json.dumps(testify("x", 1, 5, show=None, status=None, running=None)))
 """
 
 
