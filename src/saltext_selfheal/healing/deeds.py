@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import budgets, escalation, gates, identity, looks, witnessed
+from . import budgets, escalation, gates, identity, looks, observers, witnessed
 from .conditions import verdict
 from .events import Seconds
 from .model import (
@@ -109,6 +109,13 @@ def hold(s: Sight) -> Change:
     since = s.incident.busy_since if set(names) <= gates.ORDINARY else None
     held = gates.to_tell(s.state, s.intent, s.shut, s.now)
     return s.cluster, replace(s.incident, held=held, busy_since=since), ()
+
+
+def ask_observers(s: Sight) -> Change:
+    """Ask the observers about the nodes of the next step."""
+    assert s.intent is not None
+    names = observers.due(s.state, s.intent, s.now)
+    return observers.ask(s.state, s.cluster, s.incident, names, s.now)
 
 
 def let_go(s: Sight) -> Change:

@@ -435,6 +435,9 @@ def forget_health(state: State, now: Seconds) -> State:
                 answers=False,
                 testimony=None,
                 questioned_at=None,
+                sightings={},
+                observed_at=None,
+                observers=(),
                 minion=NodeState.minion,
                 minion_at=None,
                 # A stall that is known lasts until a canary is answered. Without canaries none will be.

@@ -19,6 +19,8 @@ from .gate import Gate as Gate
 from .gate import Intent as Intent
 from .gate import Open, Ruling, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, Phase, Policy, State, Step
+from .observers import not_refuted as not_refuted
+from .observers import observers as observers
 from .presence import minion as minion
 from .quorum import harmless, one_at_a_time, quorum
 from .witnessed import helps, not_starting, witness
@@ -396,6 +398,7 @@ GATES: Mapping[str, Asks] = {
     "settings": settings,
     "agreed": agreed,
     "witness": witness,
+    "observers": observers,
     "helps": helps,
     "flapping": flapping,
     "decided": decided,
@@ -425,6 +428,7 @@ OWN: tuple[Asks, ...] = (
     identity,
     agreed,
     not_starting,
+    not_refuted,
     helps,
     flapping,
     not_cleared,
@@ -438,6 +442,10 @@ OWN: tuple[Asks, ...] = (
 ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh, witness)))
 
 
+#: Gates that ask somebody, in the order in which that is done. They ask only when no other gate is shut.
+ASK_LAST = frozenset(map(name_of, (observers,)))
+
+
 def to_tell(
     state: State, intent: Intent, judged: tuple[Gate, ...], now: Seconds
 ) -> tuple[str, ...]:
@@ -445,6 +453,9 @@ def to_tell(
     brief = [look] if not_cleared(state, intent, now).open else []
     if not_starting(state, intent, now).open:
         brief.append(witness)
+    # Once this gate is announced, it stays so until the observers agree, also while they are asked again.
+    if not_refuted(state, intent, now).open and name_of(observers) not in intent.incident.held:
+        brief.append(observers)
     return tuple(g.name for g in judged if not g.open and GATES[g.name] not in brief)
 
 

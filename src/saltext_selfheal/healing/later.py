@@ -13,7 +13,7 @@ TIMES = frozenset(
     {
         "acted_at", "acts", "answered_at", "asked", "at", "busy_since", "changed_at", "changes", "cooldown_until",
         "decided_at", "dialled_at", "ended_at", "fired_at", "forgotten_at", "gone_since", "kinds", "looked_at",
-        "minion_at", "missing_at", "not_before", "opened_at", "published_at", "questioned_at", "refused", "refused_at",
+        "minion_at", "missing_at", "not_before", "observed_at", "opened_at", "published_at", "questioned_at", "refused", "refused_at",
         "restarted_at", "seen", "since", "spent", "stalled_since", "starting_since", "until", "viewed_at",
         "well_since", "word_at",
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .events import Presence, Seconds
 from .faults import Fault
 from .remedies import Action
+from .sighting import Sighting
 from .testimony import Testimony
 
 
@@ -79,6 +81,11 @@ class NodeState:
     testimony: Testimony | None = None
     questioned_at: Seconds | None = None
     starting_since: Seconds | None = None
+
+    #: What observers have told of it since its illness began; when they were asked last, and which.
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    observed_at: Seconds | None = None
+    observers: tuple[str, ...] = ()
 
     def bar(self, action: Action) -> Bar | None:
         """What keeps this action from running on the node."""

@@ -44,6 +44,11 @@ class Policy:
         1.0  #: ``confirm`` of a death that the node's own minion has seen, too
     )
     witness_s: Seconds = 0.0  #: how long a minion's testimony is waited for; 0 = it is not asked
+    observers_quorum: int = (
+        0  #: so many observers must agree that a node is down; 0 = none is asked
+    )
+    observers_s: Seconds = 3.0  #: how long an observer's probe may take
+    observers_always: bool = False  #: also where the node refuses the connection
     starting_s: Seconds = 600.0  #: how long a process may run without listening
     settle_s: Seconds = 45.0
     stable_s: Seconds = 30.0

@@ -38,6 +38,8 @@ ASK_AFTER_S = 1.0
 AGAIN_S = 30.0  #: while a process is starting, its minion is asked again after this
 STALE_S = 3 * AGAIN_S  #: an older word that a process is starting does not count any more
 SEEN_LATE_S = 5.0  #: a database may have ended so long before that was seen
+#: An observer's word may come this much later than its probe's timeout: the job must get there, its result back.
+PROBE_JOB_S = 5.0
 AT_ONCE = 50  #: so many questions are in flight over all clusters, and no more
 
 
@@ -128,6 +130,7 @@ def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:
 #: How long the answers to a question are waited for.
 _WAITS_S: Mapping[Action, Callable[[Policy], Seconds]] = {
     Action.WITNESS: lambda policy: policy.witness_s,
+    Action.PROBE: lambda policy: policy.observers_s + PROBE_JOB_S,
 }
 
 

@@ -23,6 +23,7 @@ class Action(str, Enum):
     START = "start"
     LOOK = "look"
     WITNESS = "witness"
+    PROBE = "probe"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Remedy:
     says: str  #: what it does, for people
     takes_service: bool = False  #: its first argument is the service's name
     takes_port: bool = False  #: its next argument is the driver's port at the node
+    by_observers: bool = (
+        False  #: it goes to observers, and its argument is the address of the node it is about
+    )
     only_asks: bool = False  #: it reads, and changes nothing: it is no attempt and costs no budget
     takes_away: bool = True  #: it can take a serving node away
     starts_anew: bool = False  #: a new start of the database proves that it has done its work
@@ -98,6 +102,16 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             only_asks=True,
             takes_service=True,
             takes_port=True,
+            takes_away=False,
+            asked=False,
+            by_webhook=False,
+        ),
+        Action.PROBE: Remedy(
+            runs="selfheal.probe",
+            reads=results.sighting,
+            says="asks observers whether they reach a node from their place, and changes nothing",
+            only_asks=True,
+            by_observers=True,
             takes_away=False,
             asked=False,
             by_webhook=False,

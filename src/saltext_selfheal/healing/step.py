@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import questions
+from . import observers, questions
 from .canary import take_canary
 from .commands import take_command
 from .events import (
@@ -60,6 +60,7 @@ from .events import (
     Started,
     Tick,
     Viewed,
+    Watchers,
 )
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
 from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
@@ -82,6 +83,9 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
             concerned = [cluster]
         case Present(cluster=cluster):
             state = take_present(state, event, now)
+            concerned = [cluster]
+        case Watchers(cluster=cluster):
+            state = observers.take_watchers(state, event)
             concerned = [cluster]
         case Canary(cluster=cluster):
             state, effects = take_canary(state, event, now)

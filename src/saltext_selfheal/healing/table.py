@@ -13,7 +13,7 @@ from enum import Enum
 
 from . import conditions as when
 from . import deeds as do
-from . import health, looks, questions
+from . import gates, health, looks, questions
 from .deeds import Change
 from .events import Verb
 from .model import CLUSTER_WIDE, Announce, Effect, Finish, Fire, Phase, State
@@ -66,6 +66,8 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("open.nothing-to-do", Phase.OPEN, when.nothing_to_do, Phase.OPEN,
         "no action helps against this: {evidence}", do.only_tell, tells=Tells.HELD),
     Row("open.act", Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}", do.act),
+    Row("open.ask-observers", Phase.OPEN, when.ask_observers, Phase.OPEN,
+        "observers are asked whether they reach {target}", do.ask_observers, tells=Tells.NOTHING),
     Row("open.budget-spent", Phase.OPEN, when.budget_spent, Phase.LOCKED, "{shut}"),
     Row("open.job-does-not-end", Phase.OPEN, when.job_does_not_end, Phase.LOCKED,
         "{endless} does not end, whatever was returned: see what runs there (saltutil.running), and end it"),
@@ -160,6 +162,14 @@ def _instead(s: Sight) -> str:
     return ", ".join(f"{one.called} on {n} ({one.id})" for n, one in found.items() if one)
 
 
+def _shut(s: Sight) -> str:
+    """The gates that are shut, without those that only have to ask yet."""
+    assert s.intent is not None
+    told = gates.to_tell(s.state, s.intent, s.shut, s.now)
+    some = (g for g in s.shut if g.name in told or g.name not in gates.ASK_LAST)
+    return "; ".join(f"{g.name}: {g.why}" for g in some)
+
+
 def _found(s: Sight) -> str:
     """What the minions of the incident's nodes have found."""
     told = {n: questions.heard(s.cluster, n) for n in s.afflicted}
@@ -181,7 +191,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "acting": lambda s: ", ".join(s.incident.turn.acting),
     "waiting": lambda s: ", ".join(s.untried),
     "failed": lambda s: ", ".join(s.failed_on),
-    "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "shut": _shut,
     "unseen": lambda s: (
         str(s.cluster.tables)
         if s.incident.fault in CLUSTER_WIDE

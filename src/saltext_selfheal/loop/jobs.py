@@ -27,7 +27,7 @@ import salt.payload
 import salt.utils.jid
 
 from ..driver.text import failure, plain
-from ..healing import remedies, testimony
+from ..healing import remedies, sighting, testimony
 from ..healing.events import Event, Missing, Published, Returned, Told
 from ..healing.model import Action, Outcome
 
@@ -123,6 +123,9 @@ def heard(watched: Watched, entry: Mapping[str, Any]) -> Told | None:
     if watched.action is Action.WITNESS:
         told = testimony.read(entry.get("return"))
         return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
+    if watched.action is Action.PROBE:
+        seen = sighting.read(entry.get("return"))
+        return replace(seen, why=plain(seen.why, 200)) if seen else None
     return None
 
 
