@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from . import escalation, health, looks, remedies
+from . import escalation, health, looks, remedies, strain
 from .budgets import budget as budget
 from .budgets import limits as limits
 from .events import Seconds
@@ -126,7 +126,8 @@ def confirmed(state: State, intent: Intent, now: Seconds) -> Ruling:
     doubtful = [n for n in intent.nodes if not health.confirmed(cluster, intent.incident, n)]
     called = intent.incident.called
     if doubtful:
-        return Shut(f"{called} not confirmed on {', '.join(doubtful)}")
+        slow = strain.told(state, now)
+        return Shut(f"{called} not confirmed on {', '.join(doubtful)}{slow and f': {slow}'}")
     return Open(f"{called} confirmed")
 
 
@@ -209,7 +210,9 @@ def agreed(state: State, intent: Intent, now: Seconds) -> Ruling:
 
 def blind(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The healer trusts its own eyes."""
-    return Shut(state.blind) if state.blind else Open("the healer trusts its own eyes")
+    if state.blind:
+        return Shut(state.blind)
+    return Open(strain.told(state, now) or "the healer trusts its own eyes")
 
 
 def fresh(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -251,7 +254,7 @@ def decided(state: State, intent: Intent, now: Seconds) -> Ruling:
     suspected = [
         n for n in policy.nodes if nodes[n].suspected and nodes[n].fault is not Fault.STARTING
     ]
-    confirm_s = max(policy.confirm_s.values(), default=0.0)
+    confirm_s = max(policy.confirm_s.values(), default=0.0) * strain.of(state, now)
     opens_at = incident.changed_at + confirm_s + policy.poll_s + policy.timeout_s
     if not suspected or now >= opens_at:
         return Open("every suspected node is decided")

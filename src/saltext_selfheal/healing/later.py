@@ -19,7 +19,7 @@ TIMES = frozenset(
     }
 )  # fmt: skip
 #: Fields with numbers that are no such times: durations, and times of a server's own clock.
-OTHER_NUMBERS = frozenset({"after_s", "age_s", "words_age_s", "started_at"})
+OTHER_NUMBERS = frozenset({"after_s", "age_s", "late_by", "words_age_s", "started_at"})
 
 _T = TypeVar("_T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .events import Presence, Seconds
 from .faults import Fault
@@ -60,6 +61,8 @@ class NodeState:
     flapping: bool = False
     #: For each of the last answers, whether it was slow.
     slow: tuple[bool, ...] = field(default=(), compare=False)
+    #: How late its last answer was, as a multiple of what counts as late; 0: it was not (see `strain`).
+    late_by: float = field(default=0.0, compare=False)
     well_since: Seconds | None = (
         None  #: each time it was seen since then it was well, also before a start of the healer
     )
@@ -98,3 +101,15 @@ class NodeState:
     @property
     def suspected(self) -> bool:
         return self.since is not None and self.fault is not None and not self.confirmed
+
+
+class Witnessed(NamedTuple):
+    """What is told of a node beside its probe: its own minion's word, if it refuses the dial, and its canaries."""
+
+    gone: bool = False  #: its process is gone
+    starting: bool = False  #: its process runs, and has had no time yet to get up
+    why: str = ""  #: that its process runs, in words; empty: it was not told so
+    stalled: str = (
+        ""  #: what it does not answer although it answers the probe; see `canary.against`
+    )
+    strain: float = 1.0  #: so many times longer than usual a fault must last (see `strain`)
