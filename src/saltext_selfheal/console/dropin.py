@@ -46,6 +46,8 @@ engines:
           timeout: 2s
           confirm: {{dead: 3s, hung: 20s, default: 10s}}
           witness: {{timeout: 5s}}  # a node's own minion is asked what it sees; off asks nobody
+          # Minions elsewhere that look, too, before anything is done about an unreachable or hung node:
+          # observers: {{minions: 'app*', quorum: 2, timeout: 3s}}
           starting: 10m           # so long a process may run without listening
           stable: 30s
           attempt: {{timeout: 5m, verify: 60s}}
