@@ -106,6 +106,7 @@ def observe(
         well_since=None if fault else now if node.well_since is None else node.well_since,
         starting_since=(node.starting_since or started) if fault else None,
         refused_at=refused_at,
+        observed_at=node.observed_at if fault else None,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
         taken=node.taken or (seen.dialled and seen.fault is None),
         answers=fault is Fault.STALLED or (seen.fault is not None and seen.answers),

@@ -206,8 +206,10 @@ def _rule(state: State, intent: Intent, now: Seconds, lasting: bool) -> Ruling:
 
 
 def _may_be_asked(cluster: ClusterState, name: str, now: Seconds) -> bool:
-    asked_at = cluster.nodes[name].observed_at
-    return asked_at is None or asked_at < begun(cluster, name) or now - asked_at >= AGAIN_S
+    node = cluster.nodes[name]
+    # A node that is well again forgets when they were asked.
+    asked_at = node.observed_at
+    return asked_at is None or asked_at < node.acted_at or now - asked_at >= AGAIN_S
 
 
 def due(state: State, intent: Intent, now: Seconds) -> tuple[str, ...]:
