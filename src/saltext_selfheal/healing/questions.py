@@ -137,7 +137,11 @@ _WAITS_S: Mapping[Action, Callable[[Policy], Seconds]] = {
 def _outcome(one: Attempt) -> tuple[Outcome, str]:
     if len(one.nodes) == 1 and one.results:
         return next(iter(one.results.values()))
-    return looks.told(one)
+    outcome, why = looks.told(one)
+    said = [f"{who}: {what or how.value}" for who, (how, what) in one.results.items()]
+    if len(said) < len(one.nodes):
+        said.insert(0, why)
+    return outcome, "; ".join(said)
 
 
 def may_ask(state: State, cluster: ClusterState, policy: Policy, now: Seconds) -> bool:
