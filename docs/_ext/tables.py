@@ -22,7 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 from saltext_selfheal import config
-from saltext_selfheal.healing import escalation, gates, presence, remedies, table
+from saltext_selfheal.healing import escalation, gates, observers, presence, remedies, table
 from saltext_selfheal.config import texts, values
 from saltext_selfheal.healing.model import BESIDES, ENDED, Action, Fault, Mode
 
@@ -124,6 +124,11 @@ GATES: dict[str, str] = {
         "Has the node's own minion told what it sees, or has `witness.timeout` passed? And is no process on its way up? Asked "
         "when a node is dead, hung or unreachable, for faults that have steps, and when it is cut off."
     ),
+    "observers": (
+        "Where `observers` are configured, and the node is unreachable or hung (with `always` also dead): do as many of them as "
+        "`quorum` says find that they cannot reach it either, and does none reach it? Asked when no other gate is shut, and "
+        f"again every {observers.AGAIN_S:.0f} s. A word counts for {observers.COUNTS_FOR_S:.0f} s, and not beyond an attempt."
+    ),
     "helps": (
         "Can the step help against what the minion has found? If a later step can, that one is due. If none can, there is one "
         "try, and then the incident is locked."
@@ -205,6 +210,7 @@ _FORMS: list[tuple[Any, str]] = [
     (values.Count, "whole number, 0 or more"),
     (values.PositiveCount, "whole number, 1 or more"),
     (texts.OneTable, "text, `db.table`"),
+    (texts.ObserverMinions, "glob, or list of minion ids"),
     (values.Share, "share in percent, or `off`"),
     (values.Rate, "number per `s`, `m` or `h`, or `off`"),
     (values.Confirm, "duration, or a duration per fault"),
@@ -231,6 +237,8 @@ def _form(field: FieldInfo) -> str:
         return _words(kind)
     if kind in (str, SecretStr):
         return "text"
+    if kind is bool:
+        return "`true` or `false`"
     raise ExtensionError(f"tables.py does not know how to describe a setting of type {kind}")
 
 
@@ -242,6 +250,8 @@ def _plain(value: Any, field: FieldInfo) -> str:
     """A default value as it would stand in the file."""
     if value is None:
         return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, SecretStr):
         return repr(value.get_secret_value())
     if isinstance(value, Enum):

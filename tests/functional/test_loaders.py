@@ -18,6 +18,7 @@ from saltext_selfheal.healing.model import Mode, Reply
 from saltext_selfheal.ledger.file import engine_alive
 from saltext_selfheal.ledger.writer import Ledger
 from tests.functional.conftest import REACTOR, SETTINGS
+from tests.lab.simulated import SimulatedNode
 
 RUNBOOK = SETTINGS["clusters"]["runbook"]
 
@@ -238,6 +239,21 @@ def test_a_probe_of_nothing_is_one_clear_error(opts, wrong):
 def test_a_probe_of_a_closed_port_says_dead(opts):
     told = salt.loader.minion_mods(opts)["selfheal.probe"]("127.0.0.1:1")
     assert (told["well"], told["fault"]) == (False, "dead")
+
+
+def test_a_probe_without_a_login_takes_this_minions_own(opts):
+    """What a job carries lies in the job cache. So observers have their password in their own configuration."""
+    with SimulatedNode(name="db1", password="of-the-observer") as node:
+        where = f"127.0.0.1:{node.port}"
+        told = salt.loader.minion_mods(opts)["selfheal.probe"](where)
+        assert (told["well"], told["fault"]) == (False, "auth")
+        opts["selfheal"] = {"probe": {"user": "admin", "password": "of-the-observer"}}
+        modules = salt.loader.minion_mods(opts)
+        assert modules["selfheal.probe"](where)["well"] is True
+        assert modules["selfheal.probe"](where, password="another")["fault"] == "auth"
+        opts["selfheal"] = {"probe": {"ca_certs": "/none"}}
+        with pytest.raises(SaltInvocationError, match="ca_certs: found '/none'"):
+            salt.loader.minion_mods(opts)["selfheal.probe"](where)
 
 
 # ---------------------------------------------------------------- the engine by itself

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -26,7 +27,18 @@ SERVICE = ["rethinkdb"]
 
 def arguments(action):
     row = remedies.TABLE[action]
+    if row.by_observers:
+        return ["127.0.0.1:1", "timeout=3"]
     return [*(SERVICE if row.takes_service else []), *([28015] if row.takes_port else [])]
+
+
+@pytest.fixture
+def opts(opts):
+    """The same, with observers."""
+    opts["engines"] = deepcopy(opts["engines"])
+    clusters = opts["engines"][1]["selfheal"]["clusters"]
+    clusters["runbook"]["observers"] = {"minions": ["app1", "app2"]}
+    return opts
 
 
 @pytest.fixture
@@ -50,7 +62,12 @@ def react(opts):
         reactor.minion.destroy()
 
 
-def fire(ledger, opts, action, nodes=("db1", "db2"), number=1):
+def minions(action):
+    return ("app1", "app2") if remedies.TABLE[action].by_observers else ("db1", "db2")
+
+
+def fire(ledger, opts, action, nodes=None, number=1):
+    nodes = minions(action) if nodes is None else nodes
     now = ledger.timeline.now()
     jid = jobs.mint(opts)
     attempt = Attempt(
@@ -74,7 +91,8 @@ def test_a_file_names_its_salt_function_literally_and_it_is_the_tables(action):
     assert set(re.findall(r"\{\{(.*?)\}\}", text)) <= {
         f" attempt.{what} | tojson " for what in ("minions", "jid", "args")
     }
-    assert ("attempt.args" in text) is remedies.TABLE[action].takes_service
+    row = remedies.TABLE[action]
+    assert ("attempt.args" in text) is (row.takes_service or row.by_observers)
 
 
 @pytest.mark.parametrize("action", list(Action))
@@ -85,10 +103,32 @@ def test_a_live_attempt_becomes_its_job_on_exactly_its_minions_under_its_jid(
     (chunk,) = react(action, {"jid": jid, "minions": ["web1"], "tgt": "*", "action": "cmd.run"})
     assert chunk["fun"] == remedies.TABLE[action].runs
     assert chunk["state"] == "local"
-    assert (chunk["tgt"], chunk["tgt_type"]) == (["db1", "db2"], "list")
+    assert (chunk["tgt"], chunk["tgt_type"]) == ([*minions(action)], "list")
     assert (chunk["jid"], chunk["arg"]) == (jid, arguments(action))
     tested = action is Action.TEST_HIGHSTATE
     assert chunk.get("kwarg") == ({"test": True} if tested else None)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [("app1", "db1"), ("app1", "web1"), ("db1",), ("app1", "*"), ("*",), ()],
+)
+def test_observers_are_no_nodes_and_those_that_the_settings_name(named, opts, ledger, react):
+    _, jid = fire(ledger, opts, Action.PROBE, named or ("",))
+    assert react(Action.PROBE, {"jid": jid}) == []
+
+
+def test_without_the_setting_no_observer_is_asked(opts, ledger, request):
+    del opts["engines"][1]["selfheal"]["clusters"]["runbook"]["observers"]
+    _, jid = fire(ledger, opts, Action.PROBE)
+    react = request.getfixturevalue("react")
+    assert react(Action.PROBE, {"jid": jid}) == []
+
+
+@pytest.mark.parametrize("action", [a for a in Action if a is not Action.PROBE])
+def test_no_other_action_goes_to_observers(action, opts, ledger, react):
+    _, jid = fire(ledger, opts, action, ("app1", "app2"))
+    assert react(action, {"jid": jid}) == []
 
 
 @pytest.mark.parametrize("action", list(Action))

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import looks as asking
+from saltext_selfheal.healing import observers as watching
 from saltext_selfheal.healing.events import (
     Canary,
     CanaryEnd,
@@ -48,6 +49,7 @@ from saltext_selfheal.healing.events import (
     Verb,
     Viewed,
     ViewStatus,
+    Watchers,
 )
 from saltext_selfheal.healing.model import (
     Action,
@@ -63,6 +65,8 @@ from saltext_selfheal.healing.model import (
     State,
     Step,
 )
+from saltext_selfheal.healing.questions import PROBE_JOB_S
+from saltext_selfheal.healing.sighting import Sighting as Spied
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
@@ -90,6 +94,9 @@ class Sick(NamedTuple):
 DEAD, HUNG, AUTH = Sick(Fault.DEAD), Sick(Fault.HUNG), Sick(Fault.AUTH, serves=True)
 CUT_OFF = Sick(Fault.DEAD, serves=True)  #: it refuses the master, and nobody else
 STALLED = Sick(Fault.STALLED, serves=True, keeps=True)  #: it answers probes, and no canary
+UNREACHED = Sick(
+    Fault.UNREACHABLE, serves=True
+)  #: by the master; whoever observes it may say anything
 FULL = Sick(Fault.HUNG, serves=True, keeps=True)  #: out of open files: nobody new is let in
 
 
@@ -112,6 +119,7 @@ class Model:
     gone: bool = False  #: minions may go and come back
     claimed: bool = False  #: the reactor claims, events are replayed, minions forget
     views: bool = False
+    observers: tuple[str, ...] = ()  #: each of them may say anything, or nothing
     frail: int = 3  #: so many nodes may fall ill
     prompt: bool = False  #: the reactor publishes at once, whatever is fired
     depth: int | None = 14  #: where the search ends; None: where nothing new is found
@@ -255,6 +263,22 @@ MODELS = (
     ),
     # Minions go and come back, before a job, while it runs, and after it.
     Model("gone", _SMALL, (DEAD, AUTH), (Verb.ACK,), gone=True, frail=2, prompt=True, depth=11),
+    # Observers agree, contradict each other, cannot tell or keep silent, before a step and after it.
+    Model(
+        "observed",
+        replace(
+            _SMALL,
+            observers_quorum=2,
+            observers_s=POLL_S,
+            escalation={f: (Step(Action.RESTART),) for f in (Fault.HUNG, Fault.UNREACHABLE)},
+        ),
+        (HUNG, UNREACHED),
+        (Verb.ACK,),
+        observers=("o1", "o2"),
+        frail=1,
+        prompt=True,
+        depth=12,
+    ),
     # Events are heard late, twice or never, and minions forget what they have run.
     Model("claimed", _SMALL, (DEAD,), (), claimed=True, frail=1, forged=True),
 )
@@ -434,6 +458,9 @@ class World:
                 self.watch.ran(attempt, id, node, self.now)
         self._begin(attempt)
 
+    def observes(self, one: Attempt, who: str, down: bool | None) -> None:
+        self.feed(Returned(one.id, who, Outcome.DONE, "", Spied(down)))
+
     def forgets(self) -> None:
         """The minions start anew."""
         self.ran = frozenset()
@@ -446,6 +473,11 @@ class World:
         )
         self.state, self.failing, self.asked_for = state, frozenset(), frozenset()
         self._see(state, None, effects)
+        self.tell_observers()
+
+    def tell_observers(self) -> None:
+        if self.model.observers:
+            self.feed(Watchers(NAME, self.model.observers))
 
     def again(self, attempt: Attempt) -> None:
         """All that was told of this job, told once more, and otherwise."""
@@ -506,6 +538,11 @@ class World:
         for attempt in (cluster.attempt, cluster.look):
             if attempt is not None:
                 yield from (after(*one) for one in self._job_events(attempt))
+        for one in cluster.questions:
+            for who in one.nodes:
+                for down in (True, False, None) if who not in one.results else ():
+                    what = f"{who} says of {one.about}: down {down}"
+                    yield after(what, World.observes, one, who, down)
         if cluster.attempt is not None and cluster.attempt.results:
             yield after("again", World.again, cluster.attempt)
         if self.model.crash and cluster.incidents:
@@ -598,6 +635,9 @@ class World:
             if node.fault and node.since is not None:
                 yield node.since + policy.confirm_s[node.fault]
             yield node.cooldown_until
+            if node.observed_at is not None:
+                yield node.observed_at + watching.AGAIN_S
+                yield node.observed_at + watching.COUNTS_FOR_S
             for bar in node.bars:
                 yield bar.until
             for spent in node.spent:
@@ -631,6 +671,8 @@ class World:
                 yield self.state.started_at + LOOK_AFTER_START_S
                 yield attempt.published_at + policy.attempt_timeout_s
                 yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
+        for one in cluster.questions:
+            yield one.fired_at + policy.observers_s + PROBE_JOB_S
         for ailment in cluster.ailments:
             yield ailment.since + policy.confirm_s[ailment.seen.fault]
         for one in cluster.recoveries:
@@ -663,6 +705,24 @@ class World:
             own = (node.since, node.stalled_since, node.answered_at)
             told = (song.waits_since, song.anew_since, song.answered_at) if song else ()
             return (bool(node.stalled), tuple(age(at, 61.0) for at in (*own, *told)))
+
+        def of_observers(name: str) -> tuple:
+            node, since = cluster.nodes[name], watching.begun(cluster, name)
+            own = [
+                (who, one.down, age(one.at, 61.0), one.at >= since)
+                for who, one in sorted(node.sightings.items())
+            ]
+            told = [
+                (who, down, age(at, 61.0))
+                for who, (at, down) in sorted(book.spied.get(name, {}).items())
+            ]
+            flight = [
+                (tuple(sorted(one.results)), age(one.fired_at, 31.0))
+                for one in cluster.questions
+                if one.about == name
+            ]
+            times = (node.observed_at, book.probed.get(name), book.well_at.get(name), node.acted_at)
+            return (tuple(own), tuple(told), tuple(flight), tuple(age(t, 61.0) for t in times))
 
         def of_node(at: int) -> tuple:
             name = NODES[at]
@@ -702,6 +762,7 @@ class World:
                 ),
                 (name in self.away, node.minion.value) if self.model.gone else (),
                 of_canary(node, book.songs.get(name)) if policy.canary else (),
+                of_observers(name) if self.model.observers else (),
                 sum(n == name for _, n in self.running),
                 (
                     age(node.since, POLL_S)
@@ -863,6 +924,7 @@ def start(model: Model) -> World:
     watch = Watch([model.policy], model.limits, now)
     state, _ = begin({NAME: model.policy}, model.limits, {}, now)
     world = World(model, state, watch, now)
+    world.tell_observers()
     for _ in range(20):
         world.wait(POLL_S)
     return world

@@ -8,7 +8,7 @@ Time 0 is a healer that has been up for 20 s and has seen every node well (``fro
 In each second time passes first, then nodes are probed and tables looked at when it is their turn, then happens
 what the timeline says for that second. Settings are those of master.d, with the same defaults, but for `witness` and
 `highstate`: minions are asked what they see, and what a highstate would change, only in cases that set it. What one
-answers is the timeline's ``witness`` and ``foresees``.
+answers is the timeline's ``witness`` and ``foresees``, and what observers answer is its ``observed``.
 
 Each look at a node dials afresh, unless the case says ``redial``: then one does in so many seconds, and the next one
 after the healer has asked for it. The nodes that answer say whom they are connected to, with each look at the tables
@@ -33,7 +33,16 @@ import yaml
 from pydantic import ValidationError
 
 from saltext_selfheal.config import ClusterSettings, EngineSettings
-from saltext_selfheal.healing import changes, looks, questions, start, tested, testimony
+from saltext_selfheal.healing import (
+    changes,
+    looks,
+    observers,
+    questions,
+    sighting,
+    start,
+    tested,
+    testimony,
+)
 from saltext_selfheal.healing.events import (
     Canary,
     CanaryEnd,
@@ -60,6 +69,7 @@ from saltext_selfheal.healing.events import (
     Tick,
     Verb,
     ViewStatus,
+    Watchers,
 )
 from saltext_selfheal.healing.model import (
     Action,
@@ -182,6 +192,8 @@ HAPPENS: dict[str, set[str]] = {
     "system_tables": {"why", "cluster"},
     "minions": {"cluster"},
     "foreign": {"job", "does", "by", "ended", "cluster"},
+    "observers": {"cluster"},
+    "observed": {"says", "cluster"},
     "job_cache": set(),
     "probes": set(),
     "probe_failed_here": set(),
@@ -345,6 +357,7 @@ class Stage(World):
         self.issues: dict[str, tuple[Issue, ...]] = {}
         self.system_tables: dict[str, tuple[ViewStatus, str]] = {}
         self.minions: dict[str, Mapping[str, Presence]] = {}  #: what the master knows of them
+        self.observers: dict[str, tuple[str, ...]] = {}  #: by cluster: those that it finds there
         self.up, self.awake, self.probing, self.anew = True, True, True, False
         self.words = True  #: nodes that answer are heard
         self.doubted: dict[str, list[str]] = {}  #: nodes that are sent a canary in the next second
@@ -527,6 +540,8 @@ class Stage(World):
         self.meet(name)
         if name in self.minions:
             self.step(Present(name, self.minions[name]))
+        if name in self.observers:
+            self.step(Watchers(name, self.observers[name]))
         told_of = (self.tables, self.connected, self.issues, self.system_tables)
         if not any(name in of for of in told_of):
             return
@@ -774,6 +789,35 @@ def _foreign(site: Stage, item: Mapping[str, Any], where: str) -> None:
         site.step(Foreign(name, item["job"], what, by, tuple(nodes), ended))
 
 
+def _observers(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """``[app1, app2]``: the observers that the master finds."""
+    name = site.cluster_of(item, where)
+    site.observers[name] = tuple(item["observers"])
+    if site.up:
+        site.step(Watchers(name, site.observers[name]))
+
+
+#: What an observer says of a node, in one word.
+_SEES = {
+    "up": {"well": True, "fault": None, "ours": False},
+    "down": {"well": False, "fault": "hung", "ours": False, "evidence": "no handshake"},
+    "nonsense": {"well": "perhaps"},
+}
+
+
+def _observed(site: Stage, item: Mapping[str, Any], where: str) -> None:
+    """``observed: db2, says: {app1: up}``: observers answer the question about a node that is in flight."""
+    name, (node,) = site.nodes_of(item, "observed", where)
+    for who, word in item["says"].items():
+        asked = observers.in_flight(site.state.clusters[name], node)
+        if asked is None:
+            raise BadCase(f"{where}: no observer was asked about {node}, or all have answered")
+        told = sighting.read(_SEES[word])
+        outcome = Outcome.DONE if told else Outcome.FAILED
+        said = told.sentence if told else "this is no look at a node"
+        site.step(Returned(asked.id, who, outcome, said, told))
+
+
 def _one_of(item: Mapping[str, Any], kind: str, allowed: tuple[str, str], where: str) -> bool:
     """True for the first word, False for the second."""
     if item[kind] not in allowed:
@@ -844,6 +888,8 @@ _HAPPEN: dict[str, Callable[[Stage, Mapping[str, Any], str], None]] = {
     "system_tables": _system_tables,
     "minions": _minions,
     "foreign": _foreign,
+    "observers": _observers,
+    "observed": _observed,
     "job_cache": _job_cache,
     "probes": _probes,
     "probe_failed_here": _probe_failed_here,

@@ -154,13 +154,16 @@ def scenario(seed: int) -> Simulation:
         policies = [replace(one, test_first_s=test_first_s) for one in policies]
     others = random.Random(f"others {seed}")
     policies = [_waits(others, one) for one in policies]
+    beyond = random.Random(f"observers {seed}")
+    if beyond.random() < 0.5:
+        policies = [_observed(beyond, one) for one in policies]
     limits = Limits(chance.choice((0, 5, 10, 30)), 900.0, chance.choice((0.0, 0.34)))
     proxies = tuple(p.nodes[-1] for p in policies if len(p.nodes) > 1 and chance.random() < 0.15)
     site = Simulation(
         *policies,
         seed=seed,
         limits=limits,
-        luck=_luckless_minions(evidence, luck(chance)),
+        luck=_slow(beyond, _luckless_minions(evidence, luck(chance))),
         replicas=chance.random() < 0.7,
         far=chance.random() < 0.5,
         lost_ledger=chance.random() < 0.05,
@@ -177,6 +180,8 @@ def scenario(seed: int) -> Simulation:
         site.heard = others.random() < 0.7
         for one in policies:
             _others(others, site, one)
+        if one.observers_quorum:
+            _observers(beyond, site, one)
     _identities(chance, site, policies)
     _people(chance, site, policies)
     if chance.random() < 0.3:
@@ -237,6 +242,41 @@ def _others(chance: random.Random, site: Simulation, one: Policy) -> None:
         for number in range(chance.randint(2, 5) * len(one.nodes)):
             node = one.nodes[number % len(one.nodes)]
             site.at(when + 6.0 * number, site.work, node, 4.0, restarts=True)
+
+
+def _observed(chance: random.Random, one: Policy) -> Policy:
+    """The same settings, and observers; something is done about a node that cannot be reached, too."""
+    steps = (Step(Action.RESTART), Step(Action.HIGHSTATE))
+    return replace(
+        one,
+        observers_quorum=chance.choice((1, 2, 2, 3)),
+        observers_s=chance.choice((1.0, 3.0)),
+        observers_always=chance.random() < 0.3,
+        escalation={**one.escalation, Fault.UNREACHABLE: steps},
+    )
+
+
+def _observers(chance: random.Random, site: Simulation, one: Policy) -> None:
+    """Some tell the truth, some are cut off, some lie, some are gone; and that changes."""
+    kinds = ("true", "true", "true", "cut off", "lies", "gone")
+    names = [f"app{n}" for n in range(chance.choice((0, 1, 3, 3, 5)))]
+    site.at(0.0, site.observe, one.name, **{name: chance.choice(kinds) for name in names})
+    for _ in range(chance.choice((0, 1, 3))):
+        when = chance.uniform(5, SPAN_S)
+        site.at(when, site.observe, one.name, **{name: chance.choice(kinds) for name in names})
+    for _ in range(chance.choice((1, 2, 4))):  # cut off from this master, and serving all others
+        node, when = chance.choice(one.nodes), chance.uniform(5, SPAN_S)
+        fault, serves = chance.choice((Fault.UNREACHABLE, Fault.HUNG)), chance.random() < 0.6
+        site.at(
+            when, site.fail, node, fault, (Action.RESTART,), serves=serves,
+            for_s=chance.choice((30.0, 100.0, 300.0, None)),
+        )  # fmt: skip
+
+
+def _slow(chance: random.Random, luck: Luck) -> Luck:
+    if luck == Luck():
+        return luck
+    return replace(luck, belated=chance.choice((0.0, 0.0, 0.02, 0.3)))
 
 
 def _luckless_minions(chance: random.Random, luck: Luck) -> Luck:

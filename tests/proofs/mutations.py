@@ -41,6 +41,8 @@ TESTS = (
     "tests/unit/test_tested.py",
     "tests/unit/test_presence.py",
     "tests/unit/test_foreign.py",
+    "tests/unit/test_observers.py",
+    "tests/unit/test_strain.py",
 )
 PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
 
@@ -451,8 +453,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a spent budget does not lock",
         "budget_spent",
-        "        and {_BUDGET} <= {g.name for g in s.shut} <= {_BUDGET, _APPROVAL}",
-        "        and False",
+        "    return {_BUDGET} <= names <= {_BUDGET, _APPROVAL}",
+        "    return False",
     ),
     # ------------------------------------------------------------ I4: the cooldown
     Mutation(
@@ -531,8 +533,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I5: acts although it cannot trust its eyes (gate blind)",
         "gates.blind",
-        "    return Shut(state.blind) if state.blind else",
-        "    return",
+        "    if state.blind:",
+        "    if False:",
     ),
     Mutation(
         "I5: takes its own blindness for the databases' death",
@@ -615,13 +617,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "I6: a minion's second result replaces its first",
-        "_heard",
+        "looks.heard",
         "    if event.node not in attempt.nodes or event.node in attempt.results:",
         "    if event.node not in attempt.nodes:",
     ),
     Mutation(
         "I6: the result of a minion that was not named counts",
-        "_heard",
+        "looks.heard",
         "    if event.node not in attempt.nodes or event.node in attempt.results:",
         "    if event.node in attempt.results:",
     ),
@@ -895,7 +897,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------ I8: only a live attempt is fired, once
     Mutation(
         "I8: a result of another attempt counts for the one in flight",
-        "_heard",
+        "looks.heard",
         "    if attempt is None or attempt.id != event.attempt:",
         "    if attempt is None:",
     ),
@@ -1404,6 +1406,188 @@ MUTATIONS: tuple[Mutation, ...] = (
         "            only_asks=True,\n            takes_away=False,\n            asked=False,",
         "            only_asks=True,\n            takes_away=False,\n            asked=True,",
     ),
+    # ------------------------------------------------------------ observers
+    Mutation(
+        "O: a step does not wait for observers (gate observers)",
+        "_rule",
+        "        if one.refuted or not (one.agreed or lasting):",
+        "        if one.refuted:",
+    ),
+    Mutation(
+        "O: an observer that reaches the node is not listened to",
+        "observers.verdict",
+        "    if up:",
+        "    if False:",
+    ),
+    Mutation(
+        "O: one observer is enough",
+        "observers.verdict",
+        "    if len(down) >= policy.observers_quorum:",
+        "    if down:",
+    ),
+    Mutation(
+        "O: who cannot tell counts as one that cannot reach it",
+        "observers.verdict",
+        "    down = [who for who, one in said.items() if one.down]",
+        "    down = [who for who, one in said.items() if one.down is not False]",
+    ),
+    Mutation(
+        "O: words of before the illness count",
+        "observers.words",
+        "    since = max(begun(cluster, name), now - COUNTS_FOR_S)",
+        "    since = now - COUNTS_FOR_S",
+    ),
+    Mutation(
+        "O: old words count",
+        "observers.words",
+        "    since = max(begun(cluster, name), now - COUNTS_FOR_S)",
+        "    since = begun(cluster, name)",
+    ),
+    Mutation(
+        "O: words of before the last attempt count",
+        "observers.begun",
+        "    return max(min(silent, default=node.since or 0.0), node.acted_at)",
+        "    return min(silent, default=node.since or 0.0)",
+    ),
+    Mutation(
+        "O: observers are asked without end",
+        "_may_be_asked",
+        "    return asked_at is None or asked_at < node.acted_at or now - asked_at >= AGAIN_S",
+        "    return True",
+    ),
+    Mutation(
+        "O: observers are asked only once",
+        "_may_be_asked",
+        "    return asked_at is None or asked_at < node.acted_at or now - asked_at >= AGAIN_S",
+        "    return asked_at is None or asked_at < node.acted_at",
+    ),
+    Mutation(
+        "O: after an attempt observers are asked late",
+        "_may_be_asked",
+        "    return asked_at is None or asked_at < node.acted_at or now - asked_at >= AGAIN_S",
+        "    return asked_at is None or now - asked_at >= AGAIN_S",
+    ),
+    Mutation(
+        "O: a refused connection always needs observers",
+        "observers.needed",
+        "        return policy.observers_always or _denies_death(cluster, name)",
+        "        return True",
+    ),
+    Mutation(
+        "O: a minion's own word does not refute its node's death",
+        "observers.needed",
+        "        return policy.observers_always or _denies_death(cluster, name)",
+        "        return policy.observers_always",
+    ),
+    Mutation(
+        "O: without the setting observers are needed",
+        "observers.needed",
+        "    if not policy.observers_quorum:",
+        "    if False:",
+    ),
+    Mutation(
+        "O: a minion of a database is an observer",
+        "take_watchers",
+        "    there = tuple(one for one in dict.fromkeys(event.minions) if one not in named)[:MOST]",
+        "    there = tuple(dict.fromkeys(event.minions))[:MOST]",
+    ),
+    Mutation(
+        "O: any number of observers is asked",
+        "take_watchers",
+        "    there = tuple(one for one in dict.fromkeys(event.minions) if one not in named)[:MOST]",
+        "    there = tuple(one for one in dict.fromkeys(event.minions) if one not in named)",
+    ),
+    Mutation(
+        "O: observers are asked whatever else is shut",
+        "conditions.ask_observers",
+        "    if _OBSERVERS not in names or not names <= gates.ASK_LAST | {_APPROVAL}:",
+        "    if _OBSERVERS not in names:",
+    ),
+    Mutation(
+        "O: a node that an observer reaches holds up the others",
+        "OWN",
+        "    not_refuted,\n",
+        "",
+    ),
+    Mutation(
+        "O: what has to be asked yet is announced as held",
+        "to_tell",
+        "    if not_refuted(state, intent, now).open and name_of(observers) not in intent.incident.held:",
+        "    if False:",
+    ),
+    Mutation(
+        "O: what is held is announced anew each time observers are asked",
+        "to_tell",
+        "    if not_refuted(state, intent, now).open and name_of(observers) not in intent.incident.held:",
+        "    if not_refuted(state, intent, now).open:",
+    ),
+    Mutation(
+        "O: a spent budget waits for observers that nobody asks",
+        "budget_spent",
+        "    waits = gates.not_refuted(s.state, s.intent, s.now).open",
+        "    waits = False",
+    ),
+    Mutation(
+        "O: an observer that does not know the node's name has looked at it",
+        "sighting.read",
+        '    if fault == Fault.UNREACHABLE.value and not _addresses(told.get("addresses")):',
+        "    if False:",
+    ),
+    Mutation(
+        "O: what went wrong on the observer's own side is a word about the node",
+        "sighting.read",
+        "    if ours:",
+        "    if False:",
+    ),
+    Mutation(
+        "O: a refused login is no answer",
+        "sighting.read",
+        "    if fault in _ANSWERED:",
+        "    if False:",
+    ),
+    Mutation(
+        "O: no word outlives a start of the healer",
+        "forget_health",
+        "                sightings={},\n",
+        "",
+    ),
+    # ------------------------------------------------------------ a healer that is slow itself
+    Mutation(
+        "O: confirm does not grow where the healer is slow",
+        "health._confirm_s",
+        "    return told.strain * (",
+        "    return (",
+    ),
+    Mutation(
+        "O: the longest confirm does not grow where the healer is slow",
+        "observe",
+        "_longest_s(policy) * told.strain",
+        "_longest_s(policy)",
+    ),
+    Mutation(
+        "O: one late node shows that the healer is slow",
+        "strain._answers",
+        "    if late < LATE_NODES or 2 * late < len(found):",
+        "    if not late:",
+    ),
+    Mutation(
+        "O: a slow healer is slow for ever",
+        "strain.of",
+        "        max((factor for at, factor in samples if now - at < COUNTS_FOR_S), default=1.0)",
+        "        max((factor for at, factor in samples), default=1.0)",
+    ),
+    Mutation(
+        "O: a faulty node's timeout is a late answer",
+        "strain.take",
+        "    if seen.fault is not None or late_by < LEAST:",
+        "    if late_by < LEAST:",
+    ),
+    Mutation(
+        "O: a slow healer's patience has no end",
+        "strain.of",
+        "    return min(MOST, by_answers * by_rounds)",
+        "    return by_answers * by_rounds",
+    ),
     # ------------------------------------------------------------ requests
     Mutation(
         "a request joins an incident in which nothing will be done",
@@ -1529,8 +1713,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "evidence: a death that was witnessed takes as long as any",
         "health._confirm_s",
-        "    return min(confirm_s, policy.dead_witnessed_s) if sooner else confirm_s",
-        "    return confirm_s",
+        "(min(confirm_s, policy.dead_witnessed_s) if sooner else confirm_s)",
+        "confirm_s",
     ),
     Mutation(
         "evidence: a process on its way is dead all the same",

@@ -7,7 +7,7 @@ tells its truth with a firing (who serves, what runs where), that counts as well
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from saltext_selfheal.healing.events import (
     Verb,
     Viewed,
     ViewStatus,
+    Watchers,
 )
 from saltext_selfheal.healing.model import (
     CLUSTER_WIDE,
@@ -53,9 +54,12 @@ from saltext_selfheal.healing.model import (
     State,
     Tell,
 )
+from saltext_selfheal.healing.sighting import Sighting as Spied
 from saltext_selfheal.healing.testimony import ADVICE, Process, Testimony
 
-HARMLESS = frozenset({Action.START, Action.LOOK, Action.WITNESS, Action.TEST_HIGHSTATE})
+#: Jobs that ask minions what they see.
+QUESTIONS = frozenset({Action.WITNESS, Action.PROBE, Action.TEST_HIGHSTATE})
+HARMLESS = QUESTIONS | {Action.START, Action.LOOK}
 #: Such a node does not answer this master, and is not relied on.
 SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF, Fault.STARTING})
 #: Of such a node its own minion is asked.
@@ -64,10 +68,14 @@ STARTING_AGE_S = 90.0  #: for so long a minion's word counts that a process is s
 ASK_AFTER_S = 1.0  #: so long after an attempt its minion is asked
 #: Such a node is a live database, whether it can be asked anything or not.
 LIVE = frozenset({None, Fault.SLOW, Fault.AUTH, Fault.TLS})
-ASKING = frozenset({Action.LOOK, Action.WITNESS, Action.TEST_HIGHSTATE})
-#: Of those the questions, of which several may be in flight.
-QUESTIONS = frozenset({Action.WITNESS, Action.TEST_HIGHSTATE})
+ASKING = QUESTIONS | {Action.LOOK}
 TESTED_FOR_S = 600.0  #: what a test run has told is old after this
+#: About such a node other minions are asked, too, before anything is done; about a dead one only if the settings say so.
+OBSERVED = frozenset({Fault.HUNG, Fault.UNREACHABLE})
+OBSERVED_S = 60.0  #: so long an observer's word counts
+PROBED_S = 30.0  #: and so long it is not asked again about the same illness
+MOST_OBSERVERS = 9
+STRAIN_S = 10.0  #: so long a late round of the healer's own counts
 MAP_AGE_S = 60.0
 WARM_UP_S = 15.0
 WARM_UP_POLLS = 3
@@ -253,6 +261,13 @@ class Book:
         self.asked_over: dict[str, float] = {}  #: by node: when its last question ended
         self.tests: dict[str, TestRun] = {}  #: by node: its last test run
         self.testified: dict[str, tuple[float, Testimony]] = {}  #: by node: when it was asked
+        #: By cluster: its observers, as they were told last. By node: when it was last asked for, and each one's last
+        #: word, with the time when it was asked.
+        self.watchers: dict[str, tuple[str, ...]] = {}
+        self.probed: dict[str, float] = {}
+        self.spied: dict[str, dict[str, tuple[float, bool | None]]] = {}
+        self.well_at: dict[str, float] = {}  #: by node: when it was last seen well
+        self.late: tuple[tuple[float, float], ...] = ()  #: rounds that began late, and how much
         #: By node: when its minion was first heard to say that a process starts, since it was well or acted on.
         self.starting_at: dict[str, float] = {}
 
@@ -281,6 +296,9 @@ class Book:
             self._meet(event, now)
         elif isinstance(event, Returned) and event.attempt in self.asking:
             asked = self.asking[event.attempt]
+            if asked.attempt.action is Action.PROBE:
+                self._spy(asked, event)
+                return
             (node,) = asked.attempt.nodes
             if asked.attempt.action is Action.TEST_HIGHSTATE:
                 test = self.tests.get(node)
@@ -295,6 +313,8 @@ class Book:
                 self.testified[node] = (asked.fired_at, told)
                 if _unheard(told):
                     self.starting_at.setdefault(node, now)
+        elif isinstance(event, Watchers):
+            self.watchers[event.cluster] = event.minions
         elif isinstance(event, Present):
             self.minions[event.cluster] = (now, event.minions)
         elif isinstance(event, Foreign):
@@ -359,8 +379,24 @@ class Book:
         self.turns.clear()
         self.testified.clear()
         self.asked_over.clear()
+        self.spied.clear()
+        self.probed.clear()
         self.ours_at = now - OURS_S
         self.remediating = dict.fromkeys(self.remediating, now)
+
+    def _spy(self, asked: Flight, event: Returned) -> None:
+        """An observer's word. It answers a question once; what it says later, when it is asked again, counts instead."""
+        attempt = asked.attempt
+        if event.node not in attempt.nodes:
+            return
+        words = self.spied.get(attempt.about, {})
+        if words.get(event.node, (-1.0, None))[0] < attempt.decided_at:
+            down = event.told.down if isinstance(event.told, Spied) else None
+            self.spied[attempt.about] = {**words, event.node: (attempt.decided_at, down)}
+
+    def strain(self, policy: Policy, now: float) -> float:
+        """So many times longer a fault must last, because rounds of the healer's own began late."""
+        return max((by for at, by in self.late if now - at < STRAIN_S), default=1.0)
 
     def testimony(self, node: str, before: State) -> tuple[float, Testimony] | None:
         """What its minion has said since it is ill and since it was acted on last, and when it was asked."""
@@ -410,6 +446,12 @@ class Book:
             # Only a dial ends what a dial has found.
             self.sighted[seen.node] = old._replace(at=now, polls=old.polls + 1)
             return
+        if seen.late_s:
+            by = min(4.0, 1 + seen.late_s / policy.poll_s)
+            if by >= 1.1:
+                self.late = (*self.late[-99:], (now, by))
+        if seen.fault is None:
+            self.well_at[seen.node] = now
         refused_at = None
         if seen.fault is Fault.DEAD:
             refused_at = old.refused_at if known and old.refused_at is not None else now
@@ -433,6 +475,8 @@ class Book:
         confirm_s = policy.confirm_s.get(fault, 0.0) if fault else 0.0
         if fault is Fault.DEAD and told is not None and told[1].process is Process.GONE:
             confirm_s = min(confirm_s, policy.dead_witnessed_s)
+        slow = self.strain(policy, now)
+        confirm_s, longest_s = confirm_s * slow, longest_s * slow
         decided = fault is not None and (
             now - since >= confirm_s or now - first[fault] >= longest_s
         )
@@ -627,6 +671,8 @@ class Book:
             attempt = effect.attempt
             self.own_jids |= {attempt.jid}
             if attempt.action in QUESTIONS:
+                if attempt.action is Action.PROBE:
+                    self.probed[attempt.about] = now
                 self.asking[attempt.id] = Flight(attempt, now, attempt.firings)
                 self.fired |= {attempt.id}
                 if attempt.action is Action.TEST_HIGHSTATE:
@@ -1357,11 +1403,81 @@ def e_left_out(book: Book, said: Announce, seen: Seen) -> None:
         )
 
 
-#: What holds for a question.
-ASKED: Mapping[Action, tuple[Callable[[Book, Attempt, Seen], None], ...]] = {
-    Action.WITNESS: (e_asked,),
-    Action.TEST_HIGHSTATE: (e_test_asked,),
-}
+def e_probed(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Observers are asked about a node that is ill, and not again and again; they are no nodes, and it costs nothing."""
+    policy, now, about = book.policies.get(attempt.cluster), seen.now, attempt.about
+
+    def broken(why: str) -> Broken:
+        return Broken("O", now, f"{attempt.id}: {why}")
+
+    if policy is None or about not in policy.nodes:
+        raise broken(f"{about} is no node")
+    if not policy.observers_quorum or policy.mode not in (Mode.AUTO, Mode.APPROVE):
+        raise broken("asked although nobody may be")
+    if now < book.paused.get(policy.name, 0.0) or now - book.ours_at < OURS_S:
+        raise broken("asked although nothing may be done")
+    nodes = {n for p in book.policies.values() for n in p.nodes}
+    there = set(book.watchers.get(policy.name, ())) - nodes
+    if not attempt.nodes or len(attempt.nodes) > MOST_OBSERVERS or set(attempt.nodes) - there:
+        raise broken(f"asked of {attempt.nodes}")
+    if any(
+        f.attempt.about == about for f in book.asking.values() if f.attempt.action is Action.PROBE
+    ):
+        raise broken(f"they are asked about {about} already")
+    seen_as = book.sighted.get(about)
+    if seen_as is None or not seen_as.polls or seen_as.fault not in OBSERVED | {Fault.DEAD}:
+        raise broken(f"nothing is wrong with {about} that they could tell about")
+    last = book.probed.get(about)
+    anew = max(
+        book.well_at.get(about, 0.0), seen.before.clusters[policy.name].nodes[about].acted_at
+    )
+    if last is not None and last >= anew and now - last < PROBED_S - 1e-6:
+        raise broken(f"they were asked about {about} {now - last:.0f} s ago")
+    acts = not all(e.attempt.action in ASKING for e in seen.effects if isinstance(e, Fire))
+    old, new = seen.before.clusters[policy.name], seen.after.clusters[policy.name]
+    spent = [n for n in policy.nodes if len(new.nodes[n].spent) > len(old.nodes[n].spent)]
+    if not acts and (spent or len(new.acts) > len(old.acts)):
+        raise broken("it has cost something")
+
+
+def o_agreed(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Nothing is done about a node that observers could see before enough of them have said that it is down.
+
+    Since it was last well, after the last attempt on it, and lately; and none of them has said otherwise since.
+    """
+    incident, policy = _incident(seen.after, attempt), book.policies[attempt.cluster]
+    if attempt.action in ASKING or incident is None or not policy.observers_quorum:
+        return
+    for node in attempt.nodes:
+        told = book.testimony(node, seen.before)
+        denied = told is not None and told[1].process is Process.RUNS and told[1].listens is True
+        always = policy.observers_always or denied
+        if incident.fault not in OBSERVED and not (incident.fault is Fault.DEAD and always):
+            continue
+        acted_at = seen.before.clusters[attempt.cluster].nodes[node].acted_at
+        since = max(book.well_at.get(node, 0.0), acted_at, seen.now - OBSERVED_S) - 1e-6
+        words = {who: down for who, (at, down) in book.spied.get(node, {}).items() if at >= since}
+        if False in words.values():
+            raise Broken("O", seen.now, f"{attempt.id}: an observer reaches {node}: {words}")
+        agree = [who for who, down in words.items() if down]
+        if len(agree) < policy.observers_quorum:
+            raise Broken("O", seen.now, f"{attempt.id}: only {agree} say that {node} is down")
+
+
+def o_lasted(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """A fault has lasted for ``confirm``, and longer where the healer itself is slow."""
+    incident = _incident(seen.after, attempt)
+    if attempt.action in ASKING or incident is None or attempt.firings > 1:
+        return
+    for node in attempt.nodes:
+        seen_as = book.sighted.get(node)
+        if seen_as is None or seen_as.fault is None or seen_as.fault is not incident.fault:
+            continue
+        if seen_as.polls and not seen_as.decided:
+            raise Broken(
+                "O", seen.now, f"{attempt.id}: {node} has not been {incident.fault.value} for long"
+            )
+
 
 FIRED = (
     i7_target,
@@ -1383,7 +1499,17 @@ FIRED = (
     i1_runs,
     e_heard,
     e_tested,
+    o_agreed,
+    o_lasted,
 )
+
+
+#: By action: what holds when it is fired. For all others, `FIRED` holds.
+RULES = {
+    Action.WITNESS: (i7_target, i6_once, e_asked),
+    Action.TEST_HIGHSTATE: (i7_target, i6_once, e_test_asked),
+    Action.PROBE: (i6_once, e_probed),
+}
 
 
 # ---------------------------------------------------------------- the rules: how things end
@@ -1692,8 +1818,7 @@ class Watch:
         book.hear(event, now, before)
         for effect in effects:
             if isinstance(effect, Fire):
-                asked = ASKED.get(effect.attempt.action)
-                for rule in FIRED if asked is None else (i7_target, i6_once, *asked):
+                for rule in RULES.get(effect.attempt.action, FIRED):
                     rule(book, effect.attempt, seen)
             elif isinstance(effect, Finish):
                 i6_one_end(book, effect, seen)

@@ -49,6 +49,7 @@ from saltext_selfheal.healing.events import (
     Verb,
     Viewed,
     ViewStatus,
+    Watchers,
 )
 from saltext_selfheal.healing.model import (
     CLUSTER_WIDE,
@@ -69,6 +70,7 @@ from saltext_selfheal.healing.model import (
     State,
 )
 from saltext_selfheal.healing.remedies import ASKING
+from saltext_selfheal.healing.sighting import Sighting
 from saltext_selfheal.healing.start import begin, forgotten, remains
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.healing.testimony import MOST_JOBS, Ground, Process, Running, Testimony
@@ -142,6 +144,7 @@ class Luck:
     replayed: float = 0.0  #: remediation events that somebody fires again later
     mute: float = 0.0  #: minions that do not tell what they see …
     confused: float = 0.0  #: … or tell anything
+    belated: float = 0.0  #: probes that begin late, because the healer itself is slow
     unpublished: float = 0.0  #: claims after which the job is not published all the same
     crash_on_fire: float = 0.0  #: the healer dies between record and deed
     crash_on_event: float = 0.0  #: … or before the record
@@ -235,7 +238,10 @@ class Simulation:
         self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
         self._count = 0
         self._told: set[tuple[str, str]] = set()
-        self.told: dict[tuple[str, str], Testimony | Changes | None] = {}  #: by question and node
+        #: By question and minion.
+        self.told: dict[tuple[str, str], Testimony | Changes | Sighting | None] = {}
+        #: By cluster: its observers, and how each one is: "true", "cut off", "lies" or "gone".
+        self.observers: dict[str, dict[str, str]] = {}
         self._missing_at: dict[str, float] = {}
         self._awake: set[str] = set()
         self._polling: set[str] = set()
@@ -416,6 +422,17 @@ class Simulation:
             self._later(late_s, self.deliver, Present(cluster, found))
         else:
             self.deliver(Present(cluster, found))
+
+    def observe(self, cluster: str, **how: str) -> None:
+        """The observers of a cluster from now on, and how each of them is."""
+        self.observers[cluster] = how
+        self._read_observers(cluster)
+
+    def _read_observers(self, cluster: str) -> None:
+        """The master looks which observers are there. It may take one for there that has gone."""
+        if cluster in self.observers and not self._happens(self.luck.unread):
+            there = [o for o, how in self.observers[cluster].items() if how != "gone"]
+            self.deliver(Watchers(cluster, tuple(there)))
 
     def _presence(self, node: str) -> Presence:
         found = self.minions_down.get(node, Presence.CONNECTED)
@@ -714,6 +731,9 @@ class Simulation:
             version="2.4" if known else None,
             addresses=addresses if more.get("dialled", True) else (),
             proxy=known and proxy,
+            late_s=(
+                self.random.choice((0.5, 5.0, 60.0)) if self._happens(self.luck.belated) else 0.0
+            ),
             **more,
         )
 
@@ -929,6 +949,7 @@ class Simulation:
             self.present_at = self.now
             for name in self.policies:
                 self._read_minions(name)
+                self._read_observers(name)
         in_flight = any(c.attempt or c.late or c.questions for c in self.state.clusters.values())
         self._later(TICK_S if in_flight else IDLE_TICK_S, self._tick)
 
@@ -957,6 +978,11 @@ class Simulation:
         if self._happens(self.luck.unpublished):
             return
         self.cache.setdefault(id, {})
+        if attempt.action is Action.PROBE:
+            for who in attempt.nodes:
+                self.watch.ran(attempt, id, who, self.now)
+                self._look_at(attempt, who)
+            return
         for node in attempt.nodes:
             if node not in self.minions_down and (id, node) not in self.ran:
                 self.ran.add((id, node))  # a minion runs a JID once, as long as it remembers it
@@ -1007,6 +1033,20 @@ class Simulation:
         self.running[node].add(id)
         if job.outcome is not None:
             self._later(job.takes_s, self._end_job, attempt, node, job.outcome)
+
+    def _look_at(self, attempt: Attempt, who: str) -> None:
+        """What an observer sees, or says. It may say it late, or not at all."""
+        how = self.observers.get(attempt.cluster, {}).get(who, "gone")
+        if how == "gone" or self._happens(self.luck.mute):
+            return
+        down: bool | None = how == "cut off" or not self._serves(attempt.about)
+        if how == "lies" or self._happens(self.luck.confused):
+            self.figures.forged += 1
+            down = self.random.choice((True, False, None))
+        takes_s = self.random.choice((0.2, 0.5, 3.0, 7.0, 20.0 if how == "lies" else 0.2))
+        said = Sighting(down, "so it says")
+        self.told.setdefault((attempt.id, who), said)
+        self._later(takes_s, self._store, attempt.id, who, Outcome.DONE, "")
 
     def _testify(self, id: str, node: str) -> None:
         """What the minion sees: the truth, or anything."""
@@ -1135,6 +1175,8 @@ class Simulation:
         self.luck = Luck()
         self.straighten()
         self.minions_down.clear()
+        for name, those in self.observers.items():
+            self.observe(name, **dict.fromkeys(those, "true"))
         self.cache_readable = True
         for node in self.running:
             self.kill_job(node)
@@ -1156,7 +1198,7 @@ class Simulation:
 
         An incident whose nodes are well or ill of something else by now waits for the incidents of that.
         """
-        waits = {"mode", "approval", "storm", "look", "locked", "settings"}
+        waits = {"mode", "approval", "storm", "look", "locked", "settings", "observers"}
         ends = [
             i
             for i in cluster.incidents

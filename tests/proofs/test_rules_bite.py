@@ -27,6 +27,7 @@ from saltext_selfheal.healing.events import (
     Verb,
     Viewed,
     ViewStatus,
+    Watchers,
 )
 from saltext_selfheal.healing.model import (
     Action,
@@ -51,6 +52,7 @@ from saltext_selfheal.healing.model import (
     Step,
     Turn,
 )
+from saltext_selfheal.healing.sighting import Sighting as Spied
 from saltext_selfheal.healing.testimony import Ground, Process
 
 from .rules import Broken, Flight, Truth, Watch
@@ -378,7 +380,9 @@ def test_i5_a_node_that_comes_and_goes_by_itself():
 def test_i5_what_the_healer_did_itself_is_no_flapping():
     hand = Hand(replace(POLICY, flapping_changes=4, budget_attempts=0))
     for number in range(3):
-        hand.probe("n1", fault=Fault.AUTH)
+        for pause_s in (5.0, 0.0):
+            hand.probe("n1", fault=Fault.AUTH)
+            hand.now += pause_s
         hand.fire(hand.attempt(number))
         hand.probe("n1")
         hand.finish(hand.attempt(number))
@@ -1078,3 +1082,152 @@ def test_i9_resolved_while_all_canaries_wait_is_another_incidents_matter(hand):
     hand.now += 60.0
     hand.probe()
     hand.see(Announce(hand.incident(phase=Phase.RESOLVED), "", "open.well"), incidents=())
+
+
+# ---------------------------------------------------------------- observers
+
+
+class Watching(Hand):
+    """The same, and three observers, of which two must agree; n1 has hung for five seconds."""
+
+    def __init__(self, fault: Fault = Fault.HUNG, **changes) -> None:
+        super().__init__(replace(POLICY, **{"observers_quorum": 2, **changes}))
+        self.see(event=Watchers("c", ("app1", "app2", "app3")))
+        self.see(incidents=(self.incident(cause=Seen(fault)),))
+        for pause_s in (5.0, 0.0):
+            self.probe("n1", fault=fault, server_id=None, server_name=None)
+            self.now += pause_s
+        self.probe("n2", "n3")
+
+    def ask(self, number: int = 1, about: str = "n1", nodes=("app1", "app2", "app3")) -> Attempt:
+        id = f"c-1-probe-{about}-{number}"
+        one = self.attempt(id=id, action=Action.PROBE, nodes=nodes, about=about)
+        self.see(Fire(one), questions=(one,))
+        return one
+
+    def hear(self, one: Attempt, **told: bool | None) -> None:
+        """These observers answer, and the question ends."""
+        for who, down in told.items():
+            self.see(event=Returned(one.id, who, Outcome.DONE, "", Spied(down)))
+        self.see(Finish(one, Outcome.DONE, ""), questions=())
+
+    def later(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            self.probe("n1", fault=Fault.HUNG, server_id=None, server_name=None)
+            self.probe("n2", "n3")
+
+
+def test_observers_agree_and_it_is_done():
+    hand = Watching()
+    hand.hear(hand.ask(), app1=True, app2=True)
+    hand.fire(hand.attempt())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"app1": True},
+        {"app1": True, "app2": None},
+        {"app1": True, "app2": True, "app3": False},
+        {"app1": True, "db9": True},
+    ],
+)
+def test_observers_too_few_or_contradicted(told):
+    hand = Watching()
+    hand.hear(hand.ask(), **told)
+    with breaks("O"):
+        hand.fire(hand.attempt())
+
+
+@pytest.mark.parametrize("fault", [Fault.HUNG, Fault.UNREACHABLE])
+def test_observers_were_not_asked(fault):
+    hand = Watching(fault)
+    with breaks("O"):
+        hand.fire(hand.attempt())
+
+
+def test_observers_of_a_dead_node_are_asked_if_the_settings_say_so():
+    hand = Watching(Fault.DEAD, observers_always=True)
+    hand.meet("n2", "n3")
+    with breaks("O"):
+        hand.fire(hand.attempt())
+    hand = Watching(Fault.DEAD)
+    hand.meet("n2", "n3")
+    hand.fire(hand.attempt())
+
+
+def test_observers_words_are_old():
+    hand = Watching()
+    hand.hear(hand.ask(), app1=True, app2=True)
+    hand.later(61)
+    with breaks("O"):
+        hand.fire(hand.attempt())
+
+
+def test_observers_words_were_about_an_earlier_illness():
+    hand = Watching()
+    hand.hear(hand.ask(), app1=True, app2=True)
+    hand.now += 1.0
+    hand.probe("n1")
+    hand.later(5)
+    with breaks("O"):
+        hand.fire(hand.attempt())
+
+
+@pytest.mark.parametrize("seconds", [0, 29])
+def test_observers_are_not_asked_again_and_again(seconds):
+    hand = Watching()
+    hand.hear(hand.ask(), app1=False)
+    hand.later(seconds)
+    with breaks("O"):
+        hand.ask(2)
+
+
+def test_observers_are_asked_again_after_a_while():
+    hand = Watching()
+    hand.hear(hand.ask(), app1=False)
+    hand.later(30)
+    hand.ask(2)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"about": "n2"}, {"about": "n9"}, {"nodes": ("n2",)}, {"nodes": ("app9",)}, {"nodes": ()}],
+)
+def test_observers_are_asked_about_nothing_else_and_are_no_others(asked):
+    hand = Watching()
+    with breaks("O"):
+        hand.ask(**asked)
+
+
+@pytest.mark.parametrize("changes", [{"observers_quorum": 0}, {"mode": Mode.SHADOW}])
+def test_observers_are_not_asked_where_nothing_would_be_done(changes):
+    hand = Watching(**changes)
+    with breaks("O"):
+        hand.ask()
+
+
+def test_observers_are_not_asked_during_a_pause():
+    hand = Watching()
+    hand.order(Verb.PAUSE, cluster="c", for_s=60.0)
+    with breaks("O"):
+        hand.ask()
+
+
+def test_observers_cost_no_budget():
+    hand = Watching()
+    one = hand.attempt(id="c-1-probe-n1-1", action=Action.PROBE, nodes=("app1",), about="n1")
+    with breaks("O"):
+        hand.see(Fire(one), questions=(one,), acts=(hand.now,))
+
+
+def test_a_slow_healer_waits_longer():
+    hand = Hand()
+    hand.see(incidents=(hand.incident(cause=Seen(Fault.AUTH)),))
+    hand.probe("n1", fault=Fault.AUTH, late_s=2.0)
+    hand.now += 4.0
+    hand.probe("n1", fault=Fault.AUTH)
+    with breaks("O"):
+        hand.fire(hand.attempt())

@@ -223,6 +223,21 @@ def test_how_often_a_node_is_dialled_afresh():
         ("clusters.runbook.canary", {"read": "a.b", "every": "9ms"}, "canary.every: found '9ms'; allowed: a duration"),
         ("clusters.runbook.canary", {"raed": "a.b"}, "canary.raed: found an unknown key; allowed: read, write, every, timeout"),
         ("clusters.runbook.canary", "a.b", "canary: found 'a.b'; allowed: a mapping with read, write, every, timeout"),
+        ("clusters.runbook.observers", {}, "runbook.observers.minions: found nothing; allowed: A glob, or a list of minion ids"),
+        ("clusters.runbook.observers", "app*", "observers: found 'app*'; allowed: a mapping with minions, quorum, timeout, always"),
+        ("clusters.runbook.observers", {"minions": []}, "observers.minions: found []; allowed: a glob such as 'app*', or a list"),
+        ("clusters.runbook.observers", {"minions": 7}, "observers.minions: found 7; allowed: a glob such as 'app*', or a list"),
+        ("clusters.runbook.observers", {"minions": ["app1", 7]}, "observers.minions.1: found 7; allowed: a minion id"),
+        ("clusters.runbook.observers", {"minions": ["app*", "app2"]}, "observers.minions.0: found 'app*'; allowed: a minion id"),
+        ("clusters.runbook.observers", {"minions": ["app1"]}, "observers: found {'minions': ['app1']}; allowed: a quorum of at most 1"),
+        ("clusters.runbook.observers", {"minions": ["app1", "app1"]}, "allowed: a quorum of at most 1, the number of the minions named"),
+        ("clusters.runbook.observers", {"minions": "app*", "quorum": 10}, "allowed: a quorum of at most 9, because no more are asked"),
+        ("clusters.runbook.observers", {"minions": "app*", "quorum": 0}, "observers.quorum: found 0; allowed: a whole number between 1"),
+        ("clusters.runbook.observers", {"minions": "app*", "timeout": "31s"}, "allowed: a timeout of at most 30s"),
+        ("clusters.runbook.observers", {"minions": "app*", "timeout": 0}, "observers.timeout: found 0; allowed: a duration"),
+        ("clusters.runbook.observers", {"minions": "app*", "always": "yes"}, "observers.always: found 'yes'; allowed:"),
+        ("clusters.runbook.observers", {"minions": "*"}, "observers.minions: found '*', which names db1, a node of a cluster; allowed: minions that are no node"),
+        ("clusters.runbook.observers", {"minions": ["app1", "db1"]}, "which names db1, a node of a cluster; allowed: minions that are"),
         ("clusters.runbook.timeout", True, "runbook.timeout: found True; allowed: a duration"),
         ("clusters.runbook.confirm", {"daed": 1}, "runbook.confirm.daed: found an unknown key; allowed: default, dead, hung"),
         ("clusters.runbook.nodes.db3", "a:99999", "runbook.nodes.db3: found 'a:99999'; allowed: address or address:port"),
@@ -492,3 +507,31 @@ def test_an_engine_under_another_name_is_nobodys():
 def test_without_a_job_cache_there_are_no_results_to_read():
     assert problems(MINIMAL, job_cache=False)[0].startswith("job_cache: found false")
     assert load(MINIMAL, job_cache=False, ext_job_cache="redis").clusters
+
+
+def test_observers_are_off_unless_they_are_configured():
+    assert load(MINIMAL).policies()["runbook"].observers_quorum == 0
+    for off in ("off", False, 0):
+        loaded = load(changed(MINIMAL, "clusters.runbook.observers", off))
+        assert loaded.policies()["runbook"].observers_quorum == 0
+
+
+def test_observers_have_a_quorum_a_timeout_and_may_be_asked_always():
+    loaded = load(changed(MINIMAL, "clusters.runbook.observers", {"minions": "app*"}))
+    policy = loaded.policies()["runbook"]
+    assert (policy.observers_quorum, policy.observers_s, policy.observers_always) == (2, 3.0, False)
+    assert loaded.clusters["runbook"].observers.allows("app7")
+    assert not loaded.clusters["runbook"].observers.allows("web1")
+    given = {"minions": ["a", "b", "c"], "quorum": 3, "timeout": "500ms", "always": True}
+    loaded = load(changed(MINIMAL, "clusters.runbook.observers", given))
+    policy = loaded.policies()["runbook"]
+    assert (policy.observers_quorum, policy.observers_s, policy.observers_always) == (3, 0.5, True)
+    assert loaded.clusters["runbook"].observers.allows("b")
+    assert not loaded.clusters["runbook"].observers.allows("d")
+
+
+def test_no_node_of_another_cluster_observes_either():
+    other = {"minions": "rt*", "nodes": {"rt1": "10.0.1.1"}}
+    settings = changed(MINIMAL, "clusters.other", other)
+    (found,) = problems(changed(settings, "clusters.runbook.observers", {"minions": "r*"}))
+    assert "clusters.runbook.observers.minions: found 'r*', which names rt1" in found

@@ -262,6 +262,7 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
                     "one address per node",
                 )
             seen.setdefault(address, node)
+    yield from _observed_by_nodes(settings)
     for name, hook in settings.webhooks.items():
         if not re.fullmatch(r"[\w.-]{1,64}", name):
             yield Problem(
@@ -280,6 +281,20 @@ def _across(settings: EngineSettings) -> Iterator[Problem]:
                 yield Problem(
                     f"{ROOT}.webhooks.{name}.clusters", repr(allowed), ", ".join(settings.clusters)
                 )
+
+
+def _observed_by_nodes(settings: EngineSettings) -> Iterator[Problem]:
+    """A problem for each cluster whose observers are minions of a database: they go down with what they look at."""
+    nodes = [node for cluster in settings.clusters.values() for node in cluster.nodes]
+    for name, cluster in settings.clusters.items():
+        observers = cluster.observers
+        own = [node for node in nodes if observers is not None and observers.allows(node)]
+        if observers is not None and own:
+            yield Problem(
+                path_of(ROOT, "clusters", name, "observers", "minions"),
+                f"{shown(observers.minions)}, which names {own[0]}, a node of a cluster",
+                "minions that are no node of any cluster: these go down together with what they look at",
+            )
 
 
 #: Keys whose values are never shown.

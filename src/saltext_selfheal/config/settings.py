@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +20,13 @@ from pydantic import (
 
 from ..healing import escalation, remedies
 from ..healing.model import Limits, Mode, Policy
+from ..healing.observers import MOST as MOST_OBSERVERS
 from .mistakes import ANOTHER, wrong
 from .texts import (
     FilePath,
     Minions,
     NodeName,
+    ObserverMinions,
     OneTable,
     Service,
     TableName,
@@ -55,6 +58,7 @@ from .values import (
 #: No webhook's caller may have this name. The ids of a caller's requests begin with its name, and those of the bus
 #: begin with this one.
 RESERVED_CALLER = "bus"
+LONGEST_PROBE_S = 30.0  #: of an observer; a step waits for it
 
 
 class Settings(BaseModel):
@@ -173,6 +177,39 @@ class HighstateSettings(Settings):
     timeout: Pace = Field(
         60.0, description="How long that is waited for. Without an answer the real one runs."
     )
+
+
+class ObserverSettings(Settings):
+    minions: ObserverMinions = Field(
+        description="A glob, or a list of minion ids. None of them may be a node of any cluster. At most nine are asked.",
+    )
+    quorum: PositiveCount = Field(
+        2, description="So many of them must say that the node cannot be reached."
+    )
+    timeout: Pace = Field(
+        3.0,
+        description="How long an observer's probe may take (at most 30s). Its word is waited for five seconds longer.",
+    )
+    always: Switch = Field(
+        False,
+        description="Whether they are also asked about a node that refuses the connection (`dead`).",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> ObserverSettings:
+        if isinstance(self.minions, tuple) and len(self.minions) < self.quorum:
+            raise wrong(f"a quorum of at most {len(self.minions)}, the number of the minions named")
+        if self.quorum > MOST_OBSERVERS:
+            raise wrong(f"a quorum of at most {MOST_OBSERVERS}, because no more are asked")
+        if self.timeout > LONGEST_PROBE_S:
+            raise wrong(f"a timeout of at most {LONGEST_PROBE_S:g}s")
+        return self
+
+    def allows(self, minion: str) -> bool:
+        """These settings name the minion as an observer."""
+        if isinstance(self.minions, str):
+            return fnmatchcase(minion, self.minions)
+        return minion in self.minions
 
 
 class CanarySettings(Settings):
@@ -311,6 +348,11 @@ class ClusterSettings(Settings):
         HighstateSettings(),
         description="What comes before a highstate: see [test first](../concepts.md#a-highstate-is-tried-first).",
     )
+    observers: Annotated[ObserverSettings | None, off_is(None)] = Field(
+        None,
+        description="Minions elsewhere that look at a node, too, before anything is done about it: see "
+        "[observers](../concepts.md#observers). `off` (default) = none is asked.",
+    )
     starting: Span = Field(
         600.0,
         description="How long a process may run without listening before its node counts as dead, by its minion's word.",
@@ -365,6 +407,7 @@ class ClusterSettings(Settings):
 
     def policy(self, name: str, mode: Mode) -> Policy:
         """These settings in the form that the core uses. ``mode`` is the engine's, for a cluster without its own."""
+        watched = self.observers
         return Policy(
             name=name,
             nodes=tuple(self.nodes),
@@ -376,6 +419,9 @@ class ClusterSettings(Settings):
             dead_witnessed_s=self.confirm.dead_witnessed,
             witness_s=self.witness.timeout,
             test_first_s=self.highstate.timeout if self.highstate.test_first else 0.0,
+            observers_quorum=watched.quorum if watched else 0,
+            observers_s=watched.timeout if watched else 0.0,
+            observers_always=watched is not None and watched.always,
             starting_s=self.starting,
             settle_s=self.settle,
             stable_s=self.stable,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from .mistakes import wrong
+from .mistakes import each, wrong
 
 #: What YAML reads as something else is no text any more when it comes here. The words tell what to do.
 TEXT = "a text; put it in quotes if YAML reads it as something else, as it does with on, no, ~, 012 and 1:30"
@@ -44,6 +44,21 @@ def _minions(pattern: str) -> str:
             "a glob of 1 to 1000 characters such as 'db*', without blanks and control characters"
         )
     return pattern
+
+
+def _observers(value: Any) -> str | tuple[str, ...]:
+    """Who observes: a glob, or ids one by one."""
+    if isinstance(value, str):
+        return _minions(value)
+    if not isinstance(value, list) or not value:
+        raise wrong("a glob such as 'app*', or a list of minion ids, at least one")
+    return tuple(dict.fromkeys(each(enumerate(value), _observer)))
+
+
+def _observer(_: Any, value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong(f"a minion id; {TEXT}")
+    return _node(value)
 
 
 def _of_form(pattern: str, allowed: str) -> AfterValidator:
@@ -89,6 +104,7 @@ def ledger_file(path: str | None) -> str | None:
 
 NodeName = Annotated[str, AfterValidator(_node)]
 Minions = Annotated[str, AfterValidator(_minions)]
+ObserverMinions = Annotated[str | tuple[str, ...], BeforeValidator(_observers)]
 # The driver (2.4.10) encodes its first message in ASCII.
 User = Annotated[
     str,

@@ -48,6 +48,8 @@ engines:
           witness: {{timeout: 5s}}  # a node's own minion is asked what it sees; off asks nobody
           highstate: {{test_first: true, timeout: 60s}}  # one that would change nothing is left out
           foreign: {{grace: 30s, most: 15m}}  # other people's jobs are waited for; off waits for nobody
+          # Minions elsewhere that look, too, before anything is done about an unreachable or hung node:
+          # observers: {{minions: 'app*', quorum: 2, timeout: 3s}}
           starting: 10m           # so long a process may run without listening
           stable: 30s
           attempt: {{timeout: 5m, verify: 60s}}

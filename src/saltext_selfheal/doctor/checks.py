@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import live as live_checks
-from . import servers
+from . import observers, servers
 from .clusters import check_clusters
 from .doors import check_hooks, check_peers, check_permissions, check_salt_api
 from .engine import check_engine
@@ -42,19 +42,21 @@ CHECKS: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "hooks": check_hooks,
     "secrets": check_secrets,
     "versions": check_versions,
+    "observers": observers.check_recorded,
     "servers": servers.check_recorded,
 }
 #: What asks the nodes and the minions, only when that is wanted.
 LIVE: dict[str, Callable[[Master], Iterator[Finding]]] = {
     "nodes now": live_checks.check_nodes,
     "minions now": live_checks.check_minions,
+    "observers now": observers.check_now,
     "servers now": servers.check_now,
 }
 #: What is looked up on record only if the present is not asked for.
-ON_RECORD = ("servers",)
+ON_RECORD = ("observers", "servers")
 NOT_LOOKED_AT = (
     "not looked at: whether each node lets the healer in now, and whether each minion answers, knows the service and "
-    "compiles its highstate, and on which addresses the servers listen (live=True)"
+    "compiles its highstate, whether each observer answers, and on which addresses the servers listen (live=True)"
 )
 
 

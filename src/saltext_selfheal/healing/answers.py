@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import questions
+from . import observers, questions
 from .changes import Changes
 from .events import Missing, Published, Returned, Seconds
-from .model import ClusterState, Effect
+from .model import Action, ClusterState, Effect
+from .sighting import Sighting
 from .testimony import Testimony
 
 MOST_DRIFT = 20  #: an incident remembers this many changed states
@@ -32,6 +33,12 @@ def take_answer(
     cluster, one = questions.take_news(cluster, event, now)
     if not isinstance(event, Returned) or event.node not in one.nodes or event.node in one.results:
         return cluster, []
+    if one.action is Action.PROBE:
+        said = event.told if isinstance(event.told, Sighting) else None
+        return (
+            observers.take_sighting(cluster, one, event.node, event.outcome, said, event.detail),
+            [],
+        )
     if isinstance(event.told, Testimony):
         return questions.take_testimony(cluster, one, event.told, now)
     if isinstance(event.told, Changes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import gates, health, looks, questions, tested, witnessed
+from . import gates, health, looks, observers, questions, tested, witnessed
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
@@ -24,9 +24,8 @@ PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, u
 FIRINGS = 3  #: an attempt is fired at most this many times
 PUBLISH_AT_ALL_S = 300.0  #: after a crash, an attempt older than this is not fired again
 READ_WITHIN_S = 10.0  #: reading the job cache may take this long
-_BUDGET, _LIMITS, _APPROVAL, _TESTED = map(
-    gates.name_of, (gates.budget, gates.limits, gates.approval, tested.tested)
-)
+_BUDGET, _LIMITS, _APPROVAL = map(gates.name_of, (gates.budget, gates.limits, gates.approval))
+_OBSERVERS, _TESTED = map(gates.name_of, (observers.observers, tested.tested))
 #: An incident gives way to one about another fault after this time. A node may go to and fro between two faults, and each
 #: turn must not cost two incidents.
 ANOTHER_FOR_S = 600.0
@@ -179,12 +178,22 @@ def budget_spent(s: Sight) -> bool:
 
     A request whose budget is spent is held until it expires. A lock for it must not stand in the way of healing.
     """
-    return (
-        not s.requested
-        and s.intent is not None
-        and bool(s.intent.nodes)
-        and {_BUDGET} <= {g.name for g in s.shut} <= {_BUDGET, _APPROVAL, _TESTED}
-    )
+    if s.requested or s.intent is None or not s.intent.nodes:
+        return False
+    # Nobody is asked before the budget allows a step, so no answer is waited for.
+    waits = gates.not_refuted(s.state, s.intent, s.now).open
+    names = {g.name for g in s.shut} - ({_OBSERVERS} if waits else set())
+    return {_BUDGET} <= names <= {_BUDGET, _APPROVAL, _TESTED}
+
+
+def ask_observers(s: Sight) -> bool:
+    """Only the observers' word, and perhaps a person's, is missing, and there are observers to be asked now."""
+    if s.intent is None or not s.intent.nodes:
+        return False
+    names = {g.name for g in s.shut}
+    if _OBSERVERS not in names or not names <= gates.ASK_LAST | {_APPROVAL}:
+        return False
+    return bool(observers.due(s.state, s.intent, s.now))
 
 
 def endless(s: Sight) -> Attempt | None:

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import budgets, escalation, gates, identity, looks, questions, tested, witnessed
+from . import (
+    budgets,
+    escalation,
+    gates,
+    identity,
+    looks,
+    tested,
+    witnessed,
+)
 from .conditions import verdict
 from .events import Seconds
 from .model import (
     CLUSTER_WIDE,
-    Action,
     Approval,
     Attempt,
     Bar,
@@ -154,28 +161,6 @@ def skip_step(s: Sight) -> Change:
     turn = replace(s.incident.turn, tried=())
     step = s.incident.step + 1
     return s.cluster, replace(s.incident, step=step, repeated=0, turn=turn, held=()), ()
-
-
-def test_first(s: Sight) -> Change:
-    """Have a highstate run in test mode on the nodes that it is meant for. That changes nothing and costs no budget."""
-    assert s.intent is not None
-    cluster, incident, fired = s.cluster, s.incident, []
-    for name in tested.to_ask(cluster, incident, s.intent.nodes, s.now):
-        cluster, incident, question = questions.pose(
-            cluster, incident, Action.TEST_HIGHSTATE, name, (name,), s.now
-        )
-        node = replace(cluster.nodes[name], foreseen_at=s.now)
-        cluster = cluster.with_nodes({name: node})
-        fired.append(Fire(question))
-    return cluster, incident, tuple(fired)
-
-
-def leave_out(s: Sight) -> Change:
-    """The nodes on which a highstate would change nothing count as having had it."""
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
-    turn = s.incident.turn
-    had = tuple(n for n in met if n in s.untried)
-    return s.cluster, replace(s.incident, turn=replace(turn, tried=(*turn.tried, *had))), ()
 
 
 def act(s: Sight) -> Change:

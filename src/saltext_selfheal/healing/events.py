@@ -13,11 +13,12 @@ from enum import Enum
 from .changes import Changes
 from .faults import Fault
 from .results import Outcome
+from .sighting import Sighting
 from .testimony import Testimony
 
 Seconds = float
 #: What can be told in the answer to a question.
-Told = Testimony | Changes
+Told = Testimony | Changes | Sighting
 
 
 class Verb(str, Enum):
@@ -62,6 +63,7 @@ class Observation:
     addresses: tuple[str, ...] = ()
     #: The node is a ``rethinkdb proxy``: no ``server_status`` lists it, and it holds no replica.
     proxy: bool = False
+    late_s: Seconds = 0.0  #: the probe began so much later than planned: the healer itself is slow
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,14 @@ class Present:
     minions: Mapping[str, Presence] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Watchers:
+    """Which observers of a cluster are there: accepted minions that its setting names, those connected first."""
+
+    cluster: str
+    minions: tuple[str, ...] = ()
+
+
 class CanaryEnd(str, Enum):
     """What came of a canary."""
 
@@ -302,6 +312,7 @@ Event = (
     Observed
     | Met
     | Present
+    | Watchers
     | Canary
     | Foreign
     | Backups

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from . import answers, canary, foreign, health, identity, ids, looks, questions
+from . import answers, canary, foreign, health, identity, ids, looks, questions, strain
 from .events import Met, Missing, Observed, Published, Returned, Seconds, Viewed, ViewStatus
 from .model import (
     CLUSTER_WIDE,
@@ -76,13 +76,13 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
     effects: list[Effect] = []
     if seen.ours:
         return _eyes(replace(state, ours=(now, seen.evidence)), now)
-    state = identity.judge(state, seen)
+    state = strain.take(identity.judge(state, seen), seen, now)
     cluster = state.clusters[seen.cluster]
     before = cluster.nodes[seen.node]
     policy = state.policies[seen.cluster]
     acted_on = _acted_on(cluster, seen.node) or foreign.at_work(before, policy, now)
     node = health.observe(
-        before, seen, policy, now, acted_on, _witnessed(cluster, policy, seen.node, now)
+        before, seen, policy, now, acted_on, _witnessed(state, cluster, seen.node, now)
     )
     if node.flapping is not before.flapping:
         times = len(node.changes)
@@ -105,13 +105,14 @@ def take_observation(state: State, event: Observed, now: Seconds) -> tuple[State
     return state, effects
 
 
-def _witnessed(cluster: ClusterState, policy: Policy, name: str, now: Seconds) -> health.Witnessed:
-    """What the node's own minion has said about its process, and what its canaries prove."""
-    told, stalled = questions.heard(cluster, name), canary.against(cluster, name)
+def _witnessed(state: State, cluster: ClusterState, name: str, now: Seconds) -> health.Witnessed:
+    """What the node's own minion has said, what its canaries prove, and how far the healer itself is to be trusted."""
+    known = health.Witnessed(stalled=canary.against(cluster, name), strain=strain.of(state, now))
+    told = questions.heard(cluster, name)
     if told is None:
-        return health.Witnessed(stalled=stalled)
-    starting, why = questions.starting(cluster, policy, name, now)
-    return health.Witnessed(told.gone, starting, why, stalled)
+        return known
+    starting, why = questions.starting(cluster, state.policies[cluster.name], name, now)
+    return known._replace(gone=told.gone, starting=starting, why=why)
 
 
 def _acted_on(cluster: ClusterState, node: str) -> bool:
@@ -150,7 +151,8 @@ def take_view(state: State, event: Viewed, now: Seconds) -> tuple[State, list[Ef
         cluster = replace(cluster, tables=tables)
     if seen.status is ViewStatus.KNOWN:
         cluster = _take_starts(cluster, state.policies[seen.cluster], seen.started, now)
-        ailments = health.ailments(cluster, seen, state.policies[seen.cluster], now)
+        slow = strain.of(state, now)
+        ailments = health.ailments(cluster, seen, state.policies[seen.cluster], now, slow)
         cluster = replace(cluster, ailments=ailments, viewed_at=now)
         state = replace(state, maps={**state.maps, seen.cluster: (now - seen.took_s, seen.tables)})
         for one in ailments:
@@ -437,6 +439,9 @@ def forget_health(state: State, now: Seconds) -> State:
                 answers=False,
                 testimony=None,
                 questioned_at=None,
+                sightings={},
+                observed_at=None,
+                observers=(),
                 minion=NodeState.minion,
                 minion_at=None,
                 # A stall that is known lasts until a canary is answered. Without canaries none will be.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from . import escalation, health, looks, remedies
+from . import escalation, health, looks, remedies, strain
 from .budgets import budget as budget
 from .budgets import limits as limits
 from .events import Seconds
@@ -20,6 +20,8 @@ from .gate import Gate as Gate
 from .gate import Intent as Intent
 from .gate import Open, Ruling, Shut, of
 from .model import ClusterState, Fault, Incident, Late, Mode, Phase, Policy, State, Step
+from .observers import not_refuted as not_refuted
+from .observers import observers as observers
 from .presence import minion as minion
 from .quorum import harmless, one_at_a_time, quorum
 from .tested import not_met, tested
@@ -126,7 +128,8 @@ def confirmed(state: State, intent: Intent, now: Seconds) -> Ruling:
     doubtful = [n for n in intent.nodes if not health.confirmed(cluster, intent.incident, n)]
     called = intent.incident.called
     if doubtful:
-        return Shut(f"{called} not confirmed on {', '.join(doubtful)}")
+        slow = strain.told(state, now)
+        return Shut(f"{called} not confirmed on {', '.join(doubtful)}{slow and f': {slow}'}")
     return Open(f"{called} confirmed")
 
 
@@ -209,7 +212,9 @@ def agreed(state: State, intent: Intent, now: Seconds) -> Ruling:
 
 def blind(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The healer trusts its own eyes."""
-    return Shut(state.blind) if state.blind else Open("the healer trusts its own eyes")
+    if state.blind:
+        return Shut(state.blind)
+    return Open(strain.told(state, now) or "the healer trusts its own eyes")
 
 
 def fresh(state: State, intent: Intent, now: Seconds) -> Ruling:
@@ -251,7 +256,7 @@ def decided(state: State, intent: Intent, now: Seconds) -> Ruling:
     suspected = [
         n for n in policy.nodes if nodes[n].suspected and nodes[n].fault is not Fault.STARTING
     ]
-    confirm_s = max(policy.confirm_s.values(), default=0.0)
+    confirm_s = max(policy.confirm_s.values(), default=0.0) * strain.of(state, now)
     opens_at = incident.changed_at + confirm_s + policy.poll_s + policy.timeout_s
     if not suspected or now >= opens_at:
         return Open("every suspected node is decided")
@@ -398,6 +403,7 @@ GATES: Mapping[str, Asks] = {
     "settings": settings,
     "agreed": agreed,
     "witness": witness,
+    "observers": observers,
     "helps": helps,
     "flapping": flapping,
     "decided": decided,
@@ -429,6 +435,7 @@ OWN: tuple[Asks, ...] = (
     identity,
     agreed,
     not_starting,
+    not_refuted,
     helps,
     not_met,
     flapping,
@@ -444,6 +451,10 @@ OWN: tuple[Asks, ...] = (
 ORDINARY = frozenset(map(name_of, (after, in_flight, look, fresh, witness, tested)))
 
 
+#: Gates that ask somebody, in the order in which that is done. They ask only when no other gate is shut.
+ASK_LAST = frozenset(map(name_of, (observers, tested)))
+
+
 def to_tell(
     state: State, intent: Intent, judged: tuple[Gate, ...], now: Seconds
 ) -> tuple[str, ...]:
@@ -453,6 +464,9 @@ def to_tell(
         brief.append(witness)
     if not_met(state, intent, now).open:
         brief.append(tested)
+    # Once this gate is announced, it stays so until the observers agree, also while they are asked again.
+    if not_refuted(state, intent, now).open and name_of(observers) not in intent.incident.held:
+        brief.append(observers)
     return tuple(g.name for g in judged if not g.open and GATES[g.name] not in brief)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from . import canary, questions
 from .events import ClusterView, Observation, Seconds, ViewStatus
 from .model import CLUSTER_WIDE, Ailment, ClusterState, Fault, Incident, NodeState, Policy, Seen
+from .node import Witnessed as Witnessed
 
 VIEW_AGE_S = 60.0  #: a view of the system tables that is older than this does not count
 OURS_S = 30.0  #: a probe that failed on the healer's own side makes the healer blind for this long
@@ -38,12 +38,12 @@ def _still_answers(node: NodeState, seen: Observation, own: bool, now: Seconds) 
 
 
 def _confirm_s(fault: Fault | None, policy: Policy, told: Witnessed) -> Seconds:
-    """How long this fault must last. A death that its own minion has seen, too, needs less time."""
+    """How long this fault must last. A death that its own minion has seen, too, needs less time; a slow healer more."""
     if fault is None:
         return 0.0
     confirm_s = policy.confirm_s.get(fault, 0.0)
     sooner = fault is Fault.DEAD and told.gone
-    return min(confirm_s, policy.dead_witnessed_s) if sooner else confirm_s
+    return told.strain * (min(confirm_s, policy.dead_witnessed_s) if sooner else confirm_s)
 
 
 def _changes(
@@ -59,17 +59,6 @@ def _changes(
     if not (turned and by_itself and policy.flapping_changes):
         return node.changes
     return (*node.changes, now)[-max(policy.flapping_changes, 1) :]
-
-
-class Witnessed(NamedTuple):
-    """What is told of a node beside its probe: its own minion's word, if it refuses the dial, and its canaries."""
-
-    gone: bool = False  #: its process is gone
-    starting: bool = False  #: its process runs, and has had no time yet to get up
-    why: str = ""  #: that its process runs, in words; empty: it was not told so
-    stalled: str = (
-        ""  #: what it does not answer although it answers the probe; see `canary.against`
-    )
 
 
 def observe(
@@ -100,7 +89,9 @@ def observe(
     confirm_s = _confirm_s(fault, policy, told)
     started = now if fault is Fault.STARTING else None
     seen_as = _seen_as(node, fault, now) if fault else ()
-    lasted = fault is not None and _lasted(dict(seen_as)[fault], since, confirm_s, policy, now)
+    lasted = fault is not None and _lasted(
+        dict(seen_as)[fault], since, confirm_s, _longest_s(policy) * told.strain, now
+    )
     node = replace(
         node,
         fault=fault,
@@ -115,6 +106,7 @@ def observe(
         well_since=None if fault else now if node.well_since is None else node.well_since,
         starting_since=(node.starting_since or started) if fault else None,
         refused_at=refused_at,
+        observed_at=node.observed_at if fault else None,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
         taken=node.taken or (seen.dialled and seen.fault is None),
         answers=fault is Fault.STALLED or (seen.fault is not None and seen.answers),
@@ -173,13 +165,16 @@ def _seen_as(node: NodeState, fault: Fault, now: Seconds) -> tuple[tuple[Fault, 
 
 
 def _lasted(
-    first: Seconds, since: Seconds, confirm_s: Seconds, policy: Policy, now: Seconds
+    first: Seconds, since: Seconds, confirm_s: Seconds, longest_s: Seconds, now: Seconds
 ) -> bool:
     """Whether a fault is confirmed. ``first``: when it was first seen since the node was well; ``since``: it holds."""
     # A node may alternate between faults, and each turn starts ``confirm`` anew. So after the longest ``confirm`` of
     # all faults it is confirmed in any case.
-    longest_s = max(policy.confirm_s.values(), default=0.0)
     return now - since >= confirm_s or now - first >= longest_s
+
+
+def _longest_s(policy: Policy) -> Seconds:
+    return max(policy.confirm_s.values(), default=0.0)
 
 
 def _cut_off(node: NodeState, seen: Observation) -> str:
@@ -253,7 +248,7 @@ def _flapping(node: NodeState, policy: Policy, now: Seconds, confirm_s: Seconds)
 
 
 def ailments(
-    cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds
+    cluster: ClusterState, seen: ClusterView, policy: Policy, now: Seconds, strain: float = 1.0
 ) -> tuple[Ailment, ...]:
     """The cluster's ailments after one more view of its system tables.
 
@@ -266,7 +261,7 @@ def ailments(
     for what, evidence in _complaints(cluster, seen, policy, now):
         old = cluster.ailment(what)
         since = old.since if old else now
-        confirmed = now - since >= policy.confirm_s.get(what.fault, 0.0)
+        confirmed = now - since >= policy.confirm_s.get(what.fault, 0.0) * strain
         found[what] = Ailment(what, since, confirmed, old.evidence if old else evidence)
     return tuple(found.values())
 

@@ -12,14 +12,16 @@ from .events import Seconds
 TIMES = frozenset(
     {
         "acted_at", "acts", "answered_at", "asked", "at", "began_at", "busy_since", "changed_at", "changes", "cooldown_until",
-        "decided_at", "dialled_at", "ended_at", "fired_at", "foreign_since", "foreseen_at", "forgotten_at", "gone_since", "kinds", "looked_at",
-        "minion_at", "missing_at", "not_before", "opened_at", "published_at", "questioned_at", "refused", "refused_at",
+        "decided_at", "dialled_at", "ended_at", "fired_at", "foreign_since", "foreseen_at", "forgotten_at",
+        "gone_since", "kinds", "looked_at",
+        "minion_at", "missing_at", "not_before", "observed_at", "opened_at", "published_at", "questioned_at", "refused",
+        "refused_at",
         "restarted_at", "seen", "since", "spent", "stalled_since", "starting_since", "until", "viewed_at",
         "well_since", "word_at",
     }
 )  # fmt: skip
 #: Fields with numbers that are no such times: durations, and times of a server's own clock.
-OTHER_NUMBERS = frozenset({"after_s", "age_s", "words_age_s", "started_at"})
+OTHER_NUMBERS = frozenset({"after_s", "age_s", "late_by", "words_age_s", "started_at"})
 
 _T = TypeVar("_T")
 

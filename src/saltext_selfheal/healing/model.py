@@ -339,6 +339,11 @@ class State:
     started_at: Seconds
     #: The latest table map of each cluster, and when it was taken. It is not remembered across restarts.
     maps: Mapping[str, tuple[Seconds, tuple[Table, ...]]] = field(default_factory=dict)
+    #: The observers of each cluster that are there. Not remembered across restarts. Missing: it was not told yet.
+    watchers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: When nodes that are well answered late, or rounds began late, and how much; see `strain`.
+    slow_answers: tuple[tuple[Seconds, float], ...] = field(default=(), compare=False)
+    slow_rounds: tuple[tuple[Seconds, float], ...] = field(default=(), compare=False)
     blind: str = ""  #: why the healer does not trust its own eyes; empty: it does
     ours: tuple[Seconds, str] | None = None  #: the last probe that failed on the healer's own side
 

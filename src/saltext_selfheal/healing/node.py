@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .changes import Changes
 from .events import Presence, Seconds
 from .faults import Fault
 from .remedies import Action
+from .sighting import Sighting
 from .testimony import Testimony
 
 
@@ -70,6 +73,8 @@ class NodeState:
     flapping: bool = False
     #: For each of the last answers, whether it was slow.
     slow: tuple[bool, ...] = field(default=(), compare=False)
+    #: How late its last answer was, as a multiple of what counts as late; 0: it was not (see `strain`).
+    late_by: float = field(default=0.0, compare=False)
     well_since: Seconds | None = (
         None  #: each time it was seen since then it was well, also before a start of the healer
     )
@@ -97,6 +102,11 @@ class NodeState:
     foreseen_at: Seconds | None = None  #: when that was asked last
     foreign: tuple[ForeignJob, ...] = ()  #: other people's jobs that run there or have ended lately
 
+    #: What observers have told of it since its illness began; when they were asked last, and which.
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    observed_at: Seconds | None = None
+    observers: tuple[str, ...] = ()
+
     def bar(self, action: Action) -> Bar | None:
         """What keeps this action from running on the node."""
         return next((bar for bar in self.bars if bar.action is action), None)
@@ -108,3 +118,15 @@ class NodeState:
     @property
     def suspected(self) -> bool:
         return self.since is not None and self.fault is not None and not self.confirmed
+
+
+class Witnessed(NamedTuple):
+    """What is told of a node beside its probe: its own minion's word, if it refuses the dial, and its canaries."""
+
+    gone: bool = False  #: its process is gone
+    starting: bool = False  #: its process runs, and has had no time yet to get up
+    why: str = ""  #: that its process runs, in words; empty: it was not told so
+    stalled: str = (
+        ""  #: what it does not answer although it answers the probe; see `canary.against`
+    )
+    strain: float = 1.0  #: so many times longer than usual a fault must last (see `strain`)

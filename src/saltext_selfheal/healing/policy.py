@@ -46,6 +46,11 @@ class Policy:
     witness_s: Seconds = 0.0  #: how long a minion's testimony is waited for; 0 = it is not asked
     #: How long a test run of a highstate is waited for before the real one; 0 = there is none.
     test_first_s: Seconds = 0.0
+    observers_quorum: int = (
+        0  #: so many observers must agree that a node is down; 0 = none is asked
+    )
+    observers_s: Seconds = 3.0  #: how long an observer's probe may take
+    observers_always: bool = False  #: also where the node refuses the connection
     starting_s: Seconds = 600.0  #: how long a process may run without listening
     settle_s: Seconds = 45.0
     stable_s: Seconds = 30.0

@@ -40,6 +40,8 @@ ASK_AFTER_S = 1.0
 AGAIN_S = 30.0
 STALE_S = 3 * AGAIN_S  #: an older word that a process is starting does not count any more
 SEEN_LATE_S = 5.0  #: a database may have ended so long before that was seen
+#: An observer's word may come this much later than its probe's timeout: the job must get there, its result back.
+PROBE_JOB_S = 5.0
 AT_ONCE = 50  #: so many questions are in flight over all clusters, and no more
 
 
@@ -136,13 +138,18 @@ def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:
 _WAITS_S: Mapping[Action, Callable[[Policy], Seconds]] = {
     Action.WITNESS: lambda policy: policy.witness_s,
     Action.TEST_HIGHSTATE: lambda policy: policy.test_first_s,
+    Action.PROBE: lambda policy: policy.observers_s + PROBE_JOB_S,
 }
 
 
 def _outcome(one: Attempt) -> tuple[Outcome, str]:
     if len(one.nodes) == 1 and one.results:
         return next(iter(one.results.values()))
-    return looks.told(one)
+    outcome, why = looks.told(one)
+    said = [f"{who}: {what or how.value}" for who, (how, what) in one.results.items()]
+    if len(said) < len(one.nodes):
+        said.insert(0, why)
+    return outcome, "; ".join(said)
 
 
 def may_ask(state: State, cluster: ClusterState, policy: Policy, now: Seconds) -> bool:

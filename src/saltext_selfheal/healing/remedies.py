@@ -24,6 +24,7 @@ class Action(str, Enum):
     LOOK = "look"
     WITNESS = "witness"
     TEST_HIGHSTATE = "test_highstate"
+    PROBE = "probe"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Remedy:
     says: str  #: what it does, for people
     takes_service: bool = False  #: its first argument is the service's name
     takes_port: bool = False  #: its next argument is the driver's port at the node
+    by_observers: bool = (
+        False  #: it goes to observers, and its argument is the address of the node it is about
+    )
     only_asks: bool = False  #: it reads, and changes nothing: it is no attempt and costs no budget
     takes_away: bool = True  #: it can take a serving node away
     starts_anew: bool = False  #: a new start of the database proves that it has done its work
@@ -108,6 +112,16 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             reads=results.test_run,
             says="asks a minion what a highstate would change, and changes nothing",
             only_asks=True,
+            takes_away=False,
+            asked=False,
+            by_webhook=False,
+        ),
+        Action.PROBE: Remedy(
+            runs="selfheal.probe",
+            reads=results.sighting,
+            says="asks observers whether they reach a node from their place, and changes nothing",
+            only_asks=True,
+            by_observers=True,
             takes_away=False,
             asked=False,
             by_webhook=False,

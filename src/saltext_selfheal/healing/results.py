@@ -148,3 +148,13 @@ def testimony(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, s
     if isinstance(result, dict) and result.get("version") == 1:
         return Outcome.DONE, ""
     return Outcome.FAILED, f"this is no testimony: {shown(result, 200)}"
+
+
+def sighting(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
+    """Read the result of ``selfheal.probe``: whether the minion has looked at all. What it means, `sighting` says."""
+    before = common(result, retcode)
+    if before is not None:
+        return before
+    if isinstance(result, dict) and isinstance(result.get("well"), bool):
+        return Outcome.DONE, ""
+    return Outcome.FAILED, f"this is no look at a node: {shown(result, 200)}"

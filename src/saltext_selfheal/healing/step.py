@@ -41,7 +41,9 @@ function returns.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from . import questions
 from .canary import take_canary
@@ -63,10 +65,12 @@ from .events import (
     Started,
     Tick,
     Viewed,
+    Watchers,
 )
 from .facts import forget_health, run_out, take_job_news, take_met, take_observation, take_view
 from .foreign import take_backups, take_foreign
 from .model import TOLD_AGAIN, Announce, Answer, Dial, Effect, Phase, State
+from .observers import take_watchers
 from .orders import answer_opened, decide_pending, take_request
 from .presence import take_present
 from .sight import Sight
@@ -81,20 +85,11 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
         case Observed(observation):
             state, effects = take_observation(state, event, now)
             concerned = [observation.cluster]
-        case Met(cluster=cluster):
-            state = take_met(state, event, now)
-            concerned = [cluster]
-        case Present(cluster=cluster):
-            state = take_present(state, event, now)
-            concerned = [cluster]
+        case Met() | Present() | Watchers() | Foreign() | Backups():
+            state = _TAKES[type(event)](state, event, now)
+            concerned = [event.cluster]
         case Canary(cluster=cluster):
             state, effects = take_canary(state, event, now)
-            concerned = [cluster]
-        case Foreign(cluster=cluster):
-            state = take_foreign(state, event, now)
-            concerned = [cluster]
-        case Backups(cluster=cluster):
-            state = take_backups(state, event, now)
             concerned = [cluster]
         case Viewed(view):
             state, effects = take_view(state, event, now)
@@ -132,6 +127,16 @@ def step(state: State, event: Event, now: Seconds) -> tuple[State, tuple[Effect,
     for request in opened:
         effects += answer_opened(state, request, effects)
     return state, tuple(effects)
+
+
+#: Facts that order nothing.
+_TAKES: Mapping[type, Callable[[State, Any, Seconds], State]] = {
+    Met: take_met,
+    Present: take_present,
+    Watchers: take_watchers,
+    Foreign: take_foreign,
+    Backups: take_backups,
+}
 
 
 def _opens(state: State, event: Requested, effects: list[Effect]) -> bool:

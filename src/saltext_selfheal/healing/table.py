@@ -14,7 +14,9 @@ from enum import Enum
 from . import changes
 from . import conditions as when
 from . import deeds as do
-from . import health, looks, questions, tested
+from . import gates, health
+from . import inquiries as inquire
+from . import looks, questions, tested
 from .deeds import Change
 from .events import Verb
 from .model import CLUSTER_WIDE, Action, Announce, Effect, Finish, Fire, Phase, State
@@ -62,16 +64,18 @@ TRANSITIONS: tuple[Row, ...] = (
         "{action} cannot help: {found}", do.skip_step),
     Row("open.hopeless", Phase.OPEN, when.is_hopeless, Phase.LOCKED, "nothing can be done from here. {hopeless}"),
     Row("open.asked-for-nothing", Phase.OPEN, when.asked_for_nothing, Phase.RESOLVED, "{met}"),
-    Row("open.left-out", Phase.OPEN, when.some_need_none, Phase.OPEN, "{met}", do.leave_out, tells=Tells.NOTHING),
+    Row("open.left-out", Phase.OPEN, when.some_need_none, Phase.OPEN, "{met}", inquire.leave_out, tells=Tells.NOTHING),
     Row("open.nothing-to-change", Phase.OPEN, when.nothing_to_change, Phase.OPEN, "{met}", do.skip_step),
     Row("open.did-not-help", Phase.OPEN, when.did_not_help, Phase.OPEN,
         "{action} did not help on {failed}", do.next_step),
     Row("open.no-step-left", Phase.OPEN, when.no_step_left, Phase.LOCKED, "no step is left: {evidence}"),
     Row("open.nothing-to-do", Phase.OPEN, when.nothing_to_do, Phase.OPEN,
         "no action helps against this: {evidence}", do.only_tell, tells=Tells.HELD),
-    Row("open.test-first", Phase.OPEN, when.may_test_first, Phase.OPEN,
-        "{action} on {target} in test mode first", do.test_first, tells=Tells.NOTHING),
     Row("open.act", Phase.OPEN, when.may_act, Phase.REMEDIATING, "{action} on {target}{foreseen}", do.act),
+    Row("open.test-first", Phase.OPEN, when.may_test_first, Phase.OPEN,
+        "{action} on {target} in test mode first", inquire.test_first, tells=Tells.NOTHING),
+    Row("open.ask-observers", Phase.OPEN, when.ask_observers, Phase.OPEN,
+        "observers are asked whether they reach {target}", inquire.ask_observers, tells=Tells.NOTHING),
     Row("open.budget-spent", Phase.OPEN, when.budget_spent, Phase.LOCKED, "{shut}"),
     Row("open.job-does-not-end", Phase.OPEN, when.job_does_not_end, Phase.LOCKED,
         "{endless} does not end, whatever was returned: see what runs there (saltutil.running), and end it"),
@@ -166,6 +170,14 @@ def _instead(s: Sight) -> str:
     return ", ".join(f"{one.called} on {n} ({one.id})" for n, one in found.items() if one)
 
 
+def _shut(s: Sight) -> str:
+    """The gates that are shut, without those that only have to ask yet."""
+    assert s.intent is not None
+    told = gates.to_tell(s.state, s.intent, s.shut, s.now)
+    some = (g for g in s.shut if g.name in told or g.name not in gates.ASK_LAST)
+    return "; ".join(f"{g.name}: {g.why}" for g in some)
+
+
 def _found(s: Sight) -> str:
     """What the minions of the incident's nodes have found."""
     told = {n: questions.heard(s.cluster, n) for n in s.afflicted}
@@ -203,7 +215,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
     "acting": lambda s: ", ".join(s.incident.turn.acting),
     "waiting": lambda s: ", ".join(s.untried),
     "failed": lambda s: ", ".join(s.failed_on),
-    "shut": lambda s: "; ".join(f"{g.name}: {g.why}" for g in s.shut),
+    "shut": _shut,
     "unseen": lambda s: (
         str(s.cluster.tables)
         if s.incident.fault in CLUSTER_WIDE

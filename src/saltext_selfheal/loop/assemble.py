@@ -25,7 +25,7 @@ from ..ledger.writer import Ledger
 from ..probe import loop as probe
 from ..probe.canary import CanaryPlan
 from ..probe.tables import ViewPlan
-from . import jobs, minions
+from . import jobs, minions, observers
 from .bus import Bus, Listener
 from .foreign import TAGS, Others
 from .healer import Healer
@@ -88,6 +88,9 @@ def run(opts: Mapping[str, Any]) -> NoReturn:
         healer.deliver,
     )
     there.start()
+    observers.ObserverReader(
+        settings.clusters, lambda: observers.accepted(opts), minions.Reader(opts), healer.deliver
+    ).start()
     _listen(opts, settings, healer)
     healer.run(reader, prober, there)
 

@@ -185,4 +185,7 @@ class Decider:
         args: tuple[str | int, ...] = (cluster.service,) if row.takes_service else ()
         if row.takes_port:
             args = (*args, cluster.nodes[attempt.about].port)
+        if row.by_observers and cluster.observers:
+            # No login: what is in a job's arguments is in the job cache, and on the bus. A refused login is an answer.
+            args = (str(cluster.nodes[attempt.about]), f"timeout={cluster.observers.timeout:g}")
         return replace(attempt, jid=self._mint(), args=args)

@@ -27,7 +27,7 @@ import salt.payload
 import salt.utils.jid
 
 from ..driver.text import failure, plain
-from ..healing import changes, remedies, testimony
+from ..healing import changes, remedies, sighting, testimony
 from ..healing.events import Event, Missing, Published, Returned, Told
 from ..healing.model import Action, Outcome
 
@@ -133,6 +133,9 @@ def heard(watched: Watched, entry: Mapping[str, Any]) -> Told | None:
     if watched.action is Action.HIGHSTATE:
         changed = changes.changed(entry.get("return"))
         return _cleaned(changed) if changed else None
+    if watched.action is Action.PROBE:
+        seen = sighting.read(entry.get("return"))
+        return replace(seen, why=plain(seen.why, 200)) if seen else None
     return None
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 # Salt also loads this module only to list it, and then these imports should not cost anything.
 if TYPE_CHECKING:
-    from saltext_selfheal.config import EngineSettings
     from saltext_selfheal.driver.address import Address
 
 log = logging.getLogger(__name__)
@@ -177,7 +176,7 @@ def restart(cluster: Any, reason: Any = None, nodes: Any = None) -> dict[str, An
 
 @_strict(_invalid)
 def probe(
-    address: Any, user: Any = "admin", password: Any = "", timeout: Any = 2, ca_certs: Any = None
+    address: Any, user: Any = None, password: Any = None, timeout: Any = 2, ca_certs: Any = None
 ) -> dict[str, Any]:
     """
     Look at a RethinkDB node from this minion's place.
@@ -188,13 +187,14 @@ def probe(
         ``host`` or ``host:port`` of the driver port (default 28015).
 
     user, password
-        Who logs in; any ``sdb://`` URI works.
+        Who logs in; any ``sdb://`` URI works. Left out: ``selfheal:probe:user`` and ``selfheal:probe:password`` of this
+        minion's configuration, grains or pillar; without these ``admin`` without a password.
 
     timeout
         Seconds for the whole look.
 
     ca_certs
-        Path of the CA certificates, for a node that talks TLS.
+        Path of the CA certificates, for a node that talks TLS. Left out: ``selfheal:probe:ca_certs``, if that is set.
 
     Returns ``{"well": bool, "fault": name or None, "ours": bool, "evidence": sentence, "latency_ms": number,
     "server_id": …, "server_name": …, "version": …, "proxy": bool, "addresses": [where the name led]}``. ``ours``: it
@@ -211,7 +211,9 @@ def probe(
 
     timeout = _timeout(timeout)
     where = _address(address)
-    user, password = (_resolved(*one) for one in (("user", user), ("password", password)))
+    user = _resolved("user", _own("user", user, "admin"))
+    password = _resolved("password", _own("password", password, ""))
+    ca_certs = _own("ca_certs", ca_certs, None)
     try:
         tls = None if ca_certs is None else dialling.tls_context(ca_certs)
     except dialling.Unusable as exc:
@@ -342,6 +344,13 @@ def _address(found: Any) -> "Address":
         _invalid(f"address: found {arguments.shown(found)}; allowed: {exc.errors()[0]['msg']}")
 
 
+def _own(what: str, given: Any, usual: Any) -> Any:
+    """What was given. If nothing was, what this minion's own configuration says, so that no job carries a password."""
+    if given is not None or "config.get" not in __salt__:
+        return given if given is not None else usual
+    return __salt__["config.get"](f"selfheal:probe:{what}", usual)
+
+
 def _resolved(what: str, value: Any) -> str:
     """The text, or the value of an ``sdb://`` URI. If Salt cannot resolve a URI, it returns it (3006 to 3008)."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -395,6 +404,7 @@ def attempt(jid: Any, action: Any) -> dict[str, Any] | None:
         if not isinstance(jid, str) or not _JID.fullmatch(jid):
             return None
         from saltext_selfheal import config
+        from saltext_selfheal.config import targets
         from saltext_selfheal.ledger import claims, records
 
         settings = config.load(__opts__)
@@ -402,7 +412,7 @@ def attempt(jid: Any, action: Any) -> dict[str, Any] | None:
         order = records.order(path, jid)
         if order is None or order["action"] != action or order["claimed"] >= order["firing"]:
             return None
-        if not _allowed(settings, order):
+        if not targets.allowed(settings, order):
             log.error("selfheal: attempt %s names minions that the settings do not allow", jid)
             return None
         if not _unpublished(order):
@@ -439,6 +449,7 @@ def warm() -> None:
     __context__[_WARM] = True
     try:
         from saltext_selfheal import config
+        from saltext_selfheal.config import targets  # noqa: F401
         from saltext_selfheal.ledger import claims, records  # noqa: F401
         from saltext_selfheal.loop import jobs
 
@@ -448,20 +459,6 @@ def warm() -> None:
     except Exception as exc:
         # The order itself tells what is wrong.
         log.debug("selfheal: the reactor could not be warmed: %s", type(exc).__name__)
-
-
-def _allowed(settings: "EngineSettings", order: Mapping[str, Any]) -> bool:
-    """Whether the present settings allow all minions of this order."""
-    from fnmatch import fnmatchcase
-
-    cluster = settings.clusters.get(order["cluster"])
-    minions = order["minions"]
-    if not cluster or not minions or not isinstance(minions, list):
-        return False
-    return all(
-        isinstance(one, str) and one in cluster.nodes and fnmatchcase(one, cluster.minions)
-        for one in minions
-    )
 
 
 def _unpublished(order: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from .. import config
 from ..healing.events import Backups, Canary, Met, Observation, Observed, Viewed
@@ -177,18 +178,21 @@ class Prober:
         # probed in a burst.
         due = loop.time() + random.uniform(0, poll_s)
         suspicion = _Suspicion(probe.target)
-        await probe.idle(due)
+        planned = due
+        await probe.idle(planned)
         # The loop asks for the stop event, because wait_for of Python 3.11 may swallow a cancellation.
         while not self._stopped():
             began = loop.time()
             seen = await probe.probe()
-            self._deliver(Observed(seen))
+            late_s = max(0.0, began - planned)  # less than 0: it was woken before its time
+            self._deliver(Observed(replace(seen, late_s=late_s)))
             if seen.fault is Fault.DEAD:
                 # It may refuse only this master. The other nodes know whether its server is there, so they are asked.
                 self._readers[probe.target.cluster].meet(self._deliver)
             if loop.time() >= due:
                 due += poll_s * (1 + (loop.time() - due) // poll_s)
-            await probe.idle(min(due, suspicion.ends(seen, began, loop.time())))
+            planned = max(began + AGAIN_S, min(due, suspicion.ends(seen, began, loop.time())))
+            await probe.idle(planned)
             pause_s = began + AGAIN_S - loop.time()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)

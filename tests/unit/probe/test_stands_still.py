@@ -127,3 +127,13 @@ def test_a_view_that_missed_its_deadline_because_of_a_stall_is_asked_again(clust
             stall(watching, 1.0)
             watching.wait(is_view(known))
     assert {e.view.status for _, e in watching.seen if isinstance(e, Viewed)} == {ViewStatus.KNOWN}
+
+
+def test_a_round_that_begins_late_says_so(well):
+    with Watching(target(well)) as watching:
+        watching.wait(is_fault(None))
+        time.sleep(5 * target(well).poll_s)
+        calm = [e.observation.late_s for _, e in watching.seen]
+        stall(watching, 1.0)
+        watching.wait(lambda event: isinstance(event, Observed) and event.observation.late_s > 0.5)
+    assert min(calm) >= 0.0 and max(calm) < 0.5
