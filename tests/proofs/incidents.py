@@ -237,6 +237,9 @@ def _others(chance: random.Random, site: Simulation, one: Policy) -> None:
                 restarts=chance.random() < 0.5, heals=chance.random() < 0.3,
                 begins_unheard=chance.random() < 0.2, ends_unheard=chance.random() < 0.2,
             )  # fmt: skip
+    for _ in range(chance.choice((0, 0, 1, 3))):
+        takes_s = chance.choice((10.0, 100.0, 1000.0))
+        site.at(chance.uniform(5, SPAN_S), site.dump, chance.choice(one.nodes), takes_s)
     if chance.random() < 0.3:  # somebody restarts one node after the other, again and again
         when = chance.uniform(5, SPAN_S)
         for number in range(chance.randint(2, 5) * len(one.nodes)):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.changes import Verdict
 from saltext_selfheal.healing.events import (
+    Backups,
     Canary,
     CanaryEnd,
     Commanded,
@@ -161,10 +162,12 @@ class Work(NamedTuple):
     began_at: float
     ended_at: float | None = None
     ours: bool = False  #: its JID is one that the healer itself has given
+    dump: bool = False  #: a backup by RethinkDB's own means, of which no minion knows
 
     def counts(self, policy: Policy, now: float) -> bool:
         """It runs or has just ended, and has not been waited for long enough."""
-        grace = self.ended_at is None or now < self.ended_at + policy.foreign_grace_s
+        grace_s = 0.0 if self.dump else policy.foreign_grace_s
+        grace = self.ended_at is None or now < self.ended_at + grace_s
         return grace and now < self.began_at + policy.foreign_most_s
 
 
@@ -319,6 +322,8 @@ class Book:
             self.minions[event.cluster] = (now, event.minions)
         elif isinstance(event, Foreign):
             self._work(event, now)
+        elif isinstance(event, Backups):
+            self._dumps(event, now, before)
         elif isinstance(event, Canary):
             self._sing(event, now, before)
         elif isinstance(event, Returned):
@@ -345,6 +350,26 @@ class Book:
                 known[told.jid] = Work(told.jid, now, ours=told.jid in self.own_jids)
             self._remember(node, known, policy, now)
 
+    def _dumps(self, told: Backups, now: float, before: State) -> None:
+        """All the backups that run in a cluster."""
+        policy = self.policies.get(told.cluster)
+        if policy is None or not policy.foreign_most_s:
+            return
+        runs = {one.id for one in told.running}
+        for node in policy.nodes:
+            known = {work.jid: work for work in self.works.get(node, ())}
+            for jid, work in known.items():
+                if work.dump and jid in runs:
+                    known[jid] = work._replace(ended_at=None)
+                elif work.dump and work.ended_at is None:
+                    known[jid] = work._replace(ended_at=now)
+            its = before.clusters[told.cluster].nodes[node]
+            for one in told.running:
+                # By which name a node's server is known the core says: the rules about names are others.
+                if its.server_name in one.servers and not its.doubt:
+                    known.setdefault(one.id, Work(one.id, now, dump=True))
+            self._remember(node, known, policy, now)
+
     def _names_jobs(self, node: str, told: Testimony, asked_at: float, now: float) -> None:
         """A minion says what it runs: what it leaves out has ended, if it can know of it; what it names goes on."""
         policy = self.policies.get(self._home(node) or "")
@@ -353,6 +378,8 @@ class Book:
         known = {work.jid: work for work in self.works.get(node, ())}
         names = [job.jid for job in told.jobs]
         for jid, work in known.items():
+            if work.dump:
+                continue
             sure = asked_at - (work.ended_at or work.began_at) >= SURE_S
             if sure and jid in names:
                 known[jid] = work._replace(ended_at=None)
@@ -1187,6 +1214,8 @@ def i5_foreign(book: Book, attempt: Attempt, seen: Seen) -> None:
         return
     for node in attempt.nodes:
         for work in book.works.get(node, ()):
+            if work.dump and incident.fault is Fault.DEAD:
+                continue  # it has ended with its server
             if not work.ours and work.counts(policy, now + 1e-6):
                 raise Broken("I5", now, f"{attempt.id} on {node}, where {work.jid} is at work")
 

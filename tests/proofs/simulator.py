@@ -22,6 +22,8 @@ from heapq import heappop, heappush
 
 from saltext_selfheal.healing.changes import Changes, Verdict
 from saltext_selfheal.healing.events import (
+    Backup,
+    Backups,
     Canary,
     CanaryEnd,
     ClusterView,
@@ -233,6 +235,7 @@ class Simulation:
         self.orders: dict[str, Attempt] = {}
         #: By node: JIDs of other people's jobs that run there.
         self.others: dict[str, set[str]] = {n: set() for n in self.home}
+        self.dumps: dict[str, str] = {}  #: backup → the node through which it runs
         self.heard = False  #: the healer hears of its own jobs, too, as of anybody's
         self._jids = 0
         self._heap: list[tuple[float, int, Callable[..., None], tuple, dict]] = []
@@ -460,6 +463,13 @@ class Simulation:
             self._later(0.5, self._restarted, node)
         if takes_s is not None:
             self._later(takes_s, self._work_ends, node, jid, heals, ends_unheard)
+
+    def dump(self, node: str, takes_s: float) -> None:
+        """A backup through this node. It ends with the node's server, too."""
+        id = self._jid("dump")
+        self.dumps[id] = node
+        self._later(takes_s, self.dumps.pop, id, None)
+        self._wake(self.home[node].name)
 
     def _restarted(self, node: str) -> None:
         if node not in self.ill:
@@ -802,6 +812,12 @@ class Simulation:
             self.deliver(Viewed(hidden))
         elif answering:
             self.deliver(Viewed(self._tables(policy, answering)))
+            running = tuple(
+                Backup(id, (self.titles[node],), "admin")
+                for id, node in self.dumps.items()
+                if self.home[node].name == name and self._serves(node)
+            )
+            self.deliver(Backups(name, running))
         self._later(VIEW_S * (0.9 + 0.2 * self.random.random()), self._view, name)
 
     def _tables(self, policy: Policy, answering: list[str]) -> ClusterView:
