@@ -369,7 +369,7 @@ class World:
         for at, node in enumerate(NODES):
             ill = self.ill[self.leads[at]]
             dials = dialled or node in asked_for | self.failing
-            hidden = ill is None or (ill.keeps and not dials) or ill is STALLED
+            hidden = ill is None or (ill.keeps and not dials) or ill == STALLED
             shown = None if ill is None or hidden else ill.shows
             refused = refused or shown is Fault.DEAD
             if dials or shown:
@@ -408,7 +408,7 @@ class World:
             ill = self.ill[self.leads[at]]
             if ill is None:
                 self.feed(Canary(NAME, node, CanaryEnd.ANSWERED))
-            elif ill is STALLED:
+            elif ill == STALLED:
                 self.feed(Canary(NAME, node, CanaryEnd.UNANSWERED, "it"))
 
     def meet(self) -> None:
@@ -559,7 +559,7 @@ class World:
         ill, known = self.ill[self.leads[at]], self.state.clusters[NAME].nodes[NODES[at]].fault
         if ill is None:
             return known in (None, Fault.MISTAKEN)
-        if ill is STALLED:
+        if ill == STALLED:
             alone = any(one is None for one in self.ill)
             return known is Fault.STALLED or (known is None and not alone)
         if ill.keeps and known is None:
