@@ -1424,7 +1424,8 @@ def e_left_out(book: Book, said: Announce, seen: Seen) -> None:
         told = {n: book.tests[n].verdict if n in book.tests else None for n in old.nodes}
         odd = [n for n, one in told.items() if one is not Verdict.NOTHING]
     else:
-        ill = [n for n in told if n in book.sighted and book.sighted[n].fault is old.fault]
+        seen_as = {n: book.sighted[n] for n in told if n in book.sighted}
+        ill = [n for n, one in seen_as.items() if one.decided and one.fault is old.fault]
         odd = [n for n in ill if told[n] is not Verdict.NOTHING]
     if odd or Verdict.NOTHING not in told.values():
         raise Broken(
