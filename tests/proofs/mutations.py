@@ -1480,12 +1480,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        return policy.observers_always",
     ),
     Mutation(
-        "O: without the setting observers are needed",
-        "observers.needed",
-        "    if not policy.observers_quorum:",
-        "    if False:",
-    ),
-    Mutation(
         "O: a minion of a database is an observer",
         "take_watchers",
         "    there = tuple(one for one in dict.fromkeys(event.minions) if one not in named)[:MOST]",

@@ -351,6 +351,14 @@ def test_old_words_do_not_count():
     assert acted(site) == [("restart", ("db2",))]
 
 
+def test_while_they_are_asked_again_what_is_held_is_not_announced_anew():
+    site = world(mode=Mode.APPROVE)
+    site.break_("db2", fault=Fault.HUNG)
+    site.pass_time(200)
+    assert len(probes(site)) > 4
+    assert [why.split(":")[0] for why in held(site)] == ["approval", "observers"]
+
+
 def test_a_node_that_nobody_contradicts_does_not_wait_for_one_that_is():
     site = world()
     site.break_("db1", "db2", fault=Fault.UNREACHABLE)

@@ -71,6 +71,20 @@ def test_a_faulty_nodes_timeout_is_no_late_answer():
     assert factor(site) == 1.0
 
 
+def test_one_node_alone_shows_nothing():
+    site = World(policy(nodes=("db1",))).warm()
+    see(site, "db1", latency_s=0.9)
+    assert factor(site) == 1.0
+
+
+def test_a_timeout_beside_one_late_answer_shows_nothing():
+    site = World(policy(nodes=("db1", "db2"))).warm()
+    see(site, "db1", latency_s=0.9)
+    site.now += 1.5
+    see(site, "db2", Fault.HUNG, latency_s=9.0)
+    assert factor(site) == 1.0
+
+
 def test_nodes_of_other_clusters_count():
     other = policy(name="other", nodes=("x1", "x2"), minions="x*")
     site = World(policy(nodes=("db1",)), other).warm()
