@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import app, decide, probe, requests
+from tests.bench import app, decide, evidence, probe, requests
 from tests.lab.site import CHECKOUT, REAL, SIMULATED, Site
 
 ROUNDS = 12
@@ -85,6 +85,7 @@ BENCHES = {
     "decide": decide.measure,
     "requests": requests.measure,
     "app": app.measure,
+    "evidence": evidence.measure,
 }
 
 
