@@ -480,7 +480,7 @@ def check_end(site: Simulation) -> None:
             step = incident.steps[incident.step] if incident.step < len(incident.steps) else None
             mode = min(policy.mode, (step and step.mode) or policy.mode, key=list(Mode).index)
             waits = {"storm", "one at a time", "quorum", "confirmed", "locked", "limits", "look"}
-            waits |= {"flapping", "blind", "identity", "settings", "forbidden"}
+            waits |= {"flapping", "blind", "identity", "settings", "forbidden", "observers"}
             held = set(incident.held)
             if mode is Mode.AUTO and step and ill and not waiting and not held & waits:
                 why = f"{incident.id} ({incident.called}) is {incident.phase.value}"
