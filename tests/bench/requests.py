@@ -22,6 +22,7 @@ from saltext_selfheal.doors import bus, forms
 from saltext_selfheal.healing import escalation
 from saltext_selfheal.healing.events import Door, Observation, Observed, Requested, Tick
 from saltext_selfheal.healing.model import Fault, Limits, Policy
+from saltext_selfheal.healing.remedies import ASKING
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 from saltext_selfheal.ledger import inbox
@@ -76,8 +77,11 @@ def _bytes(path):
 def _overlap(path):
     """The most attempts that were in flight at once."""
     with _database(path) as db:
+        asking = tuple(action.value for action in ASKING)
         rows = db.execute(
-            "SELECT decided_at, ended_at FROM attempts WHERE action NOT IN ('look', 'witness')"
+            "SELECT decided_at, ended_at FROM attempts"
+            f" WHERE action NOT IN ({', '.join('?' * len(asking))})",
+            asking,
         ).fetchall()
     points = sorted(
         [(r["decided_at"], 1) for r in rows] + [(r["ended_at"], -1) for r in rows if r["ended_at"]]

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from saltext_selfheal.healing.remedies import ASKING
 from tests.lab.site import CHECKOUT, REAL, SIMULATED, Site
 
 #: Short times, so that three incidents fit into a minute. A production cluster takes the defaults.
@@ -60,7 +61,7 @@ class Stage:
                 told += 1
                 data = event.data
                 if event.tag.startswith("selfheal/remediate/"):
-                    if data["action"] not in ("look", "witness"):
+                    if data["action"] not in ASKING:
                         act["action"] = data["action"]
                     self.tell(
                         f"  → {data['action']} on {', '.join(data['minions'])}, job {data['jid']}",
