@@ -453,7 +453,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "I3: a spent budget does not lock",
         "budget_spent",
-        "    return {_BUDGET} <= names <= {_BUDGET, _APPROVAL}",
+        "    return {_BUDGET} <= names <= {_BUDGET, _APPROVAL, _TESTED}",
         "    return False",
     ),
     # ------------------------------------------------------------ I4: the cooldown
@@ -810,12 +810,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "== len(found)",
     ),
     Mutation(
-        "news of somebody's job wait for something else to happen",
-        "step.step",
-        "            state = take_foreign(state, event, now)\n            concerned = [cluster]",
-        "            state = take_foreign(state, event, now)\n            concerned = []",
-    ),
-    Mutation(
         "a backup holds up what is done about a dead node",
         "foreign.foreign",
         "    dead = intent.incident.fault is Fault.DEAD",
@@ -885,8 +879,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a minion that is back waits for something else to happen (gate minion)",
         "step.step",
-        "            state = take_present(state, event, now)\n            concerned = [cluster]",
-        "            state = take_present(state, event, now)\n            concerned = []",
+        "            concerned = [event.cluster]",
+        "            concerned = []",
     ),
     Mutation(
         "a node whose minion is gone holds up the others (gate minion)",
@@ -1403,8 +1397,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a look may be named by a request",
         "TABLE",
-        "            only_asks=True,\n            takes_away=False,\n            asked=False,",
-        "            only_asks=True,\n            takes_away=False,\n            asked=True,",
+        'says="asks a minion what it runs, and changes nothing",\n            only_asks=True,\n            takes_away=False,\n'
+        "            asked=False,",
+        'says="asks a minion what it runs, and changes nothing",\n            only_asks=True,\n            takes_away=False,\n'
+        "            asked=True,",
     ),
     # ------------------------------------------------------------ observers
     Mutation(
@@ -1792,8 +1788,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "tested: a spent budget waits for a test run",
         "conditions.budget_spent",
-        "<= {_BUDGET, _APPROVAL, _TESTED}",
-        "<= {_BUDGET, _APPROVAL}",
+        "<= names <= {_BUDGET, _APPROVAL, _TESTED}",
+        "<= names <= {_BUDGET, _APPROVAL}",
     ),
     Mutation(
         "tested: a state that always says None is believed",

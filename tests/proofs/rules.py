@@ -1633,8 +1633,9 @@ def i9_recovered(book: Book, announce: Announce, seen: Seen) -> None:
     if incident.fault is None:
         command = getattr(seen.event, "command", None)
         rejected = command is not None and command.verb is Verb.REJECT
-        if rejected or waited_s >= REQUEST_AGE_S:
-            return  # rejected or expired: no recovery is claimed
+        nothing = announce.rule == "open.asked-for-nothing"
+        if rejected or nothing or waited_s >= REQUEST_AGE_S:
+            return  # rejected, expired, or nothing was to be done: no recovery is claimed
     stable_s = book.policies[incident.cluster].stable_s
     if was.phase is Phase.LOCKED and incident.fault in CLUSTER_WIDE:
         if _shows(book, incident, incident.nodes[0]):
