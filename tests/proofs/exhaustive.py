@@ -24,6 +24,7 @@ from typing import NamedTuple
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import looks as asking
 from saltext_selfheal.healing import observers as watching
+from saltext_selfheal.healing.changes import Changes, Verdict
 from saltext_selfheal.healing.events import (
     Canary,
     CanaryEnd,
@@ -279,6 +280,20 @@ MODELS = (
         prompt=True,
         depth=12,
     ),
+    # A highstate is tried first: it would change something, nothing, cannot tell, or its minion keeps silent.
+    Model(
+        "tested",
+        replace(
+            _SMALL,
+            test_first_s=2 * POLL_S,
+            escalation={Fault.AUTH: (Step(Action.HIGHSTATE), Step(Action.HIGHSTATE))},
+        ),
+        (AUTH,),
+        (Verb.ACK,),
+        frail=2,
+        prompt=True,
+        depth=11,
+    ),
     # Events are heard late, twice or never, and minions forget what they have run.
     Model("claimed", _SMALL, (DEAD,), (), claimed=True, frail=1, forged=True),
 )
@@ -461,6 +476,10 @@ class World:
     def observes(self, one: Attempt, who: str, down: bool | None) -> None:
         self.feed(Returned(one.id, who, Outcome.DONE, "", Spied(down)))
 
+    def foresees(self, one: Attempt, verdict: Verdict) -> None:
+        told = Changes(verdict, ("file.managed x",), "so it says")
+        self.feed(Returned(one.id, one.about, Outcome.DONE, "", told))
+
     def forgets(self) -> None:
         """The minions start anew."""
         self.ran = frozenset()
@@ -539,10 +558,7 @@ class World:
             if attempt is not None:
                 yield from (after(*one) for one in self._job_events(attempt))
         for one in cluster.questions:
-            for who in one.nodes:
-                for down in (True, False, None) if who not in one.results else ():
-                    what = f"{who} says of {one.about}: down {down}"
-                    yield after(what, World.observes, one, who, down)
+            yield from (after(*told) for told in self._answers(one))
         if cluster.attempt is not None and cluster.attempt.results:
             yield after("again", World.again, cluster.attempt)
         if self.model.crash and cluster.incidents:
@@ -576,6 +592,16 @@ class World:
                 yield f"the reactor hears {attempt.id}", World.react, attempt.id
         if self.ran:
             yield "the minions forget", World.forgets
+
+    def _answers(self, one: Attempt) -> Iterator[tuple]:
+        """What may be told in the answer to a question."""
+        if one.action is Action.TEST_HIGHSTATE:
+            for verdict in (Verdict.WOULD_CHANGE, Verdict.NOTHING, Verdict.CANNOT_TELL):
+                yield f"a highstate on {one.about}: {verdict.value}", World.foresees, one, verdict
+            return
+        for who in one.nodes:
+            for down in (True, False, None) if who not in one.results else ():
+                yield f"{who} says of {one.about}: down {down}", World.observes, one, who, down
 
     def _job_events(self, attempt: Attempt):
         if attempt.published_at is None:
@@ -672,7 +698,9 @@ class World:
                 yield attempt.published_at + policy.attempt_timeout_s
                 yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
         for one in cluster.questions:
-            yield one.fired_at + policy.observers_s + PROBE_JOB_S
+            tests = one.action is Action.TEST_HIGHSTATE
+            waits_s = policy.test_first_s if tests else policy.observers_s + PROBE_JOB_S
+            yield one.fired_at + waits_s
         for ailment in cluster.ailments:
             yield ailment.since + policy.confirm_s[ailment.seen.fault]
         for one in cluster.recoveries:
@@ -724,6 +752,17 @@ class World:
             times = (node.observed_at, book.probed.get(name), book.well_at.get(name), node.acted_at)
             return (tuple(own), tuple(told), tuple(flight), tuple(age(t, 61.0) for t in times))
 
+        def of_tests(name: str) -> tuple:
+            node, run = cluster.nodes[name], book.tests.get(name)
+            opened = [i.opened_at for i in cluster.incidents if name in i.nodes]
+            since = max([*opened, node.acted_at])
+            said = node.foreseen
+            told = (said.verdict.value, said.at >= since) if said else ("", False)
+            flight = tuple(age(q.fired_at, 31.0) for q in cluster.questions if q.about == name)
+            verdict = run.verdict.value if run and run.verdict else ""
+            known = (verdict, run.over, run.asked_at >= since) if run else ("", False, False)
+            return told, age(node.foreseen_at, 61.0), flight, known
+
         def of_node(at: int) -> tuple:
             name = NODES[at]
             node, rests = cluster.nodes[name], book.rests.get(name, (0.0, ""))
@@ -763,6 +802,7 @@ class World:
                 (name in self.away, node.minion.value) if self.model.gone else (),
                 of_canary(node, book.songs.get(name)) if policy.canary else (),
                 of_observers(name) if self.model.observers else (),
+                of_tests(name) if policy.test_first_s else (),
                 sum(n == name for _, n in self.running),
                 (
                     age(node.since, POLL_S)

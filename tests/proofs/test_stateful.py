@@ -87,6 +87,13 @@ def policies(draw):
                 relapse_s=float(draw(_or_off(600))),
                 restart_needs_probe=draw(st.booleans()),
                 canary=draw(st.booleans()),
+                witness_s=float(draw(_or_off(5))),
+                starting_s=draw(st.sampled_from([20.0, 600.0])),
+                test_first_s=float(draw(_or_off(5, 60))),
+                foreign_grace_s=float(draw(_or_off(30))),
+                foreign_most_s=float(draw(_or_off(60, 900))),
+                observers_quorum=draw(_or_off(1, 2)),
+                observers_always=draw(st.booleans()),
             )
         )
     return made
@@ -139,6 +146,23 @@ class Healing(RuleBasedStateMachine):
     def fail(self, node, many, fault, cures, nth):
         for number in range(many if many > 2 else 1):
             self.site.fail(self._node(node + number), fault, cures, nth)
+
+    @rule(
+        node=st.integers(0, 14),
+        for_s=st.sampled_from([2.0, 20.0, 200.0, None]),
+        restarts=st.booleans(),
+        heals=st.booleans(),
+    )
+    def somebody_works(self, node, for_s, restarts, heals):
+        self.site.work(self._node(node), for_s, restarts=restarts, heals=heals)
+
+    @rule(
+        cluster=st.integers(0, 2),
+        kinds=st.lists(st.sampled_from(["true", "cut off", "lies", "gone"]), max_size=3),
+    )
+    def observers_are(self, cluster, kinds):
+        named = {f"app{number}": kind for number, kind in enumerate(kinds)}
+        self.site.observe(self._cluster(cluster), **named)
 
     @rule(
         node=st.integers(0, 14),
