@@ -1718,6 +1718,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if ill and all(node.fault is Fault.STARTING for node in ill):",
         "    if not ill and all(node.fault is Fault.STARTING for node in ill):",
     ),
+    Mutation(
+        "I1: silence ends a job that was given up although its minion has said that it runs",
+        "looks._after",
+        " or name in late.attempt.runs:",
+        ":",
+    ),
     # ------------------------------------------------------------ the highstate that is tried first
     Mutation(
         "tested: a highstate that would change nothing is made (gate tested)",

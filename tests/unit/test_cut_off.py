@@ -379,6 +379,23 @@ def test_a_minion_that_is_silent_after_its_result_is_waited_for_as_long_as_for_a
     assert [action for action, _ in world.fired if action != "look"] == ["highstate", "highstate"]
 
 
+def test_silence_never_ends_a_job_whose_minion_has_said_that_it_runs():
+    """Not while the attempt is in flight, and not after it was given up."""
+    world = World(policy(attempt_timeout_s=60.0)).warm()
+    world.truthful = False
+    world.ask("highstate", ["db2"])
+    world.publish()
+    while world.cluster.look is None:
+        world.pass_time(1)
+    answer_look(world, Outcome.BUSY)  # it runs
+    world.break_("db2", fault=Fault.HUNG)
+    for _ in range(900):  # from here on the minion is silent
+        world.pass_time(1)
+        if world.cluster.look is not None:
+            world.publish()
+    assert [action for action, _ in world.fired if action != "look"] == ["highstate"]
+
+
 @pytest.mark.parametrize(
     ("fault", "then"),
     [

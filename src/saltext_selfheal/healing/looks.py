@@ -140,14 +140,15 @@ def _after(late: Late, look: Attempt, policy: Policy, now: Seconds) -> Late:
     """The late attempt after a look. Where the job does not run, its end is proven; where it runs, a result was false.
 
     How long a minion that gives no answer is waited for depends on its result. If it has returned one: as long as for
-    the job itself. If the result timed out or could not be read: three times as long. If there is none: without limit.
+    the job itself. If the result timed out or could not be read: three times as long. If there is none, or if the minion
+    has said that the job runs: without limit.
     """
     results = late.attempt.results
     runs = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.BUSY]
     over = [n for n, (outcome, _) in look.results.items() if outcome is Outcome.DONE]
     age_s = now - late.attempt.fired_at
     for name in look.nodes:
-        if name in look.results or name not in results:
+        if name in look.results or name not in results or name in late.attempt.runs:
             continue
         times = GIVE_UP_AFTER if results[name][0] is Outcome.TIMED_OUT else 1
         if age_s >= times * policy.attempt_timeout_s:
