@@ -40,6 +40,7 @@ class Node:
         self._id = server_id
         self._on_change = on_change
         self._faults: dict[str, dict[str, Any]] = {}
+        self._taken = b""  #: memory
         self._changed = asyncio.Event()
         self._shut_by_hand = False
         self._started = time.monotonic()
@@ -196,6 +197,9 @@ class Node:
     def _faults_changed(self) -> None:
         self.cluster.forget_look()
         self._apply_refusal()
+        memory = self.fault("memory")
+        if memory is not None:
+            self._taken = b"\1" * memory["bytes"]  # zeros would not be taken before they are used
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self.tell()
