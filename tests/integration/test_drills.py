@@ -4,11 +4,8 @@ One site with observers, whose healer takes 10 s for long enough after a restart
 """
 
 import contextlib
-import itertools
 import os
-import resource
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +13,7 @@ from tests.integration.conftest import acts
 from tests.lab.demo import TIMES
 from tests.lab.disk import CannotMount, SmallDisk
 from tests.lab.memory import NoGroup, SmallMemory
+from tests.lab.open_files import spend_open_files
 from tests.lab.simulated.child import control
 from tests.lab.site import SIMULATED, Site, server_command
 from tests.lab.supervisor import SERVICE
@@ -116,32 +114,17 @@ def test_a_server_whose_disk_is_full_is_left_to_a_person_after_one_try(quiet, db
 # ---------------------------------------------------------------- open files
 
 
-@contextlib.contextmanager
-def no_new_files(node):
-    """The server can open no file beside those it has open, and takes no new client."""
-    pid = node.pid()
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    give_up_at = time.monotonic() + 20
-    try:
-        # A file that it closes meanwhile is one that it can open again.
-        while node.serving(timeout=0.5):
-            assert time.monotonic() < give_up_at
-            used = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
-            lowest = next(number for number in itertools.count() if number not in used)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, before[1]))
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-
-
 def test_a_server_without_open_files_is_healed_by_one_restart(quiet, db2):
     with quiet.events("selfheal/*") as events:
         began = time.monotonic()
-        with no_new_files(db2):
+        undo = spend_open_files(db2.pid(), lambda: db2.serving(timeout=0.5))
+        try:
             opened = next_incident(events, "open")
             seen_s = time.monotonic() - began
-            resolved = next_incident(events, "resolved", incident=opened["incident"], timeout=90)
+            resolved = next_incident(events, "resolved", incident=opened["incident"])
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # that process is gone
+                undo()
     assert opened["fault"] == "hung"
     assert "a connection that was open before answers" in opened["why"]
     assert done(quiet, resolved["incident"]) == [("restart", "done")]
