@@ -4,12 +4,13 @@ One site with observers, whose healer takes 10 s for long enough after a restart
 """
 
 import contextlib
+import json
 import os
 import time
 
 import pytest
 
-from tests.integration.conftest import acts
+from tests.integration.conftest import acts, orders
 from tests.lab.demo import TIMES
 from tests.lab.disk import CannotMount, SmallDisk
 from tests.lab.memory import NoGroup, SmallMemory
@@ -179,3 +180,40 @@ def test_a_server_that_the_kernel_kills_for_want_of_memory_is_restarted_once(qui
     first = seen_by_minion(quiet, resolved["incident"])[0]
     assert first.startswith("its process is gone, and the kernel killed it for want of memory")
     assert db2.serving()
+
+
+# ---------------------------------------------------------------- a network that is away
+
+
+@pytest.fixture
+def cut(quiet):
+    """What db2 gets from and sends to anybody is swallowed from now on, whoever restarts it; until it is called again.
+
+    For a simulated node this is its own fault: it runs, listens, and is silent to the master, its peers and the observers.
+    """
+    node = quiet.nodes["db2"]
+    fault = {"fault": "silent", "on_existing": "drop"}
+    node.configure(f"simulate-fault={json.dumps(fault)}")
+    socket = node.directory / "control.sock"
+    control(socket, fault)
+
+    def mend():
+        control(socket, {"fault": None})
+
+    yield mend
+    mend()
+
+
+@simulated
+def test_a_server_that_is_cut_off_from_everybody_is_restarted_once_and_no_more(quiet, db2, cut):
+    """Its minion sees that it runs and listens, as one that hangs does: so it has one try, and the others go on."""
+    with quiet.events("selfheal/*") as events:
+        opened = next_incident(events, "open", "hung")
+        locked = next_incident(events, "locked", incident=opened["incident"])
+        assert "no step is left" in locked["why"]
+        cut()
+        ended = next_incident(events, "resolved", incident=opened["incident"])
+    assert done(quiet, ended["incident"]) == [("restart", "done")]
+    told = seen_by_minion(quiet, ended["incident"])
+    assert len(told) == 2 and all(one.startswith("its process runs since") for one in told)
+    assert len(orders(events)) == 1
