@@ -3,10 +3,8 @@
 import contextlib
 import itertools
 import logging
-import resource
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,28 +15,13 @@ from saltext_selfheal.probe.tables import ViewPlan
 from tests.integration.test_faults import servers  # noqa: F401
 from tests.integration.test_faults import LOOPBACK, PASSWORD, Server, real
 from tests.integration.test_healing import started_jobs
+from tests.lab.open_files import spend_open_files
 from tests.lab.ports import free_port
 from tests.lab.simulated import SimulatedNode
 from tests.lab.site import server_command
 from tests.lab.watching import Watching
 
 pytestmark = real
-
-
-def spend_open_files(pid, takes_new):
-    """Let the process open no file beside those it has open; until it takes no new client.
-
-    Returns how to undo that. A file that it closes meanwhile is one that it can open again: so it is looked twice.
-    """
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    deadline = time.monotonic() + 20
-    while True:
-        used = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
-        lowest = next(number for number in itertools.count() if number not in used)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, before[1]))
-        if not takes_new():
-            return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-        assert time.monotonic() < deadline
 
 
 @pytest.fixture

@@ -138,6 +138,15 @@ def end_all(marker, root, patience_s):
     return []
 
 
+def unmount_all(root):
+    """Give back what was mounted in the folder: it could not be removed."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            mounted = line.split()[1]
+            if mounted.startswith(f"{root}/"):
+                subprocess.run(["umount", "-l", mounted], check=False, stderr=subprocess.DEVNULL)
+
+
 def watch(marker, patience_s):
     """The watcher's life. Returns its exit code."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -155,6 +164,7 @@ def watch(marker, patience_s):
             left = end_all(marker, root, patience_s)
             time.sleep(QUIET_S)
         left = left or members(marker, root)
+        unmount_all(root)
         shutil.rmtree(root, ignore_errors=True)
         if Path(root).exists():
             shutil.rmtree(root, ignore_errors=True)

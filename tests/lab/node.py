@@ -126,6 +126,10 @@ class Node:
         """Change the file so that it differs from what Salt would write, without any effect on a server."""
         self._append("# changed by hand\n")
 
+    def configure(self, line):
+        """One more line in the file, for the next start; until the next highstate."""
+        self._append(f"{line}\n")
+
     def config_is_right(self):
         """Whether the file is what the state tree renders (as remembered after the site's first highstate)."""
         if self._right_config is None:

@@ -127,3 +127,19 @@ def test_a_second_release_does_no_harm():
     guard.release()
     guard.release()
     assert not root.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_what_is_mounted_in_its_folder_is_unmounted():
+    guard = Guard()
+    disk = guard.root / "data" / "db1"
+    disk.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False
+    ).returncode
+    (disk / "file").write_text("x")
+    guard.release()
+    assert not guard.root.exists()
+    assert str(disk) not in Path("/proc/self/mounts").read_text()
+    if mounted:
+        pytest.skip("a tmpfs cannot be mounted here")

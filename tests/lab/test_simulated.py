@@ -8,6 +8,7 @@ saltext_selfheal.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from rethinkdb import RethinkDB
@@ -34,6 +36,7 @@ from rethinkdb.errors import (
 )
 
 from tests.lab import simulated
+from tests.lab.open_files import spend_open_files
 from tests.lab.ports import free_port
 from tests.lab.simulated import (
     FAULTS,
@@ -43,6 +46,7 @@ from tests.lab.simulated import (
     acquaint,
     write_config,
 )
+from tests.lab.simulated.cluster import CLUSTER_LOOK_TTL_S
 
 r = RethinkDB()
 
@@ -1060,6 +1064,55 @@ def test_processes_find_each_other_and_remember_who_was_there(config):
         (table,) = system(connection, "table_config")
         connection.close(noreply_wait=False)
         assert table["shards"][0]["replicas"] == ["db1", "db2"]
+
+
+def test_without_a_file_to_open_only_connections_that_are_open_go_on(config):
+    ports = {name: free_port() for name in ("db1", "db2")}
+    one, two = (
+        SimulatedProcess(config(name, cluster_port=ports[name], join=[f"127.0.0.1:{ports[other]}"]))
+        for name, other in (("db1", "db2"), ("db2", "db1"))
+    )
+
+    def takes_new():
+        with contextlib.suppress(OSError):
+            address = ("127.0.0.1", one.settings.driver_port)
+            with socket.create_connection(address, timeout=0.3) as sock:
+                sock.settimeout(0.3)
+                sock.sendall(HELLO)
+                return bool(sock.recv(1))
+        return False
+
+    with one, two:
+        port = one.settings.driver_port
+        connection = r.connect("127.0.0.1", port, password="secret", timeout=SOON_S)
+        both = {"db1", "db2"}
+        for seen in (lambda: system(connection, "server_status"), lambda: asked(two)[1]):
+            assert eventually(lambda seen=seen: {row["name"] for row in seen()} == both)
+        undo = spend_open_files(one.pid, takes_new)
+        time.sleep(2 * CLUSTER_LOOK_TTL_S)  # each looks again
+        assert {row["name"] for row in system(connection, "server_status")} == both
+        assert {row["name"] for row in asked(two)[1]} == both
+        assert not takes_new()
+        undo()
+        assert eventually(takes_new)
+        connection.close(noreply_wait=False)
+
+
+def test_a_process_without_room_on_its_disk_does_not_start(config, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert simulated.main(["--config-file", str(config())]) == 1
+    assert "Ran out of disk space" in capsys.readouterr().err
+
+
+def test_the_kernel_calls_a_process_what_it_calls_a_real_one(config):
+    with SimulatedProcess(config()) as process:
+        assert Path(f"/proc/{process.pid}/comm").read_text() == "rethinkdb\n"
+        before = process.control({"status": True})["pid"]
+        process.control({"fault": "memory", "bytes": 1000})
+        assert process.control({"fault": None})["pid"] == before
 
 
 def test_with_its_peers_down_the_driver_port_may_open_late(config):

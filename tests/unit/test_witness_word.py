@@ -124,6 +124,25 @@ def test_reading_never_fails(parts):
         ({"holder": {"pid": 7, "name": "nginx"}}, Ground.PORT_TAKEN),
         ({"oom_kill": {"age_s": 4.0, "what": "rethinkdb"}}, Ground.OUT_OF_MEMORY),
         ({"oom_kill": {"age_s": None, "what": "rethinkdb"}}, Ground.OUT_OF_MEMORY),
+        ({"oom_kill": {"age_s": 61.0, "what": "rethinkdb"}}, None),
+        ({"oom_kill": {"age_s": 61.0}, "manager": {"state": "failed"}}, Ground.OUT_OF_MEMORY),
+        ({"oom_kill": {"age_s": 61.0}, "manager": {"state": None, "running": False}}, None),
+        (
+            {"oom_kill": {"age_s": 30.0}, "log": {"line": "unrecognized option name 'y'", "age_s": 2.0}},
+            Ground.BAD_CONFIG,
+        ),
+        (
+            {"oom_kill": {"age_s": 2.0}, "log": {"line": "unrecognized option name 'y'", "age_s": 30.0}},
+            Ground.OUT_OF_MEMORY,
+        ),
+        (
+            {"oom_kill": {"age_s": 30.0}, "log": {"line": "Loading data from directory /d", "age_s": 2.0}},
+            Ground.OUT_OF_MEMORY,
+        ),
+        (
+            {"oom_kill": {"age_s": 90000.0}, "pid_file": {"path": "/p", "alive": False}},
+            Ground.PID_FILE,
+        ),
         ({"pid_file": {"path": "/run/r.pid", "pid": 9, "alive": False}}, Ground.PID_FILE),
         ({"pid_file": {"path": "/run/r.pid", "pid": 9, "alive": True}}, None),
         ({"log": {"line": "Ran out of disk space. (offset = 1)", "age_s": 1.0}}, Ground.DISK_FULL),
@@ -150,6 +169,16 @@ def test_reading_never_fails(parts):
 )  # fmt: skip
 def test_why_a_database_does_not_serve(parts, ground):
     assert testimony.read(report(**GONE, **parts)).ground is ground
+
+
+def test_a_kill_before_the_illness_is_not_its_reason():
+    told = testimony.read(report(**GONE, oom_kill={"age_s": 40.0, "what": "rethinkdb"}))
+    assert told.since(began=65.0, now=100.0).ground is None
+    assert told.since(began=55.0, now=100.0).ground is Ground.OUT_OF_MEMORY
+    # systemd tells when it was started, so its minion names no kill before that.
+    systemd = {"manager": {"state": "failed"}, "oom_kill": {"age_s": 40.0}}
+    told = testimony.read(report(**GONE, **systemd))
+    assert told.since(began=65.0, now=100.0).ground is Ground.OUT_OF_MEMORY
 
 
 def test_a_process_that_runs_is_not_judged_by_old_last_words_or_by_its_pid_file():

@@ -134,7 +134,9 @@ class Testimony:
     stopped: bool = False  #: the process is stopped (SIGSTOP)
     ground: Ground | None = None
     found: str = ""  #: what shows the ground
-    words_age_s: float | None = None  #: the ground is known by last words that are so old
+    words_age_s: float | None = (
+        None  #: the ground is known by last words, or by a kill, that are so old
+    )
     why: str = ""  #: what is known of the process, in a sentence
     jobs: tuple[Running, ...] = ()
     all_jobs: bool = False  #: no other such job runs there
@@ -149,7 +151,7 @@ class Testimony:
         return f"{self.why}, and {ADVICE[self.ground].says}{found}"
 
     def since(self, began: float, now: float) -> Testimony:
-        """The same without a ground that is only known by words that are older than the illness."""
+        """The same without a ground that is only known by words, or by a kill, that are older than the illness."""
         if self.words_age_s is None or now - self.words_age_s >= began:
             return self
         return replace(self, ground=None, found="", words_age_s=None)
@@ -175,7 +177,7 @@ def read(told: Any) -> Testimony | None:
     process = _part(told, "process")
     state = process.get("state")
     known = state if state in (Process.RUNS.value, Process.GONE.value) else Process.UNKNOWN.value
-    ground, found, by_words = _ground(told, process)
+    ground, found, known_s = _ground(told, process)
     jobs, all_jobs = _jobs(told.get("jobs"))
     testimony = Testimony(
         process=Process(known),
@@ -185,7 +187,7 @@ def read(told: Any) -> Testimony | None:
         stopped=process.get("status") in ("T", "t"),
         ground=ground,
         found=found,
-        words_age_s=_said_s(told) if by_words else None,
+        words_age_s=known_s,
         jobs=jobs,
         all_jobs=all_jobs,
     )
@@ -240,21 +242,34 @@ def user(found: Any) -> str:
     return "".join(sign for sign in _text(found) if sign.isprintable())[:MOST_USER_CHARS]
 
 
-def _ground(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> tuple[Ground | None, str, bool]:
-    """Why the database does not serve, what shows it, and whether only its last words do.
+def _ground(
+    told: Mapping[Any, Any], process: Mapping[Any, Any]
+) -> tuple[Ground | None, str, float | None]:
+    """Why the database does not serve, what shows it, and how old that is if it happened once.
 
-    What can be measured now comes before what a log says.
+    What can be measured now comes before what has happened.
     """
     for asks in _SIGNS:
         found = asks(told, process)
         if found is not None:
-            return *found, asks is _words
-    return None, "", False
+            age_s = _HAPPENED.get(asks)
+            return *found, age_s(told) if age_s else None
+    return None, "", None
 
 
 def _said_s(told: Mapping[Any, Any]) -> float | None:
     """How old its last words are."""
     return _number(_part(told, "log").get("age_s"))
+
+
+def _killed_s(told: Mapping[Any, Any]) -> float | None:
+    """How old a kill by the kernel is that may be about an earlier process. None: there is no such doubt.
+
+    Only systemd tells when a service was started. Elsewhere the minion names the last kill that its kernel knows of.
+    """
+    if isinstance(_part(told, "manager").get("state"), str):
+        return None
+    return _number(_part(told, "oom_kill").get("age_s"))
 
 
 _Found = tuple[Ground, str]
@@ -295,10 +310,16 @@ def _files(_: Mapping[Any, Any], process: Mapping[Any, Any]) -> _Found | None:
     return Ground.OUT_OF_FILES, f"{had:.0f} of {limit:.0f} are open"
 
 
-def _memory(told: Mapping[Any, Any], _: Mapping[Any, Any]) -> _Found | None:
+def _memory(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> _Found | None:
+    """A kill by the kernel. One that is long past, or before the last words, may not have ended this process."""
     kill = _part(told, "oom_kill")
     if not kill:
         return None
+    past_s, said_s = _killed_s(told), _said_s(told)
+    if past_s is not None:
+        spoke_since = said_s is not None and said_s < past_s and _words(told, process) is not None
+        if past_s > FRESH_S or spoke_since:
+            return None
     age_s = _number(kill.get("age_s"))
     return Ground.OUT_OF_MEMORY, f"{age_s:.0f} s before it was asked" if age_s is not None else ""
 
@@ -315,6 +336,11 @@ def _words(told: Mapping[Any, Any], process: Mapping[Any, Any]) -> _Found | None
 
 _Asks = Callable[[Mapping[Any, Any], Mapping[Any, Any]], "_Found | None"]
 _SIGNS: tuple[_Asks, ...] = (_disk, _port, _files, _memory, _words, _pid_file)
+#: Of the signs of something that has happened once: how old it is.
+_HAPPENED: Mapping[_Asks, Callable[[Mapping[Any, Any]], float | None]] = {
+    _memory: _killed_s,
+    _words: _said_s,
+}
 
 
 def _sentence(one: Testimony, process: Mapping[Any, Any]) -> str:

@@ -2,7 +2,8 @@
 
 import sys
 
-from tests.lab.simulated.process import main
+from tests.lab.simulated.process import main, take_name
 
 if __name__ == "__main__":
+    take_name()
     sys.exit(main(sys.argv[1:]))

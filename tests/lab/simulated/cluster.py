@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import re
@@ -99,13 +100,17 @@ class Peer:
 
 
 class Cluster:
-    """Dials the peers when somebody asks, at most once per CLUSTER_LOOK_TTL_S."""
+    """Asks the peers when somebody asks it, at most once per CLUSTER_LOOK_TTL_S.
+
+    A connection that is open is asked first, as RethinkDB keeps its own: who can open no new one still has those.
+    """
 
     def __init__(self, node: Node):
         self._node = node
         self._peers: dict[Address, Peer] = {}
         self._looked = 0.0
         self._looking: asyncio.Task[None] | None = None
+        self._open: dict[Address, socket.socket] = {}
 
     def know(self, addresses: Iterable[Address]) -> None:
         for address in addresses:
@@ -172,14 +177,31 @@ class Cluster:
     async def _dial(self, address: Address) -> Server:
         return await asyncio.wait_for(self._ask(address), PEER_TIMEOUT_S)
 
-    @staticmethod
-    async def _ask(address: Address) -> Server:
+    async def _ask(self, address: Address) -> Server:
         loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
+        kept = self._open.pop(address, None)
+        if kept is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has ended: dial anew
+                return await self._asked(address, kept)
+        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        try:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
-            await loop.sock_sendall(sock, b'{"who": "are you"}\n')
-            return Server.from_line(await read_line(sock, bytearray()))
+        except BaseException:
+            sock.close()
+            raise
+        return await self._asked(address, sock)
+
+    async def _asked(self, address: Address, sock: socket.socket) -> Server:
+        """What the peer answers. The socket is kept if it does, and closed otherwise."""
+        try:
+            await asyncio.get_running_loop().sock_sendall(sock, b'{"who": "are you"}\n')
+            told = Server.from_line(await read_line(sock, bytearray()))
+        except BaseException:
+            sock.close()
+            raise
+        self._open[address] = sock
+        return told
 
     def remembered(self) -> dict[str, list[str]]:
         """For the directory: a restarted node still knows who held the replicas."""
@@ -199,3 +221,6 @@ class Cluster:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        for sock in self._open.values():
+            sock.close()
+        self._open = {}

@@ -104,6 +104,11 @@ FAULTS: dict[str, FaultKind] = {
             "one kind of query is answered by so many bytes of JSON that no RethinkDB would send",
             {"to": "system_tables", "shape": "documents", "bytes": 60_000_000},
         ),
+        FaultKind(
+            "memory",
+            "it takes this much memory, and keeps it until it ends",
+            {"bytes": 256_000_000},
+        ),
         FaultKind("proxy", "it is a `rethinkdb proxy`: no name, in nobody's server_status"),
         FaultKind(
             "identity",

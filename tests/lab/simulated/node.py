@@ -40,6 +40,7 @@ class Node:
         self._id = server_id
         self._on_change = on_change
         self._faults: dict[str, dict[str, Any]] = {}
+        self._taken = b""  #: memory
         self._changed = asyncio.Event()
         self._shut_by_hand = False
         self._started = time.monotonic()
@@ -196,6 +197,9 @@ class Node:
     def _faults_changed(self) -> None:
         self.cluster.forget_look()
         self._apply_refusal()
+        memory = self.fault("memory")
+        if memory is not None:
+            self._taken = b"\1" * memory["bytes"]  # zeros would not be taken before they are used
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self.tell()
@@ -265,16 +269,21 @@ class Node:
             await self._introduce(sock)
 
     async def _introduce(self, sock: socket.socket) -> None:
-        if not await asyncio.wait_for(read_line(sock, bytearray()), 1.0):
-            return
-        refuse, silent = self.fault("refuse"), self.fault("silent")
-        if self.fault("partitioned") or self.fault("proxy") or (refuse and refuse["cluster_too"]):
-            return
-        if silent and silent["cluster_too"]:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(read_line(sock, bytearray()), 1.0)
-            return
-        await asyncio.get_running_loop().sock_sendall(sock, self.server.to_line())
+        """Say who this is, as often as the peer asks."""
+        buffer = bytearray()
+        asked = await asyncio.wait_for(read_line(sock, buffer), 1.0)
+        while asked:
+            refuse, silent = self.fault("refuse"), self.fault("silent")
+            if self.fault("partitioned") or self.fault("proxy"):
+                return
+            if refuse and refuse["cluster_too"]:
+                return
+            if silent and silent["cluster_too"]:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(read_line(sock, buffer), 1.0)
+                return
+            await asyncio.get_running_loop().sock_sendall(sock, self.server.to_line())
+            asked = await read_line(sock, buffer)
 
     async def _controller(self, sock: socket.socket) -> None:
         loop, buffer = asyncio.get_running_loop(), bytearray()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -14,6 +16,12 @@ from pathlib import Path
 
 from tests.lab.simulated.node import Node
 from tests.lab.simulated.settings import Settings, StartError, read_config
+
+
+def take_name() -> None:
+    """The kernel calls the process what it calls a real one, in its log too, where there is such a file."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("rethinkdb", encoding="ascii")
 
 
 def _locked_directory(directory: Path) -> int:
@@ -32,6 +40,20 @@ def _locked_directory(directory: Path) -> int:
             " perhaps another instance of rethinkdb is using it."
         ) from exc
     return descriptor
+
+
+def _write_something(directory: Path) -> None:
+    """As a server does when it opens its data: one that has no room for that does not start."""
+    path = directory / "simulated_start"
+    try:
+        path.write_bytes(b"\0" * 4096)
+    except OSError as exc:
+        if exc.errno == errno.ENOSPC:
+            raise StartError(f"error: Ran out of disk space.  (path = {path})") from exc
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _server_id(directory: Path) -> str:
@@ -85,6 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = read_config(Path(arguments[1]), argv=("rethinkdb", *arguments))
         assert settings.directory is not None
         descriptor = _locked_directory(settings.directory)
+        _write_something(settings.directory)
         asyncio.run(_run(settings, _server_id(settings.directory)))
     except StartError as exc:
         print(exc, file=sys.stderr)
