@@ -189,7 +189,7 @@ def test_a_server_that_the_kernel_kills_for_want_of_memory_is_restarted_once(qui
 def cut(quiet):
     """What db2 gets from and sends to anybody is swallowed from now on, whoever restarts it; until it is called again.
 
-    For a simulated node this is its own fault: it runs, listens, and is silent to the master, its peers and the observers.
+    For a simulated node this is its own fault: it runs, listens, and is silent to master, peers and observers.
     """
     node = quiet.nodes["db2"]
     fault = {"fault": "silent", "on_existing": "drop"}
