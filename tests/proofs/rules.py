@@ -465,6 +465,10 @@ class Book:
         if seen.server_name:
             self.servers[seen.cluster, seen.server_name] = seen.node
         self._identify(seen, now)
+        if seen.late_s:
+            by = min(4.0, 1 + seen.late_s / policy.poll_s)
+            if by >= 1.1:
+                self.late = (*self.late[-99:], (now, by))
         old = self.sighted.get(seen.node)
         # What was seen before a start of the healer counts no longer.
         known = old is not None and old.polls > 0
@@ -473,10 +477,6 @@ class Book:
             # Only a dial ends what a dial has found.
             self.sighted[seen.node] = old._replace(at=now, polls=old.polls + 1)
             return
-        if seen.late_s:
-            by = min(4.0, 1 + seen.late_s / policy.poll_s)
-            if by >= 1.1:
-                self.late = (*self.late[-99:], (now, by))
         if seen.fault is None:
             self.well_at[seen.node] = now
         refused_at = None
