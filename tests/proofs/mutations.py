@@ -1780,6 +1780,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "not set(s.untried) & set(met)",
     ),
     Mutation(
+        "tested: a step is left out before all nodes were seen after a start",
+        "conditions.nothing_to_change",
+        "    if not all(s.known(n) and (s.confirmed(n) or not s.shows(n)) for n in s.incident.nodes):",
+        "    if False:",
+    ),
+    Mutation(
         "tested: one node's word leaves out a highstate that was asked for",
         "conditions.asked_for_nothing",
         "nodes <= set(met)",

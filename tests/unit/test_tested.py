@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saltext_selfheal.healing import changes, tested, testimony
 from saltext_selfheal.healing.changes import Verdict
-from saltext_selfheal.healing.events import Returned, Verb
+from saltext_selfheal.healing.events import Observation, Observed, Returned, Started, Verb
 from saltext_selfheal.healing.explain import explain
 from saltext_selfheal.healing.model import Action, Announce, Fault, Mode, Outcome, Phase, Step
 from tests.unit.world import World, policy
@@ -302,6 +302,21 @@ def test_of_several_nodes_only_those_are_done_where_something_would_change():
     answer(site, MET, "db1")
     answer(site, DRIFTED, "db2")
     assert acts(site) == [("highstate", ("db2",))]
+
+
+def test_after_a_start_nothing_is_left_out_before_all_nodes_were_seen():
+    site = ill(HIGHSTATE, nodes=("db1", "db2"))
+    site.step(Started())
+    question = tested.in_flight(site.cluster, "db1")
+    site.step(Observed(Observation("runbook", "db1", Fault.AUTH, "refused")))
+    told = changes.read(dict_of(MET), 0)
+    site.step(Returned(question.id, "db1", Outcome.DONE, "", told))
+    assert site.cluster.incidents[0].step == 0  # db2 may need it
+    site.pass_time(20)
+    assert runs_of(site)[:2] == ["db1", "db2"]
+    answer(site, MET, "db2")
+    site.pass_time(1)
+    assert site.last_said().incident.phase is Phase.LOCKED
 
 
 def test_the_drift_that_was_mended_is_named():

@@ -137,6 +137,9 @@ def nothing_to_change(s: Sight) -> bool:
     met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
     if s.requested or not s.untried or not set(s.untried) <= set(met):
         return False
+    # After a start of the healer some nodes may not have been seen yet, or not for long. They may need the step, too.
+    if not all(s.known(n) and (s.confirmed(n) or not s.shows(n)) for n in s.incident.nodes):
+        return False
     acting = s.incident.turn.acting
     return all(s.seen_since(n, s.incident.acted_at) for n in acting)
 
