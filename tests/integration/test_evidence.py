@@ -101,4 +101,4 @@ def test_a_port_that_somebody_has_taken_is_left_to_a_person_after_one_try(quiet,
         assert "another process has its port" in locked["why"]
     assert quiet.highstate("db2")
     db2.wait_serving(60)
-    quiet.run_runner("selfheal.ack", locked["incident"], reason="the port is free again")
+    quiet.run_runner("selfheal.ack", locked["incident"], comment="the port is free again")
