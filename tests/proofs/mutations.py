@@ -1769,15 +1769,21 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "tested: a test run is made although a gate is shut",
-        "conditions.may_test_first",
-        "    if s.intent is None or not {g.name for g in s.shut} <= {_TESTED, _APPROVAL}:",
-        "    if s.intent is None:",
+        "conditions.tests_due",
+        " or not names <= {_TESTED, _APPROVAL}",
+        "",
     ),
     Mutation(
         "tested: a step is left out before all nodes have told so",
         "conditions.nothing_to_change",
         "not set(s.untried) <= set(met)",
         "not set(s.untried) & set(met)",
+    ),
+    Mutation(
+        "tested: a highstate that waits for a person is tested again and again",
+        "conditions.tests_due",
+        "    if _APPROVAL not in names:",
+        "    if True:",
     ),
     Mutation(
         "tested: a step is left out before all nodes were seen after a start",

@@ -125,11 +125,24 @@ def is_hopeless(s: Sight) -> bool:
 
 def may_test_first(s: Sight) -> bool:
     """Nothing but a test run is missing before the highstate, or a person's approval besides, who will want to see it."""
-    if s.intent is None or not {g.name for g in s.shut} <= {_TESTED, _APPROVAL}:
-        return False
-    if not any(g.name == _TESTED for g in s.shut) or questions.are_many(s.state):
-        return False
-    return bool(tested.to_ask(s.cluster, s.incident, s.intent.nodes, s.now))
+    return bool(tests_due(s))
+
+
+def tests_due(s: Sight) -> tuple[str, ...]:
+    """The nodes on which a highstate is to be tested now.
+
+    While a person's approval is missing each of them is tested once. What has become old by then is asked again when the
+    approval is there.
+    """
+    if s.intent is None:
+        return ()
+    names = {g.name for g in s.shut}
+    if _TESTED not in names or not names <= {_TESTED, _APPROVAL} or questions.are_many(s.state):
+        return ()
+    due = tested.to_ask(s.cluster, s.incident, s.intent.nodes, s.now)
+    if _APPROVAL not in names:
+        return due
+    return tuple(n for n in due if tested.never_asked(s.cluster, s.incident, n))
 
 
 def nothing_to_change(s: Sight) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import observers, questions, tested
+from .conditions import tests_due
 from .deeds import Change
 from .model import Action, Fire
 from .sight import Sight
@@ -25,7 +26,7 @@ def test_first(s: Sight) -> Change:
     """Have a highstate run in test mode on the nodes that it is meant for. That changes nothing and costs no budget."""
     assert s.intent is not None
     cluster, incident, fired = s.cluster, s.incident, []
-    for name in tested.to_ask(cluster, incident, s.intent.nodes, s.now):
+    for name in tests_due(s):
         cluster, incident, question = questions.pose(
             cluster, incident, Action.TEST_HIGHSTATE, name, (name,), s.now
         )

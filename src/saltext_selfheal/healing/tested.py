@@ -49,13 +49,18 @@ def heard(cluster: ClusterState, incident: Incident, name: str, now: Seconds) ->
 def to_ask(
     cluster: ClusterState, incident: Incident, nodes: Iterable[str], now: Seconds
 ) -> tuple[str, ...]:
-    """The nodes on which no test run was made yet for what is intended now."""
+    """The nodes on which no test run was made yet for what is intended now, or none lately."""
 
     def was_asked(name: str) -> bool:
         at = cluster.nodes[name].foreseen_at
         return at is not None and now - at < VALID_S and _counts(cluster, incident, name, at)
 
     return tuple(n for n in nodes if not was_asked(n) and in_flight(cluster, n) is None)
+
+
+def never_asked(cluster: ClusterState, incident: Incident, name: str) -> bool:
+    """No test run at all was made on this node for what is intended now."""
+    return not _counts(cluster, incident, name, cluster.nodes[name].foreseen_at)
 
 
 def tested(state: State, intent: Intent, now: Seconds) -> Ruling:
