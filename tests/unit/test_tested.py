@@ -299,6 +299,17 @@ def test_a_highstate_that_is_asked_for_and_would_change_nothing_ends_at_once():
     assert last.why == "a highstate would change nothing on db1, db2"
 
 
+def test_each_incident_has_a_test_run_of_its_own():
+    site = world()
+    site.ask("highstate", nodes=("db1",))
+    answer(site, MET, "db1")
+    site.pass_time(5)
+    site.ask("highstate", nodes=("db1",), id="r2")
+    assert runs_of(site) == ["db1", "db1"]
+    answer(site, DRIFTED, "db1")
+    assert acts(site) == [("highstate", ("db1",))]
+
+
 def test_of_several_nodes_only_those_are_done_where_something_would_change():
     site = world()
     site.ask("highstate", nodes=("db1", "db2"))
