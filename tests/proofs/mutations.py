@@ -1691,7 +1691,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "evidence: what no step can help gets an incident, and a try, again",
         "next_step",
-        " and not witnessed.given_up(s.cluster, s.incident, n)",
+        " if not witnessed.given_up(s.cluster, s.incident, n)",
         "",
     ),
     Mutation(
@@ -1796,12 +1796,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "conditions.asked_for_nothing",
         "nodes <= set(met)",
         "nodes & set(met)",
-    ),
-    Mutation(
-        "tested: a node where nothing would change leaves the incident",
-        "next_step",
-        "n not in met and ",
-        "",
     ),
     Mutation(
         "tested: a spent budget waits for a test run",

@@ -14,7 +14,6 @@ from . import (
     gates,
     identity,
     looks,
-    tested,
     witnessed,
 )
 from .conditions import verdict
@@ -137,11 +136,8 @@ def next_step(s: Sight) -> Change:
     again = escalation.repeats(steps, index)
     not_before = s.now + escalation.rest_s(s.policy, again - 1) if again else 0.0
     # A node that never had this step leaves the incident. It gets one of its own, which begins at the first step. One
-    # that no step can help stays, because it has had its try. So does one for which this step would do nothing.
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
-    left = tuple(
-        n for n in s.untried if n not in met and not witnessed.given_up(s.cluster, s.incident, n)
-    )
+    # that no step can help stays, because it has had its try.
+    left = tuple(n for n in s.untried if not witnessed.given_up(s.cluster, s.incident, n))
     left = () if s.incident.fault in CLUSTER_WIDE else left
     incident = replace(
         s.incident,
