@@ -115,7 +115,17 @@ def test_a_server_whose_disk_is_full_is_left_to_a_person_after_one_try(quiet, db
 # ---------------------------------------------------------------- open files
 
 
+def let_them_meet(site):
+    """Every server is connected to all others, so that no connection among them is still to be opened."""
+    for node in site.nodes.values():
+        driver, connection = node.connect(timeout_s=10)
+        with contextlib.closing(connection):
+            servers = driver.db("rethinkdb").table("server_status").run(connection)
+            assert len(list(servers)) == len(site.nodes)
+
+
 def test_a_server_without_open_files_is_healed_by_one_restart(quiet, db2):
+    let_them_meet(quiet)
     with quiet.events("selfheal/*") as events:
         began = time.monotonic()
         undo = spend_open_files(db2.pid(), lambda: db2.serving(timeout=0.5))
