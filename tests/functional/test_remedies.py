@@ -16,7 +16,7 @@ from saltext_selfheal.healing.model import Action
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path("src/saltext_selfheal/healing/remedies.py")
 NAME = '    LOOK = "look"\n'
-ROW = "        Action.LOOK: Remedy("
+ROW = "        Action.LOOK: _question("
 
 #: What the engine, the doors, the runner, the doctor and the reader of results make of it.
 ASKS = """

@@ -106,6 +106,16 @@ def quiet(site):
     return site
 
 
+@pytest.fixture
+def db2(quiet):
+    """The node of the drill; afterwards it is right and serves."""
+    node = quiet.nodes["db2"]
+    yield node
+    assert quiet.highstate("db2")
+    node.wait_serving(60)
+    quiet.wait_until_quiet()
+
+
 def written_by(site, jobs=True):
     """Name → bytes of what Salt's daemons and the healer have written: logs, ledger, history, and the job cache.
 

@@ -43,16 +43,6 @@ def site():
         yield made
 
 
-@pytest.fixture
-def db2(quiet):
-    """The node of the drill; afterwards it is right and serves."""
-    node = quiet.nodes["db2"]
-    yield node
-    assert quiet.highstate("db2")
-    node.wait_serving(60)
-    quiet.wait_until_quiet()
-
-
 def next_incident(events, word, fault=None, timeout=60, **wanted):
     """What is said of the next incident about db2 that comes so far; an unconfirmed one has only been suspected."""
     return events.wait(

@@ -16,16 +16,6 @@ simulated = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def db2(quiet):
-    """The node of the drill; afterwards it is right and serves."""
-    node = quiet.nodes["db2"]
-    yield node
-    assert quiet.highstate("db2")
-    node.wait_serving(60)
-    quiet.wait_until_quiet()
-
-
 def whole(site, incident):
     told = site.run_runner("selfheal.incident", incident)
     return acts(told), told

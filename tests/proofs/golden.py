@@ -36,11 +36,9 @@ from saltext_selfheal.config import ClusterSettings, EngineSettings
 from saltext_selfheal.healing import (
     changes,
     looks,
-    observers,
     questions,
     sighting,
     start,
-    tested,
     testimony,
 )
 from saltext_selfheal.healing.events import (
@@ -654,7 +652,7 @@ def _foresees(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """A minion answers what a highstate would change: ``states`` maps ``module.function id`` to its result."""
     name, nodes = site.nodes_of(item, "foresees", where)
     for node in nodes:
-        asked = tested.in_flight(site.state.clusters[name], node)
+        asked = questions.in_flight(site.state.clusters[name], node, Action.TEST_HIGHSTATE)
         if asked is None:
             raise BadCase(f"{where}: no highstate is tested on {node}, or its minion has answered")
         states = item.get("states", {})
@@ -809,7 +807,7 @@ def _observed(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """``observed: db2, says: {app1: up}``: observers answer the question about a node that is in flight."""
     name, (node,) = site.nodes_of(item, "observed", where)
     for who, word in item["says"].items():
-        asked = observers.in_flight(site.state.clusters[name], node)
+        asked = questions.in_flight(site.state.clusters[name], node, Action.PROBE)
         if asked is None:
             raise BadCase(f"{where}: no observer was asked about {node}, or all have answered")
         told = sighting.read(_SEES[word])

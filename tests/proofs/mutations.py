@@ -1396,11 +1396,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a look may be named by a request",
-        "TABLE",
-        'says="asks a minion what it runs, and changes nothing",\n            only_asks=True,\n            takes_away=False,\n'
-        "            asked=False,",
-        'says="asks a minion what it runs, and changes nothing",\n            only_asks=True,\n            takes_away=False,\n'
-        "            asked=True,",
+        "_question",
+        "asked=False",
+        "asked=True",
     ),
     # ------------------------------------------------------------ observers
     Mutation(
@@ -1776,14 +1774,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "tested: a step is left out before all nodes have told so",
         "conditions.nothing_to_change",
-        "not set(s.untried) <= set(met)",
-        "not set(s.untried) & set(met)",
+        "not set(s.untried) <= set(s.met)",
+        "not set(s.untried) & set(s.met)",
     ),
     Mutation(
         "tested: a highstate that waits for a person is tested again and again",
         "conditions.tests_due",
-        "    if _APPROVAL not in names:",
-        "    if True:",
+        "    if _APPROVAL in names:",
+        "    if False:",
     ),
     Mutation(
         "tested: a step is left out before all nodes were seen after a start",
@@ -1794,8 +1792,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "tested: one node's word leaves out a highstate that was asked for",
         "conditions.asked_for_nothing",
-        "nodes <= set(met)",
-        "nodes & set(met)",
+        "nodes <= set(s.met)",
+        "nodes & set(s.met)",
     ),
     Mutation(
         "tested: a spent budget waits for a test run",

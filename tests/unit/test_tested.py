@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saltext_selfheal.healing import changes, tested, testimony
+from saltext_selfheal.healing import changes, questions, tested, testimony
 from saltext_selfheal.healing.changes import Verdict
 from saltext_selfheal.healing.events import Observation, Observed, Returned, Started, Verb
 from saltext_selfheal.healing.explain import explain
@@ -46,7 +46,7 @@ def ill(*steps, fault=Fault.AUTH, nodes=("db1",), **more):
 
 
 def answer(site, states, node="db1"):
-    asked = tested.in_flight(site.cluster, node)
+    asked = questions.in_flight(site.cluster, node, Action.TEST_HIGHSTATE)
     told = changes.read(states if not isinstance(states, dict) else dict_of(states), 0)
     site.step(Returned(asked.id, node, Outcome.DONE, told.sentence, told))
 
@@ -199,7 +199,7 @@ def test_a_silent_minion_holds_it_up_for_its_time_and_no_longer():
 
 def test_a_late_answer_and_a_second_one_change_nothing():
     site = ill()
-    asked = tested.in_flight(site.cluster, "db1")
+    asked = questions.in_flight(site.cluster, "db1", Action.TEST_HIGHSTATE)
     answer(site, DRIFTED)
     told = changes.read(dict_of(MET), 0)
     site.step(Returned(asked.id, "db1", Outcome.DONE, "", told))
@@ -321,7 +321,7 @@ def test_of_several_nodes_only_those_are_done_where_something_would_change():
 def test_after_a_start_nothing_is_left_out_before_all_nodes_were_seen():
     site = ill(HIGHSTATE, nodes=("db1", "db2"))
     site.step(Started())
-    question = tested.in_flight(site.cluster, "db1")
+    question = questions.in_flight(site.cluster, "db1", Action.TEST_HIGHSTATE)
     site.step(Observed(Observation("runbook", "db1", Fault.AUTH, "refused")))
     told = changes.read(dict_of(MET), 0)
     site.step(Returned(question.id, "db1", Outcome.DONE, "", told))

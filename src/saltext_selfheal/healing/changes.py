@@ -44,7 +44,7 @@ class Changes:
         return tuple(one for one in self.states if not one.startswith("service."))
 
 
-#: States that always say None in test mode, by module or in full.
+#: Modules whose states always say None in test mode.
 ALWAYS_NONE = frozenset(
     {"cmd", "module", "salt", "event", "http", "smtp", "slack", "telegram", "test"}
 )

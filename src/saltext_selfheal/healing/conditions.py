@@ -137,18 +137,17 @@ def tests_due(s: Sight) -> tuple[str, ...]:
     if s.intent is None:
         return ()
     names = {g.name for g in s.shut}
-    if _TESTED not in names or not names <= {_TESTED, _APPROVAL} or questions.are_many(s.state):
+    if _TESTED not in names or not names <= {_TESTED, _APPROVAL}:
         return ()
     due = tested.to_ask(s.cluster, s.incident, s.intent.nodes, s.now)
-    if _APPROVAL not in names:
-        return due
-    return tuple(n for n in due if tested.never_asked(s.cluster, s.incident, n))
+    if _APPROVAL in names:
+        due = tuple(n for n in due if tested.never_asked(s.cluster, s.incident, n))
+    return due[: questions.room(s.state)]
 
 
 def nothing_to_change(s: Sight) -> bool:
     """On every node that waits for its turn a highstate would change nothing, and the others had theirs in vain."""
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
-    if s.requested or not s.untried or not set(s.untried) <= set(met):
+    if s.requested or not s.untried or not set(s.untried) <= set(s.met):
         return False
     # After a start of the healer some nodes may not have been seen yet, or not for long. They may need the step, too.
     if not all(s.known(n) and (s.confirmed(n) or not s.shows(n)) for n in s.incident.nodes):
@@ -159,15 +158,13 @@ def nothing_to_change(s: Sight) -> bool:
 
 def asked_for_nothing(s: Sight) -> bool:
     """A highstate was asked for that would change nothing anywhere."""
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
     nodes = set(s.incident.nodes)
-    return s.requested and bool(met) and nodes <= set(met) and not s.incident.turn.visited
+    return s.requested and bool(s.met) and nodes <= set(s.met) and not s.incident.turn.visited
 
 
 def some_need_none(s: Sight) -> bool:
     """A highstate was asked for that would change nothing on some nodes."""
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
-    return s.requested and bool(set(met) & set(s.untried))
+    return s.requested and bool(set(s.met) & set(s.untried))
 
 
 def did_not_help(s: Sight) -> bool:

@@ -8,14 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import (
-    budgets,
-    escalation,
-    gates,
-    identity,
-    looks,
-    witnessed,
-)
+from . import budgets, escalation, gates, identity, looks, witnessed
 from .conditions import verdict
 from .events import Seconds
 from .model import (

@@ -298,9 +298,8 @@ def take_job_news(
     """
     effects: list[Effect] = []
     for name, cluster in state.clusters.items():
-        attempt, look = looks.heard(cluster.attempt, event, now), looks.heard(
-            cluster.look, event, now
-        )
+        attempt = looks.heard(cluster.attempt, event, now)
+        look = looks.heard(cluster.look, event, now)
         if attempt is not cluster.attempt or look is not cluster.look:
             cluster = answers.take_changes(replace(cluster, attempt=attempt, look=look), event)
             if look is not None and attempt is None:

@@ -1,4 +1,4 @@
-"""What the rows of `table.TRANSITIONS` do to learn more: minions are asked, and what they have told is taken for granted.
+"""What the rows of `table.TRANSITIONS` do to learn more: minions are asked, and nodes that need nothing are left out.
 
 As in `deeds`, each function takes a `Sight` and returns the cluster and the incident as they are afterwards, and the effects.
 Nothing here changes anything on a minion or costs a budget.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import observers, questions, tested
+from . import observers, questions
 from .conditions import tests_due
 from .deeds import Change
 from .model import Action, Fire
@@ -38,7 +38,6 @@ def test_first(s: Sight) -> Change:
 
 def leave_out(s: Sight) -> Change:
     """The nodes on which a highstate would change nothing count as having had it."""
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
     turn = s.incident.turn
-    had = tuple(n for n in met if n in s.untried)
+    had = tuple(n for n in s.met if n in s.untried)
     return s.cluster, replace(s.incident, turn=replace(turn, tried=(*turn.tried, *had))), ()

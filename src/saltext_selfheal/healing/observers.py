@@ -69,12 +69,6 @@ def words(cluster: ClusterState, name: str, now: Seconds) -> Mapping[str, Sighti
     }
 
 
-def in_flight(cluster: ClusterState, name: str) -> Attempt | None:
-    """The question about this node that is not over yet."""
-    asked = (one for one in cluster.questions if one.action is Action.PROBE)
-    return next((one for one in asked if one.about == name), None)
-
-
 # ---------------------------------------------------------------- what their words mean
 
 
@@ -100,7 +94,8 @@ def verdict(
         return Verdict(False, True, _contradicted(cluster, name, said, up, down))
     if len(down) >= policy.observers_quorum:
         return Verdict(True, False, f"{', '.join(down)} cannot reach {name} either")
-    asked, node = in_flight(cluster, name), cluster.nodes[name]
+    asked = questions.in_flight(cluster, name, Action.PROBE)
+    node = cluster.nodes[name]
     if asked is not None:
         why = f"{', '.join(asked.nodes)} {_are(asked.nodes)} asked whether {name} can be reached"
         return Verdict(
@@ -217,16 +212,15 @@ def due(state: State, intent: Intent, now: Seconds) -> tuple[str, ...]:
     policy, cluster = of(state, intent)
     if not state.watchers.get(cluster.name):
         return ()
-    room = questions.AT_ONCE - sum(len(c.questions) for c in state.clusters.values())
     ask = [
         name
         for name in intent.nodes
         if needed(cluster, policy, intent.incident.fault, name)
         and not verdict(state, cluster, policy, name, now).agreed
-        and in_flight(cluster, name) is None
+        and questions.in_flight(cluster, name, Action.PROBE) is None
         and _may_be_asked(cluster, name, now)
     ]
-    return tuple(ask[: max(0, room)])
+    return tuple(ask[: questions.room(state)])
 
 
 def ask(

@@ -66,9 +66,9 @@ def heard(cluster: ClusterState, name: str) -> Testimony | None:
     return told if told is not None and told.at >= begun(cluster, name) else None
 
 
-def in_flight(cluster: ClusterState, name: str) -> Attempt | None:
-    """The question to this node's minion that has no answer yet."""
-    asked = (one for one in cluster.questions if one.action is Action.WITNESS)
+def in_flight(cluster: ClusterState, name: str, action: Action = Action.WITNESS) -> Attempt | None:
+    """The question of this kind about this node that is not over yet."""
+    asked = (one for one in cluster.questions if one.action is action)
     return next((one for one in asked if one.about == name), None)
 
 
@@ -116,7 +116,7 @@ def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
         incident = _about(cluster, policy, node, now)
         if incident is None:
             continue
-        if are_many(state):
+        if not room(state):
             break
         state, fired = _ask(state, name, node, incident.id, now)
         cluster = state.clusters[name]
@@ -124,9 +124,9 @@ def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
     return state, effects
 
 
-def are_many(state: State) -> bool:
-    """No more questions may be asked now, over all clusters."""
-    return sum(len(c.questions) for c in state.clusters.values()) >= AT_ONCE
+def room(state: State) -> int:
+    """So many more questions may be asked now, over all clusters."""
+    return max(0, AT_ONCE - sum(len(c.questions) for c in state.clusters.values()))
 
 
 def _over(state: State, policy: Policy, one: Attempt, now: Seconds) -> bool:

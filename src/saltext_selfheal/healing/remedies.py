@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from types import MappingProxyType
 
 from . import results
@@ -55,6 +56,9 @@ class Remedy:
 #: `STARTING` a process works on getting up, and any action may throw that work away.
 _LEFT_ALONE = frozenset({Fault.MISTAKEN, Fault.STARTING})
 
+#: A row that only asks. Neither a step nor a request may name it: only the healer asks.
+_question = partial(Remedy, only_asks=True, takes_away=False, asked=False, by_webhook=False)
+
 TABLE: Mapping[Action, Remedy] = MappingProxyType(
     {
         Action.HIGHSTATE: Remedy(
@@ -87,44 +91,28 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             never=_LEFT_ALONE,
             route="services",
         ),
-        Action.LOOK: Remedy(
+        Action.LOOK: _question(
             runs="saltutil.running",
             reads=results.running,
             says="asks a minion what it runs, and changes nothing",
-            only_asks=True,
-            takes_away=False,
-            asked=False,
-            by_webhook=False,
         ),
-        Action.WITNESS: Remedy(
+        Action.WITNESS: _question(
             runs="selfheal.witness",
             reads=results.testimony,
             says="asks a node's own minion what it sees of the database, and changes nothing",
-            only_asks=True,
             takes_service=True,
             takes_port=True,
-            takes_away=False,
-            asked=False,
-            by_webhook=False,
         ),
-        Action.TEST_HIGHSTATE: Remedy(
+        Action.TEST_HIGHSTATE: _question(
             runs="state.highstate",
             reads=results.test_run,
             says="asks a minion what a highstate would change, and changes nothing",
-            only_asks=True,
-            takes_away=False,
-            asked=False,
-            by_webhook=False,
         ),
-        Action.PROBE: Remedy(
+        Action.PROBE: _question(
             runs="selfheal.probe",
             reads=results.sighting,
             says="asks observers whether they reach a node from their place, and changes nothing",
-            only_asks=True,
             by_observers=True,
-            takes_away=False,
-            asked=False,
-            by_webhook=False,
         ),
     }
 )

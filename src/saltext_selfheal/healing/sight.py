@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from . import gates, health
+from . import gates, health, tested
 from .events import Command, Seconds
 from .model import Attempt, ClusterState, Fault, Incident, Policy, State, Step
 from .word import agreed_dead
@@ -66,6 +66,11 @@ class Sight:
     def step(self) -> Step | None:
         index = self.incident.step
         return self.incident.steps[index] if index < len(self.incident.steps) else None
+
+    @cached_property
+    def met(self) -> tuple[str, ...]:
+        """Nodes on which a highstate, if that is the present step, would change nothing."""
+        return tested.met(self.cluster, self.policy, self.incident, self.step, self.now)
 
     @cached_property
     def intent(self) -> gates.Intent | None:

@@ -186,8 +186,7 @@ def _found(s: Sight) -> str:
 
 def _met(s: Sight) -> str:
     """Why a highstate is left out on the nodes that wait for it."""
-    met = tested.met(s.cluster, s.policy, s.incident, s.step, s.now)
-    named = met if when.asked_for_nothing(s) else tuple(n for n in met if n in s.untried)
+    named = s.met if when.asked_for_nothing(s) else tuple(n for n in s.met if n in s.untried)
     return tested.why_met(s.cluster, s.incident, named)
 
 

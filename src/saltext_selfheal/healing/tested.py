@@ -13,7 +13,7 @@ from . import questions
 from .changes import Changes, Verdict
 from .events import Seconds
 from .gate import Intent, Open, Ruling, Shut, of
-from .model import Action, Attempt, ClusterState, Fault, Incident, Policy, State, Step
+from .model import Action, ClusterState, Fault, Incident, Policy, State, Step
 
 #: What was told longer ago is asked again: people may have changed the configuration meanwhile.
 VALID_S = 600.0
@@ -30,12 +30,6 @@ def _concerned(policy: Policy, incident: Incident, step: Step | None) -> bool:
 def _counts(cluster: ClusterState, incident: Incident, name: str, at: Seconds | None) -> bool:
     """What was asked at that moment is about this incident, and about the node as the last attempt has left it."""
     return at is not None and at >= max(incident.opened_at, cluster.nodes[name].acted_at)
-
-
-def in_flight(cluster: ClusterState, name: str) -> Attempt | None:
-    """The test run on this node that has not ended."""
-    asked = (one for one in cluster.questions if one.action is Action.TEST_HIGHSTATE)
-    return next((one for one in asked if one.about == name), None)
 
 
 def heard(cluster: ClusterState, incident: Incident, name: str, now: Seconds) -> Changes | None:
@@ -55,7 +49,11 @@ def to_ask(
         at = cluster.nodes[name].foreseen_at
         return at is not None and now - at < VALID_S and _counts(cluster, incident, name, at)
 
-    return tuple(n for n in nodes if not was_asked(n) and in_flight(cluster, n) is None)
+    return tuple(
+        n
+        for n in nodes
+        if not was_asked(n) and questions.in_flight(cluster, n, Action.TEST_HIGHSTATE) is None
+    )
 
 
 def never_asked(cluster: ClusterState, incident: Incident, name: str) -> bool:
@@ -75,7 +73,7 @@ def tested(state: State, intent: Intent, now: Seconds) -> Ruling:
     unasked = to_ask(cluster, intent.incident, intent.nodes, now)
     for name in intent.nodes:
         said = heard(cluster, intent.incident, name, now)
-        asked = in_flight(cluster, name)
+        asked = questions.in_flight(cluster, name, Action.TEST_HIGHSTATE)
         if said is not None:
             told.append(f"{name}: {said.why}")
         elif asked is not None:

@@ -73,13 +73,20 @@ def keys(opts: Mapping[str, Any], minions: Iterable[str]) -> Keys:
     """What the master has done with the keys of these minions. Raises what reading them raises."""
     # Since 3008 keys may be kept elsewhere. Where they are files, only those of these minions are looked for: a list of
     # all keys costs too much for once a second.
-    if opts.get("keys.cache_driver") in (None, "localfs_key"):
-        shared = opts.get("cluster_id") and opts.get("cluster_pki_dir")
-        folder = Path(shared or opts["pki_dir"])
+    folder = key_folder(opts)
+    if folder is not None:
         return Keys({m: _key_file(folder, m) for m in minions}, _any_file(folder / "minions"))
     listed = salt.key.get_key(dict(opts)).list_keys()
     found = {m: key for name, key in _LISTS.items() for m in listed.get(name) or ()}
     return Keys({m: found.get(m, Key.NONE) for m in minions}, bool(listed.get("minions")))
+
+
+def key_folder(opts: Mapping[str, Any]) -> Path | None:
+    """The folder with the lists of keys. None: they are kept elsewhere, which only Salt can read."""
+    if opts.get("keys.cache_driver") not in (None, "localfs_key"):
+        return None
+    shared = opts.get("cluster_id") and opts.get("cluster_pki_dir")
+    return Path(shared or opts["pki_dir"])
 
 
 def _key_file(folder: Path, minion: str) -> Key:

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import salt.key
@@ -20,7 +19,7 @@ from ..config import ClusterSettings
 from ..driver.text import failure
 from ..healing.events import Event, Watchers
 from ..healing.observers import MOST
-from .minions import Reading
+from .minions import Reading, key_folder
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +30,10 @@ CANDIDATES = 50
 
 def accepted(opts: Mapping[str, Any]) -> list[str]:
     """The ids of all minions whose keys this master has accepted. Raises what reading them raises."""
-    if opts.get("keys.cache_driver") in (None, "localfs_key"):
-        shared = opts.get("cluster_id") and opts.get("cluster_pki_dir")
-        folder = Path(shared or opts["pki_dir"]) / "minions"
-        return sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    folder = key_folder(opts)
+    if folder is not None:
+        there = (folder / "minions").iterdir()
+        return sorted(one.name for one in there if not one.name.startswith("."))
     return sorted(salt.key.get_key(dict(opts)).list_keys().get("minions") or ())
 
 
