@@ -121,8 +121,9 @@ GATES: dict[str, str] = {
         "say so, dead nodes go one at a time, as nodes that may serve."
     ),
     "witness": (
-        "Has the node's own minion told what it sees, or has `witness.timeout` passed? And is no process on its way up? Asked "
-        "when a node is dead, hung or unreachable, for faults that have steps, and when it is cut off."
+        "Has the node's own minion told what it sees, or has `witness.timeout` passed? And is no process on its way up, and no "
+        "server heard by its own machine of which the engine hears nothing? Asked when a node is dead, hung, stalled or "
+        "unreachable, for faults that have steps, and when it is cut off."
     ),
     "observers": (
         "Where `observers` are configured, and the node is unreachable or hung (with `always` also dead): do as many of them as "

@@ -15,11 +15,12 @@ import salt.loader
 import salt.utils.reactor
 
 from saltext_selfheal import config
+from saltext_selfheal.driver.functions import changing
 from saltext_selfheal.healing import remedies
 from saltext_selfheal.healing.model import Action, Attempt, Finish, Fire, Outcome
 from saltext_selfheal.ledger import claims, records
 from saltext_selfheal.ledger.writer import Ledger
-from saltext_selfheal.loop import jobs
+from saltext_selfheal.loop import jobs, salt_words
 from tests.functional.conftest import REACTOR
 
 SERVICE = ["rethinkdb"]
@@ -86,16 +87,35 @@ def test_every_action_has_its_file_and_every_file_its_action():
 @pytest.mark.parametrize("action", list(Action))
 def test_a_file_names_its_salt_function_literally_and_it_is_the_tables(action):
     text = (REACTOR / f"{action.value}.sls").read_text()
-    assert re.findall(r'"local\.([\w.]+)"', text) == [remedies.TABLE[action].runs]
+    assert re.findall(r'"(?:local|runner)\.([\w.]+)"', text) == [remedies.TABLE[action].runs]
     # Of the event its JID alone is taken, and of the attempt nothing that could name a function.
     assert set(re.findall(r"\{\{(.*?)\}\}", text)) <= {
-        f" attempt.{what} | tojson " for what in ("minions", "jid", "args")
+        f" attempt.{what} | tojson " for what in ("minions", "jid", "args", "args[0]")
     }
+    assert re.findall(r"data\[(.*?)\]", text) == ["'jid'"]
     row = remedies.TABLE[action]
     assert ("attempt.args" in text) is (row.takes_service or row.by_observers)
 
 
-@pytest.mark.parametrize("action", list(Action))
+def test_what_the_runner_sends_is_read_functions_of_salt_on_exactly_its_minions(
+    opts, ledger, react
+):
+    _, jid = fire(ledger, opts, Action.SALT_WITNESS)
+    (chunk,) = react(Action.SALT_WITNESS, {"jid": jid, "fun": ["cmd.run"], "tgt": "*"})
+    assert (chunk["state"], chunk["fun"]) == ("runner", "salt.execute")
+    service = arguments(Action.SALT_WITNESS)[0]
+    assert chunk["args"] == {
+        "tgt": [*minions(Action.SALT_WITNESS)],
+        "tgt_type": "list",
+        "jid": jid,
+        "timeout": 1,
+        "fun": list(salt_words.FUNCTIONS),
+        "arg": [[service], [salt_words.NAME], [], [], [], []],
+    }
+    assert not any(changing(one) for one in salt_words.FUNCTIONS)
+
+
+@pytest.mark.parametrize("action", [a for a in Action if a is not Action.SALT_WITNESS])
 def test_a_live_attempt_becomes_its_job_on_exactly_its_minions_under_its_jid(
     action, opts, ledger, react
 ):
@@ -348,7 +368,7 @@ before = ours()
 react("heartbeat", {"incidents": []})
 warm = ours()
 react("restart", {"jid": "20260101030000000000"})
-from saltext_selfheal.loop import jobs
+from saltext_selfheal.loop import jobs, salt_words
 print(json.dumps([len(before), len(warm), sorted(ours() - warm), jobs.CACHE_READER._returners is not None]))
 """
 

@@ -1,6 +1,7 @@
 """Drills of what a database server dies and hangs of: disk, open files, memory, a slow start, a network that is away.
 
-One site with observers, whose healer takes 10 s for long enough after a restart (`attempt.verify`).
+One site with observers, whose healer takes 10 s for long enough after a restart (`attempt.verify`). One minion does not have
+the package, and the way to one node can be cut.
 """
 
 import contextlib
@@ -11,10 +12,12 @@ import time
 import pytest
 
 from tests.integration.conftest import acts, orders
+from tests.lab.daemons import OTHER_INITS
 from tests.lab.demo import TIMES
 from tests.lab.disk import CannotMount, SmallDisk
 from tests.lab.memory import NoGroup, SmallMemory
 from tests.lab.open_files import spend_open_files
+from tests.lab.relay import Relay
 from tests.lab.simulated.child import control
 from tests.lab.site import SIMULATED, Site, server_command
 from tests.lab.supervisor import SERVICE
@@ -23,13 +26,27 @@ from tests.lab.supervisor import SERVICE
 LOADS_S = float(os.environ.get("SELFHEAL_LAB_LOADS_S", "35"))
 VERIFY_S, REDIAL_S, CONFIRM_S, TIMEOUT_S = 10, 2, 1, 1
 
+real = pytest.mark.skipif(
+    server_command(None)[0] == SIMULATED, reason="only a real server starts on a full disk"
+)
+BARE = "db1"  #: its minion does not have this package
+
 simulated = pytest.mark.skipif(
     server_command(None)[0] != SIMULATED, reason="only the simulated node has this fault"
 )
 
 
 @pytest.fixture(scope="module")
-def site():
+def ways():
+    """By node: the way there, for all but its peers and its own minion."""
+    made = {}
+    yield made
+    for way in made.values():
+        way.close()
+
+
+@pytest.fixture(scope="module")
+def site(ways):
     def settings(new):
         times = {
             **TIMES,
@@ -37,9 +54,17 @@ def site():
             "redial": f"{REDIAL_S}s",
             "observers": {"minions": "app*", "quorum": 2, "timeout": "2s"},
         }
-        return new.cluster_settings(engine={"limits": "off"}, **times)
+        told = new.cluster_settings(engine={"limits": "off"}, **times)
+        # The same port at another address: db3's minion finds its server by the port, and reaches it directly.
+        port = new.nodes["db3"].driver_port
+        ways["db3"] = Relay(port, at=("127.0.0.2", port))
+        told["clusters"]["runbook"]["nodes"]["db3"] = ways["db3"].address
+        return told
 
-    with Site(settings=settings, apps=("app1", "app2")) as made:
+    def minion(name):
+        return {"disable_modules": [*OTHER_INITS, "selfheal"]} if name == BARE else {}
+
+    with Site(settings=settings, apps=("app1", "app2"), minion=minion) as made:
         yield made
 
 
@@ -75,7 +100,7 @@ def disk(quiet):
     """A disk of db2's own, full; after the test the node has its old one again."""
     node = quiet.nodes["db2"]
     try:
-        made = SmallDisk(node.directory)
+        made = SmallDisk(node.directory, node.pid())
     except CannotMount as exc:
         pytest.skip(str(exc))
     made.fill()
@@ -84,6 +109,19 @@ def disk(quiet):
     made.remove()
 
 
+@real
+def test_a_real_server_serves_also_from_a_full_disk_until_it_needs_more_of_it(quiet, db2, disk):
+    """RethinkDB 2.4.4 needs no room to start with data that are there: so one try is worth it."""
+    with quiet.events("selfheal/*") as events:
+        db2.kill()
+        opened = next_incident(events, "open", "dead")
+        assert "its disk is full: 0 KB free" in opened["why"]
+        resolved = next_incident(events, "resolved", incident=opened["incident"])
+    assert done(quiet, resolved["incident"]) == [("restart", "done")]
+    assert db2.serving()
+
+
+@simulated
 def test_a_server_whose_disk_is_full_is_left_to_a_person_after_one_try(quiet, db2, disk):
     with quiet.events("selfheal/*") as events:
         db2.kill()
@@ -187,10 +225,7 @@ def test_a_server_that_the_kernel_kills_for_want_of_memory_is_restarted_once(qui
 
 @pytest.fixture
 def cut(quiet):
-    """What db2 gets from and sends to anybody is swallowed from now on, whoever restarts it; until it is called again.
-
-    For a simulated node this is its own fault: it runs, listens, and is silent to master, peers and observers.
-    """
+    """db2 runs and listens, and is silent to everybody, its own machine included; until it is called again."""
     node = quiet.nodes["db2"]
     fault = {"fault": "silent", "on_existing": "drop"}
     node.configure(f"simulate-fault={json.dumps(fault)}")
@@ -205,8 +240,8 @@ def cut(quiet):
 
 
 @simulated
-def test_a_server_that_is_cut_off_from_everybody_is_restarted_once_and_no_more(quiet, db2, cut):
-    """Its minion sees that it runs and listens, as one that hangs does: so it has one try, and the others go on."""
+def test_a_server_that_is_silent_to_everybody_is_restarted_once_and_no_more(quiet, db2, cut):
+    """Its minion sees that it runs and listens, and gets no word of it: so it has one try, and the others go on."""
     with quiet.events("selfheal/*") as events:
         opened = next_incident(events, "open", "hung")
         locked = next_incident(events, "locked", incident=opened["incident"])
@@ -219,3 +254,62 @@ def test_a_server_that_is_cut_off_from_everybody_is_restarted_once_and_no_more(q
     told = seen_by_minion(quiet, ended["incident"])
     assert len(told) == 2 and all(one.startswith("its process runs since") for one in told)
     assert len(orders(events)) == 1
+
+
+def test_a_server_that_only_its_own_machine_reaches_is_not_restarted(quiet, ways):
+    """Observers cannot reach it either. But it greets its own minion, so its network is away, and a restart is no cure."""
+    node = quiet.nodes["db3"]
+    pid = node.pid()
+    with quiet.events("selfheal/*") as events:
+        ways["db3"].swallow()
+        opened = events.wait(
+            "selfheal/incident/runbook/open",
+            lambda d: (d["nodes"], d["fault"]) == (["db3"], "hung"),
+            timeout=60,
+        ).data
+        why = "db3 answers its own minion: the way from here to it is broken"
+        events.wait(
+            "selfheal/incident/runbook/held",
+            lambda d: d["incident"] == opened["incident"] and why in d["why"],
+            timeout=60,
+        )
+        (told,) = [
+            one
+            for one in quiet.run_runner("selfheal.explain", "runbook", "db3")["entries"]
+            if one["incident"] == opened["incident"]
+        ]
+        assert told["gates"]["witness"] == f"shut: {why}"
+        ways["db3"].pass_on()
+        events.wait(
+            "selfheal/incident/runbook/resolved",
+            lambda d: d["incident"] == opened["incident"],
+            timeout=60,
+        )
+        assert orders(events) == []
+    assert done(quiet, opened["incident"]) == []
+    assert (node.pid(), node.serving()) == (pid, True)
+
+
+# ---------------------------------------------------------------- a minion without the package
+
+
+def test_where_the_package_is_not_on_the_minion_salts_own_functions_tell(quiet):
+    node = quiet.nodes[BARE]
+    with quiet.events("selfheal/*") as events:
+        node.kill()
+        resolved = events.wait(
+            "selfheal/incident/runbook/resolved",
+            lambda d: (d["nodes"], d["fault"]) == ([BARE], "dead") and "well for" in d["why"],
+            timeout=60,
+        ).data
+    told = quiet.run_runner("selfheal.incident", resolved["incident"])
+    asked = [one for one in told["attempts"] if one["action"].endswith("witness")]
+    assert [(one["action"], one["outcome"]) for one in asked[:2]] == [
+        ("witness", "failed"),
+        ("salt_witness", "done"),
+    ]
+    assert "'selfheal.witness' is not available" in asked[0]["why"]
+    others_run = quiet.server != SIMULATED
+    assert ("2 run there" if others_run else "its process is gone") in asked[1]["why"]
+    assert done(quiet, resolved["incident"]) == [("restart", "done")]
+    node.wait_serving(60)

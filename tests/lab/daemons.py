@@ -34,7 +34,7 @@ _FRUGAL = {
 
 # Salt's loader adds the functions of every module that calls itself `service`: systemd's `service.offline` beside
 # our own would make `service.running` say "OFFLINE mode, nothing to do" wherever systemd is installed but not running.
-_OTHER_INITS = [
+OTHER_INITS = [
     "debian_service",
     "gentoo_service",
     "openrc",
@@ -211,7 +211,7 @@ def minion_config(log_level, supervisor_socket=None, witness=None):
     if supervisor_socket is not None:
         config["module_dirs"] = [str(MODULES)]
         config["lab_supervisor"] = str(supervisor_socket)
-        config["disable_modules"] = _OTHER_INITS
+        config["disable_modules"] = OTHER_INITS
     if witness:
         config["selfheal"] = {"witness": witness}
     return config

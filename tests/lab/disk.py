@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 
-BYTES = 4 << 20
+ROOM_BYTES = 4 << 20  #: beside what is there already
 BALLAST = "ballast"
 
 
@@ -16,22 +17,31 @@ class SmallDisk:
     """
     From the next start on the server has its data here, with what it had before; ``remove()`` gives the old ones back.
 
-    A server that runs keeps the directory that it has opened.
+    A server that runs keeps the directory that it has opened. It is stopped (SIGSTOP) while its files are copied.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, pid):
         if os.geteuid() != 0:
             raise CannotMount("only root may mount")
         self.directory = directory
-        data = {one.name: one.read_bytes() for one in directory.iterdir() if one.is_file()}
-        words = ["mount", "-t", "tmpfs", "-o", f"size={BYTES}", "tmpfs", str(directory)]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            data = {one.name: one.read_bytes() for one in directory.iterdir() if one.is_file()}
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        size = sum(map(len, data.values())) + ROOM_BYTES
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
         try:
             subprocess.run(words, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as exc:
             said = getattr(exc, "stderr", b"").decode().strip() or exc
             raise CannotMount(f"a tmpfs cannot be mounted here: {said}") from exc
-        for name, content in data.items():
-            (directory / name).write_bytes(content)
+        try:
+            for name, content in data.items():
+                (directory / name).write_bytes(content)
+        except OSError:
+            self.remove()
+            raise
 
     def fill(self):
         """Leave no room for anything new."""

@@ -13,11 +13,16 @@ from tests.lab.ports import LOOPBACK, free_port
 
 
 class Relay:
-    """``leads_to``: the port on the loopback that connections are passed on to. ``close()`` ends it."""
+    """``leads_to``: the port on the loopback that connections are passed on to. ``close()`` ends it.
 
-    def __init__(self, leads_to):
-        self.port = free_port()
+    ``at``: the address of this side, if it is not a free port on the loopback.
+    """
+
+    def __init__(self, leads_to, at=None):
+        self.host, self.port = at or (LOOPBACK, free_port())
         self.leads_to = leads_to
+        self._there = threading.Event()
+        self._there.set()
         self._listening = None
         self._open = []
         self._lock = threading.Lock()
@@ -26,12 +31,12 @@ class Relay:
     @property
     def address(self):
         """``host:port`` of this side."""
-        return f"{LOOPBACK}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def accept(self):
         """Take connections (again)."""
         if self._listening is None:
-            listening = socket.create_server((LOOPBACK, self.port), backlog=64)
+            listening = socket.create_server((self.host, self.port), backlog=64)
             self._listening = listening
             threading.Thread(target=self._serve, args=(listening,), daemon=True).start()
 
@@ -50,6 +55,15 @@ class Relay:
         self.leads_to = port
         self._drop()
 
+    def swallow(self):
+        """From now on connections get no answer, as in a network that is away; those that are open end."""
+        self._there.clear()
+        self._drop()
+
+    def pass_on(self):
+        """Lead to the node again; connections without an answer are led there, too."""
+        self._there.set()
+
     close = refuse
 
     def _drop(self):
@@ -67,6 +81,8 @@ class Relay:
 
     def _pass_on(self, near):
         with near:
+            if not self._there.wait(60):
+                return
             try:
                 far = socket.create_connection((LOOPBACK, self.leads_to), timeout=2)
             except OSError:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from saltext_selfheal.healing import gates
 from saltext_selfheal.healing import looks as asking
 from saltext_selfheal.healing import observers as watching
+from saltext_selfheal.healing import questions
 from saltext_selfheal.healing.changes import Changes, Verdict
 from saltext_selfheal.healing.events import (
     Canary,
@@ -66,10 +67,11 @@ from saltext_selfheal.healing.model import (
     State,
     Step,
 )
-from saltext_selfheal.healing.questions import PROBE_JOB_S
+from saltext_selfheal.healing.questions import AGAIN_S, ASK_AFTER_S, SEEN, STALE_S, waited_until
 from saltext_selfheal.healing.sighting import Sighting as Spied
 from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
+from saltext_selfheal.healing.testimony import Ground, Process, Testimony
 
 from .rules import Broken, Truth, Watch
 
@@ -99,6 +101,21 @@ UNREACHED = Sick(
     Fault.UNREACHABLE, serves=True
 )  #: by the master; whoever observes it may say anything
 FULL = Sick(Fault.HUNG, serves=True, keeps=True)  #: out of open files: nobody new is let in
+
+
+#: What a minion may tell. None: it fails to.
+_TOLD = {
+    "gone": Testimony(Process.GONE, listens=False),
+    "on its way": Testimony(Process.RUNS, 0.0, listens=False),
+    "refuses its configuration": Testimony(
+        Process.GONE, listens=False, ground=Ground.BAD_CONFIG, found="a line"
+    ),
+    "its disk is full": Testimony(
+        Process.GONE, listens=False, ground=Ground.DISK_FULL, found="/data"
+    ),
+    "answers there": Testimony(Process.RUNS, 60.0, listens=True, greets=True),
+    "fails": None,
+}
 
 
 @dataclass(frozen=True)
@@ -264,6 +281,25 @@ MODELS = (
     ),
     # Minions go and come back, before a job, while it runs, and after it.
     Model("gone", _SMALL, (DEAD, AUTH), (Verb.ACK,), gone=True, frail=2, prompt=True, depth=11),
+    # Minions tell that a process is gone, is on its way, cannot start; fail to, and are asked anew; or keep silent.
+    Model(
+        "witnessed",
+        replace(
+            _SMALL,
+            witness_s=2 * POLL_S,
+            dead_witnessed_s=0.0,
+            starting_s=4 * POLL_S,
+            escalation={
+                Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE)),
+                Fault.STARTING: (),
+            },
+        ),
+        (DEAD,),
+        (Verb.ACK,),
+        frail=2,
+        prompt=True,
+        depth=11,
+    ),
     # Observers agree, contradict each other, cannot tell or keep silent, before a step and after it.
     Model(
         "observed",
@@ -413,6 +449,7 @@ class World:
             None if shown or proxy else f"{server}_srv",
             dialled=dialled,
             answers=bool(shown and ill and ill.keeps),
+            silent=bool(shown and dialled and ill and not ill.keeps and shown is not Fault.AUTH),
             addresses=(server,) if self.model.mislead else (),
             proxy=proxy and not shown,
         )
@@ -475,6 +512,11 @@ class World:
 
     def observes(self, one: Attempt, who: str, down: bool | None) -> None:
         self.feed(Returned(one.id, who, Outcome.DONE, "", Spied(down)))
+
+    def testifies(self, one: Attempt, told: Testimony | None) -> None:
+        """A minion tells what it sees. None: it has no such function."""
+        outcome = Outcome.DONE if told else Outcome.FAILED
+        self.feed(Returned(one.id, one.about, outcome, "", told))
 
     def foresees(self, one: Attempt, verdict: Verdict) -> None:
         told = Changes(verdict, ("file.managed x",), "so it says")
@@ -599,6 +641,11 @@ class World:
             for verdict in (Verdict.WOULD_CHANGE, Verdict.NOTHING, Verdict.CANNOT_TELL):
                 yield f"a highstate on {one.about}: {verdict.value}", World.foresees, one, verdict
             return
+        if one.action in SEEN:
+            for what, told in _TOLD.items():
+                if told is not None or one.action is Action.WITNESS:
+                    yield f"{one.about}'s minion: {what}", World.testifies, one, told
+            return
         for who in one.nodes:
             for down in (True, False, None) if who not in one.results else ():
                 yield f"{who} says of {one.about}: down {down}", World.observes, one, who, down
@@ -698,9 +745,16 @@ class World:
                 yield attempt.published_at + policy.attempt_timeout_s
                 yield attempt.published_at + 3 * policy.attempt_timeout_s + 30.0
         for one in cluster.questions:
-            tests = one.action is Action.TEST_HIGHSTATE
-            waits_s = policy.test_first_s if tests else policy.observers_s + PROBE_JOB_S
-            yield one.fired_at + waits_s
+            yield waited_until(one, policy)
+        for node in cluster.nodes.values() if policy.witness_s else ():
+            yield node.acted_at + ASK_AFTER_S
+            yield node.acted_at + ASK_AFTER_S + policy.witness_s
+            if node.questioned_at is not None:
+                yield node.questioned_at + AGAIN_S
+            if node.testimony is not None:
+                yield node.testimony.at + STALE_S
+            if node.starting_since is not None:
+                yield node.starting_since + policy.starting_s
         for ailment in cluster.ailments:
             yield ailment.since + policy.confirm_s[ailment.seen.fault]
         for one in cluster.recoveries:
@@ -752,6 +806,35 @@ class World:
             times = (node.observed_at, book.probed.get(name), book.well_at.get(name), node.acted_at)
             return (tuple(own), tuple(told), tuple(flight), tuple(age(t, 61.0) for t in times))
 
+        def of_witness(name: str) -> tuple:
+            node, since = cluster.nodes[name], questions.begun(cluster, name)
+
+            def told_by(said: Testimony | None, at: float) -> tuple:
+                if said is None:
+                    return ()
+                return (
+                    (said.process.value, said.listens, str(said.ground), said.greets),
+                    at >= since,
+                    age(at, 91.0),
+                )
+
+            known_at, known = book.testified.get(name, (0.0, None))
+            asked_at, over_at = node.questioned_at, book.asked_over.get(name)
+            return (
+                told_by(node.testimony, node.testimony.at if node.testimony else 0.0),
+                told_by(known, known_at),
+                (age(asked_at, 31.0), asked_at is not None and asked_at >= since),
+                (age(over_at, 31.0), over_at is not None and over_at >= since),
+                age(node.starting_since, policy.starting_s),
+                age(book.starting_at.get(name), policy.starting_s),
+                age(node.acted_at, 31.0),
+                tuple(
+                    (q.action.value, age(q.fired_at, 31.0))
+                    for q in cluster.questions
+                    if q.about == name
+                ),
+            )
+
         def of_tests(name: str) -> tuple:
             node, run = cluster.nodes[name], book.tests.get(name)
             opened = [i.opened_at for i in cluster.incidents if name in i.nodes]
@@ -802,6 +885,7 @@ class World:
                 (name in self.away, node.minion.value) if self.model.gone else (),
                 of_canary(node, book.songs.get(name)) if policy.canary else (),
                 of_observers(name) if self.model.observers else (),
+                of_witness(name) if policy.witness_s else (),
                 of_tests(name) if policy.test_first_s else (),
                 sum(n == name for _, n in self.running),
                 (

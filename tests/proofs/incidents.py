@@ -286,7 +286,10 @@ def _luckless_minions(chance: random.Random, luck: Luck) -> Luck:
     if luck == Luck():
         return luck
     return replace(
-        luck, mute=chance.choice((0.0, 0.2, 0.8)), confused=chance.choice((0.0, 0.0, 0.3))
+        luck,
+        mute=chance.choice((0.0, 0.2, 0.8)),
+        confused=chance.choice((0.0, 0.0, 0.3)),
+        bare=0.3,
     )
 
 

@@ -799,8 +799,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "while somebody works a minion is not asked again",
-        "questions._about",
-        " or foreign.runs(node, policy, now)",
+        "questions._due",
+        "        or foreign.runs(node, policy, now)\n",
         "",
     ),
     Mutation(
@@ -1634,7 +1634,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "evidence: a process on its way is not asked for again",
-        "questions._about",
+        "questions._due",
         "now - asked_at >= AGAIN_S",
         "now - asked_at >= 1e9",
     ),
@@ -1647,14 +1647,80 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "evidence: a process may start for ever",
         "questions.starting",
-        "    if late or told.stopped:",
-        "    if told.stopped:",
+        "    if late or told.stopped or told.loops:",
+        "    if told.stopped or told.loops:",
     ),
     Mutation(
         "evidence: a stopped process counts as starting",
         "questions.starting",
+        "    if late or told.stopped or told.loops:",
+        "    if late or told.loops:",
+    ),
+    Mutation(
+        "evidence: a process that is started again and again counts as starting",
+        "questions.starting",
+        "    if late or told.stopped or told.loops:",
         "    if late or told.stopped:",
-        "    if late:",
+    ),
+    Mutation(
+        "evidence: a first word of starts by the service manager is taken for a loop",
+        "questions.take_testimony",
+        "told.after(heard(cluster, one.about))",
+        "told.after(replace(told, restarts=-1))",
+    ),
+    Mutation(
+        "evidence: what its own machine reaches is restarted all the same",
+        "witnessed.not_starting",
+        "            if questions.refuted(cluster, name, now):",
+        "            if False:",
+    ),
+    Mutation(
+        "evidence: a greeting refutes also where the healer was greeted",
+        "questions.refuted",
+        "node.silent and ",
+        "",
+    ),
+    Mutation(
+        "evidence: an old greeting refutes for ever",
+        "questions.refuted",
+        " and now - told.at <= STALE_S",
+        "",
+    ),
+    Mutation(
+        "evidence: who greets is not asked again",
+        "questions._due",
+        "        or refuted(cluster, name, now)\n",
+        "",
+    ),
+    Mutation(
+        "evidence: a word from before the refusal makes a death sooner",
+        "facts._witnessed",
+        " or cluster.nodes[name].refused_at is None",
+        "",
+    ),
+    Mutation(
+        "evidence: where selfheal.witness fails nobody else is asked",
+        "questions.go_on",
+        "                failed.add(one.about)",
+        "                pass",
+    ),
+    Mutation(
+        "evidence: a minion that fails late is asked twice as long",
+        "questions.go_on",
+        " and early:",
+        ":",
+    ),
+    Mutation(
+        "evidence: Salt's own functions are asked where nobody has failed to tell",
+        "questions.go_on",
+        " and outcome is Outcome.FAILED and early",
+        "",
+    ),
+    Mutation(
+        "evidence: a stall that is over is asked about",
+        "questions._about",
+        "    if node.fault is Fault.STALLED and not node.stalled:",
+        "    if False:",
     ),
     Mutation(
         "evidence: nobody waits for the minion's word (gate witness)",

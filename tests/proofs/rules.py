@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -59,12 +60,16 @@ from saltext_selfheal.healing.sighting import Sighting as Spied
 from saltext_selfheal.healing.testimony import ADVICE, Process, Testimony
 
 #: Jobs that ask minions what they see.
-QUESTIONS = frozenset({Action.WITNESS, Action.PROBE, Action.TEST_HIGHSTATE})
+#: Both ask a node's minion what it sees; the second, where the first has failed.
+SEEN = frozenset({Action.WITNESS, Action.SALT_WITNESS})
+QUESTIONS = SEEN | {Action.PROBE, Action.TEST_HIGHSTATE}
 HARMLESS = QUESTIONS | {Action.START, Action.LOOK}
 #: Such a node does not answer this master, and is not relied on.
 SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.CUT_OFF, Fault.STARTING})
 #: Of such a node its own minion is asked.
-WITNESSED = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.CUT_OFF})
+WITNESSED = frozenset(
+    {Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE, Fault.STARTING, Fault.CUT_OFF, Fault.STALLED}
+)
 STARTING_AGE_S = 90.0  #: for so long a minion's word counts that a process is starting
 ASK_AFTER_S = 1.0  #: so long after an attempt its minion is asked
 #: Such a node is a live database, whether it can be asked anything or not.
@@ -121,6 +126,7 @@ class Sighting(NamedTuple):
     answers: bool = False  #: an open connection is served all the same
     dialled_at: float | None = None  #: last fresh dial that was well
     refused_at: float | None = None  #: since when it refuses
+    silent: bool = False  #: the last fresh dial has heard nothing of it
 
 
 class Identity(NamedTuple):
@@ -262,6 +268,7 @@ class Book:
         self.turns: dict[str, tuple[float, ...]] = {}
         self.asking: dict[str, Flight] = {}  #: questions to minions that are in flight
         self.asked_over: dict[str, float] = {}  #: by node: when its last question ended
+        self.unseen: dict[str, float] = {}  #: by node: when `selfheal.witness` failed last
         self.tests: dict[str, TestRun] = {}  #: by node: its last test run
         self.testified: dict[str, tuple[float, Testimony]] = {}  #: by node: when it was asked
         #: By cluster: its observers, as they were told last. By node: when it was last asked for, and each one's last
@@ -313,7 +320,7 @@ class Book:
             if told is not None and event.node == node:
                 self._names_jobs(node, told, asked.fired_at, now)
             if told is not None and event.node == node and had_at < asked.fired_at:
-                self.testified[node] = (asked.fired_at, told)
+                self.testified[node] = (asked.fired_at, self._compared(node, told, before))
                 if _unheard(told):
                     self.starting_at.setdefault(node, now)
         elif isinstance(event, Watchers):
@@ -430,6 +437,18 @@ class Book:
         told = self.testified.get(node)
         return told if told is not None and told[0] >= self.begun(node, before) else None
 
+    def _compared(self, node: str, told: Testimony, before: State) -> Testimony:
+        """The same, and whether the service manager has started it again since the word before about this illness."""
+        old = self.testimony(node, before)
+        known = old is not None and old[1].restarts is not None and told.restarts is not None
+        return replace(told, loops=bool(known and told.restarts > old[1].restarts))
+
+    def reached(self, node: str, before: State, now: float) -> bool:
+        """Its own minion hears its server, and the healer hears nothing at all of it."""
+        told, sighting = self.testimony(node, before), self.sighted.get(node)
+        fresh = told is not None and told[1].greets and now - told[0] <= STARTING_AGE_S
+        return bool(fresh and sighting and sighting.silent)
+
     def begun(self, node: str, before: State) -> float:
         """Since when it is ill, or was acted on last."""
         sighting = self.sighted.get(node)
@@ -444,7 +463,7 @@ class Book:
     def starting(self, node: str, policy: Policy, before: State, now: float) -> bool:
         """By its minion's word a process runs there and has had no time yet to listen."""
         told = self.testimony(node, before)
-        if told is None or not _unheard(told[1]) or told[1].stopped:
+        if told is None or not _unheard(told[1]) or told[1].stopped or told[1].loops:
             return False
         asked_at, said = told
         old = said.age_s is not None and said.age_s + now - asked_at >= policy.starting_s
@@ -516,8 +535,9 @@ class Book:
         if seen.fault is None and seen.dialled:
             dialled_at = now
         self.sighted[seen.node] = Sighting(
-            fault, since, first, now, polls, decided, seen.answers, dialled_at, refused_at
-        )
+            fault, since, first, now, polls, decided, seen.answers, dialled_at, refused_at,
+            seen.silent if seen.dialled or not old else old.silent,
+        )  # fmt: skip
 
     def _sing(self, told: Canary, now: float, before: State) -> None:
         """A canary that cannot be asked is an answer, and speaks for nobody.
@@ -737,8 +757,11 @@ class Book:
         attempt, now = effect.attempt, seen.now
         if self.asking.pop(attempt.id, None) is not None:
             for node in attempt.nodes:
-                if attempt.action is Action.WITNESS:
+                if attempt.action in SEEN:
                     self.asked_over[node] = now
+                    failed = attempt.action is Action.WITNESS and effect.outcome is Outcome.FAILED
+                    if failed:
+                        self.unseen[node] = now
                 elif node in self.tests and self.tests[node].id == attempt.id:
                     self.tests[node] = self.tests[node]._replace(over=True)
             return
@@ -917,8 +940,8 @@ def i1_decided(book: Book, attempt: Attempt, seen: Seen) -> None:
         if sighting is None or sighting.fault is None or sighting.decided or not sighting.polls:
             continue
         doubt = seen.before.clusters[attempt.cluster].nodes[node].doubt
-        if doubt or any(book.disputes(node)):
-            continue  # it is not acted on, whatever it shows
+        if doubt or any(book.disputes(node)) or sighting.fault is Fault.STARTING:
+            continue  # it is not acted on, or not yet: it would not go together with the others
         if seen.now - incident.opened_at < patience_s - 1e-6:
             raise Broken("I1", seen.now, f"{attempt.id} did not wait for {node}")
 
@@ -1314,7 +1337,7 @@ def e_asked(book: Book, attempt: Attempt, seen: Seen) -> None:
 
     if not policy.witness_s or policy.mode is Mode.OFF or now < book.paused.get(policy.name, 0.0):
         raise broken("asked although nobody may be")
-    asking = (f.attempt for f in book.asking.values() if f.attempt.action is Action.WITNESS)
+    asking = (f.attempt for f in book.asking.values() if f.attempt.action in SEEN)
     if any(node in one.nodes for one in asking):
         raise broken(f"{node}'s minion is asked already")
     if any(
@@ -1322,12 +1345,22 @@ def e_asked(book: Book, attempt: Attempt, seen: Seen) -> None:
     ):
         raise broken(f"a job of ours runs on {node}")
     sighting = book.sighted.get(node)
-    if sighting is None or not sighting.polls or sighting.fault not in WITNESSED:
+    stalls = book.greets(node) and book.songs.get(node, Song()).waits_since is not None
+    ill = sighting is not None and sighting.polls and sighting.fault in WITNESSED
+    if not ill and not stalls:
         raise broken(f"nothing is wrong with {node} that its minion could tell about")
     last = book.asked_over.get(node)
     told = book.testimony(node, seen.before)
-    if told is not None and last is not None and now - last < 20.0:
+    anew = attempt.action is Action.WITNESS
+    if anew and told is not None and last is not None and now - last < 20.0:
         raise broken(f"{node}'s minion has just told")
+
+
+def e_instead(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Salt's own functions are asked only where `selfheal.witness` has just failed."""
+    (node,) = attempt.nodes
+    if book.unseen.get(node) != seen.now:
+        raise Broken("E", seen.now, f"{attempt.id}: {node}'s minion has not failed to tell")
 
 
 def e_heard(book: Book, attempt: Attempt, seen: Seen) -> None:
@@ -1342,12 +1375,18 @@ def e_heard(book: Book, attempt: Attempt, seen: Seen) -> None:
         told = book.testimony(node, seen.before)
         begun = book.begun(node, seen.before)
         if told is None:
+            asking = (f.attempt for f in book.asking.values() if f.attempt.action in SEEN)
+            fired_at = max((one.fired_at for one in asking if node in one.nodes), default=None)
+            if fired_at is not None and now - fired_at < policy.witness_s / 2 - 1e-6:
+                raise Broken("E", now, f"{attempt.id}: {node}'s minion has just been asked")
             over = book.asked_over.get(node, 0.0) >= begun
             if not over and now - begun < policy.witness_s - 1e-6:
                 raise Broken("E", now, f"{attempt.id}: {node}'s minion was not heard")
             continue
         if book.starting(node, policy, seen.before, now):
             raise Broken("E", now, f"{attempt.id}: {node} is starting")
+        if book.reached(node, seen.before, now):
+            raise Broken("E", now, f"{attempt.id}: {node}'s own machine reaches it")
         ground = told[1].ground
         if ground is None or attempt.action in ADVICE[ground].helps:
             continue
@@ -1537,6 +1576,7 @@ FIRED = (
 #: By action: what holds when it is fired. For all others, `FIRED` holds.
 RULES = {
     Action.WITNESS: (i7_target, i6_once, e_asked),
+    Action.SALT_WITNESS: (i7_target, i6_once, e_asked, e_instead),
     Action.TEST_HIGHSTATE: (i7_target, i6_once, e_test_asked),
     Action.PROBE: (i6_once, e_probed),
 }

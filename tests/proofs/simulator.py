@@ -110,6 +110,8 @@ class Ill:
     ground: Ground | None = None  #: what its minion can find
 
 
+#: With these a fresh dial hears nothing at all.
+SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 #: What a minion may tell of a highstate.
 _FORESEEN = (Verdict.WOULD_CHANGE, Verdict.NOTHING, Verdict.CANNOT_TELL)
 
@@ -146,6 +148,7 @@ class Luck:
     replayed: float = 0.0  #: remediation events that somebody fires again later
     mute: float = 0.0  #: minions that do not tell what they see …
     confused: float = 0.0  #: … or tell anything
+    bare: float = 0.0  #: nodes whose minions have no `selfheal.witness`
     belated: float = 0.0  #: probes that begin late, because the healer itself is slow
     unpublished: float = 0.0  #: claims after which the job is not published all the same
     crash_on_fire: float = 0.0  #: the healer dies between record and deed
@@ -191,6 +194,7 @@ class Simulation:
         proxies: tuple[str, ...] = (),
         resolved: bool = True,
     ) -> None:
+        self.seed = seed
         self.random = random.Random(seed)
         self.all_policies = {p.name: p for p in policies}
         self.policies = dict(self.all_policies)  #: as the settings are at present
@@ -741,6 +745,7 @@ class Simulation:
             version="2.4" if known else None,
             addresses=addresses if more.get("dialled", True) else (),
             proxy=known and proxy,
+            silent=fault in SILENT and more.get("dialled", True) and not more.get("answers"),
             late_s=(
                 self.random.choice((0.5, 5.0, 60.0)) if self._happens(self.luck.belated) else 0.0
             ),
@@ -1017,7 +1022,10 @@ class Simulation:
                 self._later(0.1, self._store, id, node, lie, "so somebody says")
             self._later(0.2, self._store, id, node, outcome, said)
             return
-        if attempt.action is Action.WITNESS:
+        if attempt.action is Action.WITNESS and self._bare(node):
+            self._later(0.2, self._store, id, node, Outcome.FAILED, "it is not available")
+            return
+        if attempt.action in (Action.WITNESS, Action.SALT_WITNESS):
             if not self._happens(self.luck.mute):
                 takes_s = self.random.choice((0.2, 0.5, 3.0, 7.0))
                 self._later(takes_s, self._testify, id, node)
@@ -1064,6 +1072,9 @@ class Simulation:
         self.told.setdefault((attempt.id, who), said)
         self._later(takes_s, self._store, attempt.id, who, Outcome.DONE, "")
 
+    def _bare(self, node: str) -> bool:
+        return random.Random(f"bare {self.seed} {node}").random() < self.luck.bare
+
     def _testify(self, id: str, node: str) -> None:
         """What the minion sees: the truth, or anything."""
         ill = self.ill.get(node)
@@ -1073,6 +1084,7 @@ class Simulation:
             None if gone else max(0.0, self.now - self.started[node]),
             listens=ill is None or ill.fault is not Fault.DEAD or ill.serves,
             ground=ill.ground if ill else None,
+            greets=ill is None or (ill.serves and not ill.keeps),
             **self._runs(node),
         )
         if self._happens(self.luck.confused):
@@ -1082,6 +1094,8 @@ class Simulation:
                 self.random.choice((None, 0.0, 10.0, 1e6)),
                 self.random.choice((None, True, False)),
                 stopped=self.random.random() < 0.2,
+                greets=self.random.random() < 0.2,
+                restarts=self.random.choice((None, 0, 1, 5)),
                 ground=self.random.choice((None, *Ground)),
                 **self._runs(node),
             )

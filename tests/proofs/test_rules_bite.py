@@ -848,6 +848,47 @@ def test_evidence_a_minion_that_has_just_told_is_left_in_peace():
         hand.ask(number=2)
 
 
+def test_evidence_nobody_asks_otherwise_where_none_has_failed():
+    hand = Asking()
+    hand.hear(hand.ask(), process=Process.GONE, listens=False)
+    other = hand.attempt(id="c-1-salt_witness-n1-2", action=Action.SALT_WITNESS, nodes=("n1",))
+    with breaks("E"):
+        hand.see(Fire(other), questions=(other,))
+
+
+def test_evidence_a_minion_that_has_failed_may_be_asked_otherwise_at_once():
+    hand = Asking()
+    one = hand.ask()
+    other = hand.attempt(id="c-1-salt_witness-n1-2", action=Action.SALT_WITNESS, nodes=("n1",))
+    failed = Returned(one.id, "n1", Outcome.FAILED, "no such function")
+    hand.see(Finish(one, Outcome.FAILED, ""), Fire(other), event=failed, questions=(other,))
+
+
+def test_evidence_a_second_question_has_its_time_too():
+    hand = Asking()
+    one = hand.ask()
+    other = hand.attempt(id="c-1-salt_witness-n1-2", action=Action.SALT_WITNESS, nodes=("n1",))
+    failed = Returned(one.id, "n1", Outcome.FAILED, "no such function")
+    hand.see(Finish(one, Outcome.FAILED, ""), Fire(other), event=failed, questions=(other,))
+    hand.now += 1.0
+    with breaks("E"):
+        hand.fire(hand.attempt())
+
+
+def test_evidence_what_its_own_machine_reaches_is_left_alone():
+    hand = Asking()
+    hand.probe("n1", fault=Fault.DEAD, server_id=None, server_name=None, silent=True)
+    hand.hear(hand.ask(), process=Process.RUNS, listens=True, greets=True)
+    with breaks("E"):
+        hand.fire(hand.attempt())
+
+
+def test_evidence_but_not_where_the_healer_is_greeted_too():
+    hand = Asking()
+    hand.hear(hand.ask(), process=Process.RUNS, listens=True, greets=True)
+    hand.fire(hand.attempt())
+
+
 def test_evidence_the_minion_has_its_time():
     hand = Asking()
     hand.now -= 2.0

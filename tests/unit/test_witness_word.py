@@ -15,6 +15,9 @@ from saltext_selfheal.healing.model import Action, Fault, Mode, Outcome, Phase, 
 from saltext_selfheal.healing.testimony import ADVICE, Ground, Process
 from tests.unit.world import World, policy
 
+#: What is fired and only asks.
+ASKS = ("witness", "salt_witness", "look")
+
 GONE = {"process": {"state": "gone"}, "listens": False}
 LOADS = {"process": {"state": "runs", "age_s": 1.0}, "listens": False}
 FULL = {**GONE, "directory": {"path": "/data", "free_bytes": 0}}
@@ -42,7 +45,7 @@ def asked(site):
 
 
 def acted(site):
-    return [(action, nodes) for action, nodes in site.fired if action not in ("witness", "look")]
+    return [(action, nodes) for action, nodes in site.fired if action not in ASKS]
 
 
 def gates_of(site, name):
@@ -266,14 +269,61 @@ def test_an_answer_about_another_node_is_not_taken():
     assert site.cluster.nodes["db2"].testimony is None
 
 
-def test_a_minion_without_the_function_is_a_missing_answer():
+def fail(site, node="db1"):
+    """The minion has no such function, or it fails."""
+    asked = questions.in_flight(site.cluster, node)
+    site.step(Returned(asked.id, node, Outcome.FAILED, "'selfheal.witness' is not available"))
+    return asked
+
+
+def test_a_minion_without_the_function_is_asked_with_salts_own_at_once():
     site = world()
     site.break_("db1")
     site.pass_time(1)
-    question = questions.in_flight(site.cluster, "db1")
-    site.step(Returned(question.id, "db1", Outcome.FAILED, "'selfheal.witness' is not available"))
+    fail(site)
+    assert [action for action, _ in site.fired] == ["witness", "salt_witness"]
+    answer(site, **GONE)
+    site.pass_time(1)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_one_that_fails_at_both_is_a_missing_answer():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    first, second = fail(site), fail(site)
+    assert (first.action, second.action) == (Action.WITNESS, Action.SALT_WITNESS)
     site.pass_time(3)
     assert acted(site) == [("restart", ("db1",))]
+
+
+def test_both_questions_together_take_no_longer_than_one():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    began = questions.in_flight(site.cluster, "db1").fired_at
+    site.pass_time(2)
+    second = fail(site) and questions.in_flight(site.cluster, "db1")
+    assert second.action is Action.SALT_WITNESS
+    assert questions.waited_until(second, site.state.policies["runbook"]) <= began + 5.0
+
+
+def test_one_that_fails_after_half_its_time_is_not_asked_otherwise():
+    site = world()
+    site.break_("db1")
+    site.pass_time(4)
+    fail(site)
+    assert questions.in_flight(site.cluster, "db1") is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FORBIDDEN, Outcome.BUSY])
+def test_one_that_may_not_tell_is_not_asked_otherwise(outcome):
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    asked = questions.in_flight(site.cluster, "db1")
+    site.step(Returned(asked.id, "db1", outcome, "it is in blackout"))
+    assert questions.in_flight(site.cluster, "db1") is None
 
 
 def test_no_word_outlives_a_start_of_the_healer():
@@ -361,6 +411,100 @@ def test_an_old_word_that_a_process_starts_does_not_count_for_ever():
     answer(site, **LOADS)
     site.pass_time(questions.STALE_S + 30)  # it does not answer any more
     assert ("restart", ("db1",)) in acted(site)
+
+
+def test_a_process_that_its_service_manager_starts_again_and_again_is_not_starting():
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    answer(site, **LOADS, manager={"restarts": 4})  # perhaps over a year
+    site.pass_time(questions.AGAIN_S)
+    assert site.cluster.nodes["db1"].fault is Fault.STARTING
+    answer(site, **LOADS, manager={"restarts": 9})
+    site.pass_time(5)
+    assert site.cluster.nodes["db1"].fault is Fault.DEAD
+    assert "its service manager has started it 9 times" in site.cluster.nodes["db1"].evidence
+    assert acted(site) == [("restart", ("db1",))]
+
+
+@pytest.mark.parametrize("counts", [(4, 4), (4, 0), (None, 4), (4, None)])
+def test_and_one_of_whom_that_is_not_told_twice_is(counts):
+    site = world()
+    site.break_("db1")
+    site.pass_time(1)
+    for restarts in counts:
+        answer(site, **LOADS, manager={"restarts": restarts})
+        site.pass_time(questions.AGAIN_S)
+    assert site.cluster.nodes["db1"].fault is Fault.STARTING
+
+
+# ---------------------------------------------------------------- a server that only its own machine reaches
+
+SPEAKS = {"process": {"state": "runs", "age_s": 500.0}, "listens": True, "greets": True}
+
+
+def cut(fault, **changes):
+    """A node of which the healer hears nothing, and which greets its own minion."""
+    site = world(**changes)
+    site.break_("db1", fault=fault)
+    site.pass_time(1)
+    answer(site, **SPEAKS)
+    return site
+
+
+@pytest.mark.parametrize("fault", [Fault.HUNG, Fault.UNREACHABLE, Fault.DEAD])
+def test_what_answers_its_own_minion_is_not_restarted(fault):
+    steps = {fault: (Step(Action.RESTART),)}
+    site = cut(fault, escalation=steps)
+    for _ in range(20):
+        site.pass_time(questions.AGAIN_S)
+        assert acted(site) == []
+        answer(site, **SPEAKS)  # it is asked again and again
+    gate = gates_of(site, "witness")
+    assert gate.why == "db1 answers its own minion: the way from here to it is broken"
+    assert site.cluster.incidents[0].phase is Phase.OPEN
+    site.mend("db1")
+    site.pass_time(20)
+    assert site.cluster.incidents == () and acted(site) == []
+
+
+def test_a_greeting_proves_nothing_where_the_healer_gets_one_too():
+    site = world()
+    site.greeted.add("db1")  # it greets, and then hangs
+    site.break_("db1", fault=Fault.HUNG)
+    site.pass_time(1)
+    answer(site, **SPEAKS)
+    site.pass_time(12)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_a_greeting_that_is_not_repeated_counts_no_longer():
+    site = cut(Fault.HUNG)
+    site.pass_time(questions.STALE_S + 30)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_a_greeting_makes_no_node_well():
+    site = cut(Fault.HUNG)
+    site.pass_time(20)
+    assert site.cluster.nodes["db1"].fault is Fault.HUNG
+    assert site.cluster.incidents[0].phase is Phase.OPEN
+
+
+def test_only_a_process_that_runs_can_greet():
+    assert testimony.read(report(**SPEAKS)).greets
+    assert not testimony.read(report(**{**SPEAKS, "process": {"state": "gone"}})).greets
+    assert not testimony.read(report(**{**SPEAKS, "greets": "yes"})).greets
+
+
+def test_a_word_from_before_the_refusal_makes_no_death_sooner():
+    site = world(dead_witnessed_s=0.0)
+    site.break_("db1", fault=Fault.HUNG)
+    site.pass_time(1)
+    answer(site, **GONE)  # it cannot know, but so it says
+    site.break_("db1")
+    site.pass_time(1)
+    assert not site.cluster.nodes["db1"].confirmed
 
 
 def test_a_stopped_process_is_not_starting():

@@ -39,6 +39,8 @@ from saltext_selfheal.healing.start import begin
 from saltext_selfheal.healing.step import step
 
 NODES = ("db1", "db2", "db3")
+#: With these a fresh dial hears nothing at all.
+SILENT = (Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE)
 
 
 def policy(**changes):
@@ -86,6 +88,7 @@ class World:
         self.proofs = set()  # ids of such looks
         self.forbidden = False  # the probe's user may not read the system tables
         self.cut_off = set()  # nodes that refuse the healer and serve everybody else
+        self.greeted = set()  # nodes that say something before they fall silent
         self.state, effects = begin(self.policies, limits or Limits(), remembered or {}, now)
         self.effects += effects
 
@@ -119,7 +122,13 @@ class World:
                 self.step(
                     Observed(
                         Observation(
-                            name, node, fault, evidence, server_id=f"id-{node}", server_name=node
+                            name,
+                            node,
+                            fault,
+                            evidence,
+                            server_id=f"id-{node}",
+                            server_name=node,
+                            silent=fault in SILENT and node not in self.greeted,
                         )
                     )
                 )

@@ -59,6 +59,7 @@ class Observation:
     ours: bool = False  #: the probe failed on the healer's side and proves nothing about the node
     dialled: bool = True  #: a fresh dial was part of this probe, and this is the dial's result
     answers: bool = False  #: only with a fault: a connection opened before still answers
+    silent: bool = False  #: only with a fault: in a fresh dial the server has said nothing at all
     #: The addresses that the node's name had at the last dial: ``10.0.0.11:28015``. Empty: it was not resolved.
     addresses: tuple[str, ...] = ()
     #: The node is a ``rethinkdb proxy``: no ``server_status`` lists it, and it holds no replica.

@@ -109,7 +109,8 @@ def _witnessed(state: State, cluster: ClusterState, name: str, now: Seconds) -> 
     """What the node's own minion has said, what its canaries prove, and how far the healer itself is to be trusted."""
     known = health.Witnessed(stalled=canary.against(cluster, name), strain=strain.of(state, now))
     told = questions.heard(cluster, name)
-    if told is None:
+    # Its word is only about the refusal that it was asked about, and not about one that begins now.
+    if told is None or cluster.nodes[name].refused_at is None:
         return known
     starting, why = questions.starting(cluster, state.policies[cluster.name], name, now)
     return known._replace(gone=told.gone, starting=starting, why=why)

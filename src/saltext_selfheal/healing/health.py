@@ -87,7 +87,6 @@ def observe(
     since = node.since if same and node.since is not None else now
     changes = node.changes if acted_on else _changes(node, fault, policy, now)
     confirm_s = _confirm_s(fault, policy, told)
-    started = now if fault is Fault.STARTING else None
     seen_as = _seen_as(node, fault, now) if fault else ()
     lasted = fault is not None and _lasted(
         dict(seen_as)[fault], since, confirm_s, _longest_s(policy) * told.strain, now
@@ -104,12 +103,13 @@ def observe(
         slow=slow,
         changes=changes,
         well_since=None if fault else now if node.well_since is None else node.well_since,
-        starting_since=(node.starting_since or started) if fault else None,
+        starting_since=_starting_since(node, fault, now),
         refused_at=refused_at,
         observed_at=node.observed_at if fault else None,
         dialled_at=now if seen.dialled and seen.fault is None else node.dialled_at,
         taken=node.taken or (seen.dialled and seen.fault is None),
         answers=fault is Fault.STALLED or (seen.fault is not None and seen.answers),
+        silent=seen.fault is not None and (seen.silent if seen.dialled else node.silent),
         proxy=seen.proxy if own else node.proxy,
         server_id=seen.server_id if own else node.server_id,
         server_was=node.server_id if own and seen.server_id != node.server_id else node.server_was,
@@ -121,6 +121,11 @@ def observe(
         return node
     # When the node is steady again, its old changes are forgotten, so that they do not count for the next flapping.
     return replace(node, flapping=flapping, changes=node.changes if flapping else ())
+
+
+def _starting_since(node: NodeState, fault: Fault | None, now: Seconds) -> Seconds | None:
+    """Other faults between two starts do not begin its time anew."""
+    return (node.starting_since or (now if fault is Fault.STARTING else None)) if fault else None
 
 
 def _shown(
@@ -469,9 +474,9 @@ def evidence(cluster: ClusterState, incident: Incident) -> str:
 
 
 def _found(cluster: ClusterState, name: str) -> str:
-    """What the node's own minion has found to be the reason, in words. Empty if it has found none."""
+    """What the node's own minion has found, in words. Empty: nothing that the probe does not show by itself."""
     told = questions.heard(cluster, name)
-    return f" ({told.sentence})" if told and told.ground else ""
+    return f" ({told.sentence})" if told and (told.ground or told.listens) else ""
 
 
 # ---------------------------------------------------------------- the healer's own eyes

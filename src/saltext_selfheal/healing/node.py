@@ -66,6 +66,9 @@ class NodeState:
     #: The last fresh dial that found the node well.
     dialled_at: Seconds | None = field(default=None, compare=False)
     answers: bool = False  #: it shows a fault, but a connection opened before still answers
+    silent: bool = (
+        False  #: it shows a fault, and the last fresh dial has heard nothing at all from it
+    )
     started_at: float | None = None  #: when the server's process started, by the server's clock
     restarted_at: Seconds | None = None  #: when the healer saw that the server had started anew
     #: When the node went from well to faulty or back although nobody acted on it.

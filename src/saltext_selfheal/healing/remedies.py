@@ -24,6 +24,7 @@ class Action(str, Enum):
     START = "start"
     LOOK = "look"
     WITNESS = "witness"
+    SALT_WITNESS = "salt_witness"
     TEST_HIGHSTATE = "test_highstate"
     PROBE = "probe"
 
@@ -100,6 +101,13 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             runs="selfheal.witness",
             reads=results.testimony,
             says="asks a node's own minion what it sees of the database, and changes nothing",
+            takes_service=True,
+            takes_port=True,
+        ),
+        Action.SALT_WITNESS: _question(
+            runs="salt.execute",
+            reads=results.salt_testimony,
+            says="asks the same with Salt's own functions, where selfheal.witness has failed; changes nothing",
             takes_service=True,
             takes_port=True,
         ),

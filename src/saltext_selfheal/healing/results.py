@@ -150,6 +150,19 @@ def testimony(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, s
     return Outcome.FAILED, f"this is no testimony: {shown(result, 200)}"
 
 
+def salt_testimony(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
+    """Read the result of a job of several functions of Salt's own: whether any has told something.
+
+    One that the minion does not have, or that failed, tells a sentence.
+    """
+    before = common(result, retcode)
+    if before is not None:
+        return before
+    if isinstance(result, dict) and any(isinstance(v, (bool, dict, list)) for v in result.values()):
+        return Outcome.DONE, ""
+    return Outcome.FAILED, f"none of Salt's functions has told anything: {shown(result, 200)}"
+
+
 def sighting(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
     """Read the result of ``selfheal.probe``: whether the minion has looked at all. What it means, `sighting` says."""
     before = common(result, retcode)

@@ -132,6 +132,9 @@ class Testimony:
     listens: bool | None = None  #: on the port of the driver
     cluster_listens: bool | None = None  #: on the port that other servers connect to
     stopped: bool = False  #: the process is stopped (SIGSTOP)
+    greets: bool = False  #: the server greets a client that comes from its own machine
+    restarts: int | None = None  #: so often its service manager has started it by itself
+    loops: bool = False  #: it did so again since the minion was asked before
     ground: Ground | None = None
     found: str = ""  #: what shows the ground
     words_age_s: float | None = (
@@ -149,6 +152,15 @@ class Testimony:
             return self.why
         found = f": {self.found}" if self.found else ""
         return f"{self.why}, and {ADVICE[self.ground].says}{found}"
+
+    def after(self, before: Testimony | None) -> Testimony:
+        """The same, compared with what was told before."""
+        if before is None or before.restarts is None or self.restarts is None:
+            return self
+        if self.restarts <= before.restarts:
+            return self
+        why = f"{self.why}, and its service manager has started it {self.restarts} times"
+        return replace(self, loops=True, why=why)
 
     def since(self, began: float, now: float) -> Testimony:
         """The same without a ground that is only known by words, or by a kill, that are older than the illness."""
@@ -185,6 +197,8 @@ def read(told: Any) -> Testimony | None:
         listens=_truth(told.get("listens")),
         cluster_listens=_truth(told.get("cluster_listens")),
         stopped=process.get("status") in ("T", "t"),
+        greets=known == Process.RUNS.value and told.get("greets") is True,
+        restarts=_count(_part(told, "manager").get("restarts")),
         ground=ground,
         found=found,
         words_age_s=known_s,
@@ -208,6 +222,11 @@ def _number(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) and 0 <= number < 1e15 else None
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
 
 
 def _truth(value: Any) -> bool | None:
@@ -349,7 +368,8 @@ def _sentence(one: Testimony, process: Mapping[Any, Any]) -> str:
         age = "" if one.age_s is None else f" since {one.age_s:.0f} s"
         stopped = ", and is stopped" if one.stopped else ""
         deaf = ", and does not listen" if one.listens is False else ""
-        return f"its process runs{age}{stopped}{deaf}"
+        speaks = ", and answers there" if one.greets else ""
+        return f"its process runs{age}{stopped}{deaf}{speaks}"
     if one.process is Process.GONE:
         return "its process is gone"
     why = _text(process.get("why"))

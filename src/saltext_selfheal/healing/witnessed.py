@@ -12,7 +12,7 @@ from .testimony import ADVICE, Ground
 
 
 def witness(state: State, intent: Intent, now: Seconds) -> Ruling:
-    """The node's own minion has told what it sees, or has had its time for that; and the database is not starting."""
+    """The node's own minion has told what it sees, or has had its time for that; and that speaks for acting."""
     policy, cluster = of(state, intent)
     if not _asked_for(policy, intent):
         return Open("no minion is asked what it sees")
@@ -33,14 +33,16 @@ def witness(state: State, intent: Intent, now: Seconds) -> Ruling:
 
 
 def not_starting(state: State, intent: Intent, now: Seconds) -> Ruling:
-    """The part of the gate `witness` that lasts: no node's process is on its way."""
+    """The part of the gate `witness` that lasts: no node's process is on its way, or is reached by its own machine only."""
     policy, cluster = of(state, intent)
     if _asked_for(policy, intent):
         for name in intent.nodes:
             yes, why = questions.starting(cluster, policy, name, now)
             if yes:
                 return Shut(f"{name} is starting: {why}")
-    return Open("no node is starting")
+            if questions.refuted(cluster, name, now):
+                return Shut(f"{name} answers its own minion: the way from here to it is broken")
+    return Open("no node is starting, and none answers its own minion")
 
 
 def _asked_for(policy: Policy, intent: Intent) -> bool:
@@ -55,7 +57,7 @@ def _awaited_until(
     """Until when the minion's word is waited for. What is over already: it is not waited for."""
     asked = questions.in_flight(cluster, name)
     if asked is not None:
-        return asked.fired_at + policy.witness_s
+        return questions.waited_until(asked, policy)
     if not questions.may_ask(state, cluster, policy, now):
         return now  # another gate is shut then; it is asked as soon as it may be
     begun, asked_at = questions.begun(cluster, name), cluster.nodes[name].questioned_at

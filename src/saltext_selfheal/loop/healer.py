@@ -303,7 +303,7 @@ class Healer:
         ]
         self._jobs.watch(
             tuple(
-                Watched(one.id, one.jid, one.action, one.nodes, one.of_jid or None)
+                Watched(one.id, one.jid, one.action, one.nodes, one.of_jid or None, one.args)
                 for one in in_flight
             )
         )

@@ -30,6 +30,7 @@ from ..driver.text import failure, plain
 from ..healing import changes, remedies, sighting, testimony
 from ..healing.events import Event, Missing, Published, Returned, Told
 from ..healing.model import Action, Outcome
+from . import salt_words
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Watched:
     action: Action
     nodes: tuple[str, ...]
     of_jid: str | None = None  #: for a look: the JID it looks for
+    args: tuple[str | int, ...] = ()  #: of its job
 
 
 def mint(opts: Mapping[str, Any]) -> str:
@@ -126,8 +128,10 @@ def judge(watched: Watched, entry: Mapping[str, Any]) -> tuple[Outcome, str]:
 def heard(watched: Watched, entry: Mapping[str, Any]) -> Told | None:
     """What a minion has told, if it was a question. None: it was none, or it was no answer to it."""
     if watched.action is Action.WITNESS:
-        told = testimony.read(entry.get("return"))
-        return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
+        return _plainly(testimony.read(entry.get("return")))
+    if watched.action is Action.SALT_WITNESS:
+        port = watched.args[-1] if watched.args else None
+        return _plainly(testimony.read(salt_words.facts(entry.get("return"), port)))
     if watched.action is Action.TEST_HIGHSTATE:
         return _cleaned(changes.read(entry.get("return"), entry.get("retcode")))
     if watched.action is Action.HIGHSTATE:
@@ -137,6 +141,10 @@ def heard(watched: Watched, entry: Mapping[str, Any]) -> Told | None:
         seen = sighting.read(entry.get("return"))
         return replace(seen, why=plain(seen.why, 200)) if seen else None
     return None
+
+
+def _plainly(told: testimony.Testimony | None) -> testimony.Testimony | None:
+    return replace(told, why=plain(told.why), found=plain(told.found)) if told else None
 
 
 def _tells_always(watched: Watched) -> bool:

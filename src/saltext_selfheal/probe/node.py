@@ -248,6 +248,7 @@ class NodeProbe:
             ours=verdict.ours,
             dialled=dialled,
             answers=answers,
+            silent=dialled and not answers and not self._heard,
             addresses=self._addresses,
         )
 

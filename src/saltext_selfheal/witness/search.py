@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import processes, server, sockets
+from . import files, processes, server, sockets
 from .asking import Deadline
 from .host import Host
 from .manager import Manager
@@ -37,6 +37,7 @@ class Found:
     listens: bool | None = None
     cluster_listens: bool | None = None
     holder: Process | None = None
+    at: str = ""  #: the address on which it listens, if it can be dialled from here
     why: str | None = None  #: of `unknown`
 
 
@@ -133,7 +134,17 @@ class Search:
             if inodes and (not listens or len(inodes) > 1)
             else None
         )
-        return Found(RUNS, process, options, listens, cluster, holder)  # fmt: skip
+        at = self._place(net, process.pid) if listens else ""
+        return Found(RUNS, process, options, listens, cluster, holder, at)
+
+    def _place(self, net: Path, pid: int) -> str:
+        """The address on which this process listens. Empty: it is in another network namespace, or cannot be told."""
+        namespaces = [files.link(self.host.proc / str(who) / "ns" / "net") for who in (pid, "self")]
+        if None in namespaces or namespaces[0] != namespaces[1]:
+            return ""
+        places = sockets.places(net, self.port) or {}
+        held = (ip for inode, ip in places.items() if self._holds(pid, frozenset({inode})))
+        return next(held, "")
 
     def _listens(self, net: Path, pid: int, port: int) -> tuple[bool | None, frozenset[int]]:
         """Whether the process listens on the port, and all sockets that do."""
@@ -169,7 +180,7 @@ class Search:
             why = "the list of processes could not be read in time"
         state = UNKNOWN if why else GONE
         no = False if state == GONE else None
-        return Found(state, None, idle, no, no, owner, why)
+        return Found(state, None, idle, no, no, owner, why=why)
 
 
 def _may_be(process: Process) -> bool:

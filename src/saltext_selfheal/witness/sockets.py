@@ -6,7 +6,9 @@ The kernel lists sockets by their inode; whose they are tell the processes' desc
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 from . import files
@@ -23,18 +25,24 @@ def listening(net: Path, port: int) -> frozenset[int] | None:
 
     ``net`` is the folder of a network namespace: `/proc/net`, or `/proc/<pid>/net`.
     """
-    found: set[int] = set()
+    found = places(net, port)
+    return None if found is None else frozenset(found)
+
+
+def places(net: Path, port: int) -> dict[int, str] | None:
+    """By inode: the address on which that socket listens on this port. None if nothing could be read."""
+    found: dict[int, str] = {}
     read = False
     for name in ("tcp", "tcp6"):
         try:
-            found.update(_inodes(net / name, port))
+            found.update(_rows(net / name, port))
             read = True
         except OSError:
             continue  # no IPv6 here, or no permission
-    return frozenset(found) if read else None
+    return found if read else None
 
 
-def _inodes(path: Path, port: int) -> Iterable[int]:
+def _rows(path: Path, port: int) -> Iterable[tuple[int, str]]:
     ending = b":%04X" % port
     others = 0
     with path.open("rb") as lines:
@@ -47,7 +55,16 @@ def _inodes(path: Path, port: int) -> Iterable[int]:
                 if others > _MOST_OTHERS:
                     return
             elif fields[1].endswith(ending) and fields[9].isdigit():
-                yield int(fields[9])
+                yield int(fields[9]), _address(fields[1].partition(b":")[0])
+
+
+def _address(digits: bytes) -> str:
+    """An address as people write it. The kernel writes it in words of 32 bits, in this machine's order of bytes."""
+    try:
+        words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+        return str(ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words)))
+    except ValueError:
+        return ""
 
 
 def holds(proc: Path, pid: int, inodes: frozenset[int], deadline: Deadline) -> bool | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..driver.text import all_clean, plain
-from . import jobs, log, manager, memory, processes, storage
+from . import greeting, jobs, log, manager, memory, processes, storage
 from .asking import Deadline, Question
 from .host import Host
 from .manager import Manager
@@ -62,6 +62,7 @@ def testify(
         "log": Question(log.last_error, host, found.server, log_path, seen, deadline),
         "oom_kill": Question(_oom, host, found, seen, age_s),
         "jobs": others,
+        "greets": Question(_greets, found.at, port, deadline.left_s(_REST_SHARE)),
     }
     told: dict[str, Any] = {
         key: question.answer(deadline.left_s(_REST_SHARE), None) for key, question in asked.items()
@@ -92,6 +93,14 @@ def _numbers(
         "open_files": processes.open_files(host.proc, process.pid, deadline),
         "open_files_limit": processes.open_files_limit(host.proc, process.pid),
     }
+
+
+def _greets(ip: str, port: int, within_s: float) -> bool | None:
+    """Whether the server says anything to a client from here. None: it cannot be dialled from here."""
+    if not ip:
+        return None
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return greeting.greets(anywhere.get(ip, ip), port, within_s)
 
 
 def _process(found: Found, age_s: float | None, counted: dict[str, Any] | None) -> dict[str, Any]:

@@ -59,6 +59,29 @@ def test_each_fault_from_its_evidence(well, fault, options, verdict, told):
 
 
 @pytest.mark.parametrize(
+    ("fault", "options", "silent"),
+    [
+        (None, {}, False),
+        ("refuse", {}, True),
+        ("silent", {}, True),
+        ("stall", {"stall_at": "version"}, True),
+        ("stall", {"stall_at": "auth_first"}, False),
+        ("stall", {"stall_at": "query"}, False),
+        ("wrong_password", {}, False),
+        ("garbage", {}, False),
+    ],
+)
+def test_whether_anything_was_heard_in_a_fresh_dial(well, fault, options, silent):
+    if fault:
+        well.set_fault(fault, **options)
+    assert look(well).silent is silent
+
+
+def test_nothing_is_heard_at_a_name_that_does_not_exist(well):
+    assert look(well, address=Address("nosuch.invalid", 28015)).silent
+
+
+@pytest.mark.parametrize(
     ("fault", "options", "version"),
     [
         ("no_version", {}, None),
