@@ -24,6 +24,8 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["tests"]
 
+#: Tests that share nothing run in as many processes as there are cores, but no more than pays.
+SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4")
 ROOT = Path(__file__).resolve().parent
 #: Another Salt than the newest: SALT_REQUIREMENT='salt==3006.*' nox -s tests
 SALT = os.environ.get("SALT_REQUIREMENT", "").strip()
@@ -99,18 +101,20 @@ def _pytest(session: nox.Session, python) -> None:
     if session.posargs:
         python("-m", "pytest", *session.posargs)
         return
-    python("-m", "pytest", "tests/unit", "tests/lab", "tests/functional", "tests/proofs")
+    python(
+        "-m", "pytest", *SIDE_BY_SIDE, "tests/unit", "tests/lab", "tests/functional", "tests/proofs"
+    )
     python("-m", "pytest", "tests/integration")
 
 
 @nox.session(venv_backend="none")
 def proofs(session: nox.Session) -> None:
-    """Prove the core at length: all interleavings of small models, 30,000 incidents, each rule broken once."""
+    """Prove the core at length: all interleavings of small models, 20,000 incidents, each rule broken once."""
     python = lab(session).python
     python("-m", "tests.proofs.exhaustive")
     python("-m", "tests.proofs.incidents")
-    session.env["SELFHEAL_EXAMPLES"] = "2000"
-    python("-m", "pytest", "tests/proofs/test_stateful.py")
+    session.env["SELFHEAL_EXAMPLES"] = "600"
+    python("-m", "pytest", *SIDE_BY_SIDE, "tests/proofs/test_stateful.py")
     python("-m", "tests.proofs.mutations")
 
 

@@ -210,7 +210,7 @@ MODELS = (
     # A person locks a node out.
     Model("locked", _SMALL, (AUTH,), (Verb.ACK, Verb.LOCK), frail=1, prompt=True),
     # One node's whole life.
-    Model("one", _LONGER, (DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=24),
+    Model("one", _LONGER, (DEAD,), (Verb.ACK,), frail=1, prompt=True, depth=22),
     # Nothing goes without a person.
     Model(
         "approved",

@@ -1,4 +1,4 @@
-"""Many incidents from random scenarios, every rule watched: ``python -m tests.proofs.incidents --count 30000``.
+"""Many incidents from random scenarios, every rule watched: ``python -m tests.proofs.incidents --count 20000``.
 
 Each scenario has its settings, its faults, its bad luck and its people from one seed. What breaks a rule is printed
 with that seed; ``--seed N --count 1`` tells it again.
@@ -608,7 +608,7 @@ def _say(line: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=30_000, help="incidents")
+    parser.add_argument("--count", type=int, default=20_000, help="incidents")
     parser.add_argument("--seed", type=int, default=0, help="of the first scenario")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Any settings, anything in any order, all rules: Hypothesis looks for the shortest history that breaks one.
 
-``SELFHEAL_EXAMPLES=2000`` looks longer.
+``SELFHEAL_EXAMPLES=600`` looks longer.
 """
 
 import os
@@ -294,13 +294,19 @@ class Healing(RuleBasedStateMachine):
             check_end(site)
 
 
-TestHealing = Healing.TestCase
-TestHealing.settings = settings(
-    max_examples=_MANY or 80,
-    stateful_step_count=60 if _MANY else 30,
-    deadline=None,
-    database=None,
-    derandomize=not _MANY,
-    suppress_health_check=list(HealthCheck),
-    print_blob=False,
-)
+#: A long look is several tests of other histories, which can run side by side (``pytest -n``).
+SHARES = 4 if _MANY else 1
+
+for _share in range(SHARES):
+    _case = type(f"Healing{_share}", (Healing,), {}).TestCase
+    _case.settings = settings(
+        max_examples=_MANY // SHARES or 80,
+        stateful_step_count=60 if _MANY else 30,
+        deadline=None,
+        database=None,
+        derandomize=not _MANY,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    globals()[f"TestHealing{_share}"] = _case
+del _case
