@@ -90,6 +90,9 @@ class AttemptSettings(Settings):
         description="For the job to return; afterwards the healer asks the minion whether it still runs.",
     )
     verify: Span = Field(60.0, description="For the fault to be gone after the job returned.")
+    stop_timeout: Span = Field(
+        30.0, description="For an orderly stop, in a `force_restart`; afterwards it kills the process."
+    )
 
 
 class CooldownSettings(Settings):

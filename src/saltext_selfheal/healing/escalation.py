@@ -14,8 +14,9 @@ DEFAULT: dict[Fault, tuple[Step, ...]] = {
     # A start cannot harm a dead process. A highstate may change more than what is broken, so it comes only when a
     # restart did not help.
     Fault.DEAD: (Step(Action.RESTART), Step(Action.HIGHSTATE), Step(Action.RESTART)),
-    Fault.HUNG: (Step(Action.RESTART),),
-    Fault.STALLED: (Step(Action.RESTART),),
+    # A service manager may wait for ever for a process that does not end.
+    Fault.HUNG: (Step(Action.RESTART), Step(Action.FORCE_RESTART)),
+    Fault.STALLED: (Step(Action.RESTART), Step(Action.FORCE_RESTART)),
     Fault.UNREACHABLE: (),
     Fault.STARTING: (),
     Fault.UNAVAILABLE: (Step(Action.HIGHSTATE),),

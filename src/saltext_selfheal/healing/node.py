@@ -98,6 +98,7 @@ class NodeState:
     #: What its minion has told last (see `testimony`), when it was asked last, and since when it counts as starting.
     testimony: Testimony | None = None
     questioned_at: Seconds | None = None
+    bare: bool = False  #: when it was asked last, its minion could not run this package's functions
     starting_since: Seconds | None = None
     foreseen: Changes | None = (
         None  #: what a highstate would change there, as its minion has told last

@@ -125,6 +125,9 @@ def go_on(state: State, name: str, now: Seconds) -> tuple[State, list[Effect]]:
         if _over(state, policy, one, now):
             outcome, why = _outcome(one)
             effects.append(Finish(one, outcome, why))
+            if one.action is Action.WITNESS and outcome in (Outcome.FAILED, Outcome.DONE):
+                asked = replace(cluster.nodes[one.about], bare=outcome is Outcome.FAILED)
+                cluster = cluster.with_nodes({one.about: asked})
             early = now - one.fired_at <= _WAITS_S[Action.SALT_WITNESS](policy)
             if one.action is Action.WITNESS and outcome is Outcome.FAILED and early:
                 failed.add(one.about)

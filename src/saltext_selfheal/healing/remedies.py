@@ -22,6 +22,7 @@ class Action(str, Enum):
     HIGHSTATE = "highstate"
     RESTART = "restart"
     START = "start"
+    FORCE_RESTART = "force_restart"
     LOOK = "look"
     WITNESS = "witness"
     SALT_WITNESS = "salt_witness"
@@ -37,7 +38,9 @@ class Remedy:
     reads: results.Reader  #: reads the minions' results
     says: str  #: what it does, for people
     takes_service: bool = False  #: its first argument is the service's name
-    takes_port: bool = False  #: its next argument is the driver's port at the node
+    #: Its next argument is the driver's port at the node. So each of its jobs is about one node.
+    takes_port: bool = False
+    stops: bool = False  #: it is told how long it may wait for an orderly stop, and until when it may begin
     by_observers: bool = (
         False  #: it goes to observers, and its argument is the address of the node it is about
     )
@@ -92,6 +95,19 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             never=_LEFT_ALONE,
             route="services",
         ),
+        Action.FORCE_RESTART: Remedy(
+            runs="selfheal.force_restart",
+            reads=results.forced,
+            says="ends the service whatever it takes and starts it again; only where this package is on the minion",
+            takes_service=True,
+            takes_port=True,
+            stops=True,
+            starts_anew=True,
+            needs_probe=True,
+            by_webhook=False,
+            # As for a restart.
+            never=_LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED},
+        ),
         Action.LOOK: _question(
             runs="saltutil.running",
             reads=results.running,
@@ -124,6 +140,9 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
         ),
     }
 )
+
+#: Functions of this package begin so. A minion has them only if the package is installed there.
+OWN_FUNCTIONS = "selfheal."
 
 #: Actions that only ask.
 ASKING = frozenset(action for action, row in TABLE.items() if row.only_asks)

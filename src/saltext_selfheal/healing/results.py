@@ -21,6 +21,7 @@ class Outcome(str, Enum):
     BUSY = "busy"
     TIMED_OUT = "timed_out"
     LOST = "lost"
+    STUCK = "stuck"  #: a process that nothing can end: nothing may be started beside it
     FORBIDDEN = "forbidden"  #: somebody's word keeps the minion from running it: nothing was done
 
 
@@ -125,6 +126,20 @@ def yes(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
     if result is False:
         return Outcome.FAILED, "the service manager says that it did not work"
     return Outcome.FAILED, shown(result, 500)
+
+
+def forced(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:
+    """Read the result of ``selfheal.force_restart``."""
+    before = common(result, retcode)
+    if before is not None:
+        return before
+    if not isinstance(result, dict) or result.get("version") != 1:
+        return Outcome.FAILED, shown(result, 500)
+    why = shown(result.get("why") or "", 500)
+    if result.get("stuck") is True:
+        return Outcome.STUCK, why or "a process survives SIGKILL"
+    done = result.get("done") is True and not retcode
+    return (Outcome.DONE if done else Outcome.FAILED), why
 
 
 def running(result: Any, retcode: Any, of_jid: str | None) -> tuple[Outcome, str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from . import gates, health, tested
 from .events import Command, Seconds
 from .model import Attempt, ClusterState, Fault, Incident, Policy, State, Step
+from .remedies import TABLE
 from .word import agreed_dead
 
 
@@ -83,7 +84,7 @@ class Sight:
         if len(ready) > 1:
             ready = self._passing(gates.OWN) or self._passing((gates.budget,)) or ready
         nodes = ready[:1]
-        if self.incident.fault is Fault.DEAD:
+        if self.incident.fault is Fault.DEAD and not TABLE[self.step.action].takes_port:
             # Only nodes whose death is agreed go together: the healer's own refused dial alone does not prove it.
             nodes = tuple(n for n in ready if self._agreed(n)) or nodes
         return gates.Intent(self.cluster.name, self.incident, self.step, nodes)

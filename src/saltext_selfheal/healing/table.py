@@ -62,6 +62,8 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("open.expired", Phase.OPEN, when.expired, Phase.RESOLVED, "the request has expired: {why}"),
     Row("open.cannot-help", Phase.OPEN, when.cannot_help, Phase.OPEN,
         "{action} cannot help: {found}", do.skip_step),
+    Row("open.cannot-run", Phase.OPEN, when.cannot_run, Phase.OPEN,
+        "{action} needs this package on the minion of {bare}", do.skip_step),
     Row("open.hopeless", Phase.OPEN, when.is_hopeless, Phase.LOCKED, "nothing can be done from here. {hopeless}"),
     Row("open.asked-for-nothing", Phase.OPEN, when.asked_for_nothing, Phase.RESOLVED, "{met}"),
     Row("open.left-out", Phase.OPEN, when.some_need_none, Phase.OPEN, "{met}", inquire.leave_out, tells=Tells.NOTHING),
@@ -94,6 +96,8 @@ TRANSITIONS: tuple[Row, ...] = (
         "another state run is active: {told}", do.retry_busy),
     Row("remediating.forbidden", Phase.REMEDIATING, when.forbidden, Phase.OPEN,
         "{action} is forbidden there: {told}", do.wait_for_word, tells=Tells.HELD),
+    Row("remediating.stuck", Phase.REMEDIATING, when.stuck, Phase.LOCKED,
+        "{told}. Nothing is started beside it: see what its disk does, or restart that machine", do.verify),
     Row("remediating.failed", Phase.REMEDIATING, when.failed, Phase.VERIFYING, "{action} failed: {told}", do.verify),
     Row("remediating.unreadable", Phase.REMEDIATING, when.unreadable, Phase.VERIFYING,
         "the job cache cannot be read: whether {action} ran on {acting} is not known", do.assume_it_ran),
@@ -230,6 +234,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
         else ""
     ),
     "hopeless": lambda s: when.hopeless(s),
+    "bare": lambda s: ", ".join(when.bare(s)),
     "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,
     "endless": lambda s: (

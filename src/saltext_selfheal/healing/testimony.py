@@ -47,7 +47,7 @@ class Advice:
     helps: frozenset[Action]  #: the actions that may help
 
 
-_ANY = frozenset({Action.RESTART, Action.START, Action.HIGHSTATE})
+_ANY = frozenset({Action.RESTART, Action.START, Action.HIGHSTATE, Action.FORCE_RESTART})
 _NONE: frozenset[Action] = frozenset()
 
 ADVICE: Mapping[Ground, Advice] = {
@@ -71,7 +71,7 @@ ADVICE: Mapping[Ground, Advice] = {
     Ground.PID_FILE: Advice(
         "a pid file is in its way, and no process has that pid",
         "remove the pid file",
-        frozenset({Action.HIGHSTATE}),
+        frozenset({Action.HIGHSTATE, Action.FORCE_RESTART}),
     ),
     Ground.BAD_CONFIG: Advice(
         "its configuration is refused", "correct its configuration", frozenset({Action.HIGHSTATE})

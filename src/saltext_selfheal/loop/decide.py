@@ -184,7 +184,11 @@ class Decider:
         cluster, row = self._settings.clusters[attempt.cluster], remedies.TABLE[attempt.action]
         args: tuple[str | int, ...] = (cluster.service,) if row.takes_service else ()
         if row.takes_port:
-            args = (*args, cluster.nodes[attempt.about].port)
+            args = (*args, cluster.nodes[attempt.about or attempt.nodes[0]].port)
+        if row.stops:
+            # A minion that gets the job late must not end what serves again. Its clock may differ, but hardly so much.
+            not_after = int(time.time() + cluster.attempt.timeout)
+            args = (*args, f"stop_timeout={cluster.attempt.stop_timeout:g}", f"not_after={not_after}")
         if row.by_observers and cluster.observers:
             # No login: what is in a job's arguments is in the job cache, and on the bus. A refused login is an answer.
             args = (str(cluster.nodes[attempt.about]), f"timeout={cluster.observers.timeout:g}")
