@@ -26,6 +26,7 @@ SILENT_FOR_S = 20.0
 STARTING_S = 600.0
 MOST_S = 3600
 
+_KNOWN = ("name", "service", "address", "timeout", "user", "stop_timeout")
 #: What answers, but not as RethinkDB: a restart does not change that.
 _STRANGE = ("alien", "tls")
 
@@ -41,6 +42,7 @@ def node_alive(
     timeout: Any = 60,
     user: Any = None,
     stop_timeout: Any = 30,
+    **unknown: Any,
 ) -> dict[str, Any]:
     """
     Ensure that the database on this minion answers. Where it does not, start it, or end and start it.
@@ -81,6 +83,7 @@ def node_alive(
               - file: /etc/rethinkdb/instances.d/db1.conf
     """
     try:
+        _refuse(unknown)
         node = _Node(name, service, address, timeout, user, stop_timeout)
         seen = node.look()
         if not _answers(seen):
@@ -98,7 +101,7 @@ def mod_watch(
     timeout: Any = 60,
     user: Any = None,
     stop_timeout: Any = 30,
-    **kwargs: Any,
+    **unknown: Any,
 ) -> dict[str, Any]:
     """
     Restart the database, because something that `node_alive` watches has changed. Salt calls this.
@@ -108,6 +111,7 @@ def mod_watch(
     if sfun != "node_alive":
         return _told(name, False, f"Unable to trigger watch for selfheal.{sfun}")
     try:
+        _refuse(unknown)
         node = _Node(name, service, address, timeout, user, stop_timeout)
         return node.restarted("changed", f"{node.service} is restarted because of a watched change")
     except _Wrong as exc:
@@ -116,6 +120,17 @@ def mod_watch(
 
 class _Wrong(Exception):
     """This cannot be carried out. The text says why."""
+
+
+def _refuse(unknown: Mapping[str, Any]) -> None:
+    """Raises _Wrong if a state has an argument that is not known. Salt itself would end the whole highstate (3008)."""
+    from saltext_selfheal.doors import arguments
+
+    given = [key for key in unknown if not key.startswith("__")]
+    try:
+        arguments.refuse_unknown("keyword", given, _KNOWN)
+    except arguments.BadRequest as exc:
+        raise _Wrong(str(exc)) from None
 
 
 def _told(

@@ -28,6 +28,8 @@ print("ready", flush=True)
 while True:
     time.sleep(60)
 """
+#: By service: whom the functional tests' `service` module asks.
+INSTALLED = {}
 QUICK = Patience(term_s=0.5, unit_s=1, kill_s=2, returns_s=0.5, start_s=5, appears_s=1.5)
 
 
