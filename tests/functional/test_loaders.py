@@ -54,7 +54,16 @@ def test_all_functions_are_found(opts, runner):
     }
     assert {f for f in modules if f.startswith("selfheal.")} == {
         f"selfheal.{name}"
-        for name in ("trigger", "highstate", "restart", "probe", "witness", "attempt", "warm")
+        for name in (
+            "trigger",
+            "highstate",
+            "restart",
+            "probe",
+            "witness",
+            "attempt",
+            "warm",
+            "force_restart",
+        )
     }
 
 

@@ -15,6 +15,7 @@ BELOW = {
     "driver": set(),
     "app": {"driver"},
     "witness": {"driver"},
+    "control": {"driver", "witness"},
     "config": {"healing", "driver"},
     "ledger": {"healing", "driver"},
     "probe": {"healing", "driver", "config"},
@@ -23,7 +24,7 @@ BELOW = {
     "console": {"healing", "driver", "config", "ledger", "doors", "loop"},
     "doctor": {"healing", "driver", "config", "ledger", "probe", "doors", "loop", "console"},
 }
-LOADED = {"engines", "modules", "runners", "reactor"}
+LOADED = {"engines", "modules", "runners", "states", "reactor"}
 #: What a room must do without, as the first word of a module's name.
 WITHOUT = {
     "healing": {
@@ -33,6 +34,7 @@ WITHOUT = {
     "driver": {"salt", "pydantic", "sqlite3"},
     "app": {"salt", "pydantic", "sqlite3"},
     "witness": {"salt", "pydantic", "sqlite3", "rethinkdb", "psutil"},
+    "control": {"salt", "pydantic", "sqlite3", "rethinkdb", "psutil"},
     "ledger": {"salt", "rethinkdb"},
     "probe": {"salt", "sqlite3"},
     "doors": {"salt", "sqlite3", "rethinkdb"},
@@ -43,6 +45,7 @@ WITHOUT = {
     "engines": {"sqlite3", "rethinkdb"},
     "modules": {"sqlite3", "rethinkdb"},
     "runners": {"sqlite3", "rethinkdb"},
+    "states": {"sqlite3", "rethinkdb"},
 }  # fmt: skip
 
 

@@ -12,7 +12,6 @@ A request that was sent is not decided yet: the healer may join it to an inciden
 ``salt-run selfheal.history`` on the master shows what became of it.
 """
 
-import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -280,7 +279,7 @@ def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
     """
     from saltext_selfheal.doors import arguments
     from saltext_selfheal.doors import witness as door
-    from saltext_selfheal.witness import testimony
+    from saltext_selfheal.witness import manager, testimony
 
     try:
         asked = door.asked(service, port, timeout)
@@ -289,7 +288,7 @@ def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
     return testimony.testify(
         *asked,
         # These may be missing, and looking them up can take long, too: so it is done when they are called.
-        show=_show_service,
+        show=lambda name: manager.show(__salt__, name),
         status=lambda name: __salt__["service.status"](name),
         running=lambda: __salt__["saltutil.running"](),
         config=_path_of("config"),
@@ -307,17 +306,6 @@ def _path_of(name: str) -> str | None:
     except arguments.BadRequest as exc:
         log.warning("selfheal:witness:%s is not used: %s", name, exc)
         return None
-
-
-def _show_service(name: str) -> Any:
-    """What systemd says. Raises KeyError where the service manager is another one.
-
-    Salt's loader loads all modules there are, which takes seconds, before it says that a function is missing (3008).
-    """
-    status = inspect.unwrap(__salt__["service.status"])
-    if "show" not in getattr(status, "__globals__", {}):
-        raise KeyError("service.show")
-    return __salt__["service.show"](name)
 
 
 def _timeout(found: Any) -> float:

@@ -61,6 +61,11 @@ class Question(Generic[Told]):
         finally:
             self._done.set()
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come: the function has returned or failed, or was never called."""
+        return self._done.is_set()
+
     def answer(self, within_s: float, otherwise: Else) -> Told | Else:
         """What the function returned; ``otherwise`` if it has failed, or does not return in time."""
         self._done.wait(within_s)

@@ -35,6 +35,7 @@ class Process:
     name: str
     argv: tuple[str, ...]
     executable: str | None  #: its path; None if it may not be read
+    owner: int | None = None  #: the user id that it runs with; None if it could not be read
 
     @property
     def dead(self) -> bool:
@@ -91,6 +92,7 @@ def look(proc: Path, pid: int) -> Process:
         name=before.partition("(")[2],
         argv=tuple(line.removesuffix("\0").split("\0")) if line else (),
         executable=files.link(base / "exe"),
+        owner=base.stat().st_uid,
     )
 
 
