@@ -300,6 +300,20 @@ MODELS = (
         prompt=True,
         depth=11,
     ),
+    # A restart does not help, and what ends a process by force does, does not, or finds one that nothing ends.
+    Model(
+        "forced",
+        replace(
+            _SMALL,
+            escalation={Fault.HUNG: (Step(Action.RESTART), Step(Action.FORCE_RESTART))},
+            budget_attempts=3,
+        ),
+        (HUNG,),
+        (Verb.ACK,),
+        frail=2,
+        prompt=True,
+        depth=12,
+    ),
     # Observers agree, contradict each other, cannot tell or keep silent, before a step and after it.
     Model(
         "observed",
@@ -661,6 +675,8 @@ class World:
             outcomes.append(Outcome.FORBIDDEN)
         if attempt.action is not Action.LOOK:
             outcomes.append(Outcome.FAILED)
+        if attempt.action is Action.FORCE_RESTART:
+            outcomes.append(Outcome.STUCK)
         for node in attempt.nodes:
             if node in attempt.results:
                 continue
@@ -888,6 +904,7 @@ class World:
                 of_witness(name) if policy.witness_s else (),
                 of_tests(name) if policy.test_first_s else (),
                 sum(n == name for _, n in self.running),
+                numbers.get(book.stuck.get(name, ""), -1),
                 (
                     age(node.since, POLL_S)
                     if node.fault

@@ -35,15 +35,16 @@ from saltext_selfheal.healing.testimony import Ground
 from .rules import Broken
 from .simulator import Luck, Simulation, tells
 
+STEPS = (Action.HIGHSTATE, Action.RESTART, Action.START, Action.FORCE_RESTART)
 #: What befalls a node, how often, and what may cure it.
 NODE_FAULTS = (
     (Fault.DEAD, 10, (Action.RESTART, Action.RESTART, Action.RESTART, Action.HIGHSTATE, None)),
-    (Fault.HUNG, 4, (Action.RESTART, Action.RESTART, None)),
+    (Fault.HUNG, 4, (Action.RESTART, Action.RESTART, Action.FORCE_RESTART, None)),
     (Fault.AUTH, 3, (Action.HIGHSTATE, Action.HIGHSTATE, None)),
     (Fault.TLS, 1, (Action.HIGHSTATE,)),
     (Fault.ALIEN, 1, (Action.HIGHSTATE, None)),
     (Fault.UNREACHABLE, 2, (None,)),
-    (Fault.STALLED, 3, (Action.RESTART, Action.RESTART, None)),
+    (Fault.STALLED, 3, (Action.RESTART, Action.RESTART, Action.FORCE_RESTART, None)),
 )
 #: What applications do not notice, or not all of them: the fault, whether open connections go on, what may cure it.
 HALF_FAULTS = (
@@ -70,8 +71,7 @@ def policy(chance: random.Random, name: str, nodes: tuple[str, ...]) -> Policy:
     steps = dict(escalation.DEFAULT)
     if chance.random() < 0.3:
         rungs = tuple(
-            Step(pick((Action.HIGHSTATE, Action.RESTART, Action.START)), pick((0.0, 0.0, 40.0)))
-            for _ in range(chance.randint(1, 4))
+            Step(pick(STEPS), pick((0.0, 0.0, 40.0))) for _ in range(chance.randint(1, 4))
         )
         steps = escalation.for_every_fault(rungs)
     if chance.random() < 0.2:  # by default nothing is done for who is cut off from the master only
@@ -290,6 +290,7 @@ def _luckless_minions(chance: random.Random, luck: Luck) -> Luck:
         mute=chance.choice((0.0, 0.2, 0.8)),
         confused=chance.choice((0.0, 0.0, 0.3)),
         bare=0.3,
+        stuck=chance.choice((0.0, 0.2)),
     )
 
 

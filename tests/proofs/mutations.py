@@ -38,6 +38,7 @@ TESTS = (
     "tests/unit/test_step.py",
     "tests/unit/test_forbidden.py",
     "tests/unit/test_witness_word.py",
+    "tests/unit/test_forced.py",
     "tests/unit/test_tested.py",
     "tests/unit/test_presence.py",
     "tests/unit/test_foreign.py",
@@ -1390,7 +1391,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a restart may be asked for against a refused password",
-        "TABLE",
+        "_NO_CURE",
         "_LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED}",
         "_LEFT_ALONE",
     ),
@@ -1655,6 +1656,30 @@ MUTATIONS: tuple[Mutation, ...] = (
         "questions.starting",
         "    if late or told.stopped or told.loops:",
         "    if late or told.loops:",
+    ),
+    Mutation(
+        "force: a start beside a process that nothing can end",
+        "conditions.verdict",
+        "    if Outcome.STUCK in results:",
+        "    if False:",
+    ),
+    Mutation(
+        "force: it is ordered where the package is missing",
+        "conditions.cannot_run",
+        "not s.requested and bool(s.untried) and set(bare(s)) == set(s.untried)",
+        "False",
+    ),
+    Mutation(
+        "force: one minion without the package spares all nodes the step",
+        "conditions.cannot_run",
+        "set(bare(s)) == set(s.untried)",
+        "bool(bare(s))",
+    ),
+    Mutation(
+        "force: a minion that once lacked the package lacks it for ever",
+        "questions.go_on",
+        "bare=outcome is Outcome.FAILED",
+        "bare=cluster.nodes[one.about].bare or outcome is Outcome.FAILED",
     ),
     Mutation(
         "evidence: a process that is started again and again counts as starting",

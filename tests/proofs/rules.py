@@ -268,6 +268,9 @@ class Book:
         self.turns: dict[str, tuple[float, ...]] = {}
         self.asking: dict[str, Flight] = {}  #: questions to minions that are in flight
         self.asked_over: dict[str, float] = {}  #: by node: when its last question ended
+        self.stuck: dict[str, str] = (
+            {}
+        )  #: by node: the incident in which nothing could end its process
         self.unseen: dict[str, float] = {}  #: by node: when `selfheal.witness` failed last
         self.tests: dict[str, TestRun] = {}  #: by node: its last test run
         self.testified: dict[str, tuple[float, Testimony]] = {}  #: by node: when it was asked
@@ -498,6 +501,7 @@ class Book:
             return
         if seen.fault is None:
             self.well_at[seen.node] = now
+            self.stuck.pop(seen.node, None)
         refused_at = None
         if seen.fault is Fault.DEAD:
             refused_at = old.refused_at if known and old.refused_at is not None else now
@@ -742,6 +746,10 @@ class Book:
             self._ended(effect, seen)
         elif isinstance(effect, Announce):
             self.verifying.pop(effect.incident.id, None)
+            if effect.incident.phase is Phase.ACKNOWLEDGED:
+                mine = [n for n, id in self.stuck.items() if id == effect.incident.id]
+                for node in mine:
+                    del self.stuck[node]
             if effect.held and "foreign" in effect.incident.held:
                 self.held_by_others.setdefault(effect.incident.id, now)
             if effect.incident.phase is Phase.VERIFYING:
@@ -779,6 +787,9 @@ class Book:
             still = _incident(seen.after, attempt)
             if still is not None and still.phase is Phase.OPEN and still.step == attempt.step:
                 self.not_before[attempt.incident] = (attempt.step, now + pause_s)
+        for node, (outcome, _) in attempt.results.items():
+            if outcome is Outcome.STUCK and node in flight.attempt.nodes:
+                self.stuck[node] = attempt.incident
         worked = set(flight.attempt.nodes)
         if effect.outcome in (Outcome.LOST, *IDLE):
             worked = set()
@@ -1352,6 +1363,9 @@ def e_asked(book: Book, attempt: Attempt, seen: Seen) -> None:
     last = book.asked_over.get(node)
     told = book.testimony(node, seen.before)
     anew = attempt.action is Action.WITNESS
+    since = seen.before.clusters[attempt.cluster].nodes[node].since
+    if stalls and told is not None and told[0] < (since or 0.0):
+        told = None  # the stall was over meanwhile, as where all nodes wait together
     if anew and told is not None and last is not None and now - last < 20.0:
         raise broken(f"{node}'s minion has just told")
 
@@ -1548,7 +1562,22 @@ def o_lasted(book: Book, attempt: Attempt, seen: Seen) -> None:
             )
 
 
+def k_stuck(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """Nothing is started beside a process that nothing can end, before a person has seen to it or the node is well."""
+    for node in attempt.nodes:
+        if attempt.action is not Action.LOOK and node in book.stuck:
+            raise Broken("K", seen.now, f"{attempt.id}: {node}'s process survives SIGKILL")
+
+
+def k_alone(book: Book, attempt: Attempt, seen: Seen) -> None:
+    """An order to end a process by force names one node: its port is in it."""
+    if attempt.action is Action.FORCE_RESTART and len(attempt.nodes) != 1:
+        raise Broken("K", seen.now, f"{attempt.id} names {', '.join(attempt.nodes)}")
+
+
 FIRED = (
+    k_stuck,
+    k_alone,
     i7_target,
     i7_there,
     i6_once,

@@ -148,7 +148,8 @@ class Luck:
     replayed: float = 0.0  #: remediation events that somebody fires again later
     mute: float = 0.0  #: minions that do not tell what they see …
     confused: float = 0.0  #: … or tell anything
-    bare: float = 0.0  #: nodes whose minions have no `selfheal.witness`
+    bare: float = 0.0  #: nodes whose minions do not have this package
+    stuck: float = 0.0  #: processes that survive SIGKILL
     belated: float = 0.0  #: probes that begin late, because the healer itself is slow
     unpublished: float = 0.0  #: claims after which the job is not published all the same
     crash_on_fire: float = 0.0  #: the healer dies between record and deed
@@ -1123,6 +1124,11 @@ class Simulation:
     def _job(self, attempt: Attempt, node: str) -> Job:
         if self.jobs.get(node):
             return self.jobs[node].pop(0)
+        if attempt.action is Action.FORCE_RESTART:
+            if self._bare(node):
+                return Job(Outcome.FAILED, 0.3)
+            if self.ill.get(node) and self._happens(self.luck.stuck):
+                return Job(Outcome.STUCK, 30.0)
         luck, chance = self.luck, self.random.random()
         takes_s = 0.5 + 8.0 * self.random.random()
         for share, job in (
@@ -1148,7 +1154,8 @@ class Simulation:
     def _cure(self, attempt: Attempt, node: str) -> None:
         action = attempt.action
         ill = self.ill.get(node)
-        if action is Action.RESTART:
+        restarts = action in (Action.RESTART, Action.FORCE_RESTART)
+        if restarts:
             self._hang_up(node)
             self.started[node] = self.now
         if ill is not None:
@@ -1157,9 +1164,9 @@ class Simulation:
                 if ill.had >= ill.nth:
                     self.figures.repaired.append((ill.fault, self.now - ill.since))
                     self.mend(node)
-            elif action is Action.RESTART and ill.serves:  # it comes back as ill as it was
+            elif restarts and ill.serves:  # it comes back as ill as it was
                 self.up_since[node] = self.now
-        elif action is Action.RESTART:  # it served
+        elif restarts:  # it served
             self.fail(node, Fault.DEAD, for_s=2.0)
         name = attempt.cluster
         ailing = self.ailing.get(name)
@@ -1271,4 +1278,5 @@ def tells(incident: Incident, ill: Ill) -> bool:
 
 
 def cures(ill: Ill, action: Action) -> bool:
-    return action in ill.cured_by or (action is Action.START and Action.RESTART in ill.cured_by)
+    gentler = action in (Action.START, Action.FORCE_RESTART)
+    return action in ill.cured_by or (gentler and Action.RESTART in ill.cured_by)

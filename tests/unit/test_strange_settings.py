@@ -338,7 +338,7 @@ def test_a_step_is_an_action_with_options_or_nothing_else(step):
     steps = yaml(f"[highstate, {{{step}}}]" if ": " in step else f"[highstate, {step}]")
     found = one_problem("clusters.runbook.escalation", {"dead": steps})
     assert found.startswith(f"{RUNBOOK}.escalation.dead.1: found ")
-    assert "allowed: a list of actions (highstate, restart, start)" in found
+    assert "allowed: a list of actions (highstate, restart, start, force_restart)" in found
 
 
 @each(

@@ -6,9 +6,10 @@ but the messages are our own: each has the setting's path, what was found and wh
 """
 
 from .files import trusted
+from .group import Settings
 from .loading import SECRETS, aliases, entries, entry, load
 from .mistakes import ConfigError, Problem
-from .settings import RESERVED_CALLER, ClusterSettings, EngineSettings, LedgerSettings, Settings
+from .settings import RESERVED_CALLER, ClusterSettings, EngineSettings, LedgerSettings
 from .values import DURATION, LONGEST, SECRET_BITS, duration, look_bits
 
 __all__ = [

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from ..driver.address import Address
+from .group import Settings
 from .mistakes import (
     ANOTHER,
     KIND,
@@ -23,7 +24,7 @@ from .mistakes import (
     path_of,
     shown,
 )
-from .settings import RESERVED_CALLER, EngineSettings, Settings
+from .settings import RESERVED_CALLER, EngineSettings
 from .texts import TEXT
 
 NAME = "selfheal"

@@ -8,20 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ..healing import escalation, remedies
 from ..healing.model import Limits, Mode, Policy
 from ..healing.observers import MOST as MOST_OBSERVERS
-from .mistakes import ANOTHER, wrong
+from .attempts import AttemptSettings, CooldownSettings
+from .group import Settings
+from .mistakes import wrong
 from .texts import (
     FilePath,
     Minions,
@@ -61,52 +55,10 @@ RESERVED_CALLER = "bus"
 LONGEST_PROBE_S = 30.0  #: of an observer; a step waits for it
 
 
-class Settings(BaseModel):
-    """Base of all groups. Unknown keys are errors, and nothing can be changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _never_raises_otherwise(cls, value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-        """Make any other exception of a value's reader a mistake with the value's path."""
-        try:
-            return read(value)
-        except (ValueError, AssertionError):  # pydantic's own errors are ValueErrors
-            raise
-        except Exception:
-            raise wrong(ANOTHER) from None
-
-
 class TlsSettings(Settings):
     ca_certs: FilePath = Field(
         description="Path of the CA certificates (PEM) that the node's certificate must chain to."
     )
-
-
-class AttemptSettings(Settings):
-    timeout: Span = Field(
-        300.0,
-        description="For the job to return; afterwards the healer asks the minion whether it still runs.",
-    )
-    verify: Span = Field(60.0, description="For the fault to be gone after the job returned.")
-    stop_timeout: Span = Field(
-        30.0, description="For an orderly stop, in a `force_restart`; afterwards it kills the process."
-    )
-
-
-class CooldownSettings(Settings):
-    min: SpanOrOff = Field(
-        120.0,
-        description="A node rests this long after an attempt's end before another incident or request may act on it.",
-    )
-    max: SpanOrOff = Field(3600.0, description="The rest doubles with each relapse up to this.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> CooldownSettings:
-        if self.max < self.min:
-            raise wrong("max at least as long as min")
-        return self
 
 
 class BudgetSettings(Settings):

@@ -26,6 +26,7 @@ from .order import (
     Order,
     Patience,
     Refused,
+    Stuck,
     told,
 )
 from .services import Answer, Functions, Services
@@ -89,7 +90,8 @@ class _Force:
                 self._clear(found)
                 new = self._start()
         except Failed as exc:
-            return told(False, self._how, self._said(f"{exc}"), self._killed)
+            stuck = isinstance(exc, Stuck)
+            return told(False, self._how, self._said(f"{exc}"), self._killed, stuck=stuck)
         runs = f"{self._order.service} runs as process {new.pid}"
         return told(True, self._how, self._said(runs), self._killed, new.pid)
 
@@ -176,7 +178,7 @@ class _Force:
         self._how = KILLED if self._killed else NONE
         if left:
             states = ", ".join(f"{one.pid} (state {self._grip.status(one)})" for one in left)
-            raise Failed(
+            raise Stuck(
                 f"process {states} cannot be killed: it survives SIGKILL, and nothing is started beside it"
             )
         self._notes.append(f"ended by signals: {', '.join(map(str, sorted(doomed)))}")

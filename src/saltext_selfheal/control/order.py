@@ -25,6 +25,10 @@ class Failed(Exception):
     """It was begun and did not succeed."""
 
 
+class Stuck(Failed):
+    """A process survives SIGKILL, so nothing may be started beside it."""
+
+
 @dataclass(frozen=True)
 class Order:
     """End the server of this service, with this driver port, and start it."""
@@ -76,7 +80,12 @@ class Patience:
 
 
 def told(
-    done: bool, how: str, why: str, killed: Iterable[int] = (), pid: int | None = None
+    done: bool,
+    how: str,
+    why: str,
+    killed: Iterable[int] = (),
+    pid: int | None = None,
+    stuck: bool = False,
 ) -> dict[str, Any]:
     """What the caller gets."""
     return {
@@ -86,4 +95,5 @@ def told(
         "why": why[:MOST_WHY_CHARS],
         "killed": sorted(killed),
         "pid": pid,
+        "stuck": stuck,
     }

@@ -40,7 +40,9 @@ class Remedy:
     takes_service: bool = False  #: its first argument is the service's name
     #: Its next argument is the driver's port at the node. So each of its jobs is about one node.
     takes_port: bool = False
-    stops: bool = False  #: it is told how long it may wait for an orderly stop, and until when it may begin
+    stops: bool = (
+        False  #: it is told how long it may wait for an orderly stop, and until when it may begin
+    )
     by_observers: bool = (
         False  #: it goes to observers, and its argument is the address of the node it is about
     )
@@ -59,6 +61,9 @@ class Remedy:
 #: With `MISTAKEN` it is not known whose server answers, so any action may hit another server, which serves. With
 #: `STARTING` a process works on getting up, and any action may throw that work away.
 _LEFT_ALONE = frozenset({Fault.MISTAKEN, Fault.STARTING})
+
+#: A restart cures neither a password nor a certificate, and takes the last serving side of a partition away.
+_NO_CURE = _LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED}
 
 #: A row that only asks. Neither a step nor a request may name it: only the healer asks.
 _question = partial(Remedy, only_asks=True, takes_away=False, asked=False, by_webhook=False)
@@ -81,8 +86,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             starts_anew=True,
             needs_probe=True,
             for_callers=True,
-            # It cures neither a password nor a certificate, and takes the last serving side of a partition away.
-            never=_LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED},
+            never=_NO_CURE,
             route="services",
         ),
         Action.START: Remedy(
@@ -105,8 +109,7 @@ TABLE: Mapping[Action, Remedy] = MappingProxyType(
             starts_anew=True,
             needs_probe=True,
             by_webhook=False,
-            # As for a restart.
-            never=_LEFT_ALONE | {Fault.AUTH, Fault.TLS, Fault.PARTITIONED},
+            never=_NO_CURE,
         ),
         Action.LOOK: _question(
             runs="saltutil.running",

@@ -188,7 +188,7 @@ class Decider:
         if row.stops:
             # A minion that gets the job late must not end what serves again. Its clock may differ, but hardly so much.
             not_after = int(time.time() + cluster.attempt.timeout)
-            args = (*args, f"stop_timeout={cluster.attempt.stop_timeout:g}", f"not_after={not_after}")
+            args = (*args, f"stop_timeout={cluster.attempt.stop_s:g}", f"not_after={not_after}")
         if row.by_observers and cluster.observers:
             # No login: what is in a job's arguments is in the job cache, and on the bus. A refused login is an answer.
             args = (str(cluster.nodes[attempt.about]), f"timeout={cluster.observers.timeout:g}")

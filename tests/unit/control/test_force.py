@@ -218,6 +218,7 @@ def test_nothing_is_started_beside_what_cannot_be_killed(script, server, port):
     kernel = Recorded(deaf=(signal.SIGTERM, signal.SIGCONT, signal.SIGKILL))
     told = force(port, script.functions(), kernel=kernel)
     assert (told["done"], told["how"], told["killed"]) == (False, "none", [])
+    assert told["stuck"] is True
     assert f"process {server.pid} (state T) cannot be killed: it survives SIGKILL" in told["why"]
     assert "start" not in script.called
 

@@ -171,6 +171,6 @@ def force(port, functions, *, stop_timeout_s=0.5, patience=QUICK, **more):
     keys = {key: more.pop(key) for key in ("not_after_s", "timeout_s") if key in more}
     order = Order(more.pop("service", SERVICE), port, stop_timeout_s, **keys)
     told = force_restart(order, functions, patience=patience, **more)
-    assert sorted(told) == ["done", "how", "killed", "pid", "version", "why"]
+    assert sorted(told) == ["done", "how", "killed", "pid", "stuck", "version", "why"]
     assert told["done"] is (told["pid"] is not None)
     return told
