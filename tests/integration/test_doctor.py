@@ -14,7 +14,7 @@ def test_a_sound_site_has_nothing_that_fails(quiet):
     assert visit.data["worst"] == ("warn" if concerns else "ok")
     for expected in (
         "engine: running, last sign of life ",
-        "reactor: mapped: highstate, restart, start, look, witness, salt_witness, test_highstate, probe; an event without an order ",
+        "reactor: mapped: highstate, restart, start, force_restart, look, witness, salt_witness, test_highstate, probe; an event without an order ",
         "minions: 3 nodes have an accepted key",
         "permissions: runbook-web (file) may highstate, restart, status, trigger",
         "salt-api: clients: local, runner",

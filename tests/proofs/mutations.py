@@ -1665,15 +1665,39 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "force: it is ordered where the package is missing",
-        "conditions.cannot_run",
+        "forcing.cannot_run",
         "not s.requested and bool(s.untried) and set(bare(s)) == set(s.untried)",
         "False",
     ),
     Mutation(
         "force: one minion without the package spares all nodes the step",
-        "conditions.cannot_run",
+        "forcing.cannot_run",
         "set(bare(s)) == set(s.untried)",
         "bool(bare(s))",
+    ),
+    Mutation(
+        "force: it is not ordered where a restart hangs",
+        "forcing.hangs",
+        "return forced and any(",
+        "return False and any(",
+    ),
+    Mutation(
+        "force: it goes to a minion where any job of ours runs",
+        "looks.ends_by_force",
+        " and other.action in (Action.RESTART, Action.START)",
+        "",
+    ),
+    Mutation(
+        "force: any action goes to a minion where a restart hangs",
+        "looks.ends_by_force",
+        "TABLE[action].stops and ",
+        "",
+    ),
+    Mutation(
+        "force: a restart that hangs is taken for over, whatever comes next",
+        "forcing.hangs",
+        "following[0].action is Action.FORCE_RESTART",
+        "True",
     ),
     Mutation(
         "force: a minion that once lacked the package lacks it for ever",

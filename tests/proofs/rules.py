@@ -233,6 +233,7 @@ class Book:
         #: By attempt and node: the start time of the node's server when it was decided.
         self.started_then: dict[tuple[str, str], float | None] = {}
         self.fired_at: dict[str, float] = {}  #: by attempt: its last firing
+        self.restarts: set[str] = set()  #: attempts that only end or start the service
         #: Attempt, node: it runs there no more, says a look; or it does.
         self.sure: frozenset[tuple[str, str]] = frozenset()
         self.runs_on: frozenset[tuple[str, str]] = frozenset()
@@ -733,6 +734,8 @@ class Book:
                 self.starting_at.pop(node, None)
             self.flying[attempt.id] = Flight(attempt, now, attempt.firings)
             self.fired_at[attempt.id] = now
+            if attempt.action in (Action.RESTART, Action.START):
+                self.restarts.add(attempt.id)
             if attempt.firings == 1:
                 self.fired |= {attempt.id}
                 if attempt.action is not Action.LOOK:
@@ -1123,6 +1126,9 @@ def i1_runs(book: Book, attempt: Attempt, seen: Seen) -> None:
             fired_at = book.fired_at.get(id)
             if fired_at is None or (id, node) in book.sure:
                 continue
+            overdue = seen.now - fired_at >= timeout_s - 1e-6
+            if attempt.action is Action.FORCE_RESTART and id in book.restarts and overdue:
+                continue  # it ends what that one waits for
             its = book.known.get(node, Identity())
             then = book.started_then.get((id, node))
             again = then is not None and book.start_times.get(its.own or "") != then

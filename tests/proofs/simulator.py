@@ -110,6 +110,8 @@ class Ill:
     ground: Ground | None = None  #: what its minion can find
 
 
+#: What hangs on a process that does not end.
+HANG = (Action.RESTART, Action.START)
 #: With these a fresh dial hears nothing at all.
 SILENT = frozenset({Fault.DEAD, Fault.HUNG, Fault.UNREACHABLE})
 #: What a minion may tell of a highstate.
@@ -1155,6 +1157,9 @@ class Simulation:
         action = attempt.action
         ill = self.ill.get(node)
         restarts = action in (Action.RESTART, Action.FORCE_RESTART)
+        if action is Action.FORCE_RESTART:  # what hung on the old process comes back
+            hung = [id for id in self.running[node] if self.orders[id].action in HANG]
+            self.running[node].difference_update(hung)
         if restarts:
             self._hang_up(node)
             self.started[node] = self.now

@@ -4,7 +4,7 @@ import pytest
 
 from saltext_selfheal.config.attempts import AttemptSettings
 from saltext_selfheal.healing import escalation, remedies, results, testimony
-from saltext_selfheal.healing.events import Returned, Verb
+from saltext_selfheal.healing.events import Published, Returned, Verb
 from saltext_selfheal.healing.model import Action, Announce, Fault, Outcome, Phase, Step
 from tests.unit.test_witness_word import GONE, acted, answer, fail, report
 from tests.unit.world import World, policy
@@ -160,3 +160,65 @@ def test_a_minion_is_told_how_long_it_may_wait_for_the_orderly_stop(attempt, sto
 def test_the_stop_must_fit_into_the_job(attempt):
     with pytest.raises(ValueError, match="a stop_timeout of at most"):
         AttemptSettings(**attempt)
+
+
+# ---------------------------------------------------------------- a restart that does not come back
+
+
+def hanging(**changes):
+    """The restart of db1 runs on: its service manager waits for a process that does not end."""
+    site = world(attempt_timeout_s=20.0, **changes)
+    site.break_("db1", fault=Fault.HUNG)
+    site.pass_time(5)
+    site.publish()
+    site.pass_time(22)
+    return site
+
+
+def still_runs(site):
+    look = site.cluster.look
+    site.step(Published(look.id))
+    site.step(Returned(look.id, "db1", Outcome.BUSY, "the job still runs"))
+
+
+def test_what_a_restart_waits_for_is_ended_by_force_as_soon_as_it_is_known_to_hang():
+    site = hanging()
+    still_runs(site)
+    site.pass_time(2)
+    assert acted(site) == [("restart", ("db1",)), ("force_restart", ("db1",))]
+    told = [e.why for e in site.effects if isinstance(e, Announce)]
+    assert any("restart on db1 does not come back" in why for why in told)
+    site.publish()
+    site.mend("db1")
+    site.returns()
+    site.pass_time(15)
+    assert site.cluster.incidents == ()
+
+
+def test_a_look_that_shows_that_it_does_not_run_comes_first():
+    site = hanging()
+    assert acted(site) == [("restart", ("db1",))]  # not before the look's answer
+
+
+def test_a_minion_in_blackout_does_not_say_so():
+    site = hanging()
+    look = site.cluster.look
+    site.step(Published(look.id))
+    site.step(Returned(look.id, "db1", Outcome.FORBIDDEN, "the minion is in blackout"))
+    site.pass_time(2)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+@pytest.mark.parametrize("following", [(Step(Action.RESTART),), (Step(Action.HIGHSTATE),), ()])
+def test_nothing_else_goes_to_a_minion_where_a_restart_hangs(following):
+    site = hanging(escalation={Fault.HUNG: (Step(Action.RESTART), *following)})
+    still_runs(site)
+    site.pass_time(40)
+    assert acted(site) == [("restart", ("db1",))]
+
+
+def test_nor_does_force_where_a_highstate_runs():
+    site = hanging(escalation={Fault.HUNG: (Step(Action.HIGHSTATE), *FORCED)})
+    still_runs(site)
+    site.pass_time(10)
+    assert acted(site) == [("highstate", ("db1",))]

@@ -18,7 +18,6 @@ from .model import (
     Outcome,
     Phase,
 )
-from .remedies import OWN_FUNCTIONS, TABLE
 from .sight import Sight
 
 PUBLISH_WITHIN_S = 15.0  #: a job not in the job cache by then is fired again, under the same JID
@@ -111,23 +110,6 @@ def stable(s: Sight) -> bool:
 def cannot_help(s: Sight) -> bool:
     """By what the nodes' minions have found, the present step cannot help them, but a later one may."""
     return not s.requested and witnessed.useless(s.cluster, s.incident, s.afflicted)
-
-
-def bare(s: Sight) -> tuple[str, ...]:
-    """Nodes that wait for the present step, whose minions do not have the function that it needs."""
-    if s.step is None or not TABLE[s.step.action].runs.startswith(OWN_FUNCTIONS):
-        return ()
-    return tuple(n for n in s.untried if s.cluster.nodes[n].bare)
-
-
-def cannot_run(s: Sight) -> bool:
-    """The present step needs this package, and none of the nodes that wait for it has it on its minion."""
-    return not s.requested and bool(s.untried) and set(bare(s)) == set(s.untried)
-
-
-def stuck(s: Sight) -> bool:
-    """A process survives even SIGKILL, so nothing may be started beside it."""
-    return verdict(s) is Outcome.STUCK
 
 
 def hopeless(s: Sight) -> str:

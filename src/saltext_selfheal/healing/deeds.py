@@ -369,6 +369,20 @@ def leave_it(s: Sight) -> Change:
     return _finish(s, Outcome.TIMED_OUT, "it runs on, or its minion does not tell", running=True)
 
 
+def give_way(s: Sight) -> Change:
+    """Leave the job as it is: the next step ends what it waits for. Its nodes have had this step."""
+    cluster, incident, effects = leave_it(s)
+    assert s.attempt is not None
+    had = s.attempt.nodes
+    visited = tuple(dict.fromkeys((*incident.turn.visited, *had)))
+    incident = replace(incident, turn=Turn(visited=visited, tried=had, failed=had), acted_at=s.now)
+    acted_on = {n: replace(cluster.nodes[n], acted_at=s.now) for n in had}
+    cluster, incident, more = next_step(
+        Sight(s.state, cluster.with_nodes(acted_on), incident, s.now)
+    )
+    return cluster, incident, (*effects, *more, Dial(cluster.name, had))
+
+
 def look_again(s: Sight) -> Change:
     """End a look that nobody published. After a pause there will be another one."""
     assert s.cluster.look is not None

@@ -283,16 +283,22 @@ def look(state: State, intent: Intent, now: Seconds) -> Ruling:
     own = runs_on(state, intent, now)
     if not own.open or harmless(cluster, intent, now):
         return own
-    for late in cluster.late:
+    for late in _in_the_way(cluster, intent):
         if late.attempt.incident == intent.incident.id and looks.unproven(late):
             return _may_run(late, looks.unproven(late))
     return own
 
 
+def _in_the_way(cluster: ClusterState, intent: Intent) -> list[Late]:
+    """The jobs that were given up and must have ended before this step. One that it ends by force need not."""
+    action = intent.step.action
+    return [one for one in cluster.late if not looks.ends_by_force(action, one.attempt)]
+
+
 def runs_on(state: State, intent: Intent, now: Seconds) -> Ruling:
     """The part of the gate `look` that is only about these nodes."""
     _, cluster = of(state, intent)
-    for late in cluster.late:
+    for late in _in_the_way(cluster, intent):
         there = [n for n in looks.unproven(late) if n in intent.nodes]
         if there:
             return _may_run(late, there)
@@ -306,7 +312,7 @@ def not_cleared(state: State, intent: Intent, now: Seconds) -> Ruling:
     owes a result is passed over, since that may last.
     """
     _, cluster = of(state, intent)
-    for late in cluster.late:
+    for late in _in_the_way(cluster, intent):
         asked = late.looks == 0 or (cluster.look is not None and cluster.look.of == late.attempt.id)
         there = [n for n in looks.unproven(late) if n in intent.nodes]
         if there and (not asked or set(there) & set(looks.owed(late.attempt))):

@@ -38,6 +38,11 @@ FORBIDDEN_PAUSE_S = (
 )
 
 
+def ends_by_force(action: Action, other: Attempt) -> bool:
+    """This action ends what the other's job may wait for, so it may go to a minion where that one still runs."""
+    return TABLE[action].stops and other.action in (Action.RESTART, Action.START)
+
+
 def unproven(late: Late) -> tuple[str, ...]:
     """Nodes on which the job may still run. A result is no proof, because any minion can return it (3008)."""
     if not late.running:

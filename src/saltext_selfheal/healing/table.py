@@ -14,7 +14,7 @@ from enum import Enum
 from . import changes
 from . import conditions as when
 from . import deeds as do
-from . import gates, health
+from . import forcing, gates, health
 from . import inquiries as inquire
 from . import looks, questions, tested
 from .deeds import Change
@@ -62,7 +62,7 @@ TRANSITIONS: tuple[Row, ...] = (
     Row("open.expired", Phase.OPEN, when.expired, Phase.RESOLVED, "the request has expired: {why}"),
     Row("open.cannot-help", Phase.OPEN, when.cannot_help, Phase.OPEN,
         "{action} cannot help: {found}", do.skip_step),
-    Row("open.cannot-run", Phase.OPEN, when.cannot_run, Phase.OPEN,
+    Row("open.cannot-run", Phase.OPEN, forcing.cannot_run, Phase.OPEN,
         "{action} needs this package on the minion of {bare}", do.skip_step),
     Row("open.hopeless", Phase.OPEN, when.is_hopeless, Phase.LOCKED, "nothing can be done from here. {hopeless}"),
     Row("open.asked-for-nothing", Phase.OPEN, when.asked_for_nothing, Phase.RESOLVED, "{met}"),
@@ -96,7 +96,7 @@ TRANSITIONS: tuple[Row, ...] = (
         "another state run is active: {told}", do.retry_busy),
     Row("remediating.forbidden", Phase.REMEDIATING, when.forbidden, Phase.OPEN,
         "{action} is forbidden there: {told}", do.wait_for_word, tells=Tells.HELD),
-    Row("remediating.stuck", Phase.REMEDIATING, when.stuck, Phase.LOCKED,
+    Row("remediating.stuck", Phase.REMEDIATING, forcing.stuck, Phase.LOCKED,
         "{told}. Nothing is started beside it: see what its disk does, or restart that machine", do.verify),
     Row("remediating.failed", Phase.REMEDIATING, when.failed, Phase.VERIFYING, "{action} failed: {told}", do.verify),
     Row("remediating.unreadable", Phase.REMEDIATING, when.unreadable, Phase.VERIFYING,
@@ -106,6 +106,8 @@ TRANSITIONS: tuple[Row, ...] = (
         "not published: fired again", do.fire_again),
     Row("remediating.overdue", Phase.REMEDIATING, when.overdue, Phase.REMEDIATING,
         "no result of {action} in time: looking whether it still runs", do.look),
+    Row("remediating.hangs", Phase.REMEDIATING, forcing.hangs, Phase.OPEN,
+        "{action} on {acting} does not come back ({looked}): what it waits for is ended by force", do.give_way),
     Row("remediating.runs-for-ever", Phase.REMEDIATING, when.runs_for_ever, Phase.LOCKED,
         "{action} on {acting} does not end ({looked}): see what runs there (saltutil.running), and end it", do.leave_it),
     Row("remediating.look-lost", Phase.REMEDIATING, when.look_lost, Phase.REMEDIATING,
@@ -234,7 +236,7 @@ _WORDS: dict[str, Callable[[Sight], str]] = {
         else ""
     ),
     "hopeless": lambda s: when.hopeless(s),
-    "bare": lambda s: ", ".join(when.bare(s)),
+    "bare": lambda s: ", ".join(forcing.bare(s)),
     "looked": lambda s: looks.told(s.cluster.look)[1] if s.cluster.look else "",
     "unpublished": _unpublished,
     "endless": lambda s: (

@@ -257,8 +257,8 @@ def witness(service: Any, port: Any, timeout: Any = 5) -> dict[str, Any]:
     - ``version`` (1), ``service``, ``port``
     - ``process``: ``state`` (``runs``, ``gone``, or ``unknown`` with the reason in ``why``), ``pid``, ``age_s``,
       ``cpu_s``, ``rss_bytes``, ``open_files``, ``open_files_limit``, ``status`` (the kernel's letter)
-    - ``listens``, ``cluster_listens``: whether that process listens on its two ports; ``holder``: ``pid`` and ``name``
-      of another process that listens on the driver port
+    - ``listens``, ``cluster_listens``: whether that process listens on its two ports; ``greets``: whether it says anything
+      to a client from here; ``holder``: ``pid`` and ``name`` of another process that listens on the driver port
     - ``manager``: ``state``, ``sub``, ``result``, ``restarts``, ``running``, as the service manager says
     - ``directory``: ``path``, ``free_bytes``, ``free_share``, ``free_inodes``, ``read_only``, of the data directory
     - ``pid_file``: ``path``, ``pid``, ``alive``; ``log``: ``path``, ``line``, ``age_s`` of the last error in its log

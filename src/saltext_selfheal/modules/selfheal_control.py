@@ -93,6 +93,7 @@ def force_restart(
     - ``how``: ``orderly`` (it stopped when asked to), ``killed``, ``started`` (there was no process), or ``none``
     - ``why``: what happened, or why nothing was touched, in a sentence
     - ``killed``: pids that were ended by signals; ``pid``: the new process
+    - ``stuck``: whether a process survives SIGKILL; nothing is started beside it then
 
     CLI Example:
 

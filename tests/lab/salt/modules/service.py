@@ -7,6 +7,8 @@ Service ``rethinkdb`` on minion ``db1`` is the program ``db1:rethinkdb``; the mi
 supervisord sleeps up to a second in its loop, and ``wait=True`` of its interface is answered from that loop. So
 nothing here waits inside supervisord: each request is answered at once, and each request also turns the loop once,
 which reaps dead children and sends an overdue SIGKILL.
+
+With ``lab_init_script`` in the minion's config a stop waits for ever for a process that does not end.
 """
 
 import time
@@ -30,6 +32,7 @@ SETTLED_S = 1.0
 SAYS_IT_SERVES = "Server ready"
 
 STOP_TIMEOUT_S = 15.0
+INIT_SCRIPT_S = 1.0  #: so often the packaged init script looks whether the process has ended
 PAUSE_S = 0.005
 LAST_WORDS_S = 3.0
 
@@ -113,6 +116,16 @@ class _Program:
                 )
             time.sleep(PAUSE_S)
 
+    def stop_as_the_init_script(self):
+        """What RethinkDB's packaged init script does (2.4.4): it asks the process to end, and waits for ever."""
+        try:
+            self.ask("signalProcess", "INT")
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.NOT_RUNNING:
+                raise
+        while self.lives():
+            time.sleep(INIT_SCRIPT_S)
+
     def start(self):
         out, err = self.written("Stdout"), self.written("Stderr")
         try:
@@ -183,8 +196,14 @@ def stop(name, **_kwargs):
         salt db1 service.stop rethinkdb
     """
     with _Program(name) as program:
-        program.stop()
+        _stop(program)
     return True
+
+
+def _stop(program):
+    if __opts__.get("lab_init_script"):
+        program.stop_as_the_init_script()
+    program.stop()
 
 
 def restart(name, **_kwargs):
@@ -198,7 +217,7 @@ def restart(name, **_kwargs):
         salt db1 service.restart rethinkdb
     """
     with _Program(name) as program:
-        program.stop()
+        _stop(program)
         program.start()
     return True
 
