@@ -21,6 +21,7 @@ SECRETS = ("first-word-of-admin", "word-of-the-healer")
 _SYSTEMD = {
     "kernel": "Linux",
     "init": "systemd",
+    "shell": "/bin/sh",
     "pythonexecutable": "/opt/saltstack/salt/bin/python3",
 }
 GRAINS = {

@@ -342,6 +342,7 @@ def test_a_server_whose_data_are_gone_is_not_made_anew(minion, tmp_path, server)
 
 
 @real
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run as somebody")
 def test_a_real_server_takes_the_configuration_and_the_healer_gets_its_account(minion, tmp_path):
     binary = server_command(None)[1][0]
     driver, cluster = free_port(), free_port()

@@ -43,6 +43,7 @@ rethinkdb-{{ name }}-unit:
         instance: {{ name | yaml_dquote }}
     - user: {{ rethinkdb.owner | yaml_dquote }}
     - mode: '0644'
+    - makedirs: true
     - require:
       - file: rethinkdb-config-folder
 {%- endif %}
