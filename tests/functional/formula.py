@@ -12,6 +12,7 @@ from pathlib import Path
 
 import salt.config
 import salt.loader
+import salt.utils.yaml
 import yaml
 
 FORMULA = Path(__file__).resolve().parents[2] / "formula"

@@ -171,7 +171,7 @@ def main(**config):
 
 
 REFUSED = {
-    "no mapping": (["a"], 'rethinkdb: found ["a"]; allowed: a mapping'),
+    "no mapping": (["a"], 'rethinkdb: found a list; allowed: a mapping'),
     "unknown key": ({"instnaces": {}}, "rethinkdb:instnaces: found a key that does not exist; allowed: account, "),
     "unknown key below": ({"repo": {"uri": "x"}}, "rethinkdb:repo:uri: found a key that does not exist"),
     "a word for a flag": ({"native_unit": "no"}, 'rethinkdb:native_unit: found "no"; allowed: true, false'),
@@ -182,7 +182,7 @@ REFUSED = {
     "a key without a scheme": (
         {"repo": {"key_url": "pubkey.gpg"}}, 'rethinkdb:repo:key_url: found "pubkey.gpg"; allowed: a URL of',
     ),
-    "instances as a list": ({"instances": ["main"]}, 'rethinkdb:instances: found ["main"]; allowed: a mapping of names'),
+    "instances as a list": ({"instances": ["main"]}, 'rethinkdb:instances: found a list; allowed: a mapping of names'),
     "an instance's name": (
         {"instances": {"a b": {}}}, 'rethinkdb:instances:a b: found "a b"; allowed: names of letters',
     ),
@@ -196,7 +196,7 @@ REFUSED = {
     "a port as text": (main(**{"driver-port": "28015"}), 'config:driver-port: found "28015"; allowed: a whole number'),
     "a flag as a number": (main(**{"no-http-admin": 1}), "config:no-http-admin: found 1; allowed: true, false"),
     "a name for bind": (main(bind="eth0"), 'config:bind: found "eth0"; allowed: all, or an IP address of this machine'),
-    "a list where one is": (main(cores=[1, 2]), "config:cores: found a list or a mapping; allowed: one value"),
+    "a list where one is": (main(cores=[1, 2]), "config:cores: found a list; allowed: one value"),
     "a peer on two lines": (main(join=["db2\nbind=all"]), "config:join: found "),
     "cache": (main(**{"cache-size": "4G"}), 'config:cache-size: found "4G"; allowed: auto, or a whole number'),
     "half of TLS": (
@@ -246,6 +246,14 @@ def test_a_wrong_value_gets_one_error_with_its_key_what_was_found_and_what_is_al
     assert len(errors) == 1
     assert words in errors[0]
     assert "; allowed: " in errors[0]
+
+
+def test_a_pillar_of_the_wrong_kind_is_not_printed_for_there_may_be_a_password_in_it(minion):
+    mistaken = {"main": {"config": {"initial-password": SECRETS[0]}}}
+    for pillar in ([mistaken], {"instances": [mistaken]}, {"account": SECRETS[1]}):
+        (error,) = minion(pillar).low("rethinkdb")
+        assert "; allowed: a mapping" in error
+        assert not any(secret in error for secret in SECRETS)
 
 
 def test_a_password_that_rethinkdb_would_cut_is_refused_and_not_printed(minion):
@@ -436,6 +444,7 @@ def test_what_the_example_comments_out_are_the_defaults():
         "native_unit",
         "node_alive",
         "node_alive_timeout",
+        "node_alive_user",
     ):
         assert told["rethinkdb"][key] == DEFAULTS[key], key
 

@@ -48,7 +48,9 @@ rethinkdb-{{ name }}-alive:
     - service: {{ instance.service | yaml_dquote }}
     - address: {{ instance.address | yaml_dquote }}
     - timeout: {{ rethinkdb.node_alive_timeout }}
-    - user: {{ rethinkdb.user | yaml_dquote }}
+    {%- if rethinkdb.node_alive_user is not none %}
+    - user: {{ rethinkdb.node_alive_user | yaml_dquote }}
+    {%- endif %}
     - require:
       - service: {{ 'rethinkdb-' ~ name ~ '-service' if rethinkdb.native_unit else 'rethinkdb-service' }}
 {%- endif %}
