@@ -51,4 +51,4 @@ nox:
 clean:
 	rm -rf .venv .nox build dist docs/_build docs/reference/_*.md src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
-	find src tests docs reactor -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests docs reactor formula -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ BELOW = {
     "console": {"healing", "driver", "config", "ledger", "doors", "loop"},
     "doctor": {"healing", "driver", "config", "ledger", "probe", "doors", "loop", "console"},
 }
-LOADED = {"engines", "modules", "runners", "states", "reactor"}
+LOADED = {"engines", "modules", "runners", "states", "reactor", "formula"}
 #: What a room must do without, as the first word of a module's name.
 WITHOUT = {
     "healing": {

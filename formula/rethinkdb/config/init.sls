@@ -1,0 +1,3 @@
+include:
+  - rethinkdb.config.files
+  - rethinkdb.config.data

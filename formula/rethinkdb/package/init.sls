@@ -1,0 +1,3 @@
+include:
+  - rethinkdb.package.repo
+  - rethinkdb.package.install

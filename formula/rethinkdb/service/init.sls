@@ -1,0 +1,3 @@
+include:
+  - rethinkdb.service.packaged
+  - rethinkdb.service.running
