@@ -1,6 +1,6 @@
 """Checks that ask the nodes and the minions themselves, now. They take some seconds, and change nothing.
 
-Each node is dialled as the engine dials it. The minions get one job with three functions that only read.
+Each node is dialled as the engine dials it. The minions get one job with four functions that only read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import salt.client
 
 from ..driver.text import plain
 from ..healing.events import ClusterView, Observation, ViewStatus
-from ..healing.model import Fault
+from ..healing.model import Action, Fault
+from ..healing.remedies import TABLE
 from ..probe.loop import targets
 from ..probe.node import NodeProbe, Target, maker
 from ..probe.tables import TableReader, ViewPlan
@@ -99,7 +100,7 @@ def check_minions(master: Master) -> Iterator[Finding]:
         return
     for name, cluster in master.settings.clusters.items():
         nodes = list(cluster.nodes)
-        args = [[], [cluster.service], []]
+        args = [[], [cluster.service], [], ["selfheal"]]
         told = ask(master.opts, nodes, list(FUNCTIONS), args, MINIONS_WITHIN_S)
         sound = 0
         for node in nodes:
@@ -111,9 +112,32 @@ def check_minions(master: Master) -> Iterator[Finding]:
                 f"{name}: {sound} of {len(nodes)} minions answer, know the service {cluster.service}, and compile "
                 "their highstate"
             )
+        if _forces(master, name):
+            yield from _without_package(name, nodes, told)
 
 
-FUNCTIONS = ("test.version", "service.available", "state.show_highstate")
+def _forces(master: Master, cluster: str) -> bool:
+    """A step of this cluster ends processes by force, which needs this package on the minions."""
+    assert master.settings is not None
+    steps = master.settings.clusters[cluster].escalation.values()
+    return any(step.action is Action.FORCE_RESTART for some in steps for step in some)
+
+
+def _without_package(cluster: str, nodes: list[str], told: Mapping[str, Any]) -> Iterator[Finding]:
+    """Minions that answer and do not have this package."""
+    lists = {n: told[n].get("sys.list_functions") for n in nodes if isinstance(told.get(n), dict)}
+    bare = [
+        n for n, found in lists.items() if isinstance(found, list) and FORCE not in map(str, found)
+    ]
+    if bare:
+        yield warn(
+            f"{cluster}: {FORCE} is not on the minion of {', '.join(bare)}: the step force_restart is left out there",
+            "Install this package there, too, and restart the minion; or leave force_restart out of the escalation.",
+        )
+
+
+FUNCTIONS = ("test.version", "service.available", "state.show_highstate", "sys.list_functions")
+FORCE = TABLE[Action.FORCE_RESTART].runs
 
 
 def ask(

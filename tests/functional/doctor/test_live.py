@@ -76,6 +76,31 @@ def test_a_minion_that_cannot_is_named_with_what_is_to_be_done(opts, minions, sa
     assert "\x1b" not in "".join(found)
 
 
+HAS = {"sys.list_functions": ["selfheal.force_restart", "selfheal.witness"]}
+LACKS = {"sys.list_functions": []}
+
+
+def test_where_a_step_ends_processes_by_force_minions_without_the_package_are_named(opts, minions):
+    minions["db1"].update(HAS)
+    minions["db2"].update(LACKS)
+    found = lines("minions now", opts)
+    says(found, "warn", "selfheal.force_restart is not on the minion of db2: the step")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("said", [HAS, {"sys.list_functions": "'sys' is not available."}, {}])
+def test_one_that_has_it_or_does_not_tell_is_not(opts, minions, said):
+    minions["db2"].update(said)
+    assert len(lines("minions now", opts)) == 1
+
+
+def test_nor_is_any_where_no_step_needs_it(opts, minions):
+    own = next(one["selfheal"] for one in opts["engines"] if "selfheal" in one)
+    own["clusters"]["runbook"]["escalation"] = ["restart", "highstate"]
+    minions["db2"].update(LACKS)
+    assert len(lines("minions now", opts)) == 1
+
+
 def test_a_minion_that_is_missing_does_not_answer(opts, minions):
     del minions["db1"]
     says(lines("minions now", opts), "fail", "the minion db1 does not answer")
