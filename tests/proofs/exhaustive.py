@@ -298,7 +298,7 @@ MODELS = (
         (Verb.ACK,),
         frail=2,
         prompt=True,
-        depth=11,
+        depth=10,
     ),
     # A restart does not help, and what ends a process by force does, does not, or finds one that nothing ends.
     Model(
