@@ -203,7 +203,7 @@ def test_a_minion_refuses_an_unknown_action_at_once(opts, action):
     told = salt.loader.minion_mods(opts, context=context)["selfheal.trigger"]("runbook", action)
     assert (told["sent"], context["retcode"]) == (False, 1)
     assert told["error"].startswith("action: found ")
-    assert told["error"].endswith("; allowed: highstate, restart, start")
+    assert told["error"].endswith("; allowed: highstate, restart, start, force_restart")
 
 
 @pytest.mark.parametrize("function", ["highstate", "restart"])

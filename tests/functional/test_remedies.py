@@ -118,7 +118,7 @@ def test_a_made_up_action_is_a_row_and_a_file(copy, tmp_path):
 
 def test_every_action_has_a_row_and_only_what_may_be_asked_for_can_be_named():
     assert list(remedies.TABLE) == list(Action)
-    assert remedies.names() == ("highstate", "restart", "start")
+    assert remedies.names() == ("highstate", "restart", "start", "force_restart")
     assert not set(remedies.webhook_names()) - set(remedies.names())
     assert list(remedies.routes()) == [
         ("states", "highstate"),

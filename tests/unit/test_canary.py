@@ -93,10 +93,14 @@ def test_a_node_that_lets_its_canary_wait_is_stalled_and_restarted_once():
     assert world.fired == [("restart", ("db2",))]
 
 
-def test_it_has_one_step_and_is_locked_after_that():
+def test_its_steps_are_a_restart_and_then_force_and_it_is_locked_after_that():
     world = stalled(verify_s=5.0)
     world.heal()
     world.pass_time(20, tables=(table(ready=THREE),))
+    world.heal()
+    world.pass_time(20, tables=(table(ready=THREE),))
+    actions = [action for action, _ in world.fired if action != "look"]
+    assert actions == ["restart", "force_restart"]
     assert world.said[-1] == ("runbook-1", "locked")
     assert "no step is left" in world.last_said().why
 

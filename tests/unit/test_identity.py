@@ -205,7 +205,7 @@ def test_doubt_outlasts_the_healer():
 
 
 def test_no_setting_can_order_anything_against_a_mistaken_server():
-    assert remedies.forbidden(Fault.MISTAKEN) == {Action.RESTART, Action.START, Action.HIGHSTATE}
+    assert remedies.forbidden(Fault.MISTAKEN) == set(remedies.REMEDIES)
 
 
 def test_a_node_that_was_never_rethinkdb_is_a_fault_of_the_settings():

@@ -30,7 +30,7 @@ RESTART = "selfheal/remediate/restart"
         ([{RESTART: "{ours}"}, {"selfheal/request/*": "{own}"}], "warn", "request/* also leads"),
         ([{RESTART: "{ours}"}, {"a": "x", "b": "y"}], "fail", "an entry that is not one tag"),
         ([{RESTART: "{ours}"}, {"selfheal/incident/*": "{own}"}], "ok", "your own on selfheal/inc"),
-        ([{RESTART: "{glob}"}], "ok", "mapped: highstate, restart, start, look"),
+        ([{RESTART: "{glob}"}], "ok", "mapped: highstate, restart, start, force_restart, look"),
     ],
 )
 def test_reactions(opts, engine, tmp_path, entry, level, told):
@@ -59,7 +59,7 @@ def test_a_reactor_in_a_file_of_its_own(opts, tmp_path):
     file = tmp_path / "reactor.conf"
     file.write_text(salt.utils.yaml.safe_dump(mapping()))
     opts["reactor"] = str(file)
-    says(lines("reactor", opts), "ok", "mapped: highstate, restart, start, look")
+    says(lines("reactor", opts), "ok", "mapped: highstate, restart, start, force_restart, look")
 
 
 @pytest.mark.parametrize(
