@@ -624,7 +624,9 @@ def _published(site: Stage, item: Mapping[str, Any], where: str) -> None:
 
 def _returned(site: Stage, item: Mapping[str, Any], where: str) -> None:
     """From every minion of the attempt, if none is named; one that is not in flight must name them."""
-    attempts = [a for c in site.state.clusters.values() for a in (c.attempt, c.look, *c.questions) if a]
+    attempts = [
+        a for c in site.state.clusters.values() for a in (c.attempt, c.look, *c.questions) if a
+    ]
     named = item.get("from")
     if named is None:
         attempt = next((a for a in attempts if a.id == item["returned"]), None)

@@ -1700,6 +1700,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "True",
     ),
     Mutation(
+        "force: it goes to a minion whose restart has only been said to be over",
+        "looks.hangs_until",
+        "published and away and ",
+        "published and ",
+    ),
+    Mutation(
         "force: a minion that once lacked the package lacks it for ever",
         "questions.go_on",
         "bare=outcome is Outcome.FAILED",

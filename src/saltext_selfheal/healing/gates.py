@@ -290,9 +290,9 @@ def look(state: State, intent: Intent, now: Seconds) -> Ruling:
 
 
 def _in_the_way(cluster: ClusterState, intent: Intent) -> list[Late]:
-    """The jobs that were given up and must have ended before this step. One that it ends by force need not."""
+    """The jobs that were given up and must have ended before this step. One that hangs on what it ends need not."""
     action = intent.step.action
-    return [one for one in cluster.late if not looks.ends_by_force(action, one.attempt)]
+    return [one for one in cluster.late if not looks.hangs_until(action, one)]
 
 
 def runs_on(state: State, intent: Intent, now: Seconds) -> Ruling:

@@ -43,6 +43,16 @@ def ends_by_force(action: Action, other: Attempt) -> bool:
     return TABLE[action].stops and other.action in (Action.RESTART, Action.START)
 
 
+def hangs_until(action: Action, late: Late) -> bool:
+    """The job was published and has not come back in its time, and this action ends what it may wait for.
+
+    A result that came early proves nothing: then a look has to show first that the job has ended.
+    """
+    published = late.attempt.published_at is not None
+    away = set(unproven(late)) <= set(owed(late.attempt))
+    return published and away and ends_by_force(action, late.attempt)
+
+
 def unproven(late: Late) -> tuple[str, ...]:
     """Nodes on which the job may still run. A result is no proof, because any minion can return it (3008)."""
     if not late.running:
