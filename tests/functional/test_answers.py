@@ -267,7 +267,7 @@ def unusable_ca(request, opts, tmp_path):
 def test_status_without_an_engine_tells_that_a_ca_file_cannot_be_used(unusable_ca, runner):
     told = runner["selfheal.status"]()
     assert told["engine"] == "heals nothing: the settings cannot be used"
-    assert told["errors"][0].startswith(unusable_ca)
+    assert told["errors"][0].startswith(unusable_ca[:100])  # a long path is told in part
     assert "; allowed: " in told["errors"][0]
     assert told["retcode"] == 1
 
@@ -279,7 +279,7 @@ def test_status_of_an_engine_that_runs_tells_of_a_ca_file_and_of_the_nodes(
     for cluster in (None, "2026"):
         told = runner["selfheal.status"](cluster=cluster)
         assert (told["engine"], told["retcode"]) == ("running", 1)
-        assert told["errors"][0].startswith(unusable_ca)
+        assert told["errors"][0].startswith(unusable_ca[:100])  # a long path is told in part
         assert told["errors"][0].endswith("after a restart nothing will be healed")
         assert "as of" not in told
     told = runner["selfheal.status"]()

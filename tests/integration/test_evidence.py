@@ -1,12 +1,11 @@
 """What a node's own minion sees decides what is done: drills with a healer that gives up sooner than they take."""
 
-import socket
 import time
 
 import pytest
 
 from tests.integration.conftest import acts
-from tests.lab.ports import LOOPBACK
+from tests.lab.ports import bound_to
 from tests.lab.site import SIMULATED, server_command
 from tests.lab.supervisor import SERVICE
 
@@ -79,13 +78,11 @@ def test_a_damaged_configuration_is_mended_by_a_highstate_without_a_restart_befo
 
 
 def test_a_port_that_somebody_has_taken_is_left_to_a_person_after_one_try(quiet, db2):
-    with quiet.events("selfheal/*") as events, socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with quiet.events("selfheal/*") as events:
         db2.kill()
-        taken.bind((LOOPBACK, db2.driver_port))
         # It is bound and does not listen: the node refuses the dial, and its server cannot have the port.
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        locked = ended(events, "locked")
+        with bound_to(db2.driver_port):
+            locked = ended(events, "locked")
         attempts, _ = whole(quiet, locked["incident"])
         assert [a["action"] for a in attempts] == ["restart"]
         assert "another process has its port" in locked["why"]

@@ -1,12 +1,11 @@
 """`salt db1 selfheal.witness rethinkdb <port>`: what a minion sees of its server. No healer is in the way here."""
 
 import json
-import socket
 import time
 
 import pytest
 
-from tests.lab.ports import LOOPBACK
+from tests.lab.ports import LOOPBACK, bound_to
 from tests.lab.site import Site
 from tests.lab.supervisor import SERVICE
 
@@ -84,8 +83,7 @@ def test_it_tells_why_one_does_not_start(site, db1):
 
 def test_it_names_who_has_taken_the_port(site, db1):
     db1.kill()
-    # As a server that dies leaves connections behind, so whoever comes next must say that it may reuse the port.
-    with socket.create_server((LOOPBACK, db1.driver_port)):
+    with bound_to(db1.driver_port, listens=True):
         assert site.call("db1", "service.start", SERVICE)["db1"]["retcode"] != 0
         told = ask(site, db1)
     assert (told["process"]["state"], told["listens"]) == ("gone", False)

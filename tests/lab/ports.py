@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import random
 import socket
+import time
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -108,3 +109,28 @@ def _ephemeral():
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
         return range(int(first), int(last) + 1)
     return range(0)
+
+
+def bound_to(port, listens=False, within_s=10.0):
+    """A socket that has this port of the loopback, and perhaps listens there.
+
+    A server that was killed holds its port until the helpers that it has forked have ended, too.
+    """
+    give_up_at = time.monotonic() + within_s
+    while True:
+        made = socket.socket()
+        # As a server that dies leaves connections behind, so whoever comes next must say that it may reuse the port.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((LOOPBACK, port))
+            if listens:
+                made.listen()
+        except OSError:
+            made.close()
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)
+            continue
+        if not listens:  # nobody else may take it so
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        return made
