@@ -1,6 +1,7 @@
 """The printed drop-in loads back to what was asked for, whatever the names are."""
 
 import re
+from pathlib import Path
 from string import printable
 
 import pytest
@@ -13,7 +14,7 @@ from saltext_selfheal import config
 from saltext_selfheal.console.dropin import quoted, render
 from saltext_selfheal.doors.arguments import BadRequest
 from saltext_selfheal.driver.address import parsed
-from saltext_selfheal.healing.model import Mode
+from saltext_selfheal.healing.model import Action, Mode
 
 #: Texts that YAML reads as something else if they are not in quotes.
 STRANGE = [
@@ -146,3 +147,10 @@ def test_the_drop_in_only_watches_unless_it_is_said_otherwise():
         .user
         == "on"
     )
+
+
+def test_the_drop_in_of_the_docs_maps_every_action():
+    docs = Path(__file__).parents[2] / "docs" / "reference" / "selfheal.conf"
+    entries = plain_yaml.safe_load(docs.read_text(encoding="utf-8"))["reactor"]
+    mapped = {tag.removeprefix("selfheal/remediate/") for entry in entries for tag in entry}
+    assert {action.value for action in Action} <= mapped

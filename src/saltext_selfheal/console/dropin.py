@@ -52,7 +52,7 @@ engines:
           # observers: {{minions: 'app*', quorum: 2, timeout: 3s}}
           starting: 10m           # so long a process may run without listening
           stable: 30s
-          attempt: {{timeout: 5m, verify: 60s}}
+          attempt: {{timeout: 5m, verify: 60s, stop_timeout: 30s}}
           cooldown: {{min: 2m, max: 1h}}
           budget: {{attempts: 3, per: 1h}}
           # The canary finds nodes that answer and serve nobody: a small document is read and written through each of them.
