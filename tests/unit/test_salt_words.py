@@ -46,6 +46,14 @@ def test_a_process_that_runs_and_listens():
     assert found.sentence == "its process runs"
 
 
+def test_where_more_connections_are_listed_than_are_read_a_port_may_be_among_the_others():
+    busy = told(line())
+    open_ = {"proto": "tcp", "local-address": f"10.0.0.1:{PORT}", "state": "ESTABLISHED"}
+    busy["network.netstat"] = [open_] * salt_words.MOST_LINES + busy["network.netstat"]
+    found = testimony.read(salt_words.facts(busy, PORT))
+    assert found.listens is None and not found.runs_unheard
+
+
 def test_one_that_does_not_listen_yet_is_starting():
     assert read(line()).runs_unheard
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import looks
 from .conditions import still_running, verdict
-from .model import Action, Attempt, Outcome
+from .model import Action, Outcome
 from .remedies import OWN_FUNCTIONS, TABLE
 from .sight import Sight
 
@@ -34,12 +34,10 @@ def stuck(s: Sight) -> bool:
 def hangs(s: Sight) -> bool:
     """The job has not come back in time, its minion says that it still runs, and the next step ends what it waits for."""
     attempt, look = s.attempt, s.cluster.look
-    if attempt is None or look is None or not _hangs_on_it(attempt) or not still_running(s):
+    if attempt is None or look is None or not still_running(s):
+        return False
+    if not looks.ends_by_force(Action.FORCE_RESTART, attempt):
         return False
     following = s.incident.steps[s.incident.step + 1 :][:1]
     forced = bool(following) and following[0].action is Action.FORCE_RESTART
     return forced and any(outcome is Outcome.BUSY for outcome, _ in look.results.values())
-
-
-def _hangs_on_it(attempt: Attempt) -> bool:
-    return looks.ends_by_force(Action.FORCE_RESTART, attempt)

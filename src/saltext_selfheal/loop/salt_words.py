@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from ..driver import argv
 from ..driver.functions import changing
 
 #: The functions of the job, in the order of ``reactor/salt_witness.sls``. The first takes the service's name.
@@ -28,14 +29,9 @@ class _Process(NamedTuple):
     state: str
     words: tuple[str, ...]
 
-    def option(self, *names: str) -> str | None:
-        """The value of the first of these options on the command line."""
-        for place, word in enumerate(self.words):
-            name, equals, value = word.partition("=")
-            if name in names:
-                following = self.words[place + 1 : place + 2]
-                return value if equals else "".join(following)
-        return None
+    def option(self, name: str) -> str | None:
+        """The value of this option on the command line, the first one if there are several."""
+        return next(iter(argv.options(self.words).get(name, ())), None)
 
 
 def facts(result: Any, port: Any) -> dict[str, Any] | None:
@@ -63,8 +59,8 @@ def _process(psaux: Any, port: Any) -> tuple[dict[str, Any], _Process | None]:
     # A server forks helpers, which have its command line. The oldest is the server itself, as far as pids tell.
     found.sort(key=lambda one: one.pid, reverse=True)
     servers = list({one.words: one for one in found}.values())
-    mine = [one for one in servers if one.option("--driver-port") == str(port)]
-    may_be = mine or [one for one in servers if one.option("--driver-port") is None]
+    mine = [one for one in servers if one.option("driver-port") == str(port)]
+    may_be = mine or [one for one in servers if one.option("driver-port") is None]
     if len(may_be) > 1:
         why = f"{len(may_be)} run there, and only selfheal.witness can tell which is meant"
         return {"state": "unknown", "why": why}, None
@@ -82,11 +78,7 @@ def _read(line: Any) -> _Process | None:
     if len(parts) <= _COLUMNS or not parts[_PID].isdecimal() or parts[_STATE][:1] in ("Z", "X"):
         return None
     words = tuple(parts[_COLUMNS].split())
-    # Without a word it serves; `rethinkdb dump` and its like are clients.
-    serves = (
-        len(words) < 2 or words[1].startswith("-") or words[1] in ("serve", "proxy", "porcelain")
-    )
-    if PurePosixPath(words[0]).name != NAME or not serves:
+    if PurePosixPath(words[0]).name != NAME or not argv.serves(words):
         return None
     return _Process(int(parts[_PID][:10]), parts[_STATE][:1], words)
 
@@ -94,12 +86,13 @@ def _read(line: Any) -> _Process | None:
 def _listens(netstat: Any, port: Any) -> bool | None:
     """Whether anything listens on the port. None: it was not told."""
     rows = _rows(netstat)
-    if not rows:
-        return None
-    return any(
+    if any(
         row.get("state") == "LISTEN" and str(row.get("local-address")).endswith(f":{port}")
         for row in rows
-    )
+    ):
+        return True
+    # A busy server has more connections than are read: then the port may be among the others.
+    return False if rows and len(netstat) <= MOST_LINES else None
 
 
 def _directory(server: _Process | None, usage: Any, inodes: Any) -> dict[str, Any]:
@@ -107,7 +100,7 @@ def _directory(server: _Process | None, usage: Any, inodes: Any) -> dict[str, An
     if not isinstance(usage, Mapping):
         return {}
     mounts = [name for name in usage if isinstance(name, str)]
-    path = server.option("--directory", "-d") if server else None
+    path = server.option("directory") if server else None
     if path and path.startswith("/"):
         around = [m for m in mounts if PurePosixPath(path).is_relative_to(m)]
         mount = max(around, key=len, default=None)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from ..driver.argv import serves
 from . import files
 from .asking import Deadline
 
@@ -50,9 +51,7 @@ class Process:
         names = [PurePath(path.removesuffix(" (deleted)")).name for path in paths]
         if not any(name.endswith("rethinkdb") for name in names):
             return False
-        # Without a word it serves; `rethinkdb dump` and its like are clients.
-        word = self.argv[1] if len(self.argv) > 1 else "serve"
-        return word.startswith("-") or word in ("serve", "proxy", "porcelain")
+        return serves(self.argv)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ Gone it is only if all of /proc could be read twice and nothing was in doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..driver import argv
 from . import files, processes, server, sockets
 from .asking import Deadline
 from .host import Host
@@ -61,7 +62,7 @@ class Search:
     def _idle(self) -> Server:
         """The options of the server if it does not run."""
         manager = self.manager
-        if manager and "config-file" in server.from_argv(manager.command):
+        if manager and "config-file" in argv.options(manager.command):
             return server.of_argv(manager.command, manager.folder)
         if self.config:
             return server.of_file(self.config)
@@ -79,7 +80,7 @@ class Search:
             pid for pid, one in options.items()
             if alive[pid].is_rethinkdb and one.driver_port is None
         }  # fmt: skip
-        inodes = sockets.listening(self.host.proc / "net", self.port) or frozenset()
+        inodes = frozenset(sockets.places(self.host.proc / "net", self.port) or ())
         sure |= {pid for pid in doubtful if self._holds(pid, inodes)}
         chosen = self._chosen(scan, alive, sure, inodes)
         if chosen is None:
@@ -124,36 +125,35 @@ class Search:
             *(pid for pid in scan.processes if process.pid in scan.ancestors(pid)),
         }
         net = self.host.proc / str(process.pid) / "net"
-        listens, inodes = self._listens(net, process.pid, self.port)
+        listens, places = self._listens(net, process.pid, self.port)
         cluster = None
         if options.cluster_port is not None:
             cluster, _ = self._listens(net, process.pid, options.cluster_port)
         # An address of its own may leave room for others on the same port.
         holder = (
-            self._owner(scan, inodes, family)
-            if inodes and (not listens or len(inodes) > 1)
+            self._owner(scan, frozenset(places), family)
+            if places and (not listens or len(places) > 1)
             else None
         )
-        at = self._place(net, process.pid) if listens else ""
+        at = self._place(places, process.pid) if listens else ""
         return Found(RUNS, process, options, listens, cluster, holder, at)
 
-    def _place(self, net: Path, pid: int) -> str:
+    def _place(self, places: Mapping[int, str], pid: int) -> str:
         """The address on which this process listens. Empty: it is in another network namespace, or cannot be told."""
         namespaces = [files.link(self.host.proc / str(who) / "ns" / "net") for who in (pid, "self")]
         if None in namespaces or namespaces[0] != namespaces[1]:
             return ""
-        places = sockets.places(net, self.port) or {}
         held = (ip for inode, ip in places.items() if self._holds(pid, frozenset({inode})))
         return next(held, "")
 
-    def _listens(self, net: Path, pid: int, port: int) -> tuple[bool | None, frozenset[int]]:
-        """Whether the process listens on the port, and all sockets that do."""
-        inodes = sockets.listening(net, port)
-        if inodes is None:
-            return None, frozenset()
-        held = self._holds(pid, inodes)
+    def _listens(self, net: Path, pid: int, port: int) -> tuple[bool | None, Mapping[int, str]]:
+        """Whether the process listens on the port, and all sockets that do, with their addresses."""
+        places = sockets.places(net, port)
+        if places is None:
+            return None, {}
+        held = self._holds(pid, frozenset(places))
         # Where its descriptors may not be read, the port alone has to tell.
-        return bool(inodes) if held is None else held, inodes
+        return bool(places) if held is None else held, places
 
     def _owner(
         self, scan: Scan, inodes: frozenset[int], without: Iterable[int] = ()

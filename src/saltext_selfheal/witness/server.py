@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..driver.argv import options as argv_options
 from . import files
 from .host import Host
 from .processes import Process
@@ -20,8 +21,6 @@ DRIVER_PORT = 28015
 CLUSTER_PORT = 29015
 MOST_PEERS = 8
 MOST_PEER_CHARS = 260
-
-_SHORT = {"-d": "directory", "-j": "join", "-o": "port-offset"}
 
 Options = Mapping[str, Sequence[str]]
 
@@ -49,22 +48,6 @@ class Server:
         return self.root / path.relative_to("/") if self.root else path
 
 
-def from_argv(argv: Sequence[str], short: bool = True) -> dict[str, list[str]]:
-    """The options of a command line. ``short``: also `-d` and the like, which mean something else to other programs."""
-    found: dict[str, list[str]] = {}
-    for place, word in enumerate(argv):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-        elif short and word in _SHORT:
-            name, equals, value = _SHORT[word], "", ""
-        else:
-            continue
-        if not equals and place + 1 < len(argv):
-            value = argv[place + 1]
-        found.setdefault(name, []).append(value)
-    return found
-
-
 def from_config(data: bytes) -> dict[str, list[str]]:
     """The options of a config file."""
     found: dict[str, list[str]] = {}
@@ -90,7 +73,7 @@ def of_argv(
     argv: Sequence[str], folder: str | None = None, root: Path | None = None, short: bool = True
 ) -> Server:
     """The options behind a command line. ``folder``: where relative paths begin."""
-    given = from_argv(argv, short)
+    given = argv_options(argv, short)
     config = _path(given, "config-file", folder)
     named = "config-file" in given
     data = None

@@ -20,17 +20,11 @@ _LISTEN = b"0A"
 _MOST_OTHERS = 1000
 
 
-def listening(net: Path, port: int) -> frozenset[int] | None:
-    """Inodes of the sockets that listen on this port, on any address; None if nothing could be read.
+def places(net: Path, port: int) -> dict[int, str] | None:
+    """By inode: the address on which that socket listens on this port. None if nothing could be read.
 
     ``net`` is the folder of a network namespace: `/proc/net`, or `/proc/<pid>/net`.
     """
-    found = places(net, port)
-    return None if found is None else frozenset(found)
-
-
-def places(net: Path, port: int) -> dict[int, str] | None:
-    """By inode: the address on which that socket listens on this port. None if nothing could be read."""
     found: dict[int, str] = {}
     read = False
     for name in ("tcp", "tcp6"):

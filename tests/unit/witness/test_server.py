@@ -2,6 +2,7 @@
 
 import pytest
 
+from saltext_selfheal.driver import argv
 from saltext_selfheal.witness import server
 
 
@@ -84,6 +85,6 @@ def test_a_file_that_cannot_be_read_leaves_all_open_but_the_command_line():
 
 
 def test_short_options_of_other_programs_are_their_own():
-    assert server.from_argv(("tail", "-d", "x", "--driver-port", "1"), short=False) == {
+    assert argv.options(("tail", "-d", "x", "--driver-port", "1"), short=False) == {
         "driver-port": ["1"]
     }
