@@ -53,6 +53,8 @@ def site(ways):
             **TIMES,
             "attempt": {"timeout": "60s", "verify": f"{VERIFY_S}s"},
             "redial": f"{REDIAL_S}s",
+            # Salt loads all its modules before it says that a function is missing, which takes seconds on a busy machine.
+            "witness": {"timeout": "20s"},
             "observers": {"minions": "app*", "quorum": 2, "timeout": "2s"},
         }
         told = new.cluster_settings(engine={"limits": "off"}, **times)
