@@ -14,7 +14,7 @@ import salt.version
 
 from saltext_selfheal.doctor import returns
 from tests.integration.conftest import ASKING
-from tests.lab.daemons import STATES
+from tests.lab.daemons import STATE_TREE
 from tests.lab.demo import TIMES
 from tests.lab.liar import BY_RESOURCE, BY_SYNDIC, BY_SYNDIC_RESOURCE, ROUTES, Liar
 from tests.lab.site import Site, SiteError
@@ -70,7 +70,7 @@ def lied_to(request, tmp_path_factory):
     gate = states / "gate"
     (states / "long.sls").write_text(LONG.format(file=gate))
     (states / "top.sls").write_text("base:\n  'db*':\n    - long\n    - rethinkdb\n")
-    master = {"file_roots": {"base": [str(states), str(STATES)]}}
+    master = {"file_roots": {"base": [str(states), *STATE_TREE]}}
     minion = {}
     if request.param:
         master.update(SIGNED)

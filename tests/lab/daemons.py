@@ -22,8 +22,9 @@ from tests.lab.ports import LOOPBACK, free_port
 
 LAB = Path(__file__).resolve().parent
 STATES = LAB / "salt" / "states"
-#: Comes after the lab's own states, which so take the place of its SLS of the same name.
 FORMULA = LAB.parents[1] / "formula"
+#: The formula comes after the lab's own states, which so take the place of its SLS of the same name and use its files.
+STATE_TREE = [str(STATES), str(FORMULA)]
 MODULES = LAB / "salt"
 
 API_USER = "runbook-web"
@@ -147,7 +148,7 @@ def master_config(root, log_level, api_port, app_minions, engines, reactor):
         "worker_threads": 3,
         "timeout": 15,
         "log_level_logfile": log_level,
-        "file_roots": {"base": [str(STATES), str(FORMULA)]},
+        "file_roots": {"base": STATE_TREE},
         "external_auth": {"file": {"^filename": str(users), API_USER: allowed}},
         "netapi_enable_clients": ["local", "runner"],
         "rest_cherrypy": {"host": LOOPBACK, "port": api_port, "disable_ssl": True},

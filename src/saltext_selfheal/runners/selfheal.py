@@ -106,7 +106,8 @@ def trigger(
         An id of your own. Asking again with the same id gives the same answer and has no second effect.
 
     Returns ``{"request", "reply", "why", "incident", "jid"}``; ``reply`` is ``accepted``, ``joined``, ``held``,
-    ``refused`` (with ``retcode`` 1), or ``stored`` when no decision came in time.
+    ``refused`` (with ``retcode`` 1), or ``stored`` when no decision came in time. ``jid`` is None while no job was
+    sent: the request is held, or a minion is asked something first.
 
     CLI Example:
 
