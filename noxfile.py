@@ -109,11 +109,11 @@ def _pytest(session: nox.Session, python) -> None:
 
 @nox.session(venv_backend="none")
 def proofs(session: nox.Session) -> None:
-    """Prove the core at length: all interleavings of small models, 20,000 incidents, each rule broken once."""
+    """Prove the core at length: all interleavings of small models, 5,000 incidents, each rule broken once."""
     python = lab(session).python
     python("-m", "tests.proofs.exhaustive")
     python("-m", "tests.proofs.incidents")
-    session.env["SELFHEAL_EXAMPLES"] = "600"
+    session.env["SELFHEAL_EXAMPLES"] = "300"
     python("-m", "pytest", *SIDE_BY_SIDE, "tests/proofs/test_stateful.py")
     python("-m", "tests.proofs.mutations")
 

@@ -609,7 +609,7 @@ def _say(line: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=20_000, help="incidents")
+    parser.add_argument("--count", type=int, default=5_000, help="incidents")
     parser.add_argument("--seed", type=int, default=0, help="of the first scenario")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -618,7 +618,7 @@ def main() -> int:
         total.merge(one)
         for number, why in one.broken:
             _say(f"seed {number}: {why}")
-        if total.incidents >= told + 5000:
+        if total.incidents >= told + 1000:
             told = total.incidents
             _say(f"{total.incidents} incidents, {len(total.broken)} violations")
     _say("\n".join(report(total, time.monotonic() - began)))

@@ -24,19 +24,16 @@ from tests.proofs import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = Path("src/saltext_selfheal/healing")
-#: The quickest to fail first.
+#: The quickest to fail first; the last three take a minute.
 TESTS = (
     "tests/proofs/test_golden.py",
     "tests/unit/test_canary.py",
     "tests/unit/test_cut_off.py",
     "tests/unit/test_identity.py",
     "tests/unit/test_quorum.py",
-    "tests/unit/test_commands.py",
     "tests/unit/test_health.py",
     "tests/unit/test_corners.py",
     "tests/unit/test_start.py",
-    "tests/unit/test_step.py",
-    "tests/unit/test_forbidden.py",
     "tests/unit/test_witness_word.py",
     "tests/unit/test_forced.py",
     "tests/unit/test_tested.py",
@@ -44,6 +41,9 @@ TESTS = (
     "tests/unit/test_foreign.py",
     "tests/unit/test_observers.py",
     "tests/unit/test_strain.py",
+    "tests/unit/test_forbidden.py",
+    "tests/unit/test_step.py",
+    "tests/unit/test_commands.py",
 )
 PATIENCE_S = 600.0  #: a mutation that makes the tests run for ever is noticed as well
 

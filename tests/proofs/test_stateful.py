@@ -1,6 +1,6 @@
 """Any settings, anything in any order, all rules: Hypothesis looks for the shortest history that breaks one.
 
-``SELFHEAL_EXAMPLES=600`` looks longer.
+``SELFHEAL_EXAMPLES=300`` looks longer.
 """
 
 import os
