@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import app, decide, evidence, probe, requests
+from tests.bench import app, decide, evidence, probe, requests, roll
 from tests.lab.site import CHECKOUT, REAL, SIMULATED, Site
 
 ROUNDS = 12
@@ -86,6 +86,7 @@ BENCHES = {
     "requests": requests.measure,
     "app": app.measure,
     "evidence": evidence.measure,
+    "roll": roll.measure,
 }
 
 

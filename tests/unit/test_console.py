@@ -174,9 +174,18 @@ def test_an_entry_of_an_explanation_names_the_gates_that_are_shut():
     entry = Explained(None, None, None, ("db1",), "supposed", Action.RESTART, ("db1",), gates)
     assert explanation.entry_told(entry) == {
         "incident": None, "fault": None, "phase": None, "why": "supposed", "step": "restart", "on": ["db1"],
-        "shut": ["paused", "budget"],
+        "replicas": "not known", "shut": ["paused", "budget"],
         "gates": {"mode": "open: auto", "paused": f"shut: by ann; opens {CLOCK}", "budget": "shut: spent"},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("unready", "told"),
+    [(None, "not known"), ("", "all ready"), ("t: db1 is backfilling", "t: db1 is backfilling")],
+)
+def test_an_explanation_says_whether_all_replicas_are_ready(unready, told):
+    entry = Explained(None, None, None, ("db1",), "supposed", None, (), (), unready)
+    assert explanation.entry_told(entry)["replicas"] == told
 
 
 @pytest.mark.parametrize(

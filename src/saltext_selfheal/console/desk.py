@@ -80,6 +80,15 @@ def recorded(what: What, name: str, found: dict[str, Any]) -> Answered:
     )
 
 
+def forced(cluster: Any, action: Any, nodes: Any, reason: Any, by: str) -> Request:
+    """Check the form of a forced request, and make it. Raises BadRequest."""
+    if nodes is None:
+        raise BadRequest("nodes: found None; allowed: minion ids, at least one")
+    if not reason or (isinstance(reason, str) and not reason.strip()):
+        raise BadRequest("reason: found nothing; allowed: up to 500 characters")
+    return forms.request(cluster, action, nodes, reason, door=Door.FORCE, asker=by, forced=True)
+
+
 @dataclass(frozen=True)
 class Desk:
     """Takes what one person or application asks for. Its methods wait up to `DECISION_WITHIN_S` for the engine.
@@ -104,14 +113,7 @@ class Desk:
 
     def force(self, cluster: Any, action: Any, nodes: Any, reason: Any) -> Answered:
         """Ask for an action even if the probe does not agree. Nodes and a reason must be given."""
-        if nodes is None:
-            raise BadRequest("nodes: found None; allowed: minion ids, at least one")
-        if not reason or (isinstance(reason, str) and not reason.strip()):
-            raise BadRequest("reason: found nothing; allowed: up to 500 characters")
-        asked = forms.request(
-            cluster, action, nodes, reason, door=Door.FORCE, asker=self.by, forced=True
-        )
-        return self._request(asked)
+        return self._request(forced(cluster, action, nodes, reason, self.by))
 
     def pause(self, cluster: Any, duration: Any, reason: Any) -> Answered:
         """Pause a cluster, or all clusters if none is named.

@@ -20,6 +20,8 @@ from .times import clock
 
 log = logging.getLogger(__name__)
 
+RUNNING = "running"  #: an explanation that a running engine has given
+
 
 def gate_told(gate: Gate) -> str:
     """``open: why`` or ``shut: why``, and when it opens if that is known."""
@@ -36,6 +38,7 @@ def entry_told(one: Explained) -> dict[str, Any]:
         "why": one.why,
         "step": one.step.value if one.step else None,
         "on": list(one.on),
+        "replicas": "not known" if one.unready is None else one.unready or "all ready",
         "shut": [gate.name for gate in one.gates if not gate.open],
         "gates": {gate.name: gate_told(gate) for gate in one.gates},
     }
@@ -45,7 +48,7 @@ def entry_told(one: Explained) -> dict[str, Any]:
 class Explanation:
     """What keeps one cluster from being healed, for each incident."""
 
-    engine: str  #: ``running``, or why it did not answer itself
+    engine: str  #: `RUNNING`, or why it did not answer itself
     entries: tuple[Explained, ...]
 
     def told(self) -> dict[str, Any]:
@@ -54,7 +57,7 @@ class Explanation:
 
 def of_engine(told: Iterable[Any]) -> Explanation:
     """The explanation that a running engine has given. Raises LedgerError if the engine's release is another one."""
-    return Explanation("running", inbox.read_explained(told))
+    return Explanation(RUNNING, inbox.read_explained(told))
 
 
 def at_start(

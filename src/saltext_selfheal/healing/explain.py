@@ -6,6 +6,7 @@ from . import canary, escalation, gates
 from .events import Seconds
 from .explained import Explained
 from .model import Fault, Incident, Phase, Seen, State, Step
+from .quorum import unready
 from .sight import Sight
 
 
@@ -47,6 +48,7 @@ def _of_incident(sight: Sight) -> Explained:
         step=sight.step.action if sight.step else None,
         on=intent.nodes if intent else (),
         gates=gates.judge(sight.state, intent, sight.now) if intent else (),
+        unready=unready(sight.state, incident.cluster, sight.now),
     )
 
 
@@ -76,4 +78,5 @@ def _as_if_dead(
         step=steps[0].action,
         on=(name,),
         gates=gates.judge(state, intent, now),
+        unready=unready(state, cluster, now),
     )

@@ -33,3 +33,5 @@ class Explained:
     step: Action | None  #: the action to come
     on: tuple[str, ...]  #: the nodes that the action would go to
     gates: tuple[Gate, ...]  #: empty if nothing is to be decided now
+    #: Which of the cluster's replicas are not ready; empty: all are. None: not told, by an engine of an older release.
+    unready: str | None = None

@@ -19,6 +19,9 @@ UNSURE = AWAY | {Fault.CUT_OFF, Fault.STALLED, Fault.STARTING}
 #: A node with one of these faults after its turn is worse than it was.
 _BROKEN = AWAY | {Fault.STARTING}
 
+NO_MAP = "no table map of the last minute"
+_OLD_MAP = "the table map is older than the last change"
+
 
 def harmless(cluster: ClusterState, intent: Intent, now: Seconds) -> bool:
     """The action takes no serving node away: it only starts something, or all of its nodes are surely dead."""
@@ -50,7 +53,7 @@ def one_at_a_time(state: State, intent: Intent, now: Seconds) -> Ruling:
     broken = [n for n, node in tried.items() if node.fault in _BROKEN or (served and not node.well)]
     if broken:
         return Shut(f"not well after its turn: {', '.join(broken)}")
-    if table_map(state, intent, now) is not None:
+    if table_map(state, intent.cluster, now) is not None:
         return Open("the tables' replicas are known")
     others = [
         n
@@ -68,12 +71,33 @@ def _about(incident: Incident, name: str, node: NodeState) -> bool:
     return name in incident.nodes and (incident.forced or node.fault is incident.fault is not None)
 
 
-def table_map(
-    state: State, intent: Intent, now: Seconds
-) -> tuple[Seconds, tuple[Table, ...]] | None:
+def table_map(state: State, cluster: str, now: Seconds) -> tuple[Seconds, tuple[Table, ...]] | None:
     """The last table map, and when it was taken. None if there is none or it is too old."""
-    known = state.maps.get(intent.cluster)
+    known = state.maps.get(cluster)
     return None if known is None or now - known[0] > health.VIEW_AGE_S else known
+
+
+def _changed_at(cluster: ClusterState) -> Seconds:
+    """When something changed last by which a table map becomes out of date."""
+    return max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
+
+
+def unready(state: State, name: str, now: Seconds) -> str:
+    """Which replicas of the cluster are not ready, or why this is not known. Empty: all are ready."""
+    known = table_map(state, name, now)
+    if known is None:
+        return NO_MAP
+    taken, tables = known
+    if taken <= _changed_at(state.clusters[name]):
+        return _OLD_MAP
+    found = [
+        f"{table.name}: {replica.server} is {replica.state}"
+        for table in tables
+        for shard in table.shards
+        for replica in shard.replicas
+        if replica.state != "ready"
+    ]
+    return f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}" if found else ""
 
 
 def _away(cluster: ClusterState, name: str, now: Seconds) -> bool:
@@ -111,17 +135,17 @@ def quorum(state: State, intent: Intent, now: Seconds) -> Ruling:
         # This stays so when the system tables can no longer be read: with less knowledge the healer must not do more.
         why = "the nodes disagree about who is connected: the table map is one side's"
         return Shut(why)
-    known = table_map(state, intent, now)
+    known = table_map(state, intent.cluster, now)
     if known is None:
-        return Open("no table map of the last minute: one node at a time")
+        return Open(f"{NO_MAP}: one node at a time")
     taken, tables = known
     twice = identities.listed_twice(tables)
     if twice:
         return Shut(f"which server is which is in doubt: two servers have the name {twice}")
-    changed = max([cluster.acted_at, *(n.since or 0.0 for n in cluster.nodes.values())])
+    changed = _changed_at(cluster)
     if taken <= changed:
         opens_at = taken + health.VIEW_AGE_S
-        return Shut("the table map is older than the last change", opens_at)
+        return Shut(_OLD_MAP, opens_at)
     lost = [told for table in tables for told in _lost(cluster, table, serving, now)]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""

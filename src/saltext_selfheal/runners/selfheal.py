@@ -15,12 +15,13 @@ Salt's command line reads ``201``, ``no`` or ``1.50`` as a number or a truth val
 like that is known all the same, unless two of them are read as the same value; then quote it twice: ``'"0201"'``.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from saltext_selfheal import config as settings_of
-from saltext_selfheal.console import answering, desk, dropin
+from saltext_selfheal.console import answering, desk, dropin, rolling
 from saltext_selfheal.console import history as history_of
 from saltext_selfheal.console import status as status_of
 from saltext_selfheal.doors import arguments
@@ -128,17 +129,8 @@ def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> answering.View:
     Your word replaces the probe's agreement, and nothing else: pause, lock, budget, quorum, an attempt in flight and
     the allowed minions still count, and the action goes to one node at a time. Give this right to no application.
 
-    cluster
-        The name of a configured cluster.
-
-    action
-        ``highstate``, ``restart`` or ``start``.
-
-    nodes
-        Minion ids of the cluster, as a list or separated by commas. Required.
-
-    reason
-        Why, in a sentence of at most 500 characters. Required.
+    cluster, action, nodes, reason
+        As for `trigger`, but all of them are required.
 
     Returns what `trigger` returns; ``refused`` comes with ``retcode`` 1.
 
@@ -149,6 +141,44 @@ def force(cluster: Any, action: Any, nodes: Any, reason: Any) -> answering.View:
         salt-run selfheal.force runbook restart db2 reason='memory grows, see ticket 4711'
     """
     return _desk().force(cluster, action, nodes, reason)
+
+
+@_answers(answering.no_request)
+def roll(
+    cluster: Any, action: Any, nodes: Any = None, reason: Any = None, patience: Any = rolling.PATIENCE
+) -> answering.View:  # fmt: skip
+    """
+    Take an action to one node after the other, each only while all is well. For operators, as `force`.
+
+    .. versionadded:: 0.1.0
+
+    cluster, action, nodes, reason
+        As for `force`; ``nodes`` left out: all nodes of the cluster. They are taken in this order.
+
+    patience
+        How long one node may wait for its turn, such as for replicas that are not ready.
+
+    It stops at the first node that does not come back, at a pause, a `reject`, another incident, or a node that is not
+    well. What has not begun then is taken back. Each step is told on standard error, to salt-api as an event.
+
+    Returns ``{"cluster", "action", "done", "left", "stopped"}``; with ``stopped``, which says why, ``retcode`` is 1.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run selfheal.roll runbook restart reason='new certificates'
+    """
+    return rolling.begin(_desk(), cluster, action, nodes, reason, patience, _tell)
+
+
+def _tell(line: str) -> None:
+    """Tell a person how a long call goes on, not on standard output: there the answer comes."""
+    if __opts__.get("__cli") == "salt-run":
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    elif "__jid_event__" in globals():
+        globals()["__jid_event__"].fire_event({"message": line}, "progress")
 
 
 @_answers(answering.no_command)
@@ -210,14 +240,11 @@ def lock(cluster: Any, nodes: Any = None, reason: Any = None) -> answering.View:
 
     .. versionadded:: 0.1.0
 
-    cluster
-        The name of a configured cluster.
+    cluster, reason
+        As for `pause`, but both are required.
 
     nodes
         Minion ids of the cluster, as a list or separated by commas; left out: all. An empty list is refused.
-
-    reason
-        Why, in a sentence of at most 500 characters. Required.
 
     Returns what `pause` returns; ``incident`` is what `ack` takes to lift the lock.
 
@@ -238,11 +265,8 @@ def ack(incident: Any, comment: Any = None) -> answering.View:
 
     .. versionadded:: 0.1.0
 
-    incident
-        The incident's id, as `status` shows it.
-
-    comment
-        What was done, in a sentence of at most 500 characters.
+    incident, comment
+        The incident's id, as `status` shows it, and what was done, in a sentence of at most 500 characters.
 
     Returns what `pause` returns.
 
@@ -287,11 +311,8 @@ def reject(incident: Any, comment: Any = None) -> answering.View:
 
     .. versionadded:: 0.1.0
 
-    incident
-        The incident's id, as `status` shows it, or that of the attempt to come, as for `approve`.
-
-    comment
-        Why, in a sentence of at most 500 characters.
+    incident, comment
+        What to reject, as for `approve`, and why, in a sentence of at most 500 characters.
 
     Returns what `pause` returns.
 
@@ -343,9 +364,8 @@ def status(cluster: Any = None) -> answering.View:
         Only this cluster; default: all.
 
     If no engine runs, if it has written nothing for 90 seconds, or if the ledger cannot be read, ``engine`` says so first.
-    Then all that was seen of nodes, tables and incidents is marked with the time at which an engine wrote last (``as
-    of``), and ``retcode`` is 1, which is then the exit code of ``salt-run``. So it is if the settings cannot be used,
-    or a file that they name (``tls.ca_certs``). An engine that runs has read that file at its start, and goes on.
+    Then all that was seen is marked with the time at which an engine wrote last (``as of``), and ``retcode`` is 1. So it
+    is if the settings cannot be used, or a file that they name (``tls.ca_certs``), which a running engine has read.
 
     CLI Example:
 
@@ -370,11 +390,8 @@ def history(cluster: Any = None, since: Any = None, limit: Any = 50) -> list[dic
     cluster
         Only this cluster; default: all.
 
-    since
-        How far back, as a duration such as ``24h`` or ``7d``; default: as far as ``limit`` allows.
-
-    limit
-        At most this many entries.
+    since, limit
+        How far back, as a duration such as ``24h`` or ``7d``, and at most how many entries.
 
     Returns a list of entries, or ``{"reply": "refused", "why", "retcode": 1}``.
 
@@ -416,11 +433,10 @@ def audit() -> answering.View:
 
     .. versionadded:: 0.1.0
 
-    Each entry holds the hash of the one before, and where the chain begins and ends is on record too, so that damage
-    and careless editing show. Returns ``{"ok", "rows", "from", "to"}`` with the numbers of the first and the last
-    entry proven; if the chain is broken also ``broken``, the number of the first entry that does not hold or is
-    missing (0: it is not known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of
-    ``salt-run``. A ledger that cannot be read is not ``ok`` either: then there is nothing but ``why``.
+    Each entry holds the hash of the one before, and where the chain begins and ends is on record too. Returns ``{"ok",
+    "rows", "from", "to"}`` with the numbers of the first and the last entry proven. If the chain is broken, or the
+    ledger cannot be read, also ``broken``, the number of the first entry that does not hold or is missing (0: it is not
+    known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of ``salt-run``.
 
     CLI Example:
 
