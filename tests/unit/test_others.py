@@ -26,6 +26,8 @@ TEST = [{"test": True, "__kwarg__": True}]
         (["state.sls", "service.stop"], [TEST, ["a"]], "service.stop"),
         (["state.sls", "service.stop"], [], "state.sls, service.stop"),
         ("state.highstate", None, "state.highstate"),
+        ("selfheal.force_restart", ["rethinkdb", 28015], "selfheal.force_restart"),
+        ("selfheal.witness", ["rethinkdb", 28015], ""),
         ("pkg.install", TEST, "pkg.install"),
         # what only reads
         ("state.highstate", TEST, ""),

@@ -1,7 +1,7 @@
 """Makes one `Request` or `Command` of what comes through any door. Only its form is checked; the core decides about it.
 
 Nothing that a caller writes is ever run or used as a target. The cluster is looked up by its name, nodes must be
-configured, and the action must be one of three words.
+configured, and the action must be one of the table's that may be asked for.
 """
 
 from __future__ import annotations

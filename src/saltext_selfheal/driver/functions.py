@@ -1,4 +1,4 @@
-"""Which of Salt's functions change something on a minion. They are those of `state`, `service` and `pkg`.
+"""Which functions change something on a minion: those of `state`, `service` and `pkg`, and this package's own.
 
 Functions of these modules that only read are named here, and so is the `test=True` of states. The lists hold for all
 service managers and package managers of Salt (3006 to 3008). No Salt is needed to know this, so a minion's witness and
@@ -45,6 +45,8 @@ _READ: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 #: And those that begin so.
 _READ_PREFIXES = {"state": ("show_",), "service": (), "pkg": ("list_", "info_")}
+#: What of this package changes something, where somebody calls it by hand.
+_OURS = frozenset({"selfheal.force_restart"})
 
 
 def changing(fun: Any, arg: Any = ()) -> str:
@@ -70,6 +72,8 @@ def changing(fun: Any, arg: Any = ()) -> str:
 def _changes(fun: Any, arg: Any) -> bool:
     if not isinstance(fun, str) or len(fun) > MOST_CHARS:
         return False
+    if fun in _OURS:
+        return True
     module, _, name = fun.partition(".")
     if module not in MODULES or not name:
         return False
