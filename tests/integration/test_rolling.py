@@ -8,7 +8,7 @@ NODES = ["db1", "db2", "db3"]
 
 
 def pids(site):
-    return {name: site.nodes[name].pid for name in NODES}
+    return {name: site.nodes[name].pid() for name in NODES}
 
 
 def restarted(site, before):
@@ -32,6 +32,7 @@ def test_an_operator_rolls_the_cluster_and_reads_how_it_goes(quiet):
     assert restarted(quiet, before) == set(NODES)
     assert turns(events) == [["db1"], ["db2"], ["db3"]]
     lines = told.stderr.splitlines()
+    assert lines, told.stdout
     for number, node in enumerate(NODES, 1):
         place = f"{node} ({number} of 3): "
         said = [line for line in lines if line.startswith(place)]

@@ -1,5 +1,7 @@
 """The table of mutations keeps up with the sources. Whether they are killed is asked elsewhere: it takes minutes."""
 
+import json
+
 import pytest
 
 from saltext_selfheal.healing import gates
@@ -34,3 +36,9 @@ def test_a_mutation_that_was_left_behind_says_so():
     nowhere = mutations.Mutation("none", "no_such_function", "", "")
     with pytest.raises(mutations.Left, match=r"0 places called no_such_function, not one"):
         mutations.mutated(nowhere)
+
+
+def test_each_noted_killer_is_of_a_mutation_that_there_is():
+    killers = json.loads(mutations.KILLERS.read_text(encoding="utf-8"))
+    assert set(killers) <= {mutation.rule for mutation in mutations.MUTATIONS}
+    assert all(test.partition("::")[0] in mutations.TESTS for test in killers.values())

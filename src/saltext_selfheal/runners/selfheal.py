@@ -174,7 +174,7 @@ def roll(
 
 def _tell(line: str) -> None:
     """Tell a person how a long call goes on, not on standard output: there the answer comes."""
-    if __opts__.get("__cli") == "salt-run":
+    if "salt-run" in str(__opts__.get("__cli")).replace("_", "-"):
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     elif "__jid_event__" in globals():
