@@ -40,6 +40,7 @@ def test_all_functions_are_found(opts, runner):
             "history",
             "explain",
             "force",
+            "roll",
             "incident",
             "audit",
             "doctor",
