@@ -4,7 +4,18 @@ import threading
 
 import pytest
 
+from tests.lab.demo import TIMES
+from tests.lab.site import Site
+
 NODES = ["db1", "db2", "db3"]
+
+
+@pytest.fixture(scope="module")
+def site():
+    """A site of its own: a roll's requests count, so soon after it others would have asked too often."""
+    own = {**TIMES, "budget": "off"}
+    with Site(settings=lambda s: s.cluster_settings(engine={"limits": "off"}, **own)) as made:
+        yield made
 
 
 def pids(site):
