@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from saltext_selfheal.console import desk, history, rolling, status
+from saltext_selfheal.doors.arguments import BadRequest
 from saltext_selfheal.healing.events import Door, Request, Requested
 from saltext_selfheal.healing.explain import explain
 from saltext_selfheal.healing.model import Announce, Answer, Fault, Fire, Mode, Phase
@@ -185,6 +186,21 @@ def test_it_stops_at_a_node_that_does_not_come_back(site):
     assert ("db3",) not in restarted(site)
     site.nothing_comes_later()
     assert ("db3",) not in restarted(site)
+
+
+def test_what_is_refused_at_a_later_node_keeps_what_was_done(site, monkeypatch):
+    """Such as a node that the allow-list `minions` leaves out."""
+    asked = site.asked
+
+    def refused_at_db2(node, place):
+        if node == "db2":
+            raise BadRequest("db2 is not allowed by 'x*'")
+        return asked(node, place)
+
+    monkeypatch.setattr(site, "asked", refused_at_db2)
+    told = site.roll()
+    assert [turn.node for turn in told.done] == ["db1"]
+    assert (told.left, told.stopped) == (("db2", "db3"), "db2 is not allowed by 'x*'")
 
 
 def test_it_stops_when_another_node_falls_ill_and_the_healer_heals_that(site):

@@ -19,13 +19,14 @@ from ..healing.events import Seconds, Verb
 from ..healing.explained import Explained
 from ..healing.model import Mode, Phase, Reply
 from ..healing.quorum import NO_MAP
+from ..ledger.file import LedgerError
 from . import desk, explanation, given, history, status
 from .times import seconds
 
 PATIENCE = "1h"  #: how long a node's turn may wait for its beginning
 LOOK_AGAIN_S: Seconds = 0.25
 #: How long until the engine is asked again what it thinks: at first, how much longer each time, at most.
-ASK_AGAIN_S, ASK_RARER, ASK_AT_LEAST_S = 0.25, 1.5, 5.0
+ASK_AGAIN_S, ASK_RARER, ASK_LONGEST_S = 0.25, 1.5, 5.0
 MAP_WITHIN_S: Seconds = (
     60.0  #: a table map is waited for this long, however patient the operator is
 )
@@ -153,7 +154,7 @@ class Roll:
             try:
                 self._wait_until_ready(node)
                 done.append(self._turn(node, f"{number} of {len(nodes)}"))
-            except Stop as why:
+            except (Stop, BadRequest, LedgerError) as why:
                 self.say(f"stopped at {node}: {why}")
                 return Rolled(
                     cluster, self.action, tuple(done), tuple(nodes[number - 1 :]), str(why)
@@ -190,7 +191,7 @@ class Roll:
                 told = found
                 self.say(f"{node} waits: {told}")
             self._wait(began + self.patience_s, pace_s, told)
-            pace_s = min(pace_s * ASK_RARER, ASK_AT_LEAST_S)
+            pace_s = min(pace_s * ASK_RARER, ASK_LONGEST_S)
 
     def _turn(self, node: str, place: str) -> Turn:
         """One node's turn, from the request to its end. Raises Stop if it did not end well."""

@@ -20,21 +20,22 @@ def explain(
     here = state.clusters[cluster]
     policy = state.policies[cluster]
     told: list[Explained] = []
+    lacks = unready(state, cluster, now)
     concerned: set[str] = set()
     for incident in here.incidents:
         if nodes and not set(nodes) & set(incident.nodes):
             continue
         if not incident.by_hand:
             concerned |= set(incident.nodes)
-        told.append(_of_incident(Sight(state, here, incident, now)))
+        told.append(_of_incident(Sight(state, here, incident, now), lacks))
     steps = policy.escalation.get(Fault.DEAD, escalation.DEFAULT[Fault.DEAD])
     for name in nodes or tuple(here.nodes):
         if name not in concerned and steps:
-            told.append(_as_if_dead(state, cluster, name, steps, now))
+            told.append(_as_if_dead(state, cluster, name, steps, now, lacks))
     return tuple(told)
 
 
-def _of_incident(sight: Sight) -> Explained:
+def _of_incident(sight: Sight, lacks: str) -> Explained:
     """How an incident stands, what would be done next, and every gate's answer to that."""
     incident = sight.incident
     # Steps are decided in the phase ``open`` only. In any other phase, ``why`` says what the incident waits for.
@@ -48,12 +49,12 @@ def _of_incident(sight: Sight) -> Explained:
         step=sight.step.action if sight.step else None,
         on=intent.nodes if intent else (),
         gates=gates.judge(sight.state, intent, sight.now) if intent else (),
-        unready=unready(sight.state, incident.cluster, sight.now),
+        unready=lacks,
     )
 
 
 def _as_if_dead(
-    state: State, cluster: str, name: str, steps: tuple[Step, ...], now: Seconds
+    state: State, cluster: str, name: str, steps: tuple[Step, ...], now: Seconds, lacks: str
 ) -> Explained:
     """What every gate would answer if this node were dead: the first step is judged for an incident made up here."""
     fault = state.clusters[cluster].nodes[name].fault
@@ -78,5 +79,5 @@ def _as_if_dead(
         step=steps[0].action,
         on=(name,),
         gates=gates.judge(state, intent, now),
-        unready=unready(state, cluster, now),
+        unready=lacks,
     )

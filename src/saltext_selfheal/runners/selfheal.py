@@ -434,9 +434,9 @@ def audit() -> answering.View:
     .. versionadded:: 0.1.0
 
     Each entry holds the hash of the one before, and where the chain begins and ends is on record too. Returns ``{"ok",
-    "rows", "from", "to"}`` with the numbers of the first and the last entry proven. If the chain is broken, or the
-    ledger cannot be read, also ``broken``, the number of the first entry that does not hold or is missing (0: it is not
-    known where the chain begins), ``why``, and ``retcode`` 1, which is then the exit code of ``salt-run``.
+    "rows", "from", "to"}`` with the numbers of the first and the last entry proven. If the chain is broken, also ``broken``,
+    the number of the first entry that does not hold or is missing (0: it is not known where the chain begins), ``why``, and
+    ``retcode`` 1, the exit code of ``salt-run``. Of a ledger that cannot be read there is nothing but ``why``.
 
     CLI Example:
 
